@@ -1,0 +1,145 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::NodeAddress;
+use crate::size::parse_size;
+
+const EXIT_CODES: &str = "\
+Exit codes of `volume status`:
+  0  healthy: the volume is served and both copies are equal
+  1  degraded: it is served, but one good copy is all there is
+  2  down: nobody serves it, its writes are frozen, or no daemon runs here
+  3  unknown: this node cannot tell
+  With several volumes the worst counts: 2, then 3, then 1.
+Exit codes of everything else: 0 done, 1 refused or failed (nothing was changed
+unless the message says so), 64 wrong usage.";
+
+/// One block device, kept identical on two servers.
+#[derive(Debug, Parser)]
+#[command(name = "lockstep", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) noun: Noun,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Noun {
+    /// Mirrored volumes
+    #[command(subcommand)]
+    Volume(Box<Volume>),
+    /// What a code such as LS1002 means and what to do
+    Explain {
+        /// The code
+        code: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Volume {
+    /// Make this node's copy of a volume: configuration, key, metadata
+    Create(Create),
+    /// Start the volume's daemon on this node; it does not serve the volume by itself
+    Start {
+        /// The volume
+        name: String,
+    },
+    /// Stop the volume's daemon on this node
+    Stop {
+        /// The volume
+        name: String,
+    },
+    /// Say how volumes are
+    #[command(after_help = EXIT_CODES)]
+    Status {
+        /// The volume; all of this node without it
+        name: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// Again every second
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Serve the volume on this node, as /dev/lockstep/NAME
+    Activate {
+        /// The volume
+        name: String,
+    },
+    /// Stop serving the volume on this node
+    Deactivate {
+        /// The volume
+        name: String,
+        /// Also if it is mounted or open, or its writes are frozen: its users get I/O errors
+        #[arg(long)]
+        force: bool,
+    },
+    /// Go on without the other node, which you know to be off
+    Takeover {
+        /// The volume
+        name: String,
+        /// "PEER is off", with the other node's name: what you vouch for
+        #[arg(long, value_name = "WORDS")]
+        confirm: Option<String>,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Create {
+    /// The volume's name, the same on both nodes
+    pub(crate) name: String,
+    /// The block device that holds this copy
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) backing: PathBuf,
+    /// A block device for the metadata; without it a part of the backing device is used
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) metadata: Option<PathBuf>,
+    /// This node: its name, and its address on the mirror link
+    #[arg(long, value_name = "NAME=IP:PORT")]
+    pub(crate) node: NodeAddress,
+    /// The other node
+    #[arg(long, value_name = "NAME=IP:PORT")]
+    pub(crate) peer: NodeAddress,
+    /// The cluster key, the same on both nodes [default: cluster.key beside the configuration]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// This copy is to be filled from the other node: what is on the device here is lost
+    #[arg(long)]
+    pub(crate) join: bool,
+    /// Also if the device seems to hold something
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Size of the volume, such as 10GiB; without it all that fits
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub(crate) size: Option<u64>,
+    /// Reserve metadata for a volume of up to this size
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub(crate) grow_to: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed_and_documents_its_exit_codes() {
+        Cli::command().debug_assert();
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.contains("64 wrong usage"), "{help}");
+    }
+
+    #[test]
+    fn create_takes_what_the_manual_says() {
+        let words = "lockstep volume create data --backing /dev/vdb --node node1=10.77.3.1:7420 \
+                     --peer node2=10.77.3.2:7420 --size 1GiB --join";
+        let cli = Cli::try_parse_from(words.split_whitespace()).unwrap();
+        let Noun::Volume(volume) = cli.noun else { panic!("not a volume") };
+        let Volume::Create(create) = *volume else { panic!("not create") };
+        assert_eq!(create.size, Some(1 << 30));
+        assert!(create.join && !create.force);
+        assert_eq!(create.peer.name, "node2");
+    }
+}

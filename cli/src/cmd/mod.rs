@@ -1,0 +1,15 @@
+//! One file per noun.
+
+mod explain;
+mod volume;
+
+use crate::args::{Cli, Noun};
+use crate::failure::Failure;
+
+/// Carries out the command line; the exit code, or why not.
+pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
+    match cli.noun {
+        Noun::Volume(command) => volume::run(*command),
+        Noun::Explain { code } => explain::run(&code),
+    }
+}

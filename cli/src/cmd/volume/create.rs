@@ -1,0 +1,145 @@
+//! `lockstep volume create`: configuration, key and metadata of this node's copy.
+
+use std::fs;
+use std::path::Path;
+
+use crate::args::Create;
+use crate::config::{self, VolumeConfig};
+use crate::failure::Failure;
+use crate::programs;
+
+pub(crate) fn run(create: Create) -> Result<u8, Failure> {
+    let path = config::path_of(&create.name)?;
+    check_nodes(&create)?;
+    let key_file = create.key_file.clone().unwrap_or_else(|| config::directory().join("cluster.key"));
+    let key_made = prepare_key(&create, &key_file)?;
+    let config = VolumeConfig::new(
+        &create.name,
+        create.backing.clone(),
+        create.metadata.as_deref(),
+        key_file.clone(),
+        create.node.clone(),
+        create.peer.clone(),
+    );
+    config.write_new(&path)?;
+    if let Err(failure) = format_device(&create, &path) {
+        // Without metadata the configuration would only stand in the way of the next try.
+        fs::remove_file(&path).map_err(|error| Failure::file(&path, "remove", &error))?;
+        return Err(failure);
+    }
+    print!("{}", next_steps(&create, &key_file, key_made));
+    Ok(0)
+}
+
+fn check_nodes(create: &Create) -> Result<(), Failure> {
+    let advice = "give each node a name and an address of its own";
+    if create.node.name == create.peer.name {
+        return Err(Failure::new("LS4005", format!("both nodes are called {}", create.node.name), advice));
+    }
+    if create.node.address == create.peer.address {
+        return Err(Failure::new("LS4005", format!("both nodes have the address {}", create.node.address), advice));
+    }
+    Ok(())
+}
+
+/// The first node makes a key; the second must have got it.
+fn prepare_key(create: &Create, key_file: &Path) -> Result<bool, Failure> {
+    if create.join && !key_file.exists() {
+        let (peer, file) = (&create.peer.name, key_file.display());
+        return Err(Failure::new(
+            "LS4009",
+            format!("the cluster key {file} is not there"),
+            format!("both nodes need the same key; from {peer}:\n  scp -p {peer}:{file} {file}"),
+        ));
+    }
+    config::make_key_if_missing(key_file)
+}
+
+fn format_device(create: &Create, config: &Path) -> Result<(), Failure> {
+    let mut command = programs::mirror();
+    command.arg("format").arg("--config").arg(config);
+    if create.join {
+        command.arg("--join");
+    }
+    if create.force {
+        command.arg("--force");
+    }
+    if let Some(size) = create.size {
+        command.arg("--size").arg(size.to_string());
+    }
+    if let Some(size) = create.grow_to {
+        command.arg("--grow-to").arg(size.to_string());
+    }
+    let status = command.status().map_err(|error| programs::not_found(&error))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        "LS4007",
+        format!("the metadata of {} could not be made ({status})", create.backing.display()),
+        "the lines above say why; no configuration was left behind",
+    ))
+}
+
+fn next_steps(create: &Create, key_file: &Path, key_made: bool) -> String {
+    let Create { name, node, peer, .. } = create;
+    if create.join {
+        return format!(
+            "{name}: the copy on {} is made; {} will fill it.\n\
+             next, here:  lockstep volume start {name}\n",
+            node.name, peer.name
+        );
+    }
+    let key = key_file.display();
+    let made = if key_made { format!(" (made now: {key}, keep it secret)") } else { String::new() };
+    let metadata = create.metadata.as_ref().map_or_else(String::new, |path| format!(" --metadata {}", path.display()));
+    let key_option = create.key_file.as_ref().map_or_else(String::new, |path| format!(" --key-file {}", path.display()));
+    let size = create.size.map_or_else(String::new, |size| format!(" --size {size}"));
+    let grow = create.grow_to.map_or_else(String::new, |size| format!(" --grow-to {size}"));
+    let directory = key_file.parent().unwrap_or(Path::new("/")).display();
+    format!(
+        "{name}: the first copy is made on {node}.\n\
+         next, the other copy:\n\
+         \x20 1. copy the key to {peer}{made}:\n\
+         \x20      ssh {peer} mkdir -p {directory} && scp -p {key} {peer}:{key}\n\
+         \x20 2. on {peer}, with its own device (what is on it is lost):\n\
+         \x20      lockstep volume create {name} --join --backing {backing}{metadata}{key_option}{size}{grow} \
+         --node {peer}={peer_address} --peer {node}={node_address}\n\
+         \x20 3. on both nodes:\n\
+         \x20      lockstep volume start {name}\n\
+         \x20 4. here, when both are connected:\n\
+         \x20      lockstep volume activate {name}\n",
+        backing = create.backing.display(),
+        node = node.name,
+        peer = peer.name,
+        node_address = node.address,
+        peer_address = peer.address,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    #[test]
+    fn the_command_for_the_other_node_can_be_copied() {
+        let create = Create {
+            name: "data".to_string(),
+            backing: PathBuf::from("/dev/vdb"),
+            metadata: None,
+            node: "node1=10.77.3.1:7420".parse().unwrap(),
+            peer: "node2=10.77.3.2:7420".parse().unwrap(),
+            key_file: None,
+            join: false,
+            force: false,
+            size: Some(1 << 30),
+            grow_to: None,
+        };
+        let text = next_steps(&create, Path::new("/etc/lockstep/cluster.key"), true);
+        let command = "lockstep volume create data --join --backing /dev/vdb --size 1073741824 \
+                       --node node2=10.77.3.2:7420 --peer node1=10.77.3.1:7420\n";
+        assert!(text.contains(command), "{text}");
+        assert!(text.contains("scp -p /etc/lockstep/cluster.key node2:/etc/lockstep/cluster.key"), "{text}");
+    }
+}

@@ -1,0 +1,44 @@
+//! `lockstep volume ...`: one file per verb that is more than a command to the daemon.
+
+mod create;
+mod start;
+mod status;
+mod takeover;
+
+use controlplane_api::Client;
+use mirror_core::admin::{Command, Done};
+
+use crate::args::Volume;
+use crate::config;
+use crate::failure::Failure;
+
+pub(crate) fn run(command: Volume) -> Result<u8, Failure> {
+    match command {
+        Volume::Create(create) => create::run(create),
+        Volume::Start { name } => start::run(&name),
+        Volume::Stop { name } => tell(&name, Command::Stop),
+        Volume::Status { name, json, watch } => status::run(name.as_deref(), json.into(), watch.into()),
+        Volume::Activate { name } => tell(&name, Command::Activate),
+        Volume::Deactivate { name, force } => tell(&name, Command::Deactivate { force }),
+        Volume::Takeover { name, confirm } => takeover::run(&name, confirm),
+    }
+}
+
+/// Gives the daemon a command and says what it did.
+fn tell(name: &str, command: Command) -> Result<u8, Failure> {
+    config::path_of(name)?;
+    let done = Client::of_volume(name).command(command).map_err(|error| Failure::of_volume(&error, name))?;
+    println!("{}", done_words(name, done));
+    Ok(0)
+}
+
+fn done_words(name: &str, done: Done) -> String {
+    match done {
+        Done::Active => format!("{name} is served here: /dev/lockstep/{name}"),
+        Done::AlreadyActive => format!("{name} was served here already: /dev/lockstep/{name}"),
+        Done::Fenced => format!("{name} is not served here any more"),
+        Done::AlreadyFenced => format!("{name} was not served here"),
+        Done::Alone => format!("{name} goes on here alone: /dev/lockstep/{name}; there is one good copy until the other node is back"),
+        Done::Stopped => format!("the daemon of {name} ended on this node"),
+    }
+}

@@ -1,0 +1,70 @@
+//! `lockstep volume start`: the daemon, detached, and whether it lives.
+
+use std::fs;
+use std::path::Path;
+use std::process::Child;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use controlplane_api::{Client, ClientError};
+
+use crate::config;
+use crate::detach::spawn_detached;
+use crate::failure::Failure;
+use crate::programs;
+use crate::screen;
+use crate::style::Style;
+use crate::verdict::Verdict;
+
+/// How long a daemon may take to answer.
+const START_LIMIT: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+pub(crate) fn run(name: &str) -> Result<u8, Failure> {
+    let config = config::existing_path_of(name)?;
+    let client = Client::of_volume(name);
+    match client.status() {
+        Err(ClientError::NotRunning { .. }) => {}
+        Ok(_) => {
+            println!("the daemon of {name} runs already");
+            return Ok(0);
+        }
+        Err(error) => return Err(Failure::of_volume(&error, name)),
+    }
+    let log_path = programs::log_path(name);
+    let log = programs::open_log(&log_path)?;
+    let log_start = log.metadata().map_or(0, |metadata| metadata.len());
+    // The daemon's working directory is `/`.
+    let config = fs::canonicalize(&config).map_err(|error| Failure::file(&config, "read", &error))?;
+    let mut command = programs::mirror();
+    command.arg("run").arg("--config").arg(&config);
+    let mut daemon = spawn_detached(&mut command, log).map_err(|error| programs::not_found(&error))?;
+    wait_until_it_answers(name, &client, &mut daemon, &log_path, log_start)
+}
+
+fn wait_until_it_answers(
+    name: &str,
+    client: &Client,
+    daemon: &mut Child,
+    log_path: &Path,
+    log_start: u64,
+) -> Result<u8, Failure> {
+    let begun = Instant::now();
+    loop {
+        if let Ok(status) = client.status() {
+            print!("{}", screen::headline(name, &Verdict::of(&status), Style::of_stdout()));
+            return Ok(0);
+        }
+        if let Ok(Some(ended)) = daemon.try_wait() {
+            let tail = programs::log_tail(log_path, log_start);
+            let advice = format!("{tail}\n(from {})", log_path.display());
+            return Err(Failure::new("LS4008", format!("the daemon of {name} ended at its start ({ended})"), advice));
+        }
+        if begun.elapsed() > START_LIMIT {
+            let advice = format!("process {} still runs; look at {}", daemon.id(), log_path.display());
+            let message = format!("the daemon of {name} does not answer {} s after its start", START_LIMIT.as_secs());
+            return Err(Failure::new("LS4003", message, advice));
+        }
+        sleep(POLL_INTERVAL);
+    }
+}

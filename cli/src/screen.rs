@@ -1,0 +1,292 @@
+//! The status screen: the verdict first, then a few aligned rows.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use mirror_core::admin::{CopyCause, CopyProgress, CopyState, LinkState, Role, Status};
+
+use crate::failure::with_name;
+use crate::size;
+use crate::style::{Style, Tone};
+use crate::verdict::{Health, Verdict};
+
+const BAR_CELLS: u64 = 30;
+
+/// The first line, and what to do.
+pub(crate) fn headline(volume: &str, verdict: &Verdict, style: Style) -> String {
+    let tone = match verdict.health {
+        Health::Healthy => Tone::Good,
+        Health::Degraded | Health::Unknown => Tone::Careful,
+        Health::Down => Tone::Bad,
+    };
+    let name = style.paint(Tone::Strong, volume);
+    let mut out = format!("{name}  {}: {}\n", style.paint(tone, verdict.word), verdict.sentence);
+    for line in verdict.advice.iter().flat_map(|advice| advice.lines()) {
+        let _ = writeln!(out, "  > {line}");
+    }
+    out
+}
+
+/// Everything about one volume.
+pub(crate) fn volume(status: &Status, style: Style) -> String {
+    let mut out = headline(&status.volume, &Verdict::of(status), style);
+    row(&mut out, style, "role", &role(status));
+    let device = status.device.as_deref().unwrap_or("none");
+    row(&mut out, style, "device", &format!("{device}  {}", size::bytes(status.size_bytes)));
+    row(&mut out, style, "this copy", &format!("{}  ({})", copy(status.copy), status.node));
+    row(&mut out, style, "peer copy", &format!("{}  ({})", copy(status.peer_copy), status.peer));
+    row(&mut out, style, "link", &link(status));
+    row(&mut out, style, "view", &view(status));
+    if let Some(progress) = &status.progress {
+        row(&mut out, style, "copying", &bar(progress));
+        row(&mut out, style, "", &format!("because {}", cause(progress.cause)));
+    }
+    for problem in &status.problems {
+        let code = style.paint(Tone::Careful, &format!("! {}", problem.code));
+        let _ = writeln!(out, "  {code} {}", problem.message);
+        for line in with_name(&problem.advice, &status.volume).lines() {
+            let _ = writeln!(out, "    > {line}");
+        }
+    }
+    out
+}
+
+fn row(out: &mut String, style: Style, name: &str, value: &str) {
+    let name = style.paint(Tone::Quiet, &format!("{name:<9}"));
+    let _ = writeln!(out, "  {name}  {value}");
+}
+
+fn role(status: &Status) -> String {
+    let what = match (status.role, status.frozen) {
+        (Role::Active, Some(_)) => "active, frozen",
+        (Role::Active, None) => "active",
+        (Role::Activating, _) => "becoming active",
+        (Role::Deactivating, _) => "becoming standby",
+        (Role::Fenced, _) => "standby: every I/O here fails at once",
+    };
+    let node = &status.node;
+    match status.inflight {
+        0 => format!("{what}  ({node})"),
+        inflight => format!("{what}  ({node}), {inflight} requests in flight"),
+    }
+}
+
+fn copy(state: CopyState) -> &'static str {
+    match state {
+        CopyState::InSync => "in sync",
+        CopyState::Copying => "being filled",
+        CopyState::Outdated => "outdated",
+        CopyState::Blank => "blank",
+        CopyState::Failed => "FAILED",
+        CopyState::Unknown => "not known",
+    }
+}
+
+fn link(status: &Status) -> String {
+    let state = match status.link.state {
+        LinkState::Down => "down",
+        LinkState::Handshake => "connecting",
+        LinkState::Up => "up",
+        LinkState::Refused => "refused",
+    };
+    let peer = &status.peer;
+    match status.link.last_heard_ms {
+        Some(ms) => format!("{state}, {peer} last heard {}", size::ago(Duration::from_millis(ms))),
+        None => format!("{state}, {peer} not heard since the daemon started"),
+    }
+}
+
+fn view(status: &Status) -> String {
+    let view = &status.view;
+    let active = view.active.as_deref().unwrap_or("nobody");
+    let insync = if view.insync.is_empty() { "nobody".to_string() } else { view.insync.join(" ") };
+    let mut text = format!("epoch {}: active {active}; copies that count: {insync}", view.epoch);
+    if view.sealed_epoch >= view.epoch && view.sealed_epoch > 0 {
+        let _ = write!(text, "; sealed up to {}", view.sealed_epoch);
+    }
+    text
+}
+
+/// `[######....]  61 %  6.1 of 10.0 GiB  214.0 MiB/s  ETA 40 s`.
+fn bar(progress: &CopyProgress) -> String {
+    let percent = size::percent(progress.copied_bytes, progress.total_bytes);
+    let cells = (0..BAR_CELLS).map(|cell| if (cell + 1) * 100 <= percent * BAR_CELLS { '#' } else { '.' });
+    let mut text = format!(
+        "[{}]  {percent} %  {} of {}",
+        cells.collect::<String>(),
+        size::bytes(progress.copied_bytes),
+        size::bytes(progress.total_bytes)
+    );
+    if progress.rate_bytes_per_s > 0 {
+        let _ = write!(text, "  {}/s", size::bytes(progress.rate_bytes_per_s));
+    }
+    if let Some(eta) = progress.eta_s {
+        let _ = write!(text, "  ETA {}", size::seconds(eta));
+    }
+    text
+}
+
+fn cause(cause: CopyCause) -> &'static str {
+    match cause {
+        CopyCause::FirstCopy => "the copy never held this volume",
+        CopyCause::Outdated => "the copy missed acknowledged writes",
+        CopyCause::MemberRebooted => "its machine rebooted and may lack what it had not flushed",
+        CopyCause::ActiveCrashed => "the active node stopped in the middle of its service",
+        CopyCause::ActiveRebooted => "the active node rebooted and may lack what it had not flushed",
+        CopyCause::WideningInterrupted => "the connection broke when the copy was nearly done",
+        CopyCause::Resumed => "an interrupted copy goes on where it was",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mirror_core::admin::{Counters, Frozen, LinkStatus, Problem, SCHEMA, ViewStatus};
+
+    fn healthy() -> Status {
+        Status {
+            schema: SCHEMA.to_string(),
+            volume: "data".to_string(),
+            volume_id: "00".repeat(16),
+            node: "node1".to_string(),
+            peer: "node2".to_string(),
+            role: Role::Active,
+            frozen: None,
+            copy: CopyState::InSync,
+            peer_copy: CopyState::InSync,
+            link: LinkStatus { state: LinkState::Up, last_heard_ms: Some(240), refusal: None },
+            view: ViewStatus {
+                epoch: 7,
+                id: "11".repeat(16),
+                active: Some("node1".to_string()),
+                insync: vec!["node1".to_string(), "node2".to_string()],
+                sealed_epoch: 3,
+            },
+            size_bytes: 10 << 30,
+            progress: None,
+            inflight: 0,
+            counters: Counters::default(),
+            device: Some("/dev/lockstep/data".to_string()),
+            problems: Vec::new(),
+        }
+    }
+
+    fn filling() -> Status {
+        let progress = CopyProgress {
+            cause: CopyCause::Outdated,
+            source: true,
+            copied_bytes: 6_549_825_126,
+            total_bytes: 10 << 30,
+            rate_bytes_per_s: 100 << 20,
+            eta_s: Some(40),
+        };
+        let view = ViewStatus { insync: vec!["node1".to_string()], ..healthy().view };
+        Status { peer_copy: CopyState::Copying, progress: Some(progress), view, ..healthy() }
+    }
+
+    fn unheard(status: Status) -> Status {
+        let link = LinkStatus { state: LinkState::Down, last_heard_ms: Some(12_000), refusal: None };
+        Status { link, ..status }
+    }
+
+    fn check(status: &Status, health: Health, starts_with: &str) {
+        let text = volume(status, Style::Plain);
+        assert!(text.starts_with(starts_with), "{text}");
+        assert_eq!(Verdict::of(status).health, health, "{text}");
+    }
+
+    #[test]
+    fn a_healthy_volume_is_one_sentence_and_six_rows() {
+        let expected = "\
+data  HEALTHY: served here, both copies are equal
+  role       active  (node1)
+  device     /dev/lockstep/data  10.0 GiB
+  this copy  in sync  (node1)
+  peer copy  in sync  (node2)
+  link       up, node2 last heard 0.2 s ago
+  view       epoch 7: active node1; copies that count: node1 node2
+";
+        assert_eq!(volume(&healthy(), Style::Plain), expected);
+        assert_eq!(Verdict::of(&healthy()).exit_code, 0);
+    }
+
+    #[test]
+    fn a_copy_shows_how_far_it_is_and_when_it_ends() {
+        let status = filling();
+        let text = volume(&status, Style::Plain);
+        check(&status, Health::Degraded, "data  DEGRADED: served here with one good copy; node2's is being filled, 60 %, ETA 40 s\n");
+        let row = "  copying    [##################............]  60 %  6.0 GiB of 10.0 GiB  100.0 MiB/s  ETA 40 s\n";
+        assert!(text.contains(row), "{text}");
+        assert!(text.contains("because the copy missed acknowledged writes"), "{text}");
+    }
+
+    #[test]
+    fn frozen_says_what_to_do_and_names_the_risk() {
+        let status = unheard(Status { frozen: Some(Frozen::PeerLost), ..healthy() });
+        check(&status, Health::Down, "data  FROZEN: writes wait for node2 (last heard 12 s ago)\n");
+        let text = volume(&status, Style::Plain);
+        assert!(text.contains("only if node2 is really off, go on alone: lockstep volume takeover data"), "{text}");
+        check(&Status { frozen: Some(Frozen::ViewChange), ..healthy() }, Health::Down, "data  CHANGING: ");
+    }
+
+    #[test]
+    fn alone_is_degraded() {
+        let view = ViewStatus { insync: vec!["node1".to_string()], ..healthy().view };
+        let status = unheard(Status { peer_copy: CopyState::Outdated, view, ..healthy() });
+        check(&status, Health::Degraded, "data  DEGRADED: served here with one good copy; node2 is not connected");
+    }
+
+    #[test]
+    fn a_standby_tells_who_serves() {
+        let standby = Status { role: Role::Fenced, node: "node2".to_string(), peer: "node1".to_string(), ..healthy() };
+        check(&standby, Health::Healthy, "data  HEALTHY: served by node1, both copies are equal\n");
+        let idle = Status { view: ViewStatus { active: None, ..standby.view.clone() }, ..standby.clone() };
+        check(&idle, Health::Down, "data  NOT SERVED: ready, but activated on neither node; both copies are equal\n  > lockstep volume activate data\n");
+        check(&unheard(standby.clone()), Health::Unknown, "data  UNKNOWN: not served here; node1 does not answer (last heard 12 s ago)");
+        let target = Status { copy: CopyState::Copying, ..standby.clone() };
+        check(&target, Health::Degraded, "data  DEGRADED: served by node1; the copy here waits to be filled");
+        let blank = unheard(Status { copy: CopyState::Blank, ..standby });
+        check(&blank, Health::Unknown, "data  WAITING: ");
+    }
+
+    #[test]
+    fn a_sole_copy_that_nobody_serves_says_how_to_serve_it() {
+        let view = ViewStatus { active: None, insync: vec!["node1".to_string()], ..healthy().view };
+        let status = unheard(Status { role: Role::Fenced, peer_copy: CopyState::Outdated, view, ..healthy() });
+        check(&status, Health::Down, "data  NOT SERVED: not served here; only the copy here is good");
+    }
+
+    #[test]
+    fn refusals_failed_disks_and_problems_are_shown_with_their_advice() {
+        let refusal = Problem {
+            code: "LS2011".to_string(),
+            message: "split brain".to_string(),
+            advice: "run `lockstep volume create NAME`".to_string(),
+        };
+        let link = LinkStatus { state: LinkState::Refused, last_heard_ms: None, refusal: Some(refusal.clone()) };
+        let status = Status { link, problems: vec![refusal], peer_copy: CopyState::Outdated, ..healthy() };
+        check(&status, Health::Degraded, "data  DEGRADED: served here with one good copy; node2 is kept out: split brain\n");
+        let text = volume(&status, Style::Plain);
+        assert!(text.contains("  ! LS2011 split brain\n    > run `lockstep volume create data`\n"), "{text}");
+        check(&Status { copy: CopyState::Failed, ..healthy() }, Health::Down, "data  DISK FAILED: ");
+    }
+
+    #[test]
+    fn several_volumes_are_as_bad_as_the_worst() {
+        use Health::{Degraded, Down, Healthy, Unknown};
+        assert_eq!(Healthy.worse(Degraded), Degraded);
+        assert_eq!(Down.worse(Unknown), Down);
+        assert_eq!(Unknown.worse(Degraded), Unknown);
+    }
+
+    #[test]
+    fn colour_is_only_added() {
+        let plain = volume(&healthy(), Style::Plain);
+        assert!(!plain.contains('\x1b'));
+        let mut coloured = volume(&healthy(), Style::Colour);
+        for code in ["\x1b[1;32m", "\x1b[1m", "\x1b[2m", "\x1b[0m"] {
+            coloured = coloured.replace(code, "");
+        }
+        assert_eq!(coloured, plain);
+    }
+}

@@ -1,0 +1,156 @@
+//! One line of JSON goes in, one comes back. A connection may carry several pairs.
+//!
+//! ```json
+//! {"schema":"lockstep.admin/1","request":"status"}
+//! {"schema":"lockstep.admin/1","request":"command","command":"deactivate","force":true}
+//! ```
+//! ```json
+//! {"schema":"lockstep.admin/1","ok":true,"done":"already-fenced"}
+//! {"schema":"lockstep.admin/1","ok":true,"status":{...}}
+//! {"schema":"lockstep.admin/1","ok":false,"problem":{"code":"LS1008","message":"...","advice":"..."}}
+//! ```
+//!
+//! Readers ignore fields that they do not know; fields are added, never renamed.
+
+use mirror_core::admin::{Command, Done, Problem, Refusal, Status};
+use serde::{Deserialize, Serialize};
+
+/// The version of the messages.
+pub const SCHEMA: &str = "lockstep.admin/1";
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case")]
+pub enum Request {
+    /// Everything about the volume.
+    Status,
+    /// Do something; answered when it is done or refused.
+    Command(Command),
+}
+
+/// A request as it is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestLine {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The request.
+    #[serde(flatten)]
+    pub request: Request,
+}
+
+impl RequestLine {
+    /// A line of the present schema.
+    pub fn new(request: Request) -> Self {
+        Self { schema: SCHEMA.to_string(), request }
+    }
+}
+
+/// An answer as it is sent: exactly one of the three last fields is there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnswerLine {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Whether the request was carried out.
+    pub ok: bool,
+    /// What a command did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done: Option<String>,
+    /// The status that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Box<Status>>,
+    /// Why a command was refused; then nothing was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
+impl AnswerLine {
+    fn empty(ok: bool) -> Self {
+        Self { schema: SCHEMA.to_string(), ok, done: None, status: None, problem: None }
+    }
+
+    /// A command was carried out.
+    pub fn done(done: Done) -> Self {
+        Self { done: Some(done_name(done).to_string()), ..Self::empty(true) }
+    }
+
+    /// The status.
+    pub fn status(status: Status) -> Self {
+        Self { status: Some(Box::new(status)), ..Self::empty(true) }
+    }
+
+    /// A command was refused.
+    pub fn refused(refusal: &Refusal) -> Self {
+        Self { problem: Some(refusal.problem()), ..Self::empty(false) }
+    }
+}
+
+const DONE_NAMES: [(Done, &str); 6] = [
+    (Done::Active, "active"),
+    (Done::AlreadyActive, "already-active"),
+    (Done::Fenced, "fenced"),
+    (Done::AlreadyFenced, "already-fenced"),
+    (Done::Alone, "alone"),
+    (Done::Stopped, "stopped"),
+];
+
+/// The word for `done` in an answer.
+pub fn done_name(done: Done) -> &'static str {
+    DONE_NAMES.iter().find(|(candidate, _)| *candidate == done).map_or("done", |(_, name)| name)
+}
+
+/// The meaning of the word in an answer.
+pub fn parse_done(name: &str) -> Option<Done> {
+    DONE_NAMES.iter().find(|(_, candidate)| *candidate == name).map(|(done, _)| *done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request_is(request: Request, line: &str) {
+        let value = RequestLine::new(request);
+        assert_eq!(serde_json::to_string(&value).unwrap(), line);
+        assert_eq!(serde_json::from_str::<RequestLine>(line).unwrap(), value);
+    }
+
+    #[test]
+    fn requests_are_these_lines() {
+        request_is(Request::Status, r#"{"schema":"lockstep.admin/1","request":"status"}"#);
+        request_is(
+            Request::Command(Command::Activate),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"activate"}"#,
+        );
+        request_is(
+            Request::Command(Command::Deactivate { force: true }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"deactivate","force":true}"#,
+        );
+        request_is(
+            Request::Command(Command::Takeover { confirm: "node2 is off".to_string() }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"takeover","confirm":"node2 is off"}"#,
+        );
+        request_is(
+            Request::Command(Command::Stop),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"stop"}"#,
+        );
+    }
+
+    #[test]
+    fn answers_are_these_lines() {
+        let line = r#"{"schema":"lockstep.admin/1","ok":true,"done":"already-fenced"}"#;
+        assert_eq!(serde_json::to_string(&AnswerLine::done(Done::AlreadyFenced)).unwrap(), line);
+        let refused: AnswerLine = serde_json::from_str(
+            r#"{"schema":"lockstep.admin/1","ok":false,"problem":{"code":"LS1008","message":"m","advice":"a"},"new":1}"#,
+        )
+        .unwrap();
+        assert_eq!(refused.problem.unwrap().code, "LS1008");
+    }
+
+    #[test]
+    fn every_done_has_a_word_and_back() {
+        for (done, name) in DONE_NAMES {
+            assert_eq!(parse_done(done_name(done)), Some(done));
+            assert_eq!(done_name(done), name);
+        }
+        assert_eq!(parse_done("something new"), None);
+    }
+}

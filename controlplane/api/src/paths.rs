@@ -1,0 +1,44 @@
+//! Where things are on a node, with the environment variables that tests set.
+
+use std::env;
+use std::path::PathBuf;
+
+use mirror_core::limits::VOLUME_NAME_BYTES_MAX;
+
+/// Names the directory of the admin sockets instead of [`RUN_DIRECTORY`].
+pub const RUN_DIRECTORY_VARIABLE: &str = "LOCKSTEP_RUN_DIR";
+/// Where the admin sockets are.
+pub const RUN_DIRECTORY: &str = "/run/lockstep";
+
+/// The directory of the admin sockets.
+pub fn run_directory() -> PathBuf {
+    env::var_os(RUN_DIRECTORY_VARIABLE).map_or_else(|| PathBuf::from(RUN_DIRECTORY), PathBuf::from)
+}
+
+/// The admin socket of a volume.
+pub fn admin_socket(volume: &str) -> PathBuf {
+    run_directory().join(format!("{volume}.sock"))
+}
+
+/// Whether `name` can be a volume's name: it becomes a file name, a device name and 64 bytes on disk.
+pub fn volume_name_is_legal(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    name.len() < VOLUME_NAME_BYTES_MAX
+        && name.bytes().all(legal)
+        && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_name_cannot_leave_its_directory() {
+        for legal in ["data", "pg-data.1", "A_b"] {
+            assert!(volume_name_is_legal(legal), "{legal}");
+        }
+        for illegal in ["", ".", "..", "../x", "a/b", "-x", "with space", &"x".repeat(64)] {
+            assert!(!volume_name_is_legal(illegal), "{illegal}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! What proves the cores: golden files, tidy, simulator.

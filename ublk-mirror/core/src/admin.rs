@@ -1,0 +1,243 @@
+//! What goes over the admin socket: commands, answers, status. JSON through serde; unknown fields
+//! are ignored by readers, so additions are allowed and renames are not ([`SCHEMA`]).
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+pub use crate::notice::{Notice, Refusal};
+
+/// Version of the status document. Additive changes only.
+pub const SCHEMA: &str = "lockstep.volume-status/1";
+
+/// What an operator may ask of a volume's daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Command {
+    /// Serve the volume here. Needs the peer's consent while its copy counts.
+    Activate,
+    /// Stop serving it here.
+    Deactivate {
+        /// Also if it is in use, and if writes are frozen: they fail.
+        #[serde(default)]
+        force: bool,
+    },
+    /// The operator's word that the peer is out. On a frozen active node: go on alone. On a
+    /// standby: seal, commit a new epoch and serve.
+    Takeover {
+        /// Must be `<peer> is off` with the peer's name: what the operator vouches for.
+        #[serde(default)]
+        confirm: String,
+    },
+    /// End the daemon: a standby leaves the view first, so that the active node does not freeze.
+    Stop,
+}
+
+/// The answer to a command.
+pub type Outcome = Result<Done, Refusal>;
+
+/// A command was carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// The volume is served here now.
+    Active,
+    /// It was served here already.
+    AlreadyActive,
+    /// It is fenced here now.
+    Fenced,
+    /// It was fenced here already.
+    AlreadyFenced,
+    /// It goes on here without the peer.
+    Alone,
+    /// The daemon ends.
+    Stopped,
+}
+
+/// What a volume does on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Every I/O fails at once (S12).
+    Fenced,
+    /// On its way to active.
+    Activating,
+    /// Serves the volume.
+    Active,
+    /// On its way to fenced.
+    Deactivating,
+}
+
+/// Why I/O waits although the volume is active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Frozen {
+    /// The peer's copy counts and the peer does not answer (S2).
+    PeerLost,
+    /// A change of view is being made durable.
+    ViewChange,
+}
+
+/// What a copy is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CopyState {
+    /// Holds every acknowledged write.
+    InSync,
+    /// Is the target of a full copy.
+    Copying,
+    /// Lacks writes, as far as is known.
+    Outdated,
+    /// Waits for its first contact with the peer.
+    Blank,
+    /// Its disk failed.
+    Failed,
+    /// Not known (the peer never answered).
+    Unknown,
+}
+
+/// How the link stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkState {
+    /// No connection.
+    Down,
+    /// Connected, not yet agreed.
+    Handshake,
+    /// Both sides agreed on a view.
+    Up,
+    /// The last handshake was refused; `link.refusal` says why.
+    Refused,
+}
+
+/// Why a full copy runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CopyCause {
+    /// The peer's copy never held this volume.
+    FirstCopy,
+    /// The peer was dropped from the view and missed writes.
+    Outdated,
+    /// The peer's machine rebooted: what it had not flushed is lost (S11).
+    MemberRebooted,
+    /// The active node did not come to a clean end: writes in flight may differ (S10).
+    ActiveCrashed,
+    /// The active node rebooted: it lacks what it had not flushed; it is the target (S11).
+    ActiveRebooted,
+    /// A copy was nearly in the view when the connection broke.
+    WideningInterrupted,
+    /// A copy that was interrupted goes on.
+    Resumed,
+}
+
+/// A full copy's progress.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CopyProgress {
+    /// Why it runs.
+    pub cause: CopyCause,
+    /// Whether this node is the source (else the target).
+    pub source: bool,
+    /// Bytes that are equal on both sides.
+    pub copied_bytes: u64,
+    /// Bytes of the volume.
+    pub total_bytes: u64,
+    /// Rate over the last seconds, bytes per second.
+    pub rate_bytes_per_s: u64,
+    /// Estimated seconds to the end; absent while the rate is unknown.
+    pub eta_s: Option<u64>,
+}
+
+/// How the link stands, in full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// In a word.
+    pub state: LinkState,
+    /// Milliseconds since the peer was last heard; absent if never in this run.
+    pub last_heard_ms: Option<u64>,
+    /// Why the last handshake was refused, with a code.
+    pub refusal: Option<Problem>,
+}
+
+/// The view as an operator reads it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewStatus {
+    /// Epoch.
+    pub epoch: u64,
+    /// Id, 32 hex digits.
+    pub id: String,
+    /// The active node's name.
+    pub active: Option<String>,
+    /// Names of the nodes whose copies count.
+    pub insync: Vec<String>,
+    /// Everything up to this epoch is refused here.
+    pub sealed_epoch: u64,
+}
+
+/// Counters since the daemon started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Application reads completed.
+    pub reads: u64,
+    /// Application writes (with discards and write-zeroes) acknowledged.
+    pub writes: u64,
+    /// Application flushes acknowledged.
+    pub flushes: u64,
+    /// Application requests failed.
+    pub failed: u64,
+    /// Bytes written by the application.
+    pub written_bytes: u64,
+    /// Writes applied for the peer.
+    pub peer_writes: u64,
+    /// Longest time an application request waited for its answer, milliseconds.
+    pub longest_wait_ms: u64,
+}
+
+/// Something an operator should know, with its code and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `LS` and four digits; stable.
+    pub code: String,
+    /// What happened, where and why.
+    pub message: String,
+    /// What to do.
+    pub advice: String,
+}
+
+/// Everything about a volume on this node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The volume's name.
+    pub volume: String,
+    /// The volume's id, 32 hex digits; zeroes while blank.
+    pub volume_id: String,
+    /// This node's name.
+    pub node: String,
+    /// The other node's name.
+    pub peer: String,
+    /// What the volume does here.
+    pub role: Role,
+    /// Why I/O waits, if it does.
+    pub frozen: Option<Frozen>,
+    /// What the copy here is worth.
+    pub copy: CopyState,
+    /// What the peer's copy is worth.
+    pub peer_copy: CopyState,
+    /// The link.
+    pub link: LinkStatus,
+    /// The view.
+    pub view: ViewStatus,
+    /// Size of the volume.
+    pub size_bytes: u64,
+    /// The full copy that runs.
+    pub progress: Option<CopyProgress>,
+    /// Application requests in flight or waiting.
+    pub inflight: u64,
+    /// Counters.
+    pub counters: Counters,
+    /// The name to use: `/dev/lockstep/NAME` (filled in by the shell).
+    pub device: Option<String>,
+    /// What somebody should look at, worst first.
+    pub problems: Vec<Problem>,
+}

@@ -1,0 +1,112 @@
+//! What the core asks of the shell. The shell executes effects in their order and decides nothing.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use crate::admin::{Notice, Outcome};
+use crate::disk::Superblock;
+use crate::event::IoOwner;
+use crate::types::{Errno, SectorRange, SessionId, Tag};
+use crate::wire::Frame;
+
+/// A disk operation on the backing device (volume addresses; the shell adds the data offset).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskOperation {
+    /// Read the range into the owner's buffer.
+    Read,
+    /// Write the range from the owner's buffer; with `fua` it is durable when done.
+    Write {
+        /// Durable when done (`RWF_DSYNC`).
+        fua: bool,
+    },
+    /// Make everything that was written and had completed before durable.
+    Flush,
+    /// Discard so that the range surely reads as zeroes, or write zeroes.
+    Discard,
+    /// Make the range read as zeroes; durable when done with `fua`.
+    WriteZeroes {
+        /// Durable when done.
+        fua: bool,
+    },
+}
+
+/// Which buffer a frame's payload is sent from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PayloadSource {
+    /// The buffer of an application request.
+    Application(Tag),
+    /// A copy buffer.
+    Copy(u16),
+}
+
+/// What to do with the ublk device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceCommand {
+    /// Make a fresh device that serves I/O and point the stable name to it (S12).
+    StartLive,
+    /// Take the live device away for ever; unless `force`, only if nobody uses it.
+    StopLive {
+        /// Also when it is in use: the application's view of it stays dead (S12).
+        force: bool,
+    },
+}
+
+/// One thing to do.
+#[derive(Debug)]
+pub enum Effect {
+    /// Answer a request of the ublk queue. On success the shell reports the request's full length.
+    Complete {
+        /// The request.
+        tag: Tag,
+        /// How it ended.
+        result: Result<(), Errno>,
+    },
+    /// Start a disk operation.
+    Disk {
+        /// Whose it is, and thereby which buffer.
+        owner: IoOwner,
+        /// What to do.
+        operation: DiskOperation,
+        /// Where; empty for a flush.
+        range: SectorRange,
+    },
+    /// Make this superblock durable in both places, then report [`crate::event::Event::Persisted`].
+    Persist(Box<Superblock>),
+    /// Send a frame on a connection. The core leaves both checksums to the shell's encoder.
+    Send {
+        /// Which connection.
+        session: SessionId,
+        /// The header.
+        frame: Frame,
+        /// Body of a control frame.
+        body: Vec<u8>,
+        /// Payload of a data frame, of `frame.range` length.
+        payload: Option<PayloadSource>,
+    },
+    /// Close a connection once what was sent before has gone out (bounded time).
+    Close {
+        /// Which one.
+        session: SessionId,
+    },
+    /// The receive buffer of this slot is free again.
+    ReleaseBuffer {
+        /// The slot.
+        slot: u16,
+    },
+    /// Change the ublk device.
+    Device(DeviceCommand),
+    /// Answer an operator's command.
+    Reply {
+        /// Its number.
+        command_id: u64,
+        /// The answer.
+        outcome: Outcome,
+    },
+    /// Tell the operator (log; later: alerts).
+    Notice(Notice),
+    /// Everything durable is done: the process may end.
+    Exit,
+}
+
+/// The effects of one event, in the order in which they must begin.
+pub type Effects = Vec<Effect>;

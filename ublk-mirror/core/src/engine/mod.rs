@@ -1,0 +1,365 @@
+//! The write path: when is a request sent where, and when is it acknowledged?
+//!
+//! One table of requests by tag. A write goes to the local disk and to the peer at the same time and
+//! is acknowledged when both have it (S1); a request that overlaps a write in flight waits for it; when
+//! the peer's copy counts and the peer is gone, everything that changes data waits (S2).
+
+mod inflight;
+mod peer;
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::admin::Counters;
+use crate::effect::{DiskOperation, Effect, Effects, PayloadSource};
+use crate::event::{DiskResult, IoOwner, Request, RequestKind};
+use crate::limits::QUEUE_DEPTH;
+use crate::resync::FullCopy;
+use crate::types::{Epoch, Errno, Instant, SectorRange, SessionId, Tag};
+use crate::wire::{FLAG_FUA, Frame, FrameKind};
+use inflight::{InFlight, Leg, Stage};
+
+/// What the peer means for the acknowledgement of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Its copy does not count and it is not connected.
+    Absent,
+    /// Its copy counts, but it does not answer: writes freeze (S2).
+    Lost,
+    /// Its copy counts.
+    Member(SessionId),
+    /// Its copy is being filled: it gets what belongs to chunks that it has.
+    Target(SessionId),
+    /// Its copy is complete and about to count: it must have every write and every flush.
+    Joining(SessionId),
+}
+
+impl Peer {
+    fn session(self) -> Option<SessionId> {
+        match self {
+            Self::Member(session) | Self::Target(session) | Self::Joining(session) => Some(session),
+            Self::Absent | Self::Lost => None,
+        }
+    }
+}
+
+/// Whether the device may answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Every request fails at once (S12).
+    Shut,
+    /// Requests are carried out.
+    Open,
+}
+
+/// Whether the read lease is needed (S5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadLease {
+    /// A sole member needs none.
+    NotNeeded,
+    /// Reads are answered until then.
+    Until(Instant),
+}
+
+/// The requests of the device and what they wait for.
+#[derive(Debug)]
+pub struct Engine {
+    gate: Gate,
+    /// A view change that must not see new writes is under way.
+    held: bool,
+    peer: Peer,
+    epoch: Epoch,
+    lease: ReadLease,
+    size_sectors: u64,
+    slots: Vec<Option<InFlight>>,
+    waiting: VecDeque<Tag>,
+    next_id: u64,
+    /// The full copy that this node is the source of.
+    pub copy: Option<FullCopy>,
+    copy_reading: u64,
+    mark_generation: u64,
+    wanted_mark: Option<(u64, u64)>,
+    counters: Counters,
+}
+
+impl Engine {
+    /// An engine whose gate is shut.
+    pub fn new(size_sectors: u64) -> Self {
+        Self {
+            gate: Gate::Shut,
+            held: false,
+            peer: Peer::Absent,
+            epoch: Epoch(0),
+            lease: ReadLease::NotNeeded,
+            size_sectors,
+            slots: (0..QUEUE_DEPTH).map(|_| None).collect(),
+            waiting: VecDeque::with_capacity(usize::from(QUEUE_DEPTH)),
+            next_id: 1,
+            copy: None,
+            copy_reading: 0,
+            mark_generation: 0,
+            wanted_mark: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The volume's size became known (a joining copy).
+    pub fn set_size(&mut self, size_sectors: u64) {
+        self.size_sectors = size_sectors;
+    }
+
+    /// Counters for the status.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Requests in flight or waiting.
+    pub fn inflight(&self) -> usize {
+        self.slots.iter().flatten().count()
+    }
+
+    /// Whether the peer's copy counts and the peer is gone.
+    pub fn is_frozen(&self) -> bool {
+        self.gate == Gate::Open && self.peer == Peer::Lost
+    }
+
+    /// Whether requests that change data wait for a change of view.
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// What the peer means now.
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// Lets requests in.
+    pub fn open(&mut self) {
+        self.gate = Gate::Open;
+    }
+
+    /// Nothing that changes data begins until [`Self::resume`].
+    pub fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// The change of view came to nothing: what was held goes on (with the next event).
+    pub fn resume(&mut self) {
+        self.held = false;
+    }
+
+    /// The view under which frames are sent.
+    pub fn set_epoch(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+    }
+
+    /// Reads are answered until then (S5). Waiting reads go on if the lease was renewed.
+    pub fn set_lease(&mut self, now: Instant, lease: ReadLease, effects: &mut Effects) {
+        self.lease = lease;
+        self.pump(now, effects);
+    }
+
+    /// Shuts the gate: everything that is not yet acknowledged fails. Disk operations that are under
+    /// way keep their tag until they end: the buffer is still in use.
+    pub fn shut(&mut self, now: Instant, effects: &mut Effects) {
+        self.gate = Gate::Shut;
+        self.held = false;
+        self.waiting.clear();
+        for index in 0..self.slots.len() {
+            let Some(entry) = self.slots[index].as_mut() else { continue };
+            entry.failure = Some(Errno::EIO);
+            if entry.stage == Stage::Waiting {
+                entry.local = Leg::NotNeeded;
+            }
+            entry.peer = Leg::NotNeeded;
+            self.finish_if_done(now, index, effects);
+        }
+    }
+
+    /// A request of the kernel.
+    pub fn submit(&mut self, now: Instant, request: Request, effects: &mut Effects) {
+        let tag = request.tag;
+        let index = usize::from(tag.0);
+        assert!(self.slots.get(index).is_some_and(Option::is_none), "a tag was handed over twice");
+        let flush = request.kind == RequestKind::Flush;
+        if self.gate == Gate::Shut || (!flush && !request.range.fits(self.size_sectors)) {
+            self.counters.failed += 1;
+            effects.push(Effect::Complete { tag, result: Err(Errno::EIO) });
+            return;
+        }
+        self.slots[index] = Some(InFlight::new(request, now));
+        self.waiting.push_back(tag);
+        self.pump(now, effects);
+    }
+
+    /// Begins what waits and may begin, in order of arrival.
+    fn pump(&mut self, now: Instant, effects: &mut Effects) {
+        let mut position = 0;
+        while let Some(tag) = self.waiting.get(position).copied() {
+            if self.may_begin(now, tag, position) {
+                self.waiting.remove(position);
+                self.begin(now, tag, effects);
+            } else {
+                position += 1;
+            }
+        }
+    }
+
+    fn request(&self, tag: Tag) -> Option<&InFlight> {
+        self.slots.get(usize::from(tag.0))?.as_ref()
+    }
+
+    fn may_begin(&self, now: Instant, tag: Tag, position: usize) -> bool {
+        let Some(entry) = self.request(tag) else { return true };
+        let request = entry.request;
+        if request.kind == RequestKind::Read {
+            let leased = match self.lease {
+                ReadLease::NotNeeded => true,
+                ReadLease::Until(end) => now < end,
+            };
+            return leased && !self.earlier_write_overlaps(request.range, position);
+        }
+        if self.held || self.peer == Peer::Lost {
+            return false;
+        }
+        if request.kind == RequestKind::Flush {
+            return true;
+        }
+        let running = self.slots.iter().flatten().any(|other| {
+            other.stage == Stage::Running && other.changes_data() && other.request.range.overlaps(request.range)
+        });
+        let copying = self.copy.as_ref().is_some_and(|copy| copy.locks(request.range));
+        !running && !copying && !self.earlier_write_overlaps(request.range, position)
+    }
+
+    /// Whether a change of data that came earlier and still waits overlaps.
+    fn earlier_write_overlaps(&self, range: SectorRange, position: usize) -> bool {
+        self.waiting.iter().take(position).filter_map(|tag| self.request(*tag)).any(|earlier| {
+            earlier.changes_data() && earlier.request.range.overlaps(range)
+        })
+    }
+
+    fn begin(&mut self, now: Instant, tag: Tag, effects: &mut Effects) {
+        let Some(request) = self.request(tag).map(|entry| entry.request) else { return };
+        let peer = self.peer_leg(&request);
+        let operation = match request.kind {
+            RequestKind::Read => DiskOperation::Read,
+            RequestKind::Write => DiskOperation::Write { fua: request.fua },
+            RequestKind::Flush => DiskOperation::Flush,
+            RequestKind::Discard => DiskOperation::Discard,
+            RequestKind::WriteZeroes => DiskOperation::WriteZeroes { fua: request.fua },
+        };
+        effects.push(Effect::Disk { owner: IoOwner::Application(tag), operation, range: request.range });
+        if let Some(entry) = self.slots[usize::from(tag.0)].as_mut() {
+            entry.stage = Stage::Running;
+            entry.local = Leg::Sent;
+            entry.peer = peer;
+        }
+        if peer == Leg::Unsent {
+            self.send_to_peer(tag, effects);
+        }
+        let _ = now;
+    }
+
+    /// What the peer has to do with a request that begins now.
+    fn peer_leg(&mut self, request: &Request) -> Leg {
+        let changes = !matches!(request.kind, RequestKind::Read | RequestKind::Flush);
+        match (self.peer, request.kind) {
+            (_, RequestKind::Read) => Leg::NotNeeded,
+            (Peer::Member(_) | Peer::Joining(_), _) => {
+                if changes && let Some(copy) = self.copy.as_mut() {
+                    copy.note_mirrored(request.range);
+                }
+                Leg::Unsent
+            }
+            (Peer::Target(_), _) if changes => match self.copy.as_mut() {
+                Some(copy) if copy.must_mirror(request.range) => {
+                    copy.note_mirrored(request.range);
+                    Leg::Unsent
+                }
+                _ => Leg::NotNeeded,
+            },
+            (Peer::Absent, _) if changes => self.missed(request.range),
+            (Peer::Target(_) | Peer::Absent | Peer::Lost, _) => Leg::NotNeeded,
+        }
+    }
+
+    /// The target misses this write: what was remembered as copied is forgotten, durably first (S7).
+    fn missed(&mut self, range: SectorRange) -> Leg {
+        let Some(copy) = self.copy.as_mut() else { return Leg::NotNeeded };
+        if !copy.note_missed(range) {
+            return Leg::NotNeeded;
+        }
+        self.mark_generation += 1;
+        let cursor = copy.prefix_sectors();
+        self.wanted_mark = Some((cursor, self.mark_generation));
+        Leg::Mark(self.mark_generation)
+    }
+
+    fn send_to_peer(&mut self, tag: Tag, effects: &mut Effects) {
+        let Some(session) = self.peer.session() else { return };
+        let id = self.next_id;
+        let epoch = self.epoch;
+        let Some(entry) = self.slots[usize::from(tag.0)].as_mut() else { return };
+        self.next_id += 1;
+        entry.peer = Leg::Sent;
+        entry.wire_id = id;
+        let request = entry.request;
+        let (kind, payload) = match request.kind {
+            RequestKind::Write | RequestKind::Read => (FrameKind::Write, Some(PayloadSource::Application(tag))),
+            RequestKind::Flush => (FrameKind::Flush, None),
+            RequestKind::Discard => (FrameKind::Discard, None),
+            RequestKind::WriteZeroes => (FrameKind::WriteZeroes, None),
+        };
+        let mut frame = Frame::new(kind, epoch, id);
+        frame.range = request.range;
+        frame.flags = if request.fua { FLAG_FUA } else { 0 };
+        frame.length_bytes = payload.map_or(0, |_| u32::try_from(request.range.bytes()).unwrap_or(0));
+        effects.push(Effect::Send { session, frame, body: Vec::new(), payload });
+    }
+
+    /// The local disk is done with a request. A failure is a failed member (S1): the caller shuts the
+    /// gate; the request itself fails in any case.
+    pub fn local_done(&mut self, now: Instant, tag: Tag, result: DiskResult, effects: &mut Effects) {
+        let index = usize::from(tag.0);
+        let Some(entry) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
+        entry.local = Leg::Done;
+        if let Err(errno) = result {
+            entry.failure = Some(errno);
+            entry.peer = Leg::NotNeeded;
+        }
+        self.finish_if_done(now, index, effects);
+    }
+
+    fn finish_if_done(&mut self, now: Instant, index: usize, effects: &mut Effects) {
+        let Some(entry) = self.slots[index].as_ref() else { return };
+        let shut = entry.failure.is_some() && entry.local.is_settled();
+        if !shut && (entry.stage == Stage::Waiting || !entry.local.is_settled() || !entry.peer.is_settled()) {
+            return;
+        }
+        let Some(entry) = self.slots[index].take() else { return };
+        self.count(now, &entry);
+        effects.push(Effect::Complete { tag: entry.request.tag, result: entry.failure.map_or(Ok(()), Err) });
+        self.pump(now, effects);
+    }
+
+    fn count(&mut self, now: Instant, entry: &InFlight) {
+        let counters = &mut self.counters;
+        if entry.failure.is_some() {
+            counters.failed += 1;
+            return;
+        }
+        match entry.request.kind {
+            RequestKind::Read => counters.reads += 1,
+            RequestKind::Flush => counters.flushes += 1,
+            RequestKind::Write => {
+                counters.writes += 1;
+                counters.written_bytes += entry.request.range.bytes();
+            }
+            RequestKind::Discard | RequestKind::WriteZeroes => counters.writes += 1,
+        }
+        let waited: Duration = now.since(entry.arrived);
+        counters.longest_wait_ms = counters.longest_wait_ms.max(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+    }
+}

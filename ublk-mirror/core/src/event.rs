@@ -1,0 +1,135 @@
+//! What the shell tells the core. Closed: a new kind of happening is a new variant here.
+
+use crate::admin::Command;
+use crate::types::{Errno, SectorRange, SessionId, Tag};
+use crate::wire::Frame;
+
+/// What an application asks of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestKind {
+    /// Read into the tag's buffer.
+    Read,
+    /// Write from the tag's buffer.
+    Write,
+    /// Make every write that completed before this request durable (S1).
+    Flush,
+    /// The range's content is not needed any more; it reads as zeroes afterwards.
+    Discard,
+    /// The range reads as zeroes afterwards.
+    WriteZeroes,
+}
+
+/// One request of the ublk queue. Its payload, if any, lies in the tag's buffer and does not
+/// change until the core has completed the tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The queue slot.
+    pub tag: Tag,
+    /// What is asked.
+    pub kind: RequestKind,
+    /// Where; empty for [`RequestKind::Flush`].
+    pub range: SectorRange,
+    /// Force unit access: durable before it is acknowledged.
+    pub fua: bool,
+}
+
+/// Whose disk operation it was. Each owner has at most one operation in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum IoOwner {
+    /// The request with this tag; its buffer is the tag's.
+    Application(Tag),
+    /// What the peer asked for; the slot of the shell's receive buffer (or of no buffer).
+    Peer(u16),
+    /// A range of the full copy, by its slot in the pool of copy buffers.
+    Copy(u16),
+    /// The core's own flush before a change of view.
+    ViewFlush,
+}
+
+/// Result of one disk operation.
+pub type DiskResult = Result<(), Errno>;
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The peer closed it or the network failed.
+    Lost,
+    /// Nothing was heard for the link timeout.
+    Silent,
+    /// The handshake took longer than its limit.
+    HandshakeTooSlow,
+    /// Bytes that are not a frame of this protocol, or a frame out of place.
+    Garbage,
+    /// The core ended it (its own reason was told in a notice).
+    Local,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Time has passed; due at [`crate::volume::Volume::deadline`] at the latest.
+    Tick,
+    /// The kernel handed over a request.
+    Request(Request),
+    /// A disk operation asked for by [`crate::effect::Effect::Disk`] ended.
+    DiskDone {
+        /// Whose it was.
+        owner: IoOwner,
+        /// How it ended. A failed flush is never retried (S1).
+        result: DiskResult,
+    },
+    /// Superblock `sequence` is durable in both places.
+    Persisted {
+        /// The superblock's sequence number.
+        sequence: u64,
+    },
+    /// The superblock could not be made durable: the core stops everything.
+    PersistFailed {
+        /// What the metadata device answered.
+        errno: Errno,
+    },
+    /// A TCP connection to or from the peer's address stands; nothing was sent on it yet.
+    SessionOpened {
+        /// The shell's number for it.
+        session: SessionId,
+        /// Whether this node dialled.
+        dialled: bool,
+    },
+    /// A frame arrived whole; header and payload checksums were right.
+    Received {
+        /// On which connection.
+        session: SessionId,
+        /// The frame's header.
+        frame: Frame,
+        /// The body of a control frame; empty for data frames.
+        body: &'a [u8],
+        /// The receive buffer slot that holds the payload of a data frame. The core gives it back
+        /// with [`crate::effect::Effect::ReleaseBuffer`] exactly once.
+        buffer: Option<u16>,
+    },
+    /// The connection is gone *and* no socket operation of it is in flight any more.
+    SessionClosed {
+        /// Which one.
+        session: SessionId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// The live ublk device answers I/O and its name points to it.
+    DeviceStarted,
+    /// The live ublk device is gone for ever; the fenced one has its name.
+    DeviceStopped,
+    /// The live device could not be started.
+    DeviceFailed {
+        /// Why.
+        errno: Errno,
+    },
+    /// The live device was not stopped because it is in use (only without `force`).
+    DeviceBusy,
+    /// An operator's command; answered by [`crate::effect::Effect::Reply`] with the same number.
+    Operator {
+        /// The shell's number for it.
+        command_id: u64,
+        /// What is asked.
+        command: Command,
+    },
+}

@@ -1,0 +1,157 @@
+//! How two copies come together: a pure table over what both sides say of themselves.
+//!
+//! Both sides evaluate it with the same inputs and must come to the same verdict; the leader then
+//! proposes the view, so that a disagreement (a bug) ends in a refusal and never in a merge.
+//! docs/protocol.md prints the table. S8, S9, S10, S11.
+
+use crate::admin::CopyCause;
+use crate::types::{NodeId, NodeSet};
+use crate::wire::{RefusedCode, State};
+
+/// One side: who, and what it says.
+#[derive(Clone, Copy, Debug)]
+pub struct Side<'a> {
+    /// Which node.
+    pub node: NodeId,
+    /// Its words.
+    pub state: &'a State,
+}
+
+/// What has to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The copies must not be connected.
+    Refuse(RefusedCode),
+    /// Both copies hold every acknowledged write; only what is in flight is sent again.
+    Equal {
+        /// Who proposes the view.
+        leader: NodeId,
+    },
+    /// The source's copy is written over the other's.
+    Copy {
+        /// Whose copy counts; it proposes the view.
+        source: NodeId,
+        /// Why.
+        cause: CopyCause,
+    },
+}
+
+/// The verdict for two sides, in any order.
+pub fn decide(one: Side<'_>, other: Side<'_>) -> Verdict {
+    let (a, b) = if one.node < other.node { (one, other) } else { (other, one) };
+    match (a.state.volume_id.is_none(), b.state.volume_id.is_none()) {
+        (true, true) => return Verdict::Refuse(RefusedCode::BothBlank),
+        (true, false) => return first_copy(b, a),
+        (false, true) => return first_copy(a, b),
+        (false, false) => {}
+    }
+    if a.state.volume_id != b.state.volume_id {
+        return Verdict::Refuse(RefusedCode::VolumeId);
+    }
+    if a.state.size_sectors != b.state.size_sectors {
+        return Verdict::Refuse(RefusedCode::Size);
+    }
+    if a.state.view.mark() == b.state.view.mark() {
+        same_view(a, b)
+    } else if a.state.history.contains(b.state.view.mark()) {
+        descendant(a, b)
+    } else if b.state.history.contains(a.state.view.mark()) {
+        descendant(b, a)
+    } else {
+        Verdict::Refuse(RefusedCode::SplitBrain)
+    }
+}
+
+fn first_copy(source: Side<'_>, blank: Side<'_>) -> Verdict {
+    if blank.state.size_sectors < source.state.size_sectors {
+        return Verdict::Refuse(RefusedCode::Size);
+    }
+    if !source.state.view.insync.contains(source.node) || source.state.flags.copy_target {
+        return Verdict::Refuse(RefusedCode::NoSource);
+    }
+    Verdict::Copy { source: source.node, cause: CopyCause::FirstCopy }
+}
+
+fn same_view(a: Side<'_>, b: Side<'_>) -> Verdict {
+    let insync = a.state.view.insync;
+    let both = NodeSet::only(a.node).with(b.node);
+    if insync == both {
+        both_members(a, b)
+    } else if insync == NodeSet::only(a.node) {
+        copy_from_sole(a, b)
+    } else if insync == NodeSet::only(b.node) {
+        copy_from_sole(b, a)
+    } else {
+        Verdict::Refuse(RefusedCode::NoSource)
+    }
+}
+
+/// The newer side's history holds the older side's view.
+fn descendant(newer: Side<'_>, older: Side<'_>) -> Verdict {
+    let both = NodeSet::only(newer.node).with(older.node);
+    let now = newer.state.view.insync;
+    let before = older.state.view.insync;
+    if now == NodeSet::only(newer.node) {
+        return copy_from_sole(newer, older);
+    }
+    if now == NodeSet::only(older.node) {
+        // The newer side agreed to be dropped; the older one had not yet written it down.
+        return copy_from_sole(older, newer);
+    }
+    if now != both {
+        return Verdict::Refuse(RefusedCode::NoSource);
+    }
+    if before == NodeSet::only(newer.node) {
+        // The source wrote the wider view down, the target did not.
+        return Verdict::Copy { source: newer.node, cause: CopyCause::WideningInterrupted };
+    }
+    let direct = newer.state.history.0.first() == Some(&older.state.view.mark());
+    if before == both && direct {
+        // Only who is active changed, by consent: nothing was written in between (S3).
+        return both_members(newer, older);
+    }
+    Verdict::Refuse(RefusedCode::SplitBrain)
+}
+
+fn copy_from_sole(source: Side<'_>, target: Side<'_>) -> Verdict {
+    if source.state.flags.copy_target {
+        return Verdict::Refuse(RefusedCode::NoSource);
+    }
+    let resumed = source.state.flags.copy_source
+        && target.state.flags.copy_target
+        && source.state.copy_id == target.state.copy_id;
+    let cause = if resumed { CopyCause::Resumed } else { CopyCause::Outdated };
+    Verdict::Copy { source: source.node, cause }
+}
+
+/// Both copies count: what may one of them have lost since?
+fn both_members(a: Side<'_>, b: Side<'_>) -> Verdict {
+    let (server, other) = match (served(a), served(b)) {
+        (false, false) => return Verdict::Equal { leader: a.node.min(b.node) },
+        (true, false) => (a, b),
+        (false, true) => (b, a),
+        (true, true) => return Verdict::Refuse(RefusedCode::SplitBrain),
+    };
+    let server_rebooted = other.state.known_peer_boot != server.state.boot;
+    let other_rebooted = server.state.known_peer_boot != other.state.boot;
+    let copy = |source: Side<'_>, cause| Verdict::Copy { source: source.node, cause };
+    if server.state.flags.serving {
+        // What the server had in flight is still in its hands and is sent again.
+        return if other_rebooted {
+            copy(server, CopyCause::MemberRebooted)
+        } else {
+            Verdict::Equal { leader: server.node }
+        };
+    }
+    match (server_rebooted, other_rebooted) {
+        (true, false) => copy(other, CopyCause::ActiveRebooted),
+        (false, true) if !server.state.flags.unclean => copy(server, CopyCause::MemberRebooted),
+        (false, false) if !server.state.flags.unclean => Verdict::Equal { leader: server.node },
+        _ => copy(server, CopyCause::ActiveCrashed),
+    }
+}
+
+/// Whether the side serves, or served and could not hand that over cleanly.
+fn served(side: Side<'_>) -> bool {
+    side.state.flags.serving || side.state.flags.unclean || side.state.flags.drained
+}

@@ -1,0 +1,437 @@
+//! Changes of view: one at a time, each a short list of durable steps.
+//!
+//! Order of the steps (DESIGN §3): who is dropped writes it down first; who is added counts only after
+//! its own flush, and the source demands its answers before it learns that it counts.
+
+use crate::admin::{CopyState, Done, Role};
+use crate::disk::{CopyRecord, CopyRole};
+use crate::effect::{DeviceCommand, DiskOperation, Effect, Effects};
+use crate::engine::{Peer, ReadLease};
+use crate::event::IoOwner;
+use crate::limits::COPY_CHECKPOINT_BYTES;
+use crate::notice::{Notice, Refusal};
+use crate::types::{Errno, Instant, NodeSet, SectorRange, SessionId};
+use crate::view::View;
+use crate::wire::{FLAG_DRAIN, Frame, FrameKind, Propose, Purpose};
+
+use super::Volume;
+
+/// Flush ids that do not belong to a request.
+pub(super) const FLUSH_JOIN: u64 = u64::MAX;
+pub(super) const FLUSH_CHECKPOINT: u64 = u64::MAX - 1;
+pub(super) const FLUSH_DEACTIVATE: u64 = u64::MAX - 2;
+
+/// What happens when a superblock is durable.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// Nothing waits for it.
+    Nothing,
+    /// Writes that the target misses may be acknowledged.
+    Mark(u64),
+    /// The change under way goes on.
+    Continue,
+}
+
+/// Where a change is. Each waits for one thing.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The peer's Accept for this view.
+    Accept,
+    /// The own disk's flush.
+    Flush,
+    /// The own superblock.
+    Persist,
+    /// The live device.
+    Device,
+    /// Everything that the peer sent before to be on disk.
+    Drain,
+    /// The seal.
+    Seal,
+    /// The end of a lease that was granted.
+    Lease(Instant),
+    /// The peer's flush (and its Accept before that is not wanted yet).
+    PeerFlush,
+}
+
+/// What is being changed.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// The handshake's proposal; this node leads.
+    Lead { session: SessionId, copy: Option<(CopyRecord, crate::admin::CopyCause)> },
+    /// The handshake's proposal; this node follows.
+    Follow { session: SessionId, propose: Propose },
+    /// An operator activates.
+    Activate { command: u64 },
+    /// An operator deactivates, or a failed activation is undone.
+    Deactivate { command: Option<u64>, failure: Option<Errno> },
+    /// An operator takes over on a standby.
+    Takeover { command: u64 },
+    /// An operator lets a frozen active node go on alone.
+    GoAlone { command: u64 },
+    /// The peer asked to be dropped.
+    Drop { session: SessionId },
+    /// A full copy is complete.
+    Widen { session: SessionId },
+}
+
+/// A change under way.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) kind: Kind,
+    pub(super) step: Step,
+    /// The view that it is about, once it is known.
+    pub(super) view: Option<View>,
+}
+
+impl Change {
+    pub(super) fn command(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Activate { command } | Kind::Takeover { command } | Kind::GoAlone { command } => Some(*command),
+            Kind::Deactivate { command, .. } => *command,
+            Kind::Lead { .. } | Kind::Follow { .. } | Kind::Drop { .. } | Kind::Widen { .. } => None,
+        }
+    }
+}
+
+impl Volume {
+    pub(super) fn begin_change(&mut self, kind: Kind, step: Step, view: Option<View>) {
+        debug_assert!(self.change.is_none(), "one change at a time");
+        self.change = Some(Change { kind, step, view });
+    }
+
+    pub(super) fn set_step(&mut self, step: Step) {
+        if let Some(change) = self.change.as_mut() {
+            change.step = step;
+        }
+    }
+
+    fn change_view(&self) -> Option<View> {
+        self.change.as_ref().and_then(|change| change.view)
+    }
+
+    /// Flushes this node's disk as a step of the change.
+    pub(super) fn flush_for_view(&mut self, effects: &mut Effects) {
+        self.set_step(Step::Flush);
+        self.view_flush_wanted = true;
+        let owner = IoOwner::ViewFlush;
+        effects.push(Effect::Disk { owner, operation: DiskOperation::Flush, range: SectorRange::new(0, 0) });
+    }
+
+    pub(super) fn view_flushed(&mut self, now: Instant, effects: &mut Effects) {
+        self.view_flush_wanted = false;
+        let Some(change) = self.change.as_ref() else { return };
+        if !matches!(change.step, Step::Flush) {
+            return;
+        }
+        match change.kind {
+            Kind::Lead { .. } | Kind::Drop { .. } | Kind::GoAlone { .. } => self.persist_change(effects),
+            Kind::Takeover { .. } => {
+                let until = self.granted_until;
+                self.set_step(Step::Lease(until));
+                self.lease_over(now, effects);
+            }
+            Kind::Deactivate { .. } => self.deactivate_flush_peer(now, effects),
+            Kind::Follow { .. } | Kind::Activate { .. } | Kind::Widen { .. } => {}
+        }
+    }
+
+    /// Writes the change's view down.
+    pub(super) fn persist_change(&mut self, effects: &mut Effects) {
+        let Some(view) = self.change_view() else { return };
+        self.stage_view(view);
+        let me = self.me();
+        let serving = view.active == Some(me);
+        match self.change.as_ref().map(|change| &change.kind) {
+            Some(Kind::Lead { copy, .. }) => {
+                self.staged.copy = copy.map(|(record, _)| record);
+                self.settle_flags(serving);
+            }
+            Some(Kind::Drop { .. } | Kind::GoAlone { .. }) => self.staged.copy = None,
+            Some(Kind::Activate { .. }) => {
+                self.staged.serving = true;
+                self.staged.drained = false;
+            }
+            Some(Kind::Takeover { .. }) => {
+                self.staged.serving = true;
+                self.staged.drained = false;
+                self.staged.copy = None;
+            }
+            Some(Kind::Deactivate { .. }) => {
+                self.staged.serving = false;
+                self.staged.drained = false;
+            }
+            Some(Kind::Widen { .. }) => self.staged.copy = None,
+            Some(Kind::Follow { .. }) | None => {}
+        }
+        self.set_step(Step::Persist);
+        self.persist(Then::Continue, effects);
+    }
+
+    fn settle_flags(&mut self, serving: bool) {
+        if !serving {
+            self.staged.serving = false;
+            self.staged.drained = false;
+        }
+        if let Some(boot) = self.current_peer_boot() {
+            self.staged.member_boots[self.settings.peer.index()] = boot;
+        }
+    }
+
+    pub(super) fn after_persist(&mut self, now: Instant, then: Then, effects: &mut Effects) {
+        match then {
+            Then::Nothing => {}
+            Then::Mark(generation) => self.engine.mark_durable(now, generation, effects),
+            Then::Continue => self.persisted_change(now, effects),
+        }
+    }
+
+    fn persisted_change(&mut self, now: Instant, effects: &mut Effects) {
+        let Some(change) = self.change.as_ref() else { return };
+        match (&change.kind, &change.step) {
+            (Kind::Takeover { .. }, Step::Seal) => self.flush_for_view(effects),
+            (_, Step::Persist) => match change.kind {
+                Kind::Lead { session, .. } => self.lead_settled(now, session, effects),
+                Kind::Follow { session, propose } => self.follow_settled(now, session, &propose, effects),
+                Kind::Activate { .. } | Kind::Takeover { .. } => {
+                    self.set_step(Step::Device);
+                    self.role = Role::Activating;
+                    self.device(DeviceCommand::StartLive, effects);
+                }
+                Kind::Deactivate { .. } => self.deactivated(effects),
+                Kind::GoAlone { command } => {
+                    self.change = None;
+                    self.went_alone(now, effects);
+                    self.answer(Some(command), Ok(Done::Alone), effects);
+                }
+                Kind::Drop { .. } => {
+                    self.change = None;
+                    self.went_alone(now, effects);
+                }
+                Kind::Widen { session } => self.widened(now, session, effects),
+            },
+            _ => {}
+        }
+    }
+
+    /// This node is the only member now.
+    fn went_alone(&mut self, now: Instant, effects: &mut Effects) {
+        self.engine.copy = None;
+        self.engine.peer_is_out(now, effects);
+        self.engine.set_lease(now, ReadLease::NotNeeded, effects);
+        let epoch = self.durable.view.epoch;
+        effects.push(Effect::Notice(Notice::Alone { epoch }));
+        if self.role == Role::Active {
+            effects.push(Effect::Notice(Notice::Thawed));
+        }
+    }
+
+    /// The peer's answer to a proposal.
+    pub(super) fn accepted(&mut self, now: Instant, session: SessionId, accept: crate::wire::Accept, effects: &mut Effects) {
+        let Some(change) = self.change.as_ref() else { return };
+        let expected = change.view.is_some_and(|view| view.id == accept.view_id);
+        if self.current != Some(session) || !matches!(change.step, Step::Accept) || !expected {
+            return;
+        }
+        if accept.refused {
+            self.proposal_refused(session, effects);
+            return;
+        }
+        match change.kind {
+            Kind::Lead { .. } => self.lead_accepted(now, effects),
+            Kind::Activate { .. } | Kind::Deactivate { .. } => self.persist_change(effects),
+            Kind::Drop { .. } => self.flush_for_view(effects),
+            Kind::Widen { .. } => {
+                self.change = None;
+                let epoch = self.durable.view.epoch;
+                effects.push(Effect::Notice(Notice::CopyFinished { epoch }));
+            }
+            Kind::Follow { .. } | Kind::Takeover { .. } | Kind::GoAlone { .. } => {}
+        }
+    }
+
+    fn proposal_refused(&mut self, session: SessionId, effects: &mut Effects) {
+        let Some(change) = self.change.take() else { return };
+        match change.kind {
+            Kind::Activate { command } => {
+                let peer = self.peer_name();
+                self.answer(Some(command), Err(Refusal::PeerRefused { peer }), effects);
+            }
+            Kind::Deactivate { command, failure } => {
+                self.change = Some(Change { kind: Kind::Deactivate { command, failure }, step: Step::Accept, view: None });
+                self.deactivate_alone(effects);
+            }
+            Kind::Lead { .. } | Kind::Drop { .. } | Kind::Widen { .. } => self.close(session, effects),
+            Kind::Follow { .. } | Kind::Takeover { .. } | Kind::GoAlone { .. } => {}
+        }
+    }
+
+    /// The session that the change depended on is gone.
+    pub(super) fn change_lost_session(&mut self, session: SessionId, effects: &mut Effects) {
+        let Some(change) = self.change.as_ref() else { return };
+        match (&change.kind, &change.step) {
+            // Once the peer has agreed, or a superblock is on its way, the change goes on without it.
+            (Kind::Lead { session: s, .. } | Kind::Follow { session: s, .. } | Kind::Drop { session: s } | Kind::Widen { session: s }, step)
+                if *s == session && !matches!(step, Step::Persist | Step::Device | Step::Flush) =>
+            {
+                self.change = None;
+                self.engine.resume();
+            }
+            (Kind::Activate { command }, Step::Accept) => {
+                let (command, peer) = (*command, self.peer_name());
+                self.change = None;
+                self.role = Role::Fenced;
+                self.answer(Some(command), Err(Refusal::Ambiguous { peer }), effects);
+            }
+            (Kind::Deactivate { .. }, Step::Accept | Step::PeerFlush) => self.deactivate_alone(effects),
+            _ => {}
+        }
+    }
+
+    // --- deactivation -------------------------------------------------------------------------
+
+    pub(super) fn deactivate_flush_peer(&mut self, now: Instant, effects: &mut Effects) {
+        match self.engine.peer() {
+            Peer::Member(session) => {
+                self.set_step(Step::PeerFlush);
+                let frame = Frame::new(FrameKind::Flush, self.engine.epoch(), FLUSH_DEACTIVATE);
+                self.send(session, frame, alloc::vec::Vec::new(), effects);
+            }
+            Peer::Target(session) => self.deactivate_propose(session, effects),
+            Peer::Absent | Peer::Lost | Peer::Joining(_) => self.deactivate_alone(effects),
+        }
+        let _ = now;
+    }
+
+    pub(super) fn deactivate_propose(&mut self, session: SessionId, effects: &mut Effects) {
+        let insync = self.durable.view.insync;
+        let view = self.next_view(None, insync, self.floor());
+        if let Some(change) = self.change.as_mut() {
+            change.view = Some(view);
+        }
+        self.set_step(Step::Accept);
+        self.propose(session, Purpose::Deactivate, view, effects);
+    }
+
+    /// The peer cannot be told: a sole member changes the view by itself, otherwise the view stays and
+    /// a clean end is remembered, unless writes were thrown away.
+    fn deactivate_alone(&mut self, effects: &mut Effects) {
+        if self.is_sole() {
+            let me = NodeSet::only(self.me());
+            let view = self.next_view(None, me, self.floor());
+            if let Some(change) = self.change.as_mut() {
+                change.view = Some(view);
+            }
+            self.persist_change(effects);
+            return;
+        }
+        if !self.aborted_writes {
+            self.staged.serving = false;
+            self.staged.drained = true;
+        }
+        self.set_step(Step::Persist);
+        self.persist(Then::Continue, effects);
+    }
+
+    fn deactivated(&mut self, effects: &mut Effects) {
+        let Some(change) = self.change.take() else { return };
+        self.role = Role::Fenced;
+        self.aborted_writes = false;
+        effects.push(Effect::Notice(Notice::Deactivated));
+        let Kind::Deactivate { command, failure } = change.kind else { return };
+        let outcome = match failure {
+            None => Ok(Done::Fenced),
+            Some(errno) => Err(Refusal::Device { errno }),
+        };
+        self.answer(command, outcome, effects);
+    }
+
+    // --- the full copy ------------------------------------------------------------------------
+
+    /// Checkpoints, and the last step of a copy that is complete.
+    pub(super) fn copy_steps(&mut self, now: Instant, effects: &mut Effects) {
+        let Peer::Target(session) = self.engine.peer() else { return };
+        let Some(copy) = self.engine.copy.as_mut() else { return };
+        if copy.is_complete() && self.change.is_none() && self.failed.is_none() {
+            self.engine.peer_is_joining(session);
+            self.begin_change(Kind::Widen { session }, Step::PeerFlush, None);
+            self.send_drain(session, FLUSH_JOIN, effects);
+        } else if copy.wants_checkpoint(COPY_CHECKPOINT_BYTES) {
+            copy.checkpoint_sent();
+            self.send_drain(session, FLUSH_CHECKPOINT, effects);
+        }
+        let _ = now;
+    }
+
+    fn send_drain(&mut self, session: SessionId, id: u64, effects: &mut Effects) {
+        let mut frame = Frame::new(FrameKind::Flush, self.engine.epoch(), id);
+        frame.flags = FLAG_DRAIN;
+        self.send(session, frame, alloc::vec::Vec::new(), effects);
+    }
+
+    /// The peer has flushed something that is not a request of the device.
+    pub(super) fn special_flush_done(&mut self, id: u64, session: SessionId, effects: &mut Effects) {
+        if id == FLUSH_CHECKPOINT {
+            self.checkpoint_done(effects);
+            return;
+        }
+        let Some(change) = self.change.as_ref() else { return };
+        match (&change.kind, &change.step) {
+            (Kind::Widen { .. }, Step::PeerFlush) if id == FLUSH_JOIN => {
+                let both = self.both();
+                let active = self.durable.view.active;
+                let view = self.next_view(active, both, self.floor());
+                if let Some(change) = self.change.as_mut() {
+                    change.view = Some(view);
+                }
+                self.persist_change(effects);
+            }
+            (Kind::Deactivate { .. }, Step::PeerFlush) if id == FLUSH_DEACTIVATE => {
+                self.deactivate_propose(session, effects);
+            }
+            _ => {}
+        }
+    }
+
+    fn checkpoint_done(&mut self, effects: &mut Effects) {
+        let Some(cursor) = self.engine.copy.as_mut().and_then(crate::resync::FullCopy::checkpoint_done) else { return };
+        if let Some(copy) = self.staged.copy.as_mut()
+            && copy.role == CopyRole::Source
+            && copy.cursor_sectors < cursor
+        {
+            copy.cursor_sectors = cursor;
+            self.persist(Then::Nothing, effects);
+        }
+    }
+
+    /// The wider view is durable here: from now on the peer's copy counts.
+    fn widened(&mut self, now: Instant, session: SessionId, effects: &mut Effects) {
+        if self.current != Some(session) {
+            // The session broke meanwhile: the next handshake finds both views (WideningInterrupted).
+            self.change = None;
+            self.engine.copy = None;
+            self.set_peer_without_session();
+            return;
+        }
+        self.engine.peer_widened(session);
+        self.engine.set_lease(now, ReadLease::Until(now), effects);
+        self.set_step(Step::Accept);
+        let view = self.durable.view;
+        self.propose(session, Purpose::Widen, view, effects);
+        self.ping(now, session, effects);
+    }
+
+    /// What this node's copy is worth.
+    pub(super) fn own_copy(&self) -> CopyState {
+        if self.failed.is_some() {
+            CopyState::Failed
+        } else if self.is_blank() {
+            CopyState::Blank
+        } else if self.is_member() {
+            CopyState::InSync
+        } else if self.durable.copy.is_some_and(|copy| copy.role == CopyRole::Target) {
+            CopyState::Copying
+        } else {
+            CopyState::Outdated
+        }
+    }
+}

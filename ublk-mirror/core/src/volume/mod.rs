@@ -1,0 +1,334 @@
+//! One volume on one node: durable state, link, engine and the changes of view, put together.
+
+mod change;
+mod operator;
+mod session;
+mod settle;
+mod standby;
+mod status;
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::admin::{CopyCause, Outcome, Problem, Role};
+use crate::auth::Entropy;
+use crate::disk::{CopyRole, Superblock};
+use crate::effect::{DeviceCommand, Effect, Effects};
+use crate::engine::{Engine, ReadLease};
+use crate::event::{DiskResult, Event, IoOwner};
+use crate::limits::VOLUME_NAME_BYTES_MAX;
+use crate::notice::{Notice, Refusal};
+use crate::types::{BootId, Epoch, Errno, Incarnation, Instant, NodeId, NodeSet, SessionId, ViewId};
+use crate::view::View;
+use change::{Change, Then};
+use session::Session;
+use standby::PeerOps;
+
+/// What the shell knows when it starts a volume.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The volume's name, padded with zero bytes.
+    pub volume_name: [u8; VOLUME_NAME_BYTES_MAX],
+    /// This node.
+    pub node: NodeId,
+    /// The other node.
+    pub peer: NodeId,
+    /// This node's name.
+    pub node_name: String,
+    /// The other node's name.
+    pub peer_name: String,
+    /// The cluster key.
+    pub cluster_key: [u8; 32],
+    /// The boot of this machine.
+    pub boot: BootId,
+    /// This run of the daemon.
+    pub incarnation: Incarnation,
+    /// 32 bytes from the kernel's random source.
+    pub seed: [u8; 32],
+    /// Between two keepalives; a third of `link_timeout` at most.
+    pub keepalive_interval: Duration,
+    /// A peer that is silent for so long is lost.
+    pub link_timeout: Duration,
+    /// Reads are answered for so long after the keepalive that the peer answered (S5). The same on
+    /// both nodes.
+    pub read_lease: Duration,
+}
+
+/// What became of the live device of an earlier run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceAtStart {
+    /// There is none.
+    None,
+    /// ublk user recovery attached it to this process; the kernel hands its requests over again.
+    Recovered,
+}
+
+/// A volume on this node. See the crate's documentation for who calls what.
+#[derive(Debug)]
+pub struct Volume {
+    settings: Settings,
+    entropy: Entropy,
+    /// What is durable.
+    durable: Superblock,
+    /// What was last given to be made durable.
+    staged: Superblock,
+    persists: VecDeque<(Superblock, Then)>,
+    engine: Engine,
+    role: Role,
+    failed: Option<Errno>,
+    change: Option<Change>,
+    sessions: Vec<Session>,
+    current: Option<SessionId>,
+    peer_ops: PeerOps,
+    /// Until then a read lease that this node granted may hold (S5).
+    granted_until: Instant,
+    last_heard: Option<Instant>,
+    last_refusal: Option<Problem>,
+    peer_serving: bool,
+    /// Progress that the source told, in sectors, and when and how much before that.
+    told: Option<Told>,
+    view_flush_wanted: bool,
+    /// Un-acknowledged writes were failed when the service ended: the copies may differ (S10).
+    aborted_writes: bool,
+    copy_cause: Option<CopyCause>,
+    leaving: Option<(u64, Instant)>,
+}
+
+/// What a source tells of the copy's progress.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    at: Instant,
+    sectors: u64,
+    rate_bytes_per_s: u64,
+}
+
+impl Volume {
+    /// A volume as its superblock says, without a connection.
+    pub fn new(settings: Settings, superblock: Superblock, device: DeviceAtStart, now: Instant) -> Self {
+        let mut engine = Engine::new(superblock.size_sectors);
+        engine.set_epoch(superblock.view.epoch);
+        let entropy = Entropy::new(&settings.seed);
+        // Grants of an earlier run are not remembered: as if one was given just now.
+        let granted_until = now + lease_with_margin(settings.read_lease);
+        let mut volume = Self {
+            entropy,
+            staged: superblock.clone(),
+            durable: superblock,
+            persists: VecDeque::new(),
+            engine,
+            role: Role::Fenced,
+            failed: None,
+            change: None,
+            sessions: Vec::new(),
+            current: None,
+            peer_ops: PeerOps::new(),
+            granted_until,
+            last_heard: None,
+            last_refusal: None,
+            peer_serving: false,
+            told: None,
+            view_flush_wanted: false,
+            aborted_writes: false,
+            copy_cause: None,
+            leaving: None,
+            settings,
+        };
+        volume.prepare_copy(device);
+        volume.set_peer_without_session();
+        if device == DeviceAtStart::Recovered && volume.durable.view.active == Some(volume.settings.node) {
+            volume.role = Role::Active;
+            volume.engine.open();
+            let lease = if volume.is_sole() { ReadLease::NotNeeded } else { ReadLease::Until(now) };
+            volume.engine.set_lease(now, lease, &mut Vec::new());
+        }
+        volume
+    }
+
+    /// A source that restarts knows what its superblock says; after an unclean end that is nothing.
+    fn prepare_copy(&mut self, device: DeviceAtStart) {
+        let Some(record) = self.durable.copy else { return };
+        if record.role != CopyRole::Source {
+            return;
+        }
+        let trusted = device == DeviceAtStart::Recovered || !self.durable.serving;
+        let cursor = if trusted { record.cursor_sectors } else { 0 };
+        if let Some(copy) = self.staged.copy.as_mut() {
+            copy.cursor_sectors = cursor;
+        }
+        let copy = crate::resync::FullCopy::new(record.id, CopyCause::Resumed, self.durable.size_sectors, cursor);
+        self.engine.copy = Some(copy);
+    }
+
+    /// Whether this node dials (the one with the higher number); the other listens.
+    pub fn dials(&self) -> bool {
+        self.settings.node > self.settings.peer
+    }
+
+    fn me(&self) -> NodeId {
+        self.settings.node
+    }
+
+    fn is_sole(&self) -> bool {
+        self.durable.view.is_sole(self.me())
+    }
+
+    fn is_member(&self) -> bool {
+        self.durable.view.insync.contains(self.me())
+    }
+
+    fn peer_counts(&self) -> bool {
+        self.durable.view.insync.contains(self.settings.peer)
+    }
+
+    fn both(&self) -> NodeSet {
+        NodeSet::only(self.me()).with(self.settings.peer)
+    }
+
+    fn is_blank(&self) -> bool {
+        self.staged.volume_id.is_none()
+    }
+
+    /// The one door: something happened.
+    pub fn handle(&mut self, now: Instant, event: Event<'_>, effects: &mut Effects) {
+        match event {
+            Event::Tick => {}
+            Event::Request(request) => self.engine.submit(now, request, effects),
+            Event::DiskDone { owner, result } => self.disk_done(now, owner, result, effects),
+            Event::Persisted { sequence } => self.persisted(now, sequence, effects),
+            Event::PersistFailed { errno } => self.metadata_failed(now, errno, effects),
+            Event::SessionOpened { session, dialled } => self.session_opened(now, session, dialled, effects),
+            Event::Received { session, frame, body, buffer } => {
+                self.received(now, session, frame, body, buffer, effects);
+            }
+            Event::SessionClosed { session, reason } => self.session_closed(now, session, reason, effects),
+            Event::DeviceStarted => self.device_started(now, effects),
+            Event::DeviceStopped => self.device_stopped(now, effects),
+            Event::DeviceFailed { errno } => self.device_failed(errno, effects),
+            Event::DeviceBusy => self.device_busy(effects),
+            Event::Operator { command_id, command } => self.operator(now, command_id, command, effects),
+        }
+        self.timers(now, effects);
+        self.background(now, effects);
+    }
+
+    /// What follows from any event: durable marks that writes wait for, the copy's own steps.
+    fn background(&mut self, now: Instant, effects: &mut Effects) {
+        while let Some((cursor, generation)) = self.engine.take_wanted_mark() {
+            if let Some(copy) = self.staged.copy.as_mut() {
+                copy.cursor_sectors = copy.cursor_sectors.min(cursor);
+            }
+            if self.staged == self.durable && self.persists.is_empty() {
+                self.engine.mark_durable(now, generation, effects);
+            } else {
+                self.persist(Then::Mark(generation), effects);
+            }
+        }
+        self.copy_steps(now, effects);
+        self.standby_steps(effects);
+    }
+
+    fn disk_done(&mut self, now: Instant, owner: IoOwner, result: DiskResult, effects: &mut Effects) {
+        match owner {
+            IoOwner::Application(tag) => self.engine.local_done(now, tag, result, effects),
+            IoOwner::Peer(slot) => self.peer_op_done(slot, result, effects),
+            IoOwner::Copy(slot) => self.engine.copy_read_done(slot, result, effects),
+            IoOwner::ViewFlush => {
+                if result.is_ok() {
+                    self.view_flushed(now, effects);
+                }
+            }
+        }
+        if let Err(errno) = result {
+            self.disk_failed(now, errno, effects);
+        }
+    }
+
+    /// A failed disk is a failed member (S1): nothing is retried, nothing is served, the peer is told.
+    fn disk_failed(&mut self, now: Instant, errno: Errno, effects: &mut Effects) {
+        if self.failed.is_some() {
+            return;
+        }
+        self.failed = Some(errno);
+        effects.push(Effect::Notice(Notice::DiskFailed { errno }));
+        self.stop_everything(now, effects);
+    }
+
+    fn metadata_failed(&mut self, now: Instant, errno: Errno, effects: &mut Effects) {
+        self.persists.clear();
+        if self.failed.is_some() {
+            return;
+        }
+        self.failed = Some(errno);
+        effects.push(Effect::Notice(Notice::MetadataFailed { errno }));
+        self.stop_everything(now, effects);
+    }
+
+    fn stop_everything(&mut self, now: Instant, effects: &mut Effects) {
+        self.engine.shut(now, effects);
+        self.refuse_all_sessions(effects);
+        if let Some(change) = self.change.take() {
+            self.answer(change.command(), Err(Refusal::DiskFailed), effects);
+        }
+    }
+
+    /// Gives the staged superblock to be made durable.
+    fn persist(&mut self, then: Then, effects: &mut Effects) {
+        self.staged.sequence += 1;
+        self.staged.own_boot = self.settings.boot;
+        self.staged.incarnation = self.settings.incarnation;
+        effects.push(Effect::Persist(Box::new(self.staged.clone())));
+        self.persists.push_back((self.staged.clone(), then));
+    }
+
+    fn persisted(&mut self, now: Instant, sequence: u64, effects: &mut Effects) {
+        let Some((superblock, then)) = self.persists.pop_front() else { return };
+        assert_eq!(superblock.sequence, sequence, "superblocks become durable in their order");
+        self.durable = superblock;
+        self.engine.set_epoch(self.durable.view.epoch);
+        self.after_persist(now, then, effects);
+    }
+
+    /// Stages a new view; the old one goes into the history.
+    fn stage_view(&mut self, view: View) {
+        if self.staged.view.mark() != view.mark() {
+            let old = self.staged.view.mark();
+            if old.epoch != Epoch(0) {
+                self.staged.history.push(old);
+            }
+            self.staged.view = view;
+        }
+    }
+
+    /// A view that follows everything this node has seen.
+    fn next_view(&mut self, active: Option<NodeId>, insync: NodeSet, at_least: Epoch) -> View {
+        let epoch = self.staged.view.epoch.max(self.staged.sealed).max(at_least).next();
+        View { epoch, id: ViewId(self.entropy.bytes16()), active, insync }
+    }
+
+    fn answer(&self, command_id: Option<u64>, outcome: Outcome, effects: &mut Effects) {
+        if let Some(command_id) = command_id {
+            effects.push(Effect::Reply { command_id, outcome });
+        }
+    }
+
+    fn peer_name(&self) -> String {
+        self.settings.peer_name.clone()
+    }
+
+    fn device(&self, command: DeviceCommand, effects: &mut Effects) {
+        effects.push(Effect::Device(command));
+    }
+
+    /// The epoch below which this node refuses everything.
+    fn floor(&self) -> Epoch {
+        self.staged.sealed.max(self.durable.sealed)
+    }
+}
+
+/// How long the holder of a lease may go on after the grantor's clock says it is over: drift of 1 %.
+fn lease_with_margin(lease: Duration) -> Duration {
+    lease + lease / 100 + Duration::from_millis(10)
+}

@@ -1,0 +1,295 @@
+//! Commands of the operator, who is the arbiter of this version (the *manual* arbiter of DESIGN §3).
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use crate::admin::{Command, Done, Outcome, Role};
+use crate::effect::{DeviceCommand, Effect, Effects};
+use crate::engine::ReadLease;
+use crate::notice::{Notice, Refusal};
+use crate::types::{Errno, Instant, NodeSet, SessionId};
+use crate::wire::{Frame, FrameKind, Purpose};
+
+use super::Volume;
+use super::change::{Kind, Step, Then};
+use super::session::Taken;
+
+impl Volume {
+    pub(super) fn operator(&mut self, now: Instant, id: u64, command: Command, effects: &mut Effects) {
+        let outcome = match command {
+            Command::Activate => self.activate(now, id, effects),
+            Command::Deactivate { force } => self.deactivate(now, id, Force::from(force), effects),
+            Command::Takeover { confirm } => self.takeover(now, id, &confirm, effects),
+            Command::Stop => self.stop(now, id, effects),
+        };
+        if let Some(outcome) = outcome {
+            self.answer(Some(id), outcome, effects);
+        }
+    }
+
+    /// What speaks against any change right now.
+    fn obstacle(&self) -> Option<Refusal> {
+        let handshake = self.current.is_some() && self.up_session().is_none();
+        if self.failed.is_some() {
+            Some(Refusal::DiskFailed)
+        } else if self.change.is_some() || handshake || !self.persists.is_empty() || self.leaving.is_some() {
+            Some(Refusal::Busy)
+        } else {
+            None
+        }
+    }
+
+    fn activate(&mut self, now: Instant, id: u64, effects: &mut Effects) -> Option<Outcome> {
+        let _ = now;
+        if self.role == Role::Active {
+            return Some(Ok(Done::AlreadyActive));
+        }
+        if let Some(refusal) = self.obstacle() {
+            return Some(Err(refusal));
+        }
+        let peer = self.peer_name();
+        if self.is_blank() {
+            return Some(Err(Refusal::Blank { peer }));
+        }
+        if !self.is_member() {
+            let copying = self.durable.copy.is_some();
+            return Some(Err(if self.peer_serving { Refusal::PeerActive { peer } } else { Refusal::CopyNotCurrent { copying } }));
+        }
+        let up = self.up_session();
+        if up.is_none() && self.peer_counts() {
+            return Some(Err(if self.durable.serving { Refusal::Unclean { peer } } else { Refusal::PeerSilent { peer } }));
+        }
+        if self.peer_serving && up.is_some() {
+            return Some(Err(Refusal::PeerActive { peer }));
+        }
+        let view = self.next_view(Some(self.me()), self.durable.view.insync, self.floor());
+        self.begin_change(Kind::Activate { command: id }, Step::Accept, Some(view));
+        match up {
+            Some(session) => self.propose(session, Purpose::Activate, view, effects),
+            None => self.persist_change(effects),
+        }
+        None
+    }
+
+    fn deactivate(&mut self, now: Instant, id: u64, force: Force, effects: &mut Effects) -> Option<Outcome> {
+        match self.role {
+            Role::Fenced => return Some(Ok(Done::AlreadyFenced)),
+            Role::Deactivating if force == Force::Yes => {
+                // The device's end waits for frozen writes: let them fail.
+                self.abort_writes(now, effects);
+                return Some(Err(Refusal::Busy));
+            }
+            Role::Deactivating | Role::Activating | Role::Active => {}
+        }
+        if self.failed.is_none()
+            && let Some(refusal) = self.obstacle()
+        {
+            return Some(Err(refusal));
+        }
+        if self.engine.is_frozen() && force == Force::No {
+            let peer = self.peer_name();
+            return Some(Err(Refusal::FrozenWrites { peer }));
+        }
+        if self.engine.is_frozen() {
+            self.abort_writes(now, effects);
+        }
+        self.begin_change(Kind::Deactivate { command: Some(id), failure: None }, Step::Device, None);
+        self.role = Role::Deactivating;
+        self.device(DeviceCommand::StopLive { force: force == Force::Yes }, effects);
+        None
+    }
+
+    fn abort_writes(&mut self, now: Instant, effects: &mut Effects) {
+        self.aborted_writes |= self.engine.has_unfinished_writes();
+        self.engine.shut(now, effects);
+    }
+
+    fn takeover(&mut self, now: Instant, id: u64, confirm: &str, effects: &mut Effects) -> Option<Outcome> {
+        let peer = self.peer_name();
+        if self.current.is_some() {
+            return Some(Err(Refusal::LinkUp { peer }));
+        }
+        if let Some(refusal) = self.obstacle() {
+            return Some(Err(refusal));
+        }
+        if self.is_blank() {
+            return Some(Err(Refusal::Blank { peer }));
+        }
+        if !self.is_member() {
+            return Some(Err(Refusal::CopyNotCurrent { copying: self.durable.copy.is_some() }));
+        }
+        if self.is_sole() {
+            return Some(if self.role == Role::Active { Ok(Done::AlreadyActive) } else { Err(Refusal::NothingToTakeOver) });
+        }
+        if confirm != format!("{peer} is off") {
+            return Some(Err(Refusal::NotConfirmed { peer }));
+        }
+        if self.role == Role::Active {
+            let view = self.takeover_view();
+            self.begin_change(Kind::GoAlone { command: id }, Step::Flush, Some(view));
+            self.flush_for_view(effects);
+        } else {
+            self.begin_change(Kind::Takeover { command: id }, Step::Drain, None);
+            self.takeover_drained(effects);
+        }
+        let _ = now;
+        None
+    }
+
+    /// Everything that the old active node sent and that was accepted is on disk: seal (S4).
+    pub(super) fn takeover_drained(&mut self, effects: &mut Effects) {
+        let draining = self.change.as_ref().is_some_and(|change| matches!(change.step, Step::Drain));
+        if draining && self.peer_ops.is_empty() {
+            self.set_step(Step::Seal);
+            self.staged.sealed = self.staged.view.epoch;
+            self.persist(Then::Continue, effects);
+        }
+    }
+
+    pub(super) fn lease_deadline(&self) -> Option<Instant> {
+        match self.change.as_ref()?.step {
+            Step::Lease(until) => Some(until),
+            _ => None,
+        }
+    }
+
+    /// The last lease that was granted has run out: the new view may be committed (S5).
+    pub(super) fn lease_over(&mut self, now: Instant, effects: &mut Effects) {
+        if self.lease_deadline().is_some_and(|until| now >= until) {
+            let view = self.takeover_view();
+            if let Some(change) = self.change.as_mut() {
+                change.view = Some(view);
+            }
+            self.persist_change(effects);
+        }
+    }
+
+    // --- the device ---------------------------------------------------------------------------
+
+    pub(super) fn device_started(&mut self, now: Instant, effects: &mut Effects) {
+        let Some(change) = self.change.take() else { return };
+        self.role = Role::Active;
+        let sole = self.is_sole();
+        if sole && self.current.is_none() {
+            self.engine.peer_is_out(now, effects);
+        }
+        self.engine.open();
+        let epoch = self.durable.view.epoch;
+        effects.push(Effect::Notice(Notice::Activated { epoch }));
+        if sole {
+            self.engine.set_lease(now, ReadLease::NotNeeded, effects);
+        } else {
+            self.engine.set_lease(now, ReadLease::Until(now), effects);
+            if let Some(session) = self.up_session() {
+                self.ping(now, session, effects);
+            }
+        }
+        if matches!(change.kind, Kind::Takeover { .. }) {
+            effects.push(Effect::Notice(Notice::Alone { epoch }));
+        }
+        self.answer(change.command(), Ok(Done::Active), effects);
+    }
+
+    pub(super) fn device_failed(&mut self, errno: Errno, effects: &mut Effects) {
+        let command = self.change.take().and_then(|change| change.command());
+        self.begin_change(Kind::Deactivate { command, failure: Some(errno) }, Step::Flush, None);
+        self.role = Role::Deactivating;
+        self.flush_for_view(effects);
+    }
+
+    pub(super) fn device_busy(&mut self, effects: &mut Effects) {
+        let command = self.change.take().and_then(|change| change.command());
+        self.role = Role::Active;
+        self.answer(command, Err(Refusal::InUse), effects);
+    }
+
+    pub(super) fn device_stopped(&mut self, now: Instant, effects: &mut Effects) {
+        self.abort_writes(now, effects);
+        let Some(change) = self.change.as_ref() else {
+            self.role = Role::Fenced;
+            return;
+        };
+        match change.kind {
+            Kind::Deactivate { .. } if self.failed.is_none() => self.flush_for_view(effects),
+            Kind::Deactivate { .. } => {
+                // The disk failed: nothing durable can be promised; the next start finds it unclean.
+                let command = self.change.take().and_then(|change| change.command());
+                self.role = Role::Fenced;
+                self.answer(command, Ok(Done::Fenced), effects);
+            }
+            Kind::Follow { propose, .. } => {
+                self.role = Role::Fenced;
+                self.follow_persist(&propose, effects);
+            }
+            _ => {}
+        }
+    }
+
+    // --- the end of the daemon ----------------------------------------------------------------
+
+    fn stop(&mut self, now: Instant, id: u64, effects: &mut Effects) -> Option<Outcome> {
+        if self.role != Role::Fenced {
+            return Some(Err(Refusal::Serving));
+        }
+        if self.failed.is_none()
+            && let Some(refusal) = self.obstacle()
+            && (self.change.is_some() || self.leaving.is_some())
+        {
+            return Some(Err(refusal));
+        }
+        match self.up_session() {
+            Some(session) if self.peer_serving && self.is_member() && self.failed.is_none() => {
+                let patience = self.settings.link_timeout * 2;
+                self.leaving = Some((id, now + patience));
+                self.send(session, Frame::new(FrameKind::Leave, self.durable.view.epoch, 0), Vec::new(), effects);
+                None
+            }
+            _ => {
+                self.answer(Some(id), Ok(Done::Stopped), effects);
+                effects.push(Effect::Exit);
+                None
+            }
+        }
+    }
+
+    /// The standby asks to be dropped, so that it may stop without freezing this node.
+    pub(super) fn peer_leaves(&mut self, id: SessionId, effects: &mut Effects) -> Taken {
+        let me = self.me();
+        if self.change.is_none() && self.role == Role::Active && self.peer_counts() {
+            let view = self.next_view(Some(me), NodeSet::only(me), self.floor());
+            self.begin_change(Kind::Drop { session: id }, Step::Accept, Some(view));
+            self.propose(id, Purpose::Leave, view, effects);
+        }
+        Taken::Yes
+    }
+
+    pub(super) fn leave_over(&mut self, now: Instant, effects: &mut Effects) {
+        if self.leaving.is_some_and(|(_, until)| now >= until) {
+            let peer = self.peer_name();
+            let failed = Err(Refusal::PeerRefused { peer });
+            if let Some((id, _)) = self.leaving.take() {
+                self.answer(Some(id), failed, effects);
+            }
+        }
+    }
+
+    pub(super) fn left(&mut self, outcome: Outcome, effects: &mut Effects) {
+        if let Some((id, _)) = self.leaving.take() {
+            self.answer(Some(id), outcome, effects);
+            effects.push(Effect::Exit);
+        }
+    }
+}
+
+/// Whether users of the device are put out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Force {
+    No,
+    Yes,
+}
+
+impl From<bool> for Force {
+    fn from(force: bool) -> Self {
+        if force { Self::Yes } else { Self::No }
+    }
+}

@@ -1,0 +1,447 @@
+//! Connections: handshake with proof of the key, keepalive, loss. Nothing of a peer is believed, and no
+//! data frame accepted, before it has proved the key and both sides agreed on a view.
+
+use alloc::vec::Vec;
+
+use crate::auth::{self, End};
+use crate::effect::{Effect, Effects};
+use crate::engine::{Peer, ReadLease};
+use crate::event::CloseReason;
+use crate::limits::HANDSHAKE_LIMIT;
+use crate::notice::Notice;
+use crate::types::{BootId, Epoch, Instant, SECTOR_BYTES, SessionId};
+use crate::wire::{
+    Accept, Auth, DecodeError, FEATURES, Frame, FrameKind, Hello, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Propose, Purpose,
+    Refused, RefusedCode, State,
+};
+
+use super::{Told, Volume, lease_with_margin};
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Hello was sent; the peer's is expected.
+    Hello,
+    /// Proof was sent; the peer's is expected.
+    Auth,
+    /// The key is proved on both sides; states are exchanged.
+    State,
+    /// A view is being agreed on.
+    Settling,
+    /// Agreed.
+    Up,
+    /// Being closed: nothing more is accepted.
+    Closing,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) phase: Phase,
+    dialled: bool,
+    opened: Instant,
+    heard: Instant,
+    pinged: Instant,
+    own_hello: [u8; 128],
+    peer_hello: [u8; 128],
+    pub(super) state_sent: bool,
+    pub(super) peer_state: Option<State>,
+    pub(super) own_state: Option<State>,
+    /// The epoch that was settled on; frames carry it or a later one. 0: not settled.
+    pub(super) epoch: Epoch,
+}
+
+impl Volume {
+    pub(super) fn session_opened(&mut self, now: Instant, id: SessionId, dialled: bool, effects: &mut Effects) {
+        let hello = Hello {
+            version_min: PROTOCOL_VERSION_MIN,
+            version_max: PROTOCOL_VERSION,
+            features: FEATURES,
+            node: self.me(),
+            peer: self.settings.peer,
+            cluster_id: auth::cluster_id(&self.settings.cluster_key),
+            nonce: self.entropy.bytes32(),
+            volume_name: self.settings.volume_name,
+        };
+        let own_hello = hello.encode();
+        self.sessions.push(Session {
+            id,
+            phase: Phase::Hello,
+            dialled,
+            opened: now,
+            heard: now,
+            pinged: now,
+            own_hello,
+            peer_hello: [0; 128],
+            state_sent: false,
+            peer_state: None,
+            own_state: None,
+            epoch: Epoch(0),
+        });
+        self.send(id, Frame::new(FrameKind::Hello, Epoch(0), 0), own_hello.to_vec(), effects);
+    }
+
+    /// Sends a frame with a control body (or none).
+    pub(super) fn send(&self, session: SessionId, mut frame: Frame, body: Vec<u8>, effects: &mut Effects) {
+        frame.length_bytes = u32::try_from(body.len()).unwrap_or(0);
+        effects.push(Effect::Send { session, frame, body, payload: None });
+    }
+
+    pub(super) fn session(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.iter_mut().find(|session| session.id == id)
+    }
+
+    pub(super) fn current_session(&self) -> Option<&Session> {
+        self.sessions.iter().find(|session| Some(session.id) == self.current)
+    }
+
+    pub(super) fn current_peer_boot(&self) -> Option<BootId> {
+        self.current_session()?.peer_state.map(|state| state.boot)
+    }
+
+    /// The session that both sides agreed on.
+    pub(super) fn up_session(&self) -> Option<SessionId> {
+        self.current_session().filter(|session| session.phase == Phase::Up).map(|session| session.id)
+    }
+
+    pub(super) fn close(&mut self, id: SessionId, effects: &mut Effects) {
+        if let Some(session) = self.session(id)
+            && session.phase != Phase::Closing
+        {
+            session.phase = Phase::Closing;
+            effects.push(Effect::Close { session: id });
+        }
+    }
+
+    /// Tells the peer why, then closes.
+    pub(super) fn refuse(&mut self, id: SessionId, code: RefusedCode, ours: u64, theirs: u64, effects: &mut Effects) {
+        let body = Refused { code, ours, yours: theirs }.encode().to_vec();
+        self.send(id, Frame::new(FrameKind::Refused, Epoch(0), 0), body, effects);
+        let notice = Notice::RefusedPeer { code, ours, theirs };
+        self.note_refusal(notice, effects);
+        self.close(id, effects);
+    }
+
+    /// The same refusal again and again is told once.
+    fn note_refusal(&mut self, notice: Notice, effects: &mut Effects) {
+        let problem = notice.problem();
+        if self.last_refusal.as_ref() != Some(&problem) {
+            self.last_refusal = Some(problem);
+            effects.push(Effect::Notice(notice));
+        }
+    }
+
+    pub(super) fn refuse_all_sessions(&mut self, effects: &mut Effects) {
+        let ids: Vec<SessionId> = self.sessions.iter().map(|session| session.id).collect();
+        for id in ids {
+            let body = Refused { code: RefusedCode::DiskFailed, ours: 0, yours: 0 }.encode().to_vec();
+            self.send(id, Frame::new(FrameKind::Refused, Epoch(0), 0), body, effects);
+            self.close(id, effects);
+        }
+    }
+
+    /// A frame came.
+    pub(super) fn received(
+        &mut self,
+        now: Instant,
+        id: SessionId,
+        frame: Frame,
+        body: &[u8],
+        buffer: Option<u16>,
+        effects: &mut Effects,
+    ) {
+        let phase = self.session(id).map(|session| {
+            session.heard = now;
+            session.phase
+        });
+        if self.current == Some(id) {
+            self.last_heard = Some(now);
+        }
+        let handled = match (phase, frame.kind) {
+            (None | Some(Phase::Closing), _) => Ok(false),
+            (Some(_), FrameKind::Refused) => Refused::decode(body).map(|refused| self.peer_refused(id, refused, effects)),
+            (Some(Phase::Hello), FrameKind::Hello) => {
+                Hello::decode(body).map(|hello| self.hello(now, id, &hello, body, effects))
+            }
+            (Some(Phase::Auth), FrameKind::Auth) => Auth::decode(body).map(|auth| self.proved(id, &auth, effects)),
+            (Some(Phase::State), FrameKind::State) => State::decode(body).map(|state| {
+                self.state_came(id, state, effects);
+                true
+            }),
+            (Some(Phase::Settling | Phase::Up), FrameKind::Propose) => {
+                Propose::decode(body).map(|propose| self.proposed(now, id, propose, effects))
+            }
+            (Some(Phase::Settling | Phase::Up), FrameKind::Accept) => Accept::decode(body).map(|accept| {
+                self.accepted(now, id, accept, effects);
+                true
+            }),
+            (Some(Phase::State | Phase::Settling | Phase::Up), FrameKind::Ping) => {
+                self.pinged(now, id, frame, effects);
+                Ok(true)
+            }
+            (Some(Phase::State | Phase::Settling | Phase::Up), FrameKind::Pong) => {
+                self.ponged(now, id, frame, effects);
+                Ok(true)
+            }
+            (Some(Phase::Up), _) => {
+                let taken = self.data_frame(now, id, frame, buffer, effects);
+                if taken == Taken::WithBuffer {
+                    return;
+                }
+                Ok(taken == Taken::Yes)
+            }
+            (Some(_), _) => Ok(false),
+        };
+        if let Some(slot) = buffer {
+            effects.push(Effect::ReleaseBuffer { slot });
+        }
+        match handled {
+            Ok(true) => {}
+            Ok(false) if matches!(phase, None | Some(Phase::Closing)) => {}
+            Ok(false) => self.refuse(id, RefusedCode::Protocol, 0, 0, effects),
+            Err(error) => self.garbage(id, error, effects),
+        }
+    }
+
+    fn garbage(&mut self, id: SessionId, error: DecodeError, effects: &mut Effects) {
+        effects.push(Effect::Notice(Notice::Garbage { error }));
+        self.close(id, effects);
+    }
+
+    /// Both hellos are here: are they for each other? Not yet believed; only mistakes are told early.
+    fn hello(&mut self, now: Instant, id: SessionId, hello: &Hello, bytes: &[u8], effects: &mut Effects) -> bool {
+        let _ = now;
+        let own = (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION);
+        let wrong = if hello.version_max < own.0 || hello.version_min > own.1 {
+            Some((RefusedCode::Version, u64::from(own.1), u64::from(hello.version_max)))
+        } else if hello.cluster_id != auth::cluster_id(&self.settings.cluster_key) {
+            Some((RefusedCode::Key, 0, 0))
+        } else if hello.volume_name != self.settings.volume_name {
+            Some((RefusedCode::VolumeName, 0, 0))
+        } else if hello.node != self.settings.peer || hello.peer != self.me() {
+            Some((RefusedCode::Node, u64::from(self.me().number()), u64::from(hello.node.number())))
+        } else {
+            None
+        };
+        if let Some((code, ours, theirs)) = wrong {
+            self.refuse(id, code, ours, theirs, effects);
+            return true;
+        }
+        let key = self.settings.cluster_key;
+        let Some(session) = self.session(id) else { return true };
+        session.peer_hello.copy_from_slice(bytes);
+        session.phase = Phase::Auth;
+        let proof = session.proof(&key, session.own_end());
+        self.send(id, Frame::new(FrameKind::Auth, Epoch(0), 0), Auth { proof }.encode().to_vec(), effects);
+        true
+    }
+
+    fn proved(&mut self, id: SessionId, auth: &Auth, effects: &mut Effects) -> bool {
+        let key = self.settings.cluster_key;
+        let Some(session) = self.session(id) else { return true };
+        let expected = session.proof(&key, session.other_end());
+        if !auth::proofs_equal(&expected, &auth.proof) {
+            self.refuse(id, RefusedCode::Key, 0, 0, effects);
+            return true;
+        }
+        if self.current.is_some_and(|current| current != id) {
+            self.refuse(id, RefusedCode::SecondPeer, 0, 0, effects);
+            return true;
+        }
+        if self.failed.is_some() {
+            self.refuse(id, RefusedCode::DiskFailed, 0, 0, effects);
+            return true;
+        }
+        self.current = Some(id);
+        if let Some(session) = self.session(id) {
+            session.phase = Phase::State;
+        }
+        self.send_state_when_drained(effects);
+        true
+    }
+
+    /// Old writes of the peer must be on disk before a new session is agreed on.
+    pub(super) fn send_state_when_drained(&mut self, effects: &mut Effects) {
+        let Some(id) = self.current else { return };
+        if !self.peer_ops.is_empty() {
+            return;
+        }
+        let waits = self.session(id).is_some_and(|session| session.phase == Phase::State && !session.state_sent);
+        // A takeover or a superblock on its way: what would be told now could be wrong in a moment.
+        if !waits || self.change.is_some() || !self.persists.is_empty() {
+            return;
+        }
+        let state = self.own_state();
+        if let Some(session) = self.session(id) {
+            session.state_sent = true;
+            session.own_state = Some(state);
+        }
+        self.send(id, Frame::new(FrameKind::State, Epoch(0), 0), state.encode().to_vec(), effects);
+        self.settle(id, effects);
+    }
+
+    fn peer_refused(&mut self, id: SessionId, refused: Refused, effects: &mut Effects) -> bool {
+        let notice = Notice::RefusedByPeer { code: refused.code, ours: refused.yours, theirs: refused.ours };
+        self.note_refusal(notice, effects);
+        self.close(id, effects);
+        true
+    }
+
+    // --- keepalive and lease ------------------------------------------------------------------
+
+    pub(super) fn ping(&mut self, now: Instant, id: SessionId, effects: &mut Effects) {
+        let mut frame = Frame::new(FrameKind::Ping, self.durable.view.epoch, now.as_nanos());
+        if let Some(copy) = self.engine.copy.as_ref() {
+            frame.range.start = copy.progress().copied_bytes / SECTOR_BYTES;
+        }
+        if let Some(session) = self.session(id) {
+            session.pinged = now;
+        }
+        self.send(id, frame, Vec::new(), effects);
+    }
+
+    fn pinged(&mut self, now: Instant, id: SessionId, frame: Frame, effects: &mut Effects) {
+        self.granted_until = self.granted_until.max(now + lease_with_margin(self.settings.read_lease));
+        self.note_progress(now, frame.range.start);
+        let pong = Frame::new(FrameKind::Pong, self.durable.view.epoch, frame.id);
+        self.send(id, pong, Vec::new(), effects);
+    }
+
+    fn note_progress(&mut self, now: Instant, sectors: u64) {
+        let told = match self.told {
+            Some(told) if sectors >= told.sectors && now.since(told.at).as_millis() > 0 => {
+                let millis = u64::try_from(now.since(told.at).as_millis()).unwrap_or(u64::MAX);
+                let rate = (sectors - told.sectors).saturating_mul(SECTOR_BYTES * 1000) / millis;
+                let old = if told.rate_bytes_per_s == 0 { rate } else { told.rate_bytes_per_s };
+                Told { at: now, sectors, rate_bytes_per_s: (old * 3 + rate) / 4 }
+            }
+            _ => Told { at: now, sectors, rate_bytes_per_s: 0 },
+        };
+        self.told = Some(told);
+    }
+
+    /// The lease counts from when it was asked for (S5).
+    fn ponged(&mut self, now: Instant, id: SessionId, frame: Frame, effects: &mut Effects) {
+        let asked = Instant::from_nanos(frame.id);
+        if asked > now || self.up_session() != Some(id) {
+            return;
+        }
+        if matches!(self.engine.peer(), Peer::Member(_)) {
+            self.engine.set_lease(now, ReadLease::Until(asked + self.settings.read_lease), effects);
+        }
+    }
+
+    /// Timers of all sessions, and of changes that wait for time to pass.
+    pub(super) fn timers(&mut self, now: Instant, effects: &mut Effects) {
+        let ids: Vec<SessionId> = self.sessions.iter().map(|session| session.id).collect();
+        for id in ids {
+            self.session_timers(now, id, effects);
+        }
+        self.lease_over(now, effects);
+        self.leave_over(now, effects);
+    }
+
+    fn session_timers(&mut self, now: Instant, id: SessionId, effects: &mut Effects) {
+        let (keepalive, timeout) = (self.settings.keepalive_interval, self.settings.link_timeout);
+        let Some(session) = self.session(id) else { return };
+        match session.phase {
+            Phase::Closing => {}
+            Phase::Hello | Phase::Auth => {
+                if now.since(session.opened) >= HANDSHAKE_LIMIT {
+                    self.close(id, effects);
+                }
+            }
+            Phase::State | Phase::Settling | Phase::Up => {
+                if now.since(session.heard) >= timeout {
+                    self.close(id, effects);
+                } else if now.since(session.pinged) >= keepalive {
+                    self.ping(now, id, effects);
+                }
+            }
+        }
+    }
+
+    /// When [`crate::event::Event::Tick`] is due at the latest.
+    pub fn deadline(&self) -> Option<Instant> {
+        let sessions = self.sessions.iter().filter_map(|session| match session.phase {
+            Phase::Closing => None,
+            Phase::Hello | Phase::Auth => Some(session.opened + HANDSHAKE_LIMIT),
+            Phase::State | Phase::Settling | Phase::Up => {
+                let ping = session.pinged + self.settings.keepalive_interval;
+                Some(ping.min(session.heard + self.settings.link_timeout))
+            }
+        });
+        sessions.chain(self.lease_deadline()).chain(self.leaving.map(|(_, until)| until)).min()
+    }
+
+    // --- the end of a connection --------------------------------------------------------------
+
+    pub(super) fn session_closed(&mut self, now: Instant, id: SessionId, reason: CloseReason, effects: &mut Effects) {
+        let was_up = self.up_before_close(id);
+        self.sessions.retain(|session| session.id != id);
+        let _ = reason;
+        if self.current != Some(id) {
+            return;
+        }
+        self.current = None;
+        self.told = None;
+        self.peer_serving = false;
+        let frozen_before = self.engine.is_frozen();
+        self.engine.session_lost(now, effects);
+        self.change_lost_session(id, effects);
+        self.set_peer_without_session();
+        if was_up {
+            effects.push(Effect::Notice(Notice::LinkLost));
+        }
+        if self.engine.is_frozen() && !frozen_before {
+            effects.push(Effect::Notice(Notice::Frozen));
+        }
+    }
+
+    fn up_before_close(&self, id: SessionId) -> bool {
+        self.current == Some(id)
+            && self.sessions.iter().any(|session| session.id == id && session.epoch > Epoch(0))
+    }
+
+    /// What the peer means while nothing is connected.
+    pub(super) fn set_peer_without_session(&mut self) {
+        if self.current.is_none() && self.peer_counts() && self.is_member() {
+            self.engine.peer_is_missing();
+        }
+    }
+
+    /// Asks the peer to write a view down.
+    pub(super) fn propose(&mut self, id: SessionId, purpose: Purpose, view: crate::view::View, effects: &mut Effects) {
+        let copy_id = self.proposed_copy_id();
+        let propose = Propose { view, purpose, copy_id, volume_id: self.staged.volume_id };
+        self.send(id, Frame::new(FrameKind::Propose, view.epoch, 0), propose.encode().to_vec(), effects);
+    }
+}
+
+/// What became of a data frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It was legal.
+    Yes,
+    /// It was legal, and its buffer is in use until its disk operation is done.
+    WithBuffer,
+    /// It does not belong here.
+    No,
+}
+
+impl Session {
+    fn own_end(&self) -> End {
+        if self.dialled { End::Dialler } else { End::Listener }
+    }
+
+    fn other_end(&self) -> End {
+        if self.dialled { End::Listener } else { End::Dialler }
+    }
+
+    fn proof(&self, key: &[u8; 32], end: End) -> [u8; 32] {
+        let (dialler, listener) =
+            if self.dialled { (&self.own_hello, &self.peer_hello) } else { (&self.peer_hello, &self.own_hello) };
+        auth::proof(key, end, dialler, listener)
+    }
+}

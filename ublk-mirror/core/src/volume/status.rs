@@ -1,0 +1,132 @@
+//! What an operator sees.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::admin::{
+    CopyCause, CopyProgress, CopyState, Frozen, LinkState, LinkStatus, Role, SCHEMA, Status, ViewStatus,
+};
+use crate::disk::CopyRole;
+use crate::engine::Peer;
+use crate::notice::Notice;
+use crate::types::{Instant, NodeId, SECTOR_BYTES};
+
+use super::Volume;
+
+impl Volume {
+    /// The state in words and numbers.
+    pub fn status(&self, now: Instant) -> Status {
+        let mut problems = Vec::new();
+        if let Some(errno) = self.failed {
+            problems.push(Notice::DiskFailed { errno }.problem());
+        }
+        if self.engine.is_frozen() {
+            problems.push(Notice::Frozen.problem());
+        }
+        if self.up_session().is_none() {
+            problems.push(self.last_refusal.clone().unwrap_or_else(|| Notice::LinkLost.problem()));
+        }
+        let size_bytes = self.staged.size_sectors * SECTOR_BYTES;
+        let mut counters = self.engine.counters().clone();
+        counters.peer_writes = self.peer_ops.writes_done();
+        Status {
+            schema: SCHEMA.to_string(),
+            volume: self.volume_name(),
+            volume_id: self.durable.volume_id.to_string(),
+            node: self.settings.node_name.clone(),
+            peer: self.peer_name(),
+            role: self.role,
+            frozen: self.frozen(),
+            copy: self.own_copy(),
+            peer_copy: self.peer_copy(),
+            link: self.link_status(now),
+            view: self.view_status(),
+            size_bytes,
+            progress: self.progress(size_bytes),
+            inflight: self.engine.inflight() as u64,
+            counters,
+            device: None,
+            problems,
+        }
+    }
+
+    fn volume_name(&self) -> String {
+        let name = &self.settings.volume_name;
+        let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+        String::from_utf8_lossy(&name[..end]).to_string()
+    }
+
+    fn frozen(&self) -> Option<Frozen> {
+        if self.role != Role::Active {
+            None
+        } else if self.engine.is_frozen() {
+            Some(Frozen::PeerLost)
+        } else if self.engine.is_held() {
+            Some(Frozen::ViewChange)
+        } else {
+            None
+        }
+    }
+
+    fn peer_copy(&self) -> CopyState {
+        if self.is_blank() {
+            CopyState::Unknown
+        } else if self.peer_counts() {
+            CopyState::InSync
+        } else if matches!(self.engine.peer(), Peer::Target(_) | Peer::Joining(_)) {
+            CopyState::Copying
+        } else {
+            CopyState::Outdated
+        }
+    }
+
+    fn link_status(&self, now: Instant) -> LinkStatus {
+        let state = if self.up_session().is_some() {
+            LinkState::Up
+        } else if self.current.is_some() {
+            LinkState::Handshake
+        } else if self.last_refusal.is_some() {
+            LinkState::Refused
+        } else {
+            LinkState::Down
+        };
+        LinkStatus {
+            state,
+            last_heard_ms: self.last_heard.map(|at| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX)),
+            refusal: self.last_refusal.clone(),
+        }
+    }
+
+    fn view_status(&self) -> ViewStatus {
+        let view = self.durable.view;
+        let members = [self.me(), self.settings.peer].into_iter().filter(|node| view.insync.contains(*node));
+        ViewStatus {
+            epoch: view.epoch.0,
+            id: view.id.to_string(),
+            active: view.active.map(|node| self.name_of(node)),
+            insync: members.map(|node| self.name_of(node)).collect(),
+            sealed_epoch: self.durable.sealed.0,
+        }
+    }
+
+    fn name_of(&self, node: NodeId) -> String {
+        if node == self.me() { self.settings.node_name.clone() } else { self.peer_name() }
+    }
+
+    fn progress(&self, total_bytes: u64) -> Option<CopyProgress> {
+        if let Some(copy) = self.engine.copy.as_ref() {
+            return Some(copy.progress());
+        }
+        let target = self.durable.copy.is_some_and(|copy| copy.role == CopyRole::Target);
+        let told = self.told.filter(|_| target)?;
+        let copied_bytes = (told.sectors * SECTOR_BYTES).min(total_bytes);
+        Some(CopyProgress {
+            cause: self.copy_cause.unwrap_or(CopyCause::FirstCopy),
+            source: false,
+            copied_bytes,
+            total_bytes,
+            rate_bytes_per_s: told.rate_bytes_per_s,
+            eta_s: (total_bytes - copied_bytes).checked_div(told.rate_bytes_per_s),
+        })
+    }
+}

@@ -1,0 +1,422 @@
+//! Bodies of control frames, fixed sizes, little endian.
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::DecodeError;
+use crate::limits::{CONTROL_BYTES_MAX, NODES_MAX, VIEW_HISTORY_MAX, VOLUME_NAME_BYTES_MAX};
+use crate::types::{BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId};
+use crate::view::{View, ViewHistory, ViewMark};
+
+/// `active` of a view in which nobody is.
+const NOBODY: u8 = 0xff;
+
+macro_rules! body {
+    ($($(#[$doc:meta])* struct $name:ident { $($field:ident: $type:ty,)* } = $size:expr;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+        #[repr(C)]
+        struct $name { $($field: $type,)* }
+
+        const _: () = assert!(size_of::<$name>() == $size && $size <= CONTROL_BYTES_MAX as usize);
+    )*};
+}
+
+body! {
+    struct ViewBytes { epoch: U64, id: [u8; 16], active: u8, insync: u8, reserved: [u8; 6], } = 32;
+    struct MarkBytes { epoch: U64, id: [u8; 16], } = 24;
+    struct HelloBytes {
+        version_min: U16, version_max: U16, node: u8, peer: u8, reserved: [u8; 2], features: U64,
+        cluster_id: [u8; 16], nonce: [u8; 32], volume_name: [u8; VOLUME_NAME_BYTES_MAX],
+    } = 128;
+    struct AuthBytes { proof: [u8; 32], } = 32;
+    struct RefusedBytes { code: U16, reserved: [u8; 6], ours: U64, yours: U64, } = 24;
+    struct StateBytes {
+        volume_id: [u8; 16], size_sectors: U64, sealed: U64, view: ViewBytes,
+        flags: U32, logical_block_bytes: U32, copy_id: [u8; 16],
+        boot: [u8; 16], known_peer_boot: [u8; 16], incarnation: U64, reserved: U64,
+        history: [MarkBytes; VIEW_HISTORY_MAX],
+    } = 520;
+    struct ProposeBytes { view: ViewBytes, purpose: u8, reserved: [u8; 7], copy_id: [u8; 16], volume_id: [u8; 16], } = 72;
+    struct AcceptBytes { view_id: [u8; 16], refused: U32, reserved: U32, } = 24;
+}
+
+fn read<T: FromBytes + KnownLayout + Immutable>(bytes: &[u8]) -> Result<T, DecodeError> {
+    T::read_from_bytes(bytes).map_err(|_| DecodeError::Body { got: bytes.len(), expected: size_of::<T>() })
+}
+
+fn node(byte: u8, what: &'static str) -> Result<NodeId, DecodeError> {
+    NodeId::new(byte).ok_or(DecodeError::Value(what))
+}
+
+impl ViewBytes {
+    fn of(view: &View) -> Self {
+        Self {
+            epoch: U64::new(view.epoch.0),
+            id: view.id.0,
+            active: view.active.map_or(NOBODY, NodeId::number),
+            insync: view.insync.bits(),
+            reserved: [0; 6],
+        }
+    }
+
+    fn view(&self) -> Result<View, DecodeError> {
+        let active = if self.active == NOBODY { None } else { Some(node(self.active, "view.active")?) };
+        let insync = NodeSet::from_bits(self.insync);
+        if active.is_some_and(|active| !insync.contains(active)) {
+            return Err(DecodeError::Value("view.insync"));
+        }
+        Ok(View { epoch: Epoch(self.epoch.get()), id: ViewId(self.id), active, insync })
+    }
+}
+
+/// Who speaks; the first frame of both sides, not yet believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Oldest protocol version understood.
+    pub version_min: u16,
+    /// Newest protocol version understood.
+    pub version_max: u16,
+    /// Feature bits offered.
+    pub features: u64,
+    /// Who speaks.
+    pub node: NodeId,
+    /// Whom it believes to speak to.
+    pub peer: NodeId,
+    /// The cluster, derived from the key.
+    pub cluster_id: ClusterId,
+    /// Random, fresh for this connection.
+    pub nonce: [u8; 32],
+    /// The volume's name, padded with zero bytes.
+    pub volume_name: [u8; VOLUME_NAME_BYTES_MAX],
+}
+
+impl Hello {
+    /// As bytes of a [`crate::wire::FrameKind::Hello`] body.
+    pub fn encode(&self) -> [u8; 128] {
+        zerocopy::transmute!(HelloBytes {
+            version_min: U16::new(self.version_min),
+            version_max: U16::new(self.version_max),
+            node: self.node.number(),
+            peer: self.peer.number(),
+            reserved: [0; 2],
+            features: U64::new(self.features),
+            cluster_id: self.cluster_id.0,
+            nonce: self.nonce,
+            volume_name: self.volume_name,
+        })
+    }
+
+    /// From a body.
+    ///
+    /// # Errors
+    /// A wrong length or node number.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let raw: HelloBytes = read(bytes)?;
+        Ok(Self {
+            version_min: raw.version_min.get(),
+            version_max: raw.version_max.get(),
+            features: raw.features.get(),
+            node: node(raw.node, "hello.node")?,
+            peer: node(raw.peer, "hello.peer")?,
+            cluster_id: ClusterId(raw.cluster_id),
+            nonce: raw.nonce,
+            volume_name: raw.volume_name,
+        })
+    }
+}
+
+/// Proof that the sender knows the cluster key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Auth {
+    /// Keyed BLAKE3 over role and both hellos.
+    pub proof: [u8; 32],
+}
+
+impl Auth {
+    /// As bytes of an Auth body.
+    pub fn encode(&self) -> [u8; 32] {
+        self.proof
+    }
+
+    /// From a body.
+    ///
+    /// # Errors
+    /// A wrong length.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let raw: AuthBytes = read(bytes)?;
+        Ok(Self { proof: raw.proof })
+    }
+}
+
+/// Why a connection is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusedCode {
+    /// No common protocol version.
+    Version,
+    /// Another cluster, or a wrong key.
+    Key,
+    /// Another volume name.
+    VolumeName,
+    /// Not the node that belongs at the other end.
+    Node,
+    /// A session with this node stands already.
+    SecondPeer,
+    /// Metadata of another volume.
+    VolumeId,
+    /// Sizes differ.
+    Size,
+    /// Both copies wait to be told what the volume is.
+    BothBlank,
+    /// Two histories that went apart.
+    SplitBrain,
+    /// This side's disk failed.
+    DiskFailed,
+    /// This side is in the middle of a takeover or is sealed.
+    Busy,
+    /// A frame that is not allowed here.
+    Protocol,
+    /// Neither side holds a copy that counts.
+    NoSource,
+}
+
+impl RefusedCode {
+    const ALL: [(u16, Self); 13] = [
+        (1, Self::Version),
+        (2, Self::Key),
+        (3, Self::VolumeName),
+        (4, Self::Node),
+        (5, Self::SecondPeer),
+        (6, Self::VolumeId),
+        (7, Self::Size),
+        (8, Self::BothBlank),
+        (9, Self::SplitBrain),
+        (10, Self::DiskFailed),
+        (11, Self::Busy),
+        (12, Self::Protocol),
+        (13, Self::NoSource),
+    ];
+}
+
+/// The connection is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub code: RefusedCode,
+    /// The sender's value, where two values disagree (version, size in sectors).
+    pub ours: u64,
+    /// The receiver's value as the sender saw it.
+    pub yours: u64,
+}
+
+impl Refused {
+    /// As bytes of a Refused body.
+    pub fn encode(&self) -> [u8; 24] {
+        let code = RefusedCode::ALL.iter().find(|(_, code)| *code == self.code).map_or(0, |(number, _)| *number);
+        zerocopy::transmute!(RefusedBytes {
+            code: U16::new(code),
+            reserved: [0; 6],
+            ours: U64::new(self.ours),
+            yours: U64::new(self.yours),
+        })
+    }
+
+    /// From a body.
+    ///
+    /// # Errors
+    /// A wrong length or code.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let raw: RefusedBytes = read(bytes)?;
+        let code = RefusedCode::ALL.iter().find(|(number, _)| *number == raw.code.get());
+        let code = code.map(|(_, code)| *code).ok_or(DecodeError::Value("refused.code"))?;
+        Ok(Self { code, ours: raw.ours.get(), yours: raw.yours.get() })
+    }
+}
+
+/// What a side says of itself in [`State`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateFlags {
+    /// It serves the volume right now (its live device stands).
+    pub serving: bool,
+    /// It served and did not come to a clean end: in-flight writes may differ (S10).
+    pub unclean: bool,
+    /// It served, came to a clean end with nothing in flight, but could not tell the receiver.
+    pub drained: bool,
+    /// Its copy is the unfinished target of the copy `copy_id`.
+    pub copy_target: bool,
+    /// It is the source of the copy `copy_id` and can go on with it.
+    pub copy_source: bool,
+}
+
+/// Everything that a rejoin is decided on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// [`VolumeId::NONE`]: a joining copy that holds nothing yet.
+    pub volume_id: VolumeId,
+    /// Size of the volume; for a joining copy, the size that it offers.
+    pub size_sectors: u64,
+    /// Logical block size of the backing device, bytes.
+    pub logical_block_bytes: u32,
+    /// Everything up to this epoch is refused there (S4).
+    pub sealed: Epoch,
+    /// The durable view.
+    pub view: View,
+    /// The views before.
+    pub history: ViewHistory,
+    /// Its condition.
+    pub flags: StateFlags,
+    /// The copy of `flags.copy_target` or `flags.copy_source`.
+    pub copy_id: CopyId,
+    /// The boot of the machine.
+    pub boot: BootId,
+    /// The boot under which it knows the receiver as a member (S11).
+    pub known_peer_boot: BootId,
+    /// The run of its daemon.
+    pub incarnation: Incarnation,
+}
+
+impl State {
+    /// As bytes of a State body.
+    pub fn encode(&self) -> [u8; 520] {
+        let flags = u32::from(self.flags.serving)
+            | u32::from(self.flags.unclean) << 1
+            | u32::from(self.flags.copy_target) << 2
+            | u32::from(self.flags.copy_source) << 3
+            | u32::from(self.flags.drained) << 4;
+        zerocopy::transmute!(StateBytes {
+            volume_id: self.volume_id.0,
+            size_sectors: U64::new(self.size_sectors),
+            sealed: U64::new(self.sealed.0),
+            view: ViewBytes::of(&self.view),
+            flags: U32::new(flags),
+            logical_block_bytes: U32::new(self.logical_block_bytes),
+            copy_id: self.copy_id.0,
+            boot: self.boot.0,
+            known_peer_boot: self.known_peer_boot.0,
+            incarnation: U64::new(self.incarnation.0),
+            reserved: U64::new(0),
+            history: self.history.0.map(|mark| MarkBytes { epoch: U64::new(mark.epoch.0), id: mark.id.0 }),
+        })
+    }
+
+    /// From a body.
+    ///
+    /// # Errors
+    /// A wrong length or an impossible view.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let raw: StateBytes = read(bytes)?;
+        let flags = raw.flags.get();
+        Ok(Self {
+            volume_id: VolumeId(raw.volume_id),
+            size_sectors: raw.size_sectors.get(),
+            logical_block_bytes: raw.logical_block_bytes.get(),
+            sealed: Epoch(raw.sealed.get()),
+            view: raw.view.view()?,
+            history: ViewHistory(raw.history.map(|mark| ViewMark { epoch: Epoch(mark.epoch.get()), id: ViewId(mark.id) })),
+            flags: StateFlags {
+                serving: flags & 1 != 0,
+                unclean: flags & 2 != 0,
+                copy_target: flags & 4 != 0,
+                copy_source: flags & 8 != 0,
+                drained: flags & 16 != 0,
+            },
+            copy_id: CopyId(raw.copy_id),
+            boot: BootId(raw.boot),
+            known_peer_boot: BootId(raw.known_peer_boot),
+            incarnation: Incarnation(raw.incarnation.get()),
+        })
+    }
+}
+
+/// What a proposed view is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Both sides come together again after a handshake.
+    Settle,
+    /// The sender wants to serve the volume.
+    Activate,
+    /// The sender has stopped serving: everything is on both copies and flushed.
+    Deactivate,
+    /// The receiver asked to be dropped.
+    Leave,
+    /// The receiver's copy is equal and flushed; the sender already demands its answer (S9).
+    Widen,
+}
+
+impl Purpose {
+    const ALL: [(u8, Self); 5] =
+        [(1, Self::Settle), (2, Self::Activate), (3, Self::Deactivate), (4, Self::Leave), (5, Self::Widen)];
+}
+
+/// A view that the receiver shall make durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Propose {
+    /// The view.
+    pub view: View,
+    /// What for.
+    pub purpose: Purpose,
+    /// If the receiver is not in `view.insync`: the full copy that it becomes the target of.
+    pub copy_id: CopyId,
+    /// The volume, for a joining copy.
+    pub volume_id: VolumeId,
+}
+
+impl Propose {
+    /// As bytes of a Propose body.
+    pub fn encode(&self) -> [u8; 72] {
+        let purpose = Purpose::ALL.iter().find(|(_, p)| *p == self.purpose).map_or(0, |(number, _)| *number);
+        zerocopy::transmute!(ProposeBytes {
+            view: ViewBytes::of(&self.view),
+            purpose,
+            reserved: [0; 7],
+            copy_id: self.copy_id.0,
+            volume_id: self.volume_id.0,
+        })
+    }
+
+    /// From a body.
+    ///
+    /// # Errors
+    /// A wrong length, purpose or view.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let raw: ProposeBytes = read(bytes)?;
+        let purpose = Purpose::ALL.iter().find(|(number, _)| *number == raw.purpose);
+        Ok(Self {
+            view: raw.view.view()?,
+            purpose: purpose.map(|(_, purpose)| *purpose).ok_or(DecodeError::Value("propose.purpose"))?,
+            copy_id: CopyId(raw.copy_id),
+            volume_id: VolumeId(raw.volume_id),
+        })
+    }
+}
+
+/// Answer to [`Propose`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accept {
+    /// The proposed view's id: an answer counts only for what was asked.
+    pub view_id: ViewId,
+    /// Whether the receiver refused; then nothing changed there.
+    pub refused: bool,
+}
+
+impl Accept {
+    /// As bytes of an Accept body.
+    pub fn encode(&self) -> [u8; 24] {
+        zerocopy::transmute!(AcceptBytes {
+            view_id: self.view_id.0,
+            refused: U32::new(u32::from(self.refused)),
+            reserved: U32::new(0),
+        })
+    }
+
+    /// From a body.
+    ///
+    /// # Errors
+    /// A wrong length.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let raw: AcceptBytes = read(bytes)?;
+        Ok(Self { view_id: ViewId(raw.view_id), refused: raw.refused.get() != 0 })
+    }
+}
+
+const _: () = assert!(NODES_MAX == 8, "insync is one byte");

@@ -1,0 +1,329 @@
+//! The configuration of one volume: `/etc/lockstep/volumes/NAME.toml`.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mirror_core::limits::VOLUME_NAME_BYTES_MAX;
+use mirror_core::types::NodeId;
+use serde::Deserialize;
+use thiserror::Error;
+use toml::Spanned;
+
+use crate::explain::Explain;
+
+const CONFIG_VERSION: u32 = 1;
+const CONFIG_BYTES_MAX: u64 = 64 * 1024;
+const KEY_BYTES_MIN: usize = 32;
+const KEY_BYTES_MAX: u64 = 64 * 1024;
+const KEY_CONTEXT: &str = "lockstep 2026-11 cluster key";
+/// Bits of a key file's mode that would let others read it.
+const FOREIGN_READ_MODE: u32 = 0o077;
+
+/// What is wrong with the configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    #[error("cannot read {}", .path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{}, line {line}: {message}", .path.display())]
+    UnknownKey { path: PathBuf, line: usize, message: String },
+    #[error("{}, line {line}: {message}", .path.display())]
+    Syntax { path: PathBuf, line: usize, message: String },
+    #[error("{}, line {line}: {key} = {value:?} is not allowed: {allowed}", .path.display())]
+    Value { path: PathBuf, line: usize, key: &'static str, value: String, allowed: String },
+    #[error("cannot read key_file {}", .path.display())]
+    KeyRead {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("key_file {} can be read by others (mode {mode:o})", .path.display())]
+    KeyMode { path: PathBuf, mode: u32 },
+    #[error("key_file {} has {bytes} bytes, at least {KEY_BYTES_MIN} are needed", .path.display())]
+    KeyShort { path: PathBuf, bytes: usize },
+}
+
+impl Explain for ConfigError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownKey { .. } => "LS4001",
+            Self::Syntax { .. } | Self::Value { .. } => "LS4002",
+            Self::Read { .. } => "LS4003",
+            Self::KeyRead { .. } | Self::KeyMode { .. } | Self::KeyShort { .. } => "LS4004",
+        }
+    }
+
+    fn advice(&self) -> String {
+        match self {
+            Self::UnknownKey { .. } => "correct the key's name or remove the line".into(),
+            Self::Syntax { .. } | Self::Value { .. } => "correct the line, then `ublk-mirror check --config FILE`".into(),
+            Self::Read { .. } => "write the file /etc/lockstep/volumes/NAME.toml, or name another with --config".into(),
+            Self::KeyRead { .. } => "copy the cluster's key file here; it must be the same on both nodes".into(),
+            Self::KeyMode { path, .. } => format!("chown root:root {0} && chmod 600 {0}", path.display()),
+            Self::KeyShort { path, .. } => {
+                format!("make a new one with `head -c 64 /dev/urandom > {}` and copy it to both nodes", path.display())
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File1 {
+    version: Spanned<u32>,
+    volume: Spanned<String>,
+    backing: Spanned<PathBuf>,
+    metadata: Spanned<String>,
+    key_file: Spanned<PathBuf>,
+    node: NodeTable,
+    peer: NodeTable,
+    #[serde(default)]
+    tuning: TuningTable,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NodeTable {
+    name: Spanned<String>,
+    address: Spanned<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TuningTable {
+    keepalive_interval_ms: Option<Spanned<u64>>,
+    link_timeout_ms: Option<Spanned<u64>>,
+    read_lease_ms: Option<Spanned<u64>>,
+}
+
+/// One side of the mirror.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    pub name: String,
+    pub address: SocketAddr,
+}
+
+/// How quick the link is to notice things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    pub keepalive_interval: Duration,
+    pub link_timeout: Duration,
+    pub read_lease: Duration,
+}
+
+/// A volume's configuration, checked.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Config {
+    pub path: PathBuf,
+    pub volume: String,
+    pub backing: PathBuf,
+    /// None: in front of the data.
+    pub metadata: Option<PathBuf>,
+    pub key_file: PathBuf,
+    pub node: Node,
+    pub peer: Node,
+    pub tuning: Tuning,
+    key: [u8; 32],
+}
+
+/// The key does not belong into a log.
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config").field("path", &self.path).field("volume", &self.volume).finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.to_owned(), source };
+        let mut text = String::new();
+        let file = File::open(path).map_err(read)?;
+        file.take(CONFIG_BYTES_MAX).read_to_string(&mut text).map_err(read)?;
+        let raw: File1 = toml::from_str(&text).map_err(|error| syntax(path, &text, &error))?;
+        let lines = Lines { path, text: &text };
+        let mut config = lines.config(raw)?;
+        config.key = read_key(&config.key_file)?;
+        Ok(config)
+    }
+
+    /// Which device holds the metadata.
+    pub fn metadata_path(&self) -> &Path {
+        self.metadata.as_deref().unwrap_or(&self.backing)
+    }
+
+    pub fn metadata_is_internal(&self) -> bool {
+        self.metadata.is_none()
+    }
+
+    pub fn cluster_key(&self) -> &[u8; 32] {
+        &self.key
+    }
+
+    /// This node's number: the lower name is node 0.
+    pub fn node_id(&self) -> NodeId {
+        number(self.node.name > self.peer.name)
+    }
+
+    pub fn peer_id(&self) -> NodeId {
+        number(self.peer.name > self.node.name)
+    }
+
+    /// The volume's name as the formats hold it.
+    pub fn padded_name(&self) -> [u8; VOLUME_NAME_BYTES_MAX] {
+        let mut padded = [0; VOLUME_NAME_BYTES_MAX];
+        padded[..self.volume.len()].copy_from_slice(self.volume.as_bytes());
+        padded
+    }
+}
+
+fn number(second: bool) -> NodeId {
+    NodeId::new(u8::from(second)).expect("0 and 1 are node numbers")
+}
+
+fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+    let path = path.to_owned();
+    let line = line_of(text, error.span().map_or(0, |span| span.start));
+    let message = error.message().replace('\n', "; ");
+    if message.starts_with("unknown field") {
+        ConfigError::UnknownKey { path, line, message: message.replace("unknown field", "unknown key") }
+    } else {
+        ConfigError::Syntax { path, line, message: message.replace("missing field", "missing key") }
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}
+
+struct Lines<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Lines<'_> {
+    fn config(&self, raw: File1) -> Result<Config, ConfigError> {
+        if *raw.version.get_ref() != CONFIG_VERSION {
+            let value = raw.version.get_ref().to_string();
+            return Err(self.value("version", &raw.version, value, format!("this program knows {CONFIG_VERSION}")));
+        }
+        self.name("volume", &raw.volume)?;
+        let backing = self.absolute("backing", &raw.backing)?;
+        let metadata = match raw.metadata.get_ref().as_str() {
+            "internal" => None,
+            path if Path::new(path).is_absolute() && Path::new(path) != backing => Some(PathBuf::from(path)),
+            other => {
+                let allowed = "\"internal\", or the absolute path of a device other than `backing`".into();
+                return Err(self.value("metadata", &raw.metadata, other.into(), allowed));
+            }
+        };
+        let node = self.node(&raw.node)?;
+        let peer = self.node(&raw.peer)?;
+        if node.name == peer.name {
+            return Err(self.value("name", &raw.peer.name, peer.name, "the peer needs another name".into()));
+        }
+        if node.address == peer.address {
+            let value = peer.address.to_string();
+            return Err(self.value("address", &raw.peer.address, value, "the peer needs another address".into()));
+        }
+        Ok(Config {
+            path: self.path.to_owned(),
+            volume: raw.volume.into_inner(),
+            backing,
+            metadata,
+            key_file: self.absolute("key_file", &raw.key_file)?,
+            node,
+            peer,
+            tuning: self.tuning(&raw.tuning)?,
+            key: [0; 32],
+        })
+    }
+
+    fn tuning(&self, raw: &TuningTable) -> Result<Tuning, ConfigError> {
+        let keepalive = self.millis("keepalive_interval_ms", raw.keepalive_interval_ms.as_ref(), 500, 50, 10_000)?;
+        let floor = keepalive.saturating_mul(2);
+        let timeout = self.millis("link_timeout_ms", raw.link_timeout_ms.as_ref(), 3000.max(floor), floor, 60_000)?;
+        let lease = self.millis("read_lease_ms", raw.read_lease_ms.as_ref(), 2000.clamp(floor, timeout), floor, timeout)?;
+        Ok(Tuning {
+            keepalive_interval: Duration::from_millis(keepalive),
+            link_timeout: Duration::from_millis(timeout),
+            read_lease: Duration::from_millis(lease),
+        })
+    }
+
+    fn millis(
+        &self,
+        key: &'static str,
+        raw: Option<&Spanned<u64>>,
+        default: u64,
+        least: u64,
+        most: u64,
+    ) -> Result<u64, ConfigError> {
+        let Some(raw) = raw else { return Ok(default) };
+        let value = *raw.get_ref();
+        if !(least..=most).contains(&value) {
+            return Err(self.value(key, raw, value.to_string(), format!("{least} to {most}")));
+        }
+        Ok(value)
+    }
+
+    fn node(&self, raw: &NodeTable) -> Result<Node, ConfigError> {
+        self.name("name", &raw.name)?;
+        let text = raw.address.get_ref();
+        let address = text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
+        let Some(address) = address else {
+            let allowed = "an IP address and a port, such as \"10.0.0.1:7420\" or \"[fd00::1]:7420\"".into();
+            return Err(self.value("address", &raw.address, text.clone(), allowed));
+        };
+        Ok(Node { name: raw.name.get_ref().clone(), address })
+    }
+
+    fn name(&self, key: &'static str, raw: &Spanned<String>) -> Result<(), ConfigError> {
+        let name = raw.get_ref();
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+        let short = (1..VOLUME_NAME_BYTES_MAX).contains(&name.len());
+        if short && name.bytes().all(allowed) && !name.starts_with('.') {
+            return Ok(());
+        }
+        let allowed = "1 to 63 of a-z, 0-9, `-`, `_` and `.`, not starting with `.`".into();
+        Err(self.value(key, raw, name.clone(), allowed))
+    }
+
+    fn absolute(&self, key: &'static str, raw: &Spanned<PathBuf>) -> Result<PathBuf, ConfigError> {
+        let path = raw.get_ref();
+        if path.is_absolute() {
+            return Ok(path.clone());
+        }
+        Err(self.value(key, raw, path.display().to_string(), "an absolute path".into()))
+    }
+
+    fn value<T>(&self, key: &'static str, raw: &Spanned<T>, value: String, allowed: String) -> ConfigError {
+        let line = line_of(self.text, raw.span().start);
+        ConfigError::Value { path: self.path.to_owned(), line, key, value, allowed }
+    }
+}
+
+fn read_key(path: &Path) -> Result<[u8; 32], ConfigError> {
+    let failed = |source| ConfigError::KeyRead { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
+    if mode & FOREIGN_READ_MODE != 0 {
+        return Err(ConfigError::KeyMode { path: path.to_owned(), mode });
+    }
+    let mut bytes = Vec::new();
+    file.take(KEY_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() < KEY_BYTES_MIN {
+        return Err(ConfigError::KeyShort { path: path.to_owned(), bytes: bytes.len() });
+    }
+    Ok(blake3::derive_key(KEY_CONTEXT, &bytes))
+}
+
+
+#[cfg(test)]
+mod tests;

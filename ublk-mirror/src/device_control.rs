@@ -1,0 +1,504 @@
+//! The life of the volume's ublk devices: the live one that serves, the fenced one that stands for
+//! it. Control commands go to the helper and come back as jobs; the queues are on the driver's ring.
+//!
+//! An activation makes a fresh device and lets the name lead to it; only then is the fenced one
+//! taken away. The other way round the live one is gone for ever before the fenced one appears.
+
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+use mirror_core::effect::DeviceCommand;
+use mirror_core::event::{Request, RequestKind};
+use mirror_core::limits::{DISCARD_SECTORS_MAX, QUEUE_DEPTH, REQUEST_BYTES_MAX};
+use mirror_core::types::{Errno, SectorRange, Tag};
+use nix::errno::Errno as KernelErrno;
+
+use crate::buffers::{BufferError, Pool};
+use crate::device::{
+    self, Answer, DeviceError, DeviceHelper, DeviceKind, DeviceParams, DiscardParams, HelperFailure, Outcome,
+};
+use crate::inbox::{Inbox, Message};
+use crate::queue::{self, Queue, Wakeup};
+use crate::ring::{FileSlot, Kind, Ring, Token, UBLK_FILES};
+use crate::sys;
+
+mod in_use;
+pub mod state_file;
+
+use state_file::{DeviceRecord, StateFile};
+
+/// A fenced device answers at once; a few small requests are plenty.
+const FENCED_DEPTH: u16 = 4;
+const FENCED_BYTES: u32 = 64 * 1024;
+
+/// What the core wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceEvent {
+    Started,
+    Stopped,
+    Failed(Errno),
+    Busy,
+    Request(Request),
+    /// The helper or the queue of the live device is lost: the daemon cannot go on.
+    Broken,
+}
+
+/// Geometry and names that do not change.
+#[derive(Clone, Debug)]
+pub struct DeviceSettings {
+    pub name: String,
+    pub size_sectors: u64,
+    pub logical_block_bytes: u32,
+    pub physical_block_bytes: u32,
+    pub chunk_sectors: u32,
+    pub owner_tag: u64,
+    pub record: DeviceRecord,
+}
+
+/// What an answer of the helper belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Job {
+    Add(DeviceKind),
+    Start { place: usize },
+    Recover { place: usize },
+    Stop { place: usize },
+    /// Only logged if it fails.
+    Other,
+}
+
+#[derive(Debug)]
+struct Attached {
+    queue: Queue,
+    dev_id: u32,
+    kind: DeviceKind,
+    generation: u32,
+    /// Tags that the kernel has not taken back.
+    tags_out: u16,
+    /// The kernel has said that the disk is gone.
+    stopped: bool,
+    /// It never came up: this is why.
+    failed: Option<Errno>,
+}
+
+/// What must be told when the present change is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    None,
+    Starting,
+    /// The use of the live device is being looked at.
+    Asking,
+    Stopping,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct DeviceControl {
+    helper: DeviceHelper,
+    settings: DeviceSettings,
+    state_file: StateFile,
+    inbox: Arc<Inbox>,
+    fenced_pool: ManuallyDrop<Pool>,
+    places: [Option<Attached>; 2],
+    jobs: Vec<(device::Token, Job)>,
+    change: Change,
+    generation: u32,
+    events: Vec<DeviceEvent>,
+}
+
+impl DeviceControl {
+    pub fn new(
+        helper: DeviceHelper,
+        settings: DeviceSettings,
+        state_file: StateFile,
+        inbox: Arc<Inbox>,
+    ) -> Result<DeviceControl, BufferError> {
+        Ok(DeviceControl {
+            helper,
+            settings,
+            state_file,
+            inbox,
+            fenced_pool: ManuallyDrop::new(Pool::new(FENCED_DEPTH.into(), FENCED_BYTES)?),
+            places: [None, None],
+            jobs: Vec::with_capacity(16),
+            change: Change::None,
+            generation: 0,
+            events: Vec::with_capacity(256),
+        })
+    }
+
+    /// Readable when the helper has answered.
+    pub fn helper_fd(&self) -> RawFd {
+        self.helper.fd()
+    }
+
+    /// Moves what there is to tell to `into`.
+    pub fn take_events(&mut self, into: &mut Vec<DeviceEvent>) {
+        into.append(&mut self.events);
+    }
+
+    /// Makes the fenced device that stands for the volume.
+    pub fn start_fenced(&mut self) {
+        self.add(DeviceKind::Fenced);
+    }
+
+    /// Serves a device of a dead daemon whose recovery has begun.
+    pub fn start_recovered(&mut self, ring: &mut Ring, dev_id: u32) -> Result<(), DeviceEvent> {
+        let place = self.attach(ring, dev_id, DeviceKind::Active).map_err(DeviceEvent::Failed)?;
+        self.ask(device::Request::EndRecovery { dev_id, daemon_pid: sys::pid() }, Job::Recover { place });
+        Ok(())
+    }
+
+    /// Carries out what the core wants.
+    pub fn command(&mut self, command: DeviceCommand) {
+        match command {
+            DeviceCommand::StartLive if self.live().is_some() => self.events.push(DeviceEvent::Started),
+            DeviceCommand::StartLive => {
+                self.change = Change::Starting;
+                self.add(DeviceKind::Active);
+            }
+            DeviceCommand::StopLive { force } => match self.live().map(|(_, live)| (live.dev_id, live.generation)) {
+                None => self.events.push(DeviceEvent::Stopped),
+                Some(_) if force => self.stop_live(),
+                Some((dev_id, generation)) => {
+                    self.change = Change::Asking;
+                    if !in_use::ask(dev_id, generation, self.inbox.clone()) {
+                        self.on_use(generation, true);
+                    }
+                }
+            },
+        }
+    }
+
+    /// Whether somebody uses the live device of that generation.
+    pub fn on_use(&mut self, generation: u32, in_use: bool) {
+        let current = self.live().is_some_and(|(_, live)| live.generation == generation);
+        if self.change != Change::Asking || !current {
+            return;
+        }
+        if in_use {
+            self.change = Change::None;
+            self.events.push(DeviceEvent::Busy);
+        } else {
+            self.stop_live();
+        }
+    }
+
+    /// Answers a request of the live device.
+    pub fn complete(&mut self, ring: &mut Ring, tag: Tag, result: Result<(), Errno>) {
+        let Some((place, live)) = self.live() else {
+            tracing::error!(?tag, "completion without a live device");
+            return;
+        };
+        let outcome = match result {
+            Ok(()) => queue::Outcome::Done,
+            Err(errno) => queue::Outcome::Failed(kernel_errno(errno)),
+        };
+        let entry = live.queue.commit_and_fetch(tag.0, outcome);
+        let token = token_of(place, live.generation, tag.0);
+        ring.ublk(entry, token);
+    }
+
+    /// A fetch or commit has completed.
+    pub fn on_queue(&mut self, ring: &mut Ring, token: Token, result: i32) {
+        let place = usize::from(token.place);
+        let Some(found) = self.places[place].as_mut().filter(|found| found.generation == token.generation) else {
+            return;
+        };
+        match queue::wakeup(result) {
+            Wakeup::Request => match (found.kind, found.queue.request(token.index)) {
+                (DeviceKind::Active, Ok(request)) => {
+                    self.events.push(DeviceEvent::Request(core_request(token.index, request)));
+                }
+                (DeviceKind::Fenced, _) => refuse(ring, found, token, KernelErrno::EIO),
+                (DeviceKind::Active, Err(error)) => {
+                    tracing::error!(%error, "request refused");
+                    refuse(ring, found, token, KernelErrno::EINVAL);
+                }
+            },
+            Wakeup::Stopping => self.tag_back(ring, place),
+            Wakeup::Refused { errno } => {
+                tracing::error!(tag = token.index, errno, "the ublk driver refused a command");
+                if found.kind == DeviceKind::Active && found.failed.is_none() {
+                    self.events.push(DeviceEvent::Broken);
+                }
+                self.tag_back(ring, place);
+            }
+        }
+    }
+
+    /// Takes the helper's answers.
+    pub fn on_helper(&mut self, ring: &mut Ring) -> Result<(), DeviceError> {
+        for (token, outcome) in self.helper.on_readable()? {
+            let at = self.jobs.iter().position(|(known, _)| *known == token);
+            if let Some(at) = at {
+                let (_, job) = self.jobs.swap_remove(at);
+                self.answered(ring, job, outcome);
+            }
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, ring: &mut Ring, job: Job, outcome: Outcome) {
+        match (job, outcome) {
+            (Job::Add(kind), Ok(Answer::Added { dev_id })) => self.added(ring, kind, dev_id),
+            (Job::Add(kind), Ok(Answer::Done | Answer::Info(_))) => self.not_up(kind, Errno::EIO),
+            (Job::Add(kind), Err(failure)) => {
+                tracing::error!(code = "LS3026", ?kind, %failure, "cannot add a ublk device");
+                self.not_up(kind, errno_of(&failure));
+            }
+            (Job::Start { place }, Ok(_)) => self.started(place),
+            (Job::Recover { place }, Ok(_)) => self.recovered(place),
+            (Job::Start { place }, Err(failure)) => {
+                tracing::error!(code = "LS3026", %failure, "cannot start a ublk device");
+                self.abandon(place, errno_of(&failure));
+            }
+            (Job::Recover { .. }, Err(failure)) => {
+                tracing::error!(code = "LS3027", %failure, "cannot recover the ublk device");
+                self.events.push(DeviceEvent::Broken);
+            }
+            (Job::Stop { place }, outcome) => {
+                if let Err(failure) = outcome {
+                    tracing::warn!(%failure, "stop of a ublk device");
+                }
+                if let Some(found) = &mut self.places[place] {
+                    found.stopped = true;
+                }
+                self.detach_if_done(ring, place);
+            }
+            (Job::Other, Err(failure)) => tracing::warn!(%failure, "ublk device"),
+            (Job::Other, Ok(_)) => {}
+        }
+    }
+
+    fn added(&mut self, ring: &mut Ring, kind: DeviceKind, dev_id: u32) {
+        if kind == DeviceKind::Active {
+            // Before START: from then on a crash leaves a device that must be found again.
+            let record = DeviceRecord { dev_id, ..self.settings.record.clone() };
+            if let Err(error) = self.state_file.write(&record) {
+                tracing::warn!(code = "LS3028", %error, "a crash of this daemon could not be recovered from");
+            }
+        }
+        match self.attach(ring, dev_id, kind) {
+            Ok(place) => self.ask(device::Request::Start { dev_id, daemon_pid: sys::pid() }, Job::Start { place }),
+            Err(errno) => {
+                self.ask(device::Request::Delete { dev_id }, Job::Other);
+                self.not_up(kind, errno);
+            }
+        }
+    }
+
+    fn attach(&mut self, ring: &mut Ring, dev_id: u32, kind: DeviceKind) -> Result<usize, Errno> {
+        let place = self.places.iter().position(Option::is_none).ok_or(Errno(libc::EBUSY))?;
+        let slot = UBLK_FILES[place];
+        let opened = match kind {
+            DeviceKind::Active => Queue::open(dev_id, QUEUE_DEPTH, REQUEST_BYTES_MAX, ring.data_pool(), slot.0),
+            DeviceKind::Fenced => Queue::open(dev_id, FENCED_DEPTH, FENCED_BYTES, &self.fenced_pool, slot.0),
+        };
+        let queue = opened.map_err(|error| {
+            tracing::error!(code = "LS3026", %error, dev_id, "cannot open the queue of a ublk device");
+            Errno::EIO
+        })?;
+        ring.register(slot, queue.fd()).map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        self.generation += 1;
+        let generation = self.generation;
+        for tag in queue.tags() {
+            ring.ublk(queue.fetch(tag), token_of(place, generation, tag));
+        }
+        let tags_out = queue.depth();
+        self.places[place] = Some(Attached { queue, dev_id, kind, generation, tags_out, stopped: false, failed: None });
+        Ok(place)
+    }
+
+    fn started(&mut self, place: usize) {
+        let Some((dev_id, kind)) = self.places[place].as_ref().map(|found| (found.dev_id, found.kind)) else { return };
+        let published = device::publish_name(&self.settings.name, dev_id);
+        if let Err(error) = &published {
+            tracing::error!(code = "LS3029", %error, "cannot let the volume's name lead to its device");
+        }
+        match kind {
+            DeviceKind::Active if published.is_err() => self.abandon(place, Errno(libc::EEXIST)),
+            DeviceKind::Active => {
+                self.change = Change::None;
+                self.events.push(DeviceEvent::Started);
+                tracing::info!(dev_id, "live device");
+                self.stop_fenced();
+            }
+            DeviceKind::Fenced => {
+                let name = self.settings.name.clone();
+                self.ask(device::Request::DeleteOnExit { dev_id, name }, Job::Other);
+                tracing::info!(dev_id, "fenced device");
+                if self.live().is_some() {
+                    // An activation overtook the start of the fenced device.
+                    self.stop_fenced();
+                }
+                self.fenced_is_settled();
+            }
+        }
+    }
+
+    fn recovered(&mut self, place: usize) {
+        let Some(dev_id) = self.places[place].as_ref().map(|found| found.dev_id) else { return };
+        if let Err(error) = device::publish_name(&self.settings.name, dev_id) {
+            tracing::error!(code = "LS3029", %error, "cannot let the volume's name lead to its device");
+        }
+        tracing::info!(code = "LS2020", dev_id, "the live device of the previous run goes on");
+    }
+
+    fn stop_live(&mut self) {
+        let Some((place, dev_id)) = self.live().map(|(place, live)| (place, live.dev_id)) else { return };
+        self.change = Change::Stopping;
+        self.ask(device::Request::Stop { dev_id }, Job::Stop { place });
+    }
+
+    fn stop_fenced(&mut self) {
+        for place in 0..self.places.len() {
+            if let Some(found) = &self.places[place]
+                && found.kind == DeviceKind::Fenced
+            {
+                let dev_id = found.dev_id;
+                self.ask(device::Request::Stop { dev_id }, Job::Stop { place });
+            }
+        }
+    }
+
+    /// A device that did not come up is taken away like one that did.
+    fn abandon(&mut self, place: usize, errno: Errno) {
+        let Some(found) = &mut self.places[place] else { return };
+        found.failed = Some(errno);
+        let dev_id = found.dev_id;
+        self.ask(device::Request::Stop { dev_id }, Job::Stop { place });
+    }
+
+    fn tag_back(&mut self, ring: &mut Ring, place: usize) {
+        if let Some(found) = &mut self.places[place] {
+            found.tags_out = found.tags_out.saturating_sub(1);
+        }
+        self.detach_if_done(ring, place);
+    }
+
+    fn detach_if_done(&mut self, ring: &mut Ring, place: usize) {
+        let Some(found) = self.places[place].take_if(|found| found.stopped && found.tags_out == 0) else { return };
+        let Attached { queue, dev_id, kind, failed, .. } = found;
+        if let Err(error) = ring.unregister(FileSlot(queue.fixed_slot())) {
+            tracing::error!(%error, "cannot unregister a queue");
+        }
+        drop(queue);
+        self.ask(device::Request::Delete { dev_id }, Job::Other);
+        match (kind, failed) {
+            (DeviceKind::Active, None) => {
+                self.state_file.remove();
+                self.add(DeviceKind::Fenced);
+            }
+            (kind, Some(errno)) => self.not_up(kind, errno),
+            (DeviceKind::Fenced, None) => {}
+        }
+    }
+
+    fn not_up(&mut self, kind: DeviceKind, errno: Errno) {
+        match kind {
+            DeviceKind::Active => {
+                self.state_file.remove();
+                self.change = Change::None;
+                self.events.push(DeviceEvent::Failed(errno));
+            }
+            // Without it the name leads nowhere, which protects as well.
+            DeviceKind::Fenced => self.fenced_is_settled(),
+        }
+    }
+
+    fn fenced_is_settled(&mut self) {
+        if self.change == Change::Stopping {
+            self.change = Change::None;
+            self.events.push(DeviceEvent::Stopped);
+        }
+    }
+
+    fn live(&self) -> Option<(usize, &Attached)> {
+        let places = self.places.iter().enumerate();
+        let mut found = places.filter_map(|(place, attached)| attached.as_ref().map(|attached| (place, attached)));
+        found.find(|(_, attached)| attached.kind == DeviceKind::Active)
+    }
+
+    fn add(&mut self, kind: DeviceKind) {
+        let (queue_depth, max_io_bytes) = match kind {
+            DeviceKind::Active => (QUEUE_DEPTH, REQUEST_BYTES_MAX),
+            DeviceKind::Fenced => (FENCED_DEPTH, FENCED_BYTES),
+        };
+        let settings = &self.settings;
+        let params = DeviceParams {
+            kind,
+            size_sectors: settings.size_sectors,
+            logical_block_bytes: settings.logical_block_bytes,
+            physical_block_bytes: settings.physical_block_bytes,
+            chunk_sectors: settings.chunk_sectors,
+            max_io_bytes,
+            queue_depth,
+            discard: (kind == DeviceKind::Active).then_some(DiscardParams {
+                granularity_bytes: settings.physical_block_bytes.max(settings.logical_block_bytes),
+                max_sectors: DISCARD_SECTORS_MAX,
+            }),
+            owner_tag: settings.owner_tag,
+        };
+        self.ask(device::Request::Add(params), Job::Add(kind));
+    }
+
+    fn ask(&mut self, request: device::Request, job: Job) {
+        match self.helper.request(request) {
+            Ok(token) => self.jobs.push((token, job)),
+            Err(error) => {
+                tracing::error!(code = "LS3030", %error, "the device helper does not answer");
+                self.events.push(DeviceEvent::Broken);
+            }
+        }
+    }
+}
+
+impl AsRawFd for DeviceControl {
+    fn as_raw_fd(&self) -> RawFd {
+        self.helper_fd()
+    }
+}
+
+fn refuse(ring: &mut Ring, device: &Attached, token: Token, errno: KernelErrno) {
+    ring.ublk(device.queue.commit_and_fetch(token.index, queue::Outcome::Failed(errno)), token);
+}
+
+fn token_of(place: usize, generation: u32, tag: u16) -> Token {
+    Token { kind: Kind::Ublk, place: u8::try_from(place).expect("two places"), index: tag, generation }
+}
+
+fn core_request(tag: u16, request: queue::IoRequest) -> Request {
+    let kind = match request.operation {
+        queue::Operation::Read => RequestKind::Read,
+        queue::Operation::Write => RequestKind::Write,
+        queue::Operation::Flush => RequestKind::Flush,
+        queue::Operation::Discard => RequestKind::Discard,
+        queue::Operation::WriteZeroes => RequestKind::WriteZeroes,
+    };
+    let range = match request.operation {
+        queue::Operation::Flush => SectorRange::new(0, 0),
+        queue::Operation::Read
+        | queue::Operation::Write
+        | queue::Operation::Discard
+        | queue::Operation::WriteZeroes => SectorRange::new(request.start_sector, request.sectors),
+    };
+    Request { tag: Tag(tag), kind, range, fua: request.fua }
+}
+
+fn kernel_errno(errno: Errno) -> KernelErrno {
+    match KernelErrno::from_raw(errno.0) {
+        KernelErrno::UnknownErrno => KernelErrno::EIO,
+        known => known,
+    }
+}
+
+fn errno_of(failure: &HelperFailure) -> Errno {
+    match failure {
+        HelperFailure::Command { errno, .. } | HelperFailure::NoUblk { errno } => Errno(*errno),
+        HelperFailure::FlagsMasked { .. } => Errno(libc::EOPNOTSUPP),
+        HelperFailure::BlockSize { .. } => Errno::EINVAL,
+        HelperFailure::StillBusy { .. } => Errno(libc::EBUSY),
+        HelperFailure::TooMany { .. } | HelperFailure::BadRequest => Errno::EIO,
+    }
+}

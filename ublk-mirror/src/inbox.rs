@@ -1,0 +1,75 @@
+//! What other threads tell the owner thread: a bounded queue and an eventfd that wakes it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Mutex, PoisonError};
+
+use mirror_core::admin::Command;
+use nix::errno::Errno;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+/// Messages that wait for the owner thread.
+const MESSAGES_MAX: usize = 64;
+
+/// One line for a client.
+pub type Answer = SyncSender<String>;
+
+#[derive(Debug)]
+pub enum Message {
+    /// A client wants the status.
+    Status(Answer),
+    /// A client commands.
+    Command(Command, Answer),
+    /// A signal asks the daemon to end.
+    Signal(&'static str),
+    /// The answer to whether somebody uses the live device of this generation.
+    DeviceUse { generation: u32, in_use: bool },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Inbox {
+    messages: Mutex<VecDeque<Message>>,
+    wake: EventFd,
+}
+
+impl Inbox {
+    pub fn new() -> io::Result<Inbox> {
+        let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+        Ok(Inbox { messages: Mutex::new(VecDeque::with_capacity(MESSAGES_MAX)), wake })
+    }
+
+    /// Gives the message back if the queue is full.
+    pub fn put(&self, message: Message) -> Result<(), Message> {
+        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        if messages.len() >= MESSAGES_MAX {
+            return Err(message);
+        }
+        messages.push_back(message);
+        drop(messages);
+        match self.wake.write(1) {
+            // EAGAIN: the counter is at its end, so the owner is woken anyway.
+            Ok(_) | Err(Errno::EAGAIN) => {}
+            Err(errno) => tracing::error!(%errno, "cannot wake the owner thread"),
+        }
+        Ok(())
+    }
+
+    /// The next message, for the owner thread.
+    pub fn take(&self) -> Option<Message> {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    /// Takes the wake-up back, before the messages are taken.
+    pub fn quiet(&self) {
+        let mut count = [0; 8];
+        drop(nix::unistd::read(self.wake.as_fd(), &mut count));
+    }
+
+    /// Readable when there are messages.
+    pub fn fd(&self) -> RawFd {
+        self.wake.as_raw_fd()
+    }
+}

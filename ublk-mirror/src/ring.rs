@@ -1,0 +1,368 @@
+//! The one io_uring of the daemon, and all memory that the kernel reads or writes through it.
+//!
+//! Submissions name memory by [`Span`], never by pointer: the pools live here, are never moved and
+//! never freed, so that an operation in flight cannot outlive its memory.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use io_uring::types::{Fd, Fixed, FsyncFlags, SubmitArgs, Timespec};
+use io_uring::{IoUring, opcode, squeue};
+
+use crate::buffers::{BufferError, BufferId, Pool};
+
+const SUBMISSIONS: u32 = 512;
+const COMPLETIONS: u32 = 4096;
+/// Pieces of memory that one send gathers.
+pub const GATHER_MAX: usize = 64;
+/// Registered files.
+pub const DATA_FILE: FileSlot = FileSlot(0);
+/// The metadata device, or the data device once more.
+pub const METADATA_FILE: FileSlot = FileSlot(1);
+/// Where the ublk devices are registered.
+pub const UBLK_FILES: [FileSlot; 2] = [FileSlot(2), FileSlot(3)];
+const FILES: usize = 4;
+
+/// A registered file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileSlot(pub u32);
+
+/// What an operation is, for its completion. Travels through the kernel as 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub kind: Kind,
+    /// Which ublk device, session place, ...
+    pub place: u8,
+    /// Which tag or operation.
+    pub index: u16,
+    /// Tells apart who used the same place one after the other.
+    pub generation: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    Ublk = 1,
+    Disk = 2,
+    Persist = 3,
+    Accept = 4,
+    Connect = 5,
+    Receive = 6,
+    Send = 7,
+    Helper = 8,
+    Inbox = 9,
+}
+
+impl Token {
+    pub fn new(kind: Kind) -> Token {
+        Token { kind, place: 0, index: 0, generation: 0 }
+    }
+
+    fn encode(self) -> u64 {
+        (self.kind as u64) << 56
+            | u64::from(self.place) << 48
+            | u64::from(self.index) << 32
+            | u64::from(self.generation)
+    }
+
+    fn decode(bits: u64) -> Token {
+        let bytes = bits.to_be_bytes();
+        let kind = match bytes[0] {
+            1 => Kind::Ublk,
+            2 => Kind::Disk,
+            3 => Kind::Persist,
+            4 => Kind::Accept,
+            5 => Kind::Connect,
+            6 => Kind::Receive,
+            7 => Kind::Send,
+            8 => Kind::Helper,
+            9 => Kind::Inbox,
+            other => unreachable!("completion of kind {other}: we never submitted one"),
+        };
+        Token {
+            kind,
+            place: bytes[1],
+            index: u16::from_be_bytes([bytes[2], bytes[3]]),
+            generation: u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+        }
+    }
+}
+
+/// A pool of the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Payloads: of requests, of the peer's writes, of the full copy.
+    Data,
+    /// What goes through the sockets besides payloads, and the superblock.
+    Link,
+}
+
+/// A piece of one buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub memory: Memory,
+    pub buffer: u32,
+    pub offset: usize,
+    pub bytes: usize,
+}
+
+impl Span {
+    /// What is left after the first `count` bytes.
+    #[must_use]
+    pub fn after(self, count: usize) -> Span {
+        assert!(count <= self.bytes, "a span of {} bytes has no {count}", self.bytes);
+        Span { offset: self.offset + count, bytes: self.bytes - count, ..self }
+    }
+}
+
+/// Whether a write must be durable when it completes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    Cached,
+    Durable,
+}
+
+#[derive(Debug)]
+pub struct Completion {
+    pub token: Token,
+    /// As the kernel gives it: bytes, or a negative error number.
+    pub result: i32,
+}
+
+impl Completion {
+    /// The byte count, or the positive error number.
+    pub fn outcome(&self) -> Result<usize, i32> {
+        usize::try_from(self.result).map_err(|_| -self.result)
+    }
+}
+
+struct Gather {
+    message: libc::msghdr,
+    vectors: [libc::iovec; GATHER_MAX],
+}
+
+/// See the module.
+pub struct Ring {
+    /// Ended by the end of the process only: operations in flight use the pools.
+    io: ManuallyDrop<IoUring>,
+    data: ManuallyDrop<Pool>,
+    link: ManuallyDrop<Pool>,
+    /// One for each place of a session; used by at most one send at a time.
+    gathers: ManuallyDrop<Box<[Gather]>>,
+    /// What did not fit into the submission queue.
+    backlog: VecDeque<squeue::Entry>,
+}
+
+impl Ring {
+    /// Must be called by the thread that uses it.
+    pub fn new(data: Pool, link: Pool, sessions: usize) -> io::Result<Ring> {
+        let io = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_cqsize(COMPLETIONS)
+            .build(SUBMISSIONS)?;
+        io.submitter().register_files(&[-1; FILES])?;
+        let empty = || {
+            let none = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+            // SAFETY: a msghdr of zeroes is a valid one: null pointers with zero lengths.
+            let message: libc::msghdr = unsafe { std::mem::zeroed() };
+            Gather { message, vectors: [none; GATHER_MAX] }
+        };
+        Ok(Ring {
+            io: ManuallyDrop::new(io),
+            data: ManuallyDrop::new(data),
+            link: ManuallyDrop::new(link),
+            gathers: ManuallyDrop::new((0..sessions).map(|_| empty()).collect()),
+            backlog: VecDeque::with_capacity(SUBMISSIONS as usize),
+        })
+    }
+
+    pub fn register(&self, slot: FileSlot, fd: RawFd) -> io::Result<()> {
+        self.io.submitter().register_files_update(slot.0, &[fd]).map(drop)
+    }
+
+    pub fn unregister(&self, slot: FileSlot) -> io::Result<()> {
+        self.register(slot, -1)
+    }
+
+    /// The payload pool, for the queue of a ublk device.
+    pub fn data_pool(&self) -> &Pool {
+        &self.data
+    }
+
+    /// Bytes that no operation in flight writes.
+    pub fn bytes(&self, span: Span) -> &[u8] {
+        &self.pool(span.memory).slice(BufferId(span.buffer))[span.offset..span.offset + span.bytes]
+    }
+
+    /// Bytes that no operation in flight touches.
+    pub fn bytes_mut(&mut self, span: Span) -> &mut [u8] {
+        let pool = match span.memory {
+            Memory::Data => &mut self.data,
+            Memory::Link => &mut self.link,
+        };
+        &mut pool.slice_mut(BufferId(span.buffer))[span.offset..span.offset + span.bytes]
+    }
+
+    /// Copies bytes that have arrived with a header to where the rest of them will go.
+    pub fn copy(&mut self, from: Span, to: Span) {
+        assert!(from.memory == Memory::Link && to.memory == Memory::Data && from.bytes == to.bytes);
+        let source = &self.link.slice(BufferId(from.buffer))[from.offset..from.offset + from.bytes];
+        self.data.slice_mut(BufferId(to.buffer))[to.offset..to.offset + to.bytes].copy_from_slice(source);
+    }
+
+    /// Moves bytes to the start of their buffer.
+    pub fn move_to_front(&mut self, span: Span) {
+        assert!(span.memory == Memory::Link);
+        let end = span.offset + span.bytes;
+        self.link.slice_mut(BufferId(span.buffer)).copy_within(span.offset..end, 0);
+    }
+
+    pub fn read(&mut self, file: FileSlot, span: Span, position: u64, token: Token) {
+        let (pointer, length) = self.raw(span);
+        self.push(opcode::Read::new(Fixed(file.0), pointer, length).offset(position).build(), token);
+    }
+
+    pub fn write(&mut self, file: FileSlot, span: Span, position: u64, durability: Durability, token: Token) {
+        let (pointer, length) = self.raw(span);
+        let flags = match durability {
+            Durability::Cached => 0,
+            Durability::Durable => libc::RWF_DSYNC,
+        };
+        let entry = opcode::Write::new(Fixed(file.0), pointer, length).offset(position).rw_flags(flags);
+        self.push(entry.build(), token);
+    }
+
+    pub fn sync_data(&mut self, file: FileSlot, token: Token) {
+        self.push(opcode::Fsync::new(Fixed(file.0)).flags(FsyncFlags::DATASYNC).build(), token);
+    }
+
+    pub fn fallocate(&mut self, file: FileSlot, mode: i32, position: u64, bytes: u64, token: Token) {
+        let entry = opcode::Fallocate::new(Fixed(file.0), bytes).offset(position).mode(mode);
+        self.push(entry.build(), token);
+    }
+
+    pub fn accept(&mut self, listener: RawFd, token: Token) {
+        let none = std::ptr::null_mut();
+        let entry = opcode::Accept::new(Fd(listener), none, std::ptr::null_mut()).flags(libc::SOCK_CLOEXEC);
+        self.push(entry.build(), token);
+    }
+
+    pub fn poll(&mut self, fd: RawFd, events: i16, token: Token) {
+        let events = u32::from(events.cast_unsigned());
+        self.push(opcode::PollAdd::new(Fd(fd), events).build(), token);
+    }
+
+    pub fn receive(&mut self, socket: RawFd, span: Span, token: Token) {
+        let (pointer, length) = self.raw(span);
+        self.push(opcode::Recv::new(Fd(socket), pointer, length).build(), token);
+    }
+
+    /// Sends the spans in order, as far as the socket takes them. The caller has no other send
+    /// of this place in flight.
+    pub fn send(&mut self, socket: RawFd, spans: &[Span], token: Token) {
+        assert!(spans.len() <= GATHER_MAX);
+        let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; GATHER_MAX];
+        for (vector, span) in vectors.iter_mut().zip(spans) {
+            let (pointer, _) = self.raw(*span);
+            *vector = libc::iovec { iov_base: pointer.cast(), iov_len: span.bytes };
+        }
+        let gather = &mut self.gathers[usize::from(token.place)];
+        gather.vectors = vectors;
+        gather.message.msg_iov = gather.vectors.as_mut_ptr();
+        gather.message.msg_iovlen = spans.len();
+        let message = &raw const gather.message;
+        let flags = libc::MSG_NOSIGNAL.cast_unsigned();
+        self.push(opcode::SendMsg::new(Fd(socket), message).flags(flags).build(), token);
+    }
+
+    /// An entry of a ublk queue, whose buffers belong to [`Ring::data_pool`] or to a pool that is
+    /// never freed either.
+    pub fn ublk(&mut self, entry: squeue::Entry, token: Token) {
+        self.push(entry, token);
+    }
+
+    fn push(&mut self, entry: squeue::Entry, token: Token) {
+        let entry = entry.user_data(token.encode());
+        // SAFETY: every entry is built in this file (or by `Queue`) from buffers of pools, or from
+        // gathers, that are never freed; a gather is not touched while its send is in flight.
+        let pushed = self.backlog.is_empty() && unsafe { self.io.submission().push(&entry) }.is_ok();
+        if !pushed {
+            self.backlog.push_back(entry);
+        }
+    }
+
+    /// Submits everything, then waits for a completion or the end of `wait`.
+    pub fn submit_and_wait(&mut self, wait: Duration) -> io::Result<()> {
+        while !self.backlog.is_empty() {
+            self.io.submit()?;
+            while let Some(entry) = self.backlog.front() {
+                // SAFETY: as in `push`.
+                if unsafe { self.io.submission().push(entry) }.is_err() {
+                    break;
+                }
+                self.backlog.pop_front();
+            }
+        }
+        let time = Timespec::new().sec(wait.as_secs()).nsec(wait.subsec_nanos());
+        let arguments = SubmitArgs::new().timespec(&time);
+        match self.io.submitter().submit_with_args(1, &arguments) {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                // Time is over, a signal, or completions must be taken first.
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Takes what has completed.
+    pub fn completions(&mut self, into: &mut Vec<Completion>) {
+        for entry in self.io.completion() {
+            into.push(Completion { token: Token::decode(entry.user_data()), result: entry.result() });
+        }
+    }
+
+    fn pool(&self, memory: Memory) -> &Pool {
+        match memory {
+            Memory::Data => &self.data,
+            Memory::Link => &self.link,
+        }
+    }
+
+    fn raw(&self, span: Span) -> (*mut u8, u32) {
+        let pool = self.pool(span.memory);
+        assert!(span.offset + span.bytes <= pool.size_bytes(), "{span:?} exceeds its buffer");
+        let length = u32::try_from(span.bytes).expect("a buffer is smaller than 4 GiB");
+        (pool.ptr(BufferId(span.buffer)).wrapping_add(span.offset), length)
+    }
+}
+
+/// Takes the descriptor that an accept has returned; each completion only once.
+pub fn accepted(completion: &Completion) -> Result<OwnedFd, i32> {
+    assert!(completion.token.kind == Kind::Accept);
+    match completion.result {
+        // SAFETY: the kernel has just given this descriptor to us and nobody else knows it.
+        fd if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        error => Err(-error),
+    }
+}
+
+/// The two pools of a volume; the layout of the payload pool is [`crate::local_disk::data_buffer`].
+pub fn pools(data_buffers: u32, data_bytes: u32, link_buffers: u32, link_bytes: u32) -> Result<(Pool, Pool), BufferError> {
+    Ok((Pool::new(data_buffers, data_bytes)?, Pool::new(link_buffers, link_bytes)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_survives_its_way_through_the_kernel() {
+        let token = Token { kind: Kind::Send, place: 3, index: 0xabcd, generation: 0xdead_beef };
+        assert_eq!(Token::decode(token.encode()), token);
+    }
+}

@@ -1,0 +1,139 @@
+//! What was asked and what was promised, as the host heard it.
+
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use vm_guest::record::{Kind, RECORD_BYTES, Record};
+
+use crate::agent::lock;
+
+/// Takes in the records of every machine of a cluster.
+#[derive(Clone, Default)]
+pub struct Recorder {
+    entries: Arc<Mutex<Vec<Entry>>>,
+}
+
+/// A record and when the host received it.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Host time.
+    pub at: Instant,
+    /// Number of the machine it came from.
+    pub machine: usize,
+    /// What it says.
+    pub record: Record,
+}
+
+/// The records of some runs.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// In the order the host received them.
+    pub entries: Vec<Entry>,
+}
+
+impl Recorder {
+    /// Takes in what one port says until it ends.
+    pub(crate) fn follow(&self, mut stream: UnixStream, machine: usize) -> JoinHandle<()> {
+        let recorder = self.clone();
+        thread::spawn(move || {
+            let mut bytes = [0; RECORD_BYTES];
+            while stream.read_exact(&mut bytes).is_ok() {
+                // A writer that was killed in the middle of a record leaves a piece of it: look for the next one.
+                let record =
+                    Record::decode(&bytes).or_else(|| resynchronise(&mut stream, &mut bytes));
+                let Some(record) = record else { return };
+                recorder.push(machine, record);
+            }
+        })
+    }
+
+    fn push(&self, machine: usize, record: Record) {
+        lock(&self.entries).push(Entry {
+            at: Instant::now(),
+            machine,
+            record,
+        });
+    }
+
+    /// The machine lost its power, and all it had sent has been taken in.
+    pub(crate) fn power_cut(&self, machine: usize) {
+        self.push(
+            machine,
+            Record {
+                run: 0,
+                kind: Kind::PowerCut,
+                block: 0,
+                sequence: 0,
+            },
+        );
+    }
+
+    pub(crate) fn ledger(&self, runs: &[u32]) -> Ledger {
+        let entries = lock(&self.entries);
+        let wanted = |entry: &&Entry| {
+            entry.record.kind == Kind::PowerCut || runs.contains(&entry.record.run)
+        };
+        Ledger {
+            entries: entries.iter().filter(wanted).copied().collect(),
+        }
+    }
+}
+
+fn resynchronise(stream: &mut UnixStream, bytes: &mut [u8; RECORD_BYTES]) -> Option<Record> {
+    loop {
+        bytes.rotate_left(1);
+        stream.read_exact(&mut bytes[RECORD_BYTES - 1..]).ok()?;
+        if let Some(record) = Record::decode(bytes) {
+            return Some(record);
+        }
+    }
+}
+
+impl Ledger {
+    /// How many records of a kind there are.
+    #[must_use]
+    pub fn count(&self, kind: Kind) -> usize {
+        self.entries
+            .iter()
+            .filter(|entry| entry.record.kind == kind)
+            .count()
+    }
+
+    /// Block size in bytes, as the first writer said.
+    #[must_use]
+    pub fn block_size(&self) -> Option<usize> {
+        let start = self
+            .entries
+            .iter()
+            .find(|entry| entry.record.kind == Kind::Start)?;
+        usize::try_from(start.record.sequence).ok()
+    }
+
+    /// The longest time between two acknowledgements (from the first to the last one): the service's standstill.
+    #[must_use]
+    pub fn longest_stall(&self) -> Duration {
+        let acks: Vec<Instant> = self
+            .entries
+            .iter()
+            .filter(|entry| entry.record.kind == Kind::Ack)
+            .map(|entry| entry.at)
+            .collect();
+        acks.windows(2)
+            .map(|pair| pair[1] - pair[0])
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// When the last write was acknowledged.
+    #[must_use]
+    pub fn last_ack(&self) -> Option<Instant> {
+        self.entries
+            .iter()
+            .rev()
+            .find(|entry| entry.record.kind == Kind::Ack)
+            .map(|entry| entry.at)
+    }
+}

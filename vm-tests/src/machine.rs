@@ -1,0 +1,660 @@
+//! One virtual machine: power, commands, faults.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::io::Write as _;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use nix::sched::{CloneFlags, setns};
+use serde_json::json;
+use vm_guest::{AGENT_PORT, LEDGER_PORT_PREFIX, LEDGER_PORTS};
+
+use crate::agent::{Agent, lock};
+pub use crate::agent::{Output, Running};
+use crate::checker::ReadAt;
+use crate::disk::{Disk, PowerCut};
+use crate::image::Image;
+use crate::ledger::Recorder;
+use crate::network::{Fabric, Net};
+use crate::process::Guarded;
+use crate::qmp::Qmp;
+use crate::wait::wait_until;
+
+/// From power-on to the agent's first word.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+const POWER_OFF_LIMIT: Duration = Duration::from_secs(60);
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+const SHOWN_CONSOLE_BYTES: usize = 3000;
+
+/// What a machine is made of.
+#[derive(Clone)]
+pub(crate) struct Hardware {
+    pub(crate) name: String,
+    pub(crate) number: usize,
+    pub(crate) memory_mib: usize,
+    pub(crate) accelerator: String,
+    pub(crate) image: Image,
+    /// The initramfs of this run, with the programs in it.
+    pub(crate) initramfs: PathBuf,
+    pub(crate) command_line: String,
+    pub(crate) disks: Vec<Disk>,
+    pub(crate) fabric: Arc<Fabric>,
+    pub(crate) run_directory: PathBuf,
+    pub(crate) console: PathBuf,
+    pub(crate) shell_socket: Option<PathBuf>,
+}
+
+struct Powered {
+    qemu: Guarded,
+    qmp: Arc<Qmp>,
+    agent: Arc<Agent>,
+    recorders: Vec<JoinHandle<()>>,
+}
+
+/// How a machine is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Power {
+    /// QEMU runs.
+    On,
+    /// QEMU ended or was never started; why, in QEMU's words (`guest-reset`, `guest-shutdown`) if it said.
+    Off(Option<String>),
+}
+
+/// One virtual machine of a cluster.
+pub struct Machine {
+    hardware: Hardware,
+    recorder: Recorder,
+    powered: Mutex<Option<Powered>>,
+}
+
+impl Machine {
+    pub(crate) fn new(hardware: Hardware, recorder: Recorder) -> Self {
+        Self {
+            hardware,
+            recorder,
+            powered: Mutex::new(None),
+        }
+    }
+
+    /// Its name, also its host name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.hardware.name
+    }
+
+    /// Its address in a network.
+    #[must_use]
+    pub fn address(&self, net: Net) -> String {
+        net.address(self.hardware.number)
+    }
+
+    /// Its disks, in the order they were asked for.
+    #[must_use]
+    pub fn disks(&self) -> &[Disk] {
+        &self.hardware.disks
+    }
+
+    /// The disk with this name (`data`).
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn disk(&self, name: &str) -> anyhow::Result<&Disk> {
+        let full = format!("{}-{name}", self.name());
+        self.hardware
+            .disks
+            .iter()
+            .find(|disk| disk.name() == full)
+            .with_context(|| format!("no disk {name}"))
+    }
+
+    /// Path of a disk in the machine.
+    #[must_use]
+    pub fn disk_path(&self, name: &str) -> String {
+        format!("/dev/disk/by-id/virtio-{}-{name}", self.name())
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn power(&self) -> Power {
+        let mut powered = lock(&self.powered);
+        let Some(on) = powered.as_mut() else {
+            return Power::Off(None);
+        };
+        match on.qemu.try_wait() {
+            Ok(None) => Power::On,
+            Ok(Some(_)) | Err(_) => Power::Off(on.qmp.shutdown_reason()),
+        }
+    }
+
+    /// Waits until it is off, by its own will (a reboot ends QEMU too); says why.
+    ///
+    /// # Errors
+    /// If it is still on after `limit`.
+    pub fn wait_off(&self, limit: Duration) -> anyhow::Result<Option<String>> {
+        let mut reason = None;
+        wait_until(limit, &format!("{} off", self.name()), || {
+            match self.power() {
+                Power::On => Ok(false),
+                Power::Off(why) => {
+                    reason = why;
+                    Ok(true)
+                }
+            }
+        })?;
+        Ok(reason)
+    }
+
+    /// Starts QEMU and waits for the agent. A machine that ended by itself may be started again.
+    ///
+    /// # Errors
+    /// If it is on, or does not boot.
+    pub fn power_on(&self) -> anyhow::Result<Duration> {
+        self.start_boot()?;
+        self.finish_boot()
+    }
+
+    /// Starts QEMU without waiting for the agent.
+    pub(crate) fn start_boot(&self) -> anyhow::Result<()> {
+        let mut powered = lock(&self.powered);
+        if let Some(on) = powered.as_mut() {
+            if on.qemu.try_wait()?.is_none() {
+                bail!("{} is on", self.name());
+            }
+            on.collect();
+        }
+        *powered = None;
+        *powered = Some(
+            self.launch()
+                .with_context(|| format!("start {}", self.name()))?,
+        );
+        Ok(())
+    }
+
+    pub(crate) fn finish_boot(&self) -> anyhow::Result<Duration> {
+        let agent = self.agent()?;
+        let booted = wait_until(BOOT_LIMIT, &format!("boot of {}", self.name()), || {
+            if agent.hello().is_none() && self.power() != Power::On {
+                bail!("QEMU ended");
+            }
+            Ok(agent.hello().is_some())
+        });
+        booted.with_context(|| {
+            format!(
+                "{} does not boot; its console ends with\n{}",
+                self.name(),
+                self.console_end()
+            )
+        })
+    }
+
+    fn launch(&self) -> anyhow::Result<Powered> {
+        let hardware = &self.hardware;
+        let socket = |name: &str| {
+            hardware
+                .run_directory
+                .join(format!("{}.{name}", hardware.name))
+        };
+        let mut names = vec!["qmp".to_owned(), "agent".to_owned()];
+        names.extend((0..LEDGER_PORTS).map(|port| format!("ledger{port}")));
+        let mut listeners = Vec::new();
+        for name in &names {
+            let path = socket(name);
+            let _ = fs::remove_file(&path);
+            listeners.push(
+                UnixListener::bind(&path)
+                    .with_context(|| format!("listen at {}", path.display()))?,
+            );
+        }
+        writeln!(
+            OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(&hardware.console)?,
+            "--- power on ---"
+        )?;
+        let mut command = self.qemu_command(&names, &socket);
+        if let Some(namespace) = hardware.fabric.namespace()? {
+            enter_namespace(&mut command, namespace);
+        }
+        let mut qemu = Guarded::spawn(command, &format!("QEMU of {}", hardware.name))?;
+        let mut streams = Vec::new();
+        for listener in &listeners {
+            streams.push(accept(listener, &mut qemu).with_context(|| self.console_end())?);
+        }
+        let mut streams = streams.into_iter();
+        let mut next = || streams.next().context("too few connections");
+        let qmp = Arc::new(Qmp::new(next()?)?);
+        let agent = Arc::new(Agent::new(next()?)?);
+        let recorders = streams
+            .map(|stream| self.recorder.follow(stream, hardware.number))
+            .collect();
+        Ok(Powered {
+            qemu,
+            qmp,
+            agent,
+            recorders,
+        })
+    }
+
+    fn qemu_command(&self, sockets: &[String], path: &dyn Fn(&str) -> PathBuf) -> Command {
+        let hardware = &self.hardware;
+        let mut command = Command::new("qemu-system-x86_64");
+        let mut argument = |name: &str, value: String| {
+            command.arg(name).arg(value);
+        };
+        argument("-name", format!("lockstep-{}", hardware.name));
+        argument("-machine", "pc".to_owned());
+        argument("-accel", hardware.accelerator.clone());
+        argument("-cpu", "max".to_owned());
+        argument("-smp", "1".to_owned());
+        argument("-m", hardware.memory_mib.to_string());
+        argument("-display", "none".to_owned());
+        argument("-kernel", hardware.image.kernel.display().to_string());
+        argument("-initrd", hardware.initramfs.display().to_string());
+        argument("-append", hardware.command_line.clone());
+        argument(
+            "-chardev",
+            format!(
+                "file,id=console,append=on,path={}",
+                hardware.console.display()
+            ),
+        );
+        argument("-serial", "chardev:console".to_owned());
+        if let Some(shell) = &hardware.shell_socket {
+            argument(
+                "-chardev",
+                format!(
+                    "socket,id=shell,server=on,wait=off,path={}",
+                    shell.display()
+                ),
+            );
+            argument("-serial", "chardev:shell".to_owned());
+        }
+        for name in sockets {
+            argument(
+                "-chardev",
+                format!("socket,id={name},path={}", path(name).display()),
+            );
+        }
+        argument("-mon", "chardev=qmp,mode=control".to_owned());
+        argument("-device", "virtio-serial-pci".to_owned());
+        argument(
+            "-device",
+            format!("virtserialport,chardev=agent,name={AGENT_PORT}"),
+        );
+        for port in 0..LEDGER_PORTS {
+            argument(
+                "-device",
+                format!("virtserialport,chardev=ledger{port},name={LEDGER_PORT_PREFIX}{port}"),
+            );
+        }
+        let root = hardware.image.root.display();
+        argument(
+            "-drive",
+            format!("file={root},if=none,id=root,format=raw,snapshot=on,cache=unsafe"),
+        );
+        argument(
+            "-device",
+            "virtio-blk-pci,drive=root,serial=lockstep-root".to_owned(),
+        );
+        for (number, disk) in hardware.disks.iter().enumerate() {
+            let socket = disk.socket().display();
+            argument(
+                "-blockdev",
+                format!(
+                    "driver=nbd,node-name=disk{number},discard=unmap,server.type=unix,server.path={socket}"
+                ),
+            );
+            let name = disk.name();
+            argument(
+                "-device",
+                format!(
+                    "virtio-blk-pci,drive=disk{number},serial={name},write-cache=on,rerror=report,werror=report"
+                ),
+            );
+        }
+        // The timer must run for a product that fences itself; what it does is end QEMU.
+        argument("-device", "i6300esb".to_owned());
+        argument("-action", "watchdog=reset".to_owned());
+        for value in hardware.fabric.arguments(hardware.number) {
+            command.arg(value);
+        }
+        command.args(["-nodefaults", "-no-user-config", "-no-reboot"]);
+        command.env("TMPDIR", &hardware.run_directory);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        match OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(hardware.console.with_extension("qemu"))
+        {
+            Ok(file) => command.stderr(file),
+            Err(_) => command.stderr(Stdio::null()),
+        };
+        command
+    }
+
+    fn agent(&self) -> anyhow::Result<Arc<Agent>> {
+        let powered = lock(&self.powered);
+        let on = powered
+            .as_ref()
+            .with_context(|| format!("{} is off", self.name()))?;
+        Ok(Arc::clone(&on.agent))
+    }
+
+    fn qmp(&self) -> anyhow::Result<Arc<Qmp>> {
+        let powered = lock(&self.powered);
+        let on = powered
+            .as_ref()
+            .with_context(|| format!("{} is off", self.name()))?;
+        Ok(Arc::clone(&on.qmp))
+    }
+
+    /// The kernel's id of this boot.
+    ///
+    /// # Errors
+    /// If the machine is off.
+    pub fn boot_id(&self) -> anyhow::Result<String> {
+        Ok(self.agent()?.hello().context("not booted")?.boot_id)
+    }
+
+    /// The power goes: QEMU is killed, and the disks lose a random part of what was not flushed.
+    ///
+    /// # Errors
+    /// If it is off already.
+    pub fn power_cut(&self, seed: u64) -> anyhow::Result<PowerCut> {
+        let mut on = lock(&self.powered)
+            .take()
+            .with_context(|| format!("{} is off", self.name()))?;
+        on.qemu.kill();
+        on.collect();
+        self.recorder.power_cut(self.hardware.number);
+        let mut total = PowerCut::default();
+        for (number, disk) in (0_u64..).zip(&self.hardware.disks) {
+            let cut = disk.power_cut(seed.wrapping_add(number))?;
+            total.kept += cut.kept;
+            total.lost += cut.lost;
+            total.torn += cut.torn;
+        }
+        Ok(total)
+    }
+
+    /// Sync and off, in good order.
+    ///
+    /// # Errors
+    /// If it does not go off.
+    pub fn power_off(&self) -> anyhow::Result<()> {
+        // The answer never comes: the machine goes away.
+        let command = self.spawn("exec vm-guest poweroff", COMMAND_LIMIT)?;
+        self.wait_off(POWER_OFF_LIMIT)?;
+        drop(command);
+        if let Some(mut on) = lock(&self.powered).take() {
+            on.collect();
+        }
+        for disk in &self.hardware.disks {
+            disk.wait_disconnected()?;
+        }
+        Ok(())
+    }
+
+    /// Stands still, as when the hypervisor takes the CPU away: no packet, no answer, clocks stop.
+    ///
+    /// # Errors
+    /// If it is off.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.qmp()?.command("stop", &json!({})).map(drop)
+    }
+
+    /// Goes on after [`Machine::pause`].
+    ///
+    /// # Errors
+    /// If it is off.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.qmp()?.command("cont", &json!({})).map(drop)
+    }
+
+    /// Unplugs a network card: the machine sees that the carrier is gone.
+    ///
+    /// # Errors
+    /// If it is off.
+    pub fn link_down(&self, net: Net) -> anyhow::Result<()> {
+        self.set_link(net, false)
+    }
+
+    /// Plugs it in again.
+    ///
+    /// # Errors
+    /// If it is off.
+    pub fn link_up(&self, net: Net) -> anyhow::Result<()> {
+        self.set_link(net, true)
+    }
+
+    fn set_link(&self, net: Net, up: bool) -> anyhow::Result<()> {
+        let arguments = json!({ "name": format!("card-{}", net.card()), "up": up });
+        self.qmp()?.command("set_link", &arguments).map(drop)
+    }
+
+    /// Everything that arrives from `other` on a network is lost, silently; the other way stays.
+    /// It lasts until [`Machine::hear`] or a reboot of this machine.
+    ///
+    /// # Errors
+    /// If the rule cannot be set.
+    pub fn ignore(&self, other: &Machine, net: Net) -> anyhow::Result<()> {
+        let (card, mac) = (net.card(), net.mac(other.hardware.number));
+        self.exec_ok(&format!(
+            "nft 'table netdev lockstep_{card} {{ chain lost {{ type filter hook ingress device {card} priority 0; \
+             ether saddr {mac} drop; }}; }}'"
+        ))
+        .map(drop)
+    }
+
+    /// Ends every [`Machine::ignore`] on a network.
+    ///
+    /// # Errors
+    /// If there was none.
+    pub fn hear(&self, net: Net) -> anyhow::Result<()> {
+        self.exec_ok(&format!("nft delete table netdev lockstep_{}", net.card()))
+            .map(drop)
+    }
+
+    /// What this machine sends on a network takes longer (do it on both sides for a round trip of twice that).
+    ///
+    /// # Errors
+    /// If the machine refuses.
+    pub fn delay(&self, net: Net, delay: Duration) -> anyhow::Result<()> {
+        let card = net.card();
+        let milliseconds = delay.as_millis();
+        let script = if milliseconds == 0 {
+            format!("tc qdisc del dev {card} root")
+        } else {
+            format!(
+                "modprobe sch_netem && tc qdisc replace dev {card} root netem delay {milliseconds}ms limit 10000"
+            )
+        };
+        self.exec_ok(&script).map(drop)
+    }
+
+    /// Runs a shell script and waits for it.
+    ///
+    /// # Errors
+    /// If the machine goes away. A script that fails is not an error here.
+    pub fn exec(&self, script: &str, limit: Duration) -> anyhow::Result<Output> {
+        self.spawn(script, limit)?
+            .wait()
+            .with_context(|| self.explain(script))
+    }
+
+    /// Runs a shell script that must succeed within a minute; returns its standard output, trimmed.
+    ///
+    /// # Errors
+    /// If it fails, with what it said.
+    pub fn exec_ok(&self, script: &str) -> anyhow::Result<String> {
+        let output = self.exec(script, COMMAND_LIMIT)?;
+        if !output.ok() {
+            bail!("{}: `{script}` failed: {output:?}", self.name());
+        }
+        Ok(output.stdout.trim().to_owned())
+    }
+
+    /// Starts a shell script; it is killed after `limit`, or when the result is dropped.
+    ///
+    /// # Errors
+    /// If the machine is off.
+    pub fn spawn(&self, script: &str, limit: Duration) -> anyhow::Result<Running> {
+        self.agent()?
+            .spawn(&["bash", "-c", script], &[], limit)
+            .with_context(|| self.explain(script))
+    }
+
+    /// Runs a program with arguments and standard input.
+    ///
+    /// # Errors
+    /// If the machine goes away.
+    pub fn exec_with(
+        &self,
+        argv: &[&str],
+        stdin: &[u8],
+        limit: Duration,
+    ) -> anyhow::Result<Output> {
+        self.agent()?
+            .spawn(argv, stdin, limit)?
+            .wait()
+            .with_context(|| self.explain(&argv.join(" ")))
+    }
+
+    /// Writes a file in the machine.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn put(&self, path: &str, mode: u32, data: &[u8]) -> anyhow::Result<()> {
+        self.agent()?.put(path, mode, data)
+    }
+
+    /// Copies a file from here into the machine.
+    ///
+    /// # Errors
+    /// If it cannot be read or written.
+    pub fn put_file(&self, local: &Path, path: &str, mode: u32) -> anyhow::Result<()> {
+        let data = fs::read(local).with_context(|| format!("read {}", local.display()))?;
+        self.put(path, mode, &data)
+    }
+
+    /// Reads part of a file or device in the machine; a shorter answer is its end.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn get(&self, path: &str, offset: u64, length: usize) -> anyhow::Result<Vec<u8>> {
+        self.agent()?.get(path, offset, length)
+    }
+
+    /// A device of the machine, for the checker.
+    #[must_use]
+    pub fn device(&self, path: &str) -> GuestDevice<'_> {
+        GuestDevice {
+            machine: self,
+            path: path.to_owned(),
+        }
+    }
+
+    /// The last lines of the console.
+    #[must_use]
+    pub fn console_end(&self) -> String {
+        let bytes = fs::read(&self.hardware.console).unwrap_or_default();
+        let from = bytes.len().saturating_sub(SHOWN_CONSOLE_BYTES);
+        let said =
+            fs::read_to_string(self.hardware.console.with_extension("qemu")).unwrap_or_default();
+        format!("{}\n{said}", String::from_utf8_lossy(&bytes[from..]))
+    }
+
+    /// The guest's kernel died. Under emulation it may do so by itself, so it is no proof against the product.
+    #[must_use]
+    pub fn kernel_panicked(&self) -> bool {
+        let bytes = fs::read(&self.hardware.console).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).contains("Kernel panic - not syncing")
+    }
+
+    fn explain(&self, script: &str) -> String {
+        let panicked = if self.kernel_panicked() {
+            " (its kernel panicked)"
+        } else {
+            ""
+        };
+        format!("{}{panicked}: {script}", self.name())
+    }
+}
+
+impl Powered {
+    /// Takes in everything QEMU had sent before it ended.
+    fn collect(&mut self) {
+        for recorder in self.recorders.drain(..) {
+            // It ends when the stream does, and QEMU has closed it.
+            let _ = recorder.join();
+        }
+    }
+}
+
+impl Drop for Powered {
+    fn drop(&mut self) {
+        self.qemu.kill();
+        self.agent.close();
+        self.collect();
+    }
+}
+
+/// A block device or file inside a machine.
+pub struct GuestDevice<'a> {
+    machine: &'a Machine,
+    path: String,
+}
+
+impl ReadAt for GuestDevice<'_> {
+    fn read_at(&self, offset: u64, data: &mut [u8]) -> anyhow::Result<()> {
+        let bytes = self.machine.get(&self.path, offset, data.len())?;
+        if bytes.len() != data.len() {
+            bail!("{} ends before {}", self.path, offset + data.len() as u64);
+        }
+        data.copy_from_slice(&bytes);
+        Ok(())
+    }
+}
+
+fn enter_namespace(command: &mut Command, namespace: File) {
+    // SAFETY: setns is one system call on a descriptor that the closure owns; nothing is allocated.
+    unsafe {
+        command.pre_exec(move || {
+            debug_assert!(namespace.as_raw_fd() >= 0);
+            setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(io::Error::from)
+        });
+    }
+}
+
+/// QEMU connects while it starts; if it ends instead, we say so at once.
+fn accept(listener: &UnixListener, qemu: &mut Guarded) -> anyhow::Result<UnixStream> {
+    const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+    listener.set_nonblocking(true)?;
+    let deadline = Instant::now() + CONNECT_LIMIT;
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false)?;
+                return Ok(stream);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+        if let Some(status) = qemu.try_wait()? {
+            bail!("QEMU ended: {status}");
+        }
+        if Instant::now() > deadline {
+            bail!("QEMU does not connect");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
