@@ -136,8 +136,12 @@ mod tests {
         let words = "lockstep volume create data --backing /dev/vdb --node node1=10.77.3.1:7420 \
                      --peer node2=10.77.3.2:7420 --size 1GiB --join";
         let cli = Cli::try_parse_from(words.split_whitespace()).unwrap();
-        let Noun::Volume(volume) = cli.noun else { panic!("not a volume") };
-        let Volume::Create(create) = *volume else { panic!("not create") };
+        let Noun::Volume(volume) = cli.noun else {
+            panic!("not a volume")
+        };
+        let Volume::Create(create) = *volume else {
+            panic!("not create")
+        };
         assert_eq!(create.size, Some(1 << 30));
         assert!(create.join && !create.force);
         assert_eq!(create.peer.name, "node2");

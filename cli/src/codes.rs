@@ -5,8 +5,14 @@ const CODES: &str = include_str!("../../docs/codes.md");
 /// Everything docs/codes.md says of `code` (`LS1002`, `ls1002` or `1002`), title first.
 pub(crate) fn explain(code: &str) -> Option<String> {
     let code = code.trim().to_ascii_uppercase();
-    let code = if code.starts_with("LS") { code } else { format!("LS{code}") };
-    let start = CODES.lines().position(|line| heading(line) == Some(code.as_str()))?;
+    let code = if code.starts_with("LS") {
+        code
+    } else {
+        format!("LS{code}")
+    };
+    let start = CODES
+        .lines()
+        .position(|line| heading(line) == Some(code.as_str()))?;
     let section: Vec<&str> = CODES
         .lines()
         .skip(start)

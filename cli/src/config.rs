@@ -35,21 +35,33 @@ impl FromStr for NodeAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (name, address) = text
-            .split_once('=')
-            .ok_or_else(|| format!("`{text}` has no `=`; write NAME=IP:PORT, such as node1=10.77.3.1:7420"))?;
+        let (name, address) = text.split_once('=').ok_or_else(|| {
+            format!("`{text}` has no `=`; write NAME=IP:PORT, such as node1=10.77.3.1:7420")
+        })?;
         if !volume_name_is_legal(name) {
-            return Err(format!("`{name}` is no node name; use letters, digits, `-`, `_` and `.`"));
+            return Err(format!(
+                "`{name}` is no node name; use a-z, 0-9, `-`, `_` and `.`"
+            ));
         }
         let with_port = address.parse::<SocketAddr>().ok();
-        let without = || address.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, MIRROR_PORT));
+        let without = || {
+            address
+                .parse::<IpAddr>()
+                .ok()
+                .map(|ip| SocketAddr::new(ip, MIRROR_PORT))
+        };
         let address = with_port.or_else(without).ok_or_else(|| {
             format!("`{address}` is no IP address with a port; host names are not looked up, so that a name server cannot stop the mirror")
         })?;
         if address.port() == 0 || address.ip().is_unspecified() {
-            return Err(format!("`{address}` is not an address that the other node can reach"));
+            return Err(format!(
+                "`{address}` is not an address that the other node can reach"
+            ));
         }
-        Ok(Self { name: name.to_string(), address })
+        Ok(Self {
+            name: name.to_string(),
+            address,
+        })
     }
 }
 
@@ -76,21 +88,40 @@ impl VolumeConfig {
         node: NodeAddress,
         peer: NodeAddress,
     ) -> Self {
-        let metadata = metadata.map_or_else(|| "internal".to_string(), |path| path.display().to_string());
-        Self { version: CONFIG_VERSION, volume: volume.to_string(), backing, metadata, key_file, node, peer }
+        let metadata =
+            metadata.map_or_else(|| "internal".to_string(), |path| path.display().to_string());
+        Self {
+            version: CONFIG_VERSION,
+            volume: volume.to_string(),
+            backing,
+            metadata,
+            key_file,
+            node,
+            peer,
+        }
     }
 
     /// Writes a file that is not there yet; it appears whole.
     pub(crate) fn write_new(&self, path: &Path) -> Result<(), Failure> {
-        let text = toml::to_string(self)
-            .map_err(|error| Failure::new("LS4010", format!("the configuration cannot be written: {error}"), "report it"))?;
+        let text = toml::to_string(self).map_err(|error| {
+            Failure::new(
+                "LS5010",
+                format!("the configuration cannot be written: {error}"),
+                "report it",
+            )
+        })?;
         make_directory(path)?;
-        let text = format!("# A volume of Lockstep on this node; made by `lockstep volume create`.\n{text}");
+        let text = format!(
+            "# A volume of Lockstep on this node; made by `lockstep volume create`.\n{text}"
+        );
         match write_new(path, text.as_bytes(), 0o644) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Failure::new(
-                "LS4006",
-                format!("a volume of this name exists on this node already ({})", path.display()),
+                "LS5006",
+                format!(
+                    "a volume of this name exists on this node already ({})",
+                    path.display()
+                ),
                 "choose another name; or, to make its copy anew, stop its daemon and remove this file first",
             )),
             Err(error) => Err(Failure::file(path, "write", &error)),
@@ -115,8 +146,13 @@ pub(crate) fn make_key_if_missing(path: &Path) -> Result<bool, Failure> {
 }
 
 fn make_directory(path: &Path) -> Result<(), Failure> {
-    let Some(directory) = path.parent() else { return Ok(()) };
-    let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(directory);
+    let Some(directory) = path.parent() else {
+        return Ok(());
+    };
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(directory);
     made.map_err(|error| Failure::file(directory, "make", &error))
 }
 
@@ -125,8 +161,16 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut draft = path.as_os_str().to_os_string();
     draft.push(format!(".{}.new", std::process::id()));
     let draft = PathBuf::from(draft);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&draft)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::hard_link(&draft, path));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&draft)?;
+    let written = file
+        .write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::hard_link(&draft, path));
     let removed = fs::remove_file(&draft);
     written.and(removed)?;
     match path.parent() {
@@ -137,7 +181,8 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 
 /// The directory of keys and configurations.
 pub(crate) fn directory() -> PathBuf {
-    env::var_os(CONFIG_DIRECTORY_VARIABLE).map_or_else(|| PathBuf::from(CONFIG_DIRECTORY), PathBuf::from)
+    env::var_os(CONFIG_DIRECTORY_VARIABLE)
+        .map_or_else(|| PathBuf::from(CONFIG_DIRECTORY), PathBuf::from)
 }
 
 /// The file of a volume, whether or not it is there.
@@ -146,8 +191,12 @@ pub(crate) fn directory() -> PathBuf {
 /// The name cannot be one.
 pub(crate) fn path_of(volume: &str) -> Result<PathBuf, Failure> {
     if !volume_name_is_legal(volume) {
-        let advice = "use up to 63 letters, digits, `-`, `_` and `.`, with a letter or digit first";
-        return Err(Failure::new("LS4005", format!("`{volume}` cannot be a volume's name"), advice));
+        let advice = "use up to 63 of a-z, 0-9, `-`, `_` and `.`, with a letter or digit first";
+        return Err(Failure::new(
+            "LS5005",
+            format!("`{volume}` cannot be a volume's name"),
+            advice,
+        ));
     }
     Ok(directory().join("volumes").join(format!("{volume}.toml")))
 }
@@ -167,15 +216,27 @@ pub(crate) fn existing_path_of(volume: &str) -> Result<PathBuf, Failure> {
     } else {
         format!("volumes of this node: {known}")
     };
-    Err(Failure::new("LS4005", format!("this node has no volume `{volume}` ({})", path.display()), advice))
+    Err(Failure::new(
+        "LS5005",
+        format!("this node has no volume `{volume}` ({})", path.display()),
+        advice,
+    ))
 }
 
 /// The volumes of this node, sorted.
 pub(crate) fn volumes() -> Vec<String> {
-    let Ok(entries) = fs::read_dir(directory().join("volumes")) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(directory().join("volumes")) else {
+        return Vec::new();
+    };
     let mut names: Vec<String> = entries
         .filter_map(Result::ok)
-        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".toml").map(str::to_string))
+        .filter_map(|entry| {
+            entry
+                .file_name()
+                .to_str()?
+                .strip_suffix(".toml")
+                .map(str::to_string)
+        })
         .filter(|name| volume_name_is_legal(name))
         .collect();
     names.sort();
@@ -201,9 +262,27 @@ mod tests {
     fn a_node_is_a_name_and_an_ip_address() {
         let node: NodeAddress = "node1=10.77.3.1:7420".parse().unwrap();
         assert_eq!((node.name.as_str(), node.address.port()), ("node1", 7420));
-        assert_eq!("a=10.0.0.1".parse::<NodeAddress>().unwrap().address.port(), MIRROR_PORT);
-        assert_eq!("a=[fd00::1]:99".parse::<NodeAddress>().unwrap().address.to_string(), "[fd00::1]:99");
-        for wrong in ["node1", "=10.0.0.1:1", "a=b:7420", "a=10.0.0.1:0", "a=0.0.0.0:7420", "a b=10.0.0.1:1", "a="] {
+        assert_eq!(
+            "a=10.0.0.1".parse::<NodeAddress>().unwrap().address.port(),
+            MIRROR_PORT
+        );
+        assert_eq!(
+            "a=[fd00::1]:99"
+                .parse::<NodeAddress>()
+                .unwrap()
+                .address
+                .to_string(),
+            "[fd00::1]:99"
+        );
+        for wrong in [
+            "node1",
+            "=10.0.0.1:1",
+            "a=b:7420",
+            "a=10.0.0.1:0",
+            "a=0.0.0.0:7420",
+            "a b=10.0.0.1:1",
+            "a=",
+        ] {
             assert!(wrong.parse::<NodeAddress>().is_err(), "{wrong}");
         }
     }
@@ -236,13 +315,16 @@ address = "10.77.3.2:7420"
         let file = directory.join("volumes/data.toml");
         example().write_new(&file).unwrap();
         let failure = example().write_new(&file).unwrap_err();
-        assert_eq!(failure.problem.code, "LS4006");
+        assert_eq!(failure.problem.code, "LS5006");
 
         let key = directory.join("cluster.key");
         assert!(make_key_if_missing(&key).unwrap());
         let text = fs::read_to_string(&key).unwrap();
         assert_eq!((text.len(), text.trim().len()), (65, 64));
-        assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert!(!make_key_if_missing(&key).unwrap());
         assert_eq!(fs::read_to_string(&key).unwrap(), text);
         let left: Vec<_> = fs::read_dir(&directory).unwrap().collect();

@@ -8,7 +8,11 @@ use std::process::{Child, Command, Stdio};
 /// Starts `command` in a session of its own, with its output in `log`.
 pub(crate) fn spawn_detached(command: &mut Command, log: File) -> io::Result<Child> {
     let errors = log.try_clone()?;
-    command.stdin(Stdio::null()).stdout(log).stderr(errors).current_dir("/");
+    command
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(errors)
+        .current_dir("/");
     // SAFETY: between fork and exec the closure makes one system call, setsid, which is
     // async-signal-safe; it takes no lock and allocates nothing.
     unsafe {

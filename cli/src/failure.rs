@@ -17,23 +17,38 @@ pub(crate) struct Failure {
 impl Failure {
     /// Refused or failed: exit code 1. `code` is in docs/codes.md.
     pub(crate) fn new(code: &str, message: impl Into<String>, advice: impl Into<String>) -> Self {
-        let problem = Problem { code: code.to_string(), message: message.into(), advice: advice.into() };
-        Self { problem, exit_code: 1 }
+        let problem = Problem {
+            code: code.to_string(),
+            message: message.into(),
+            advice: advice.into(),
+        };
+        Self {
+            problem,
+            exit_code: 1,
+        }
     }
 
     /// A file or program of this node could not be used.
     pub(crate) fn file(path: &Path, what: &str, error: &io::Error) -> Self {
-        let advice = match error.kind() {
-            io::ErrorKind::PermissionDenied => "run the command as root",
-            _ => "see that the file system is there and has room, then repeat the command",
+        let advice = if error.kind() == io::ErrorKind::PermissionDenied {
+            "run the command as root"
+        } else {
+            "see that the file system is there and has room, then repeat the command"
         };
-        Self::new("LS4010", format!("cannot {what} {}: {error}", path.display()), advice)
+        Self::new(
+            "LS5010",
+            format!("cannot {what} {}: {error}", path.display()),
+            advice,
+        )
     }
 
     pub(crate) fn of_volume(error: &ClientError, volume: &str) -> Self {
         let mut problem = error.problem();
         problem.advice = with_name(&problem.advice, volume);
-        Self { problem, exit_code: 1 }
+        Self {
+            problem,
+            exit_code: 1,
+        }
     }
 }
 
@@ -46,7 +61,11 @@ pub(crate) fn with_name(advice: &str, volume: &str) -> String {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Problem { code, message, advice } = &self.problem;
+        let Problem {
+            code,
+            message,
+            advice,
+        } = &self.problem;
         write!(f, "{code} {message}")?;
         for line in advice.lines() {
             write!(f, "\n  {line}")?;
@@ -61,13 +80,22 @@ mod tests {
 
     #[test]
     fn advice_names_the_volume() {
-        let advice = with_name("run `lockstep volume takeover NAME`, see /var/log/lockstep/NAME.log", "data");
-        assert_eq!(advice, "run `lockstep volume takeover data`, see /var/log/lockstep/data.log");
+        let advice = with_name(
+            "run `lockstep volume takeover NAME`, see /var/log/lockstep/NAME.log",
+            "data",
+        );
+        assert_eq!(
+            advice,
+            "run `lockstep volume takeover data`, see /var/log/lockstep/data.log"
+        );
     }
 
     #[test]
     fn a_failure_is_code_and_what_then_what_to_do() {
         let failure = Failure::new("LS1008", "the device is mounted", "unmount it");
-        assert_eq!(failure.to_string(), "LS1008 the device is mounted\n  unmount it");
+        assert_eq!(
+            failure.to_string(),
+            "LS1008 the device is mounted\n  unmount it"
+        );
     }
 }

@@ -17,14 +17,20 @@ const LOG_TAIL_LINES: usize = 12;
 
 /// `ublk-mirror`: beside this program, else from PATH.
 pub(crate) fn mirror() -> Command {
-    let beside = env::current_exe().ok().map(|exe| exe.with_file_name(MIRROR));
-    Command::new(beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(MIRROR)))
+    let beside = env::current_exe()
+        .ok()
+        .map(|exe| exe.with_file_name(MIRROR));
+    Command::new(
+        beside
+            .filter(|path| path.is_file())
+            .unwrap_or_else(|| PathBuf::from(MIRROR)),
+    )
 }
 
 /// It could not be started at all.
 pub(crate) fn not_found(error: &std::io::Error) -> Failure {
     Failure::new(
-        "LS4008",
+        "LS5008",
         format!("cannot run {MIRROR}: {error}"),
         format!("install {MIRROR} beside `lockstep` or in PATH"),
     )
@@ -33,23 +39,34 @@ pub(crate) fn not_found(error: &std::io::Error) -> Failure {
 /// Where the daemon of `volume` writes.
 pub(crate) fn log_path(volume: &str) -> PathBuf {
     let directory = env::var_os(LOG_DIRECTORY_VARIABLE);
-    directory.map_or_else(|| PathBuf::from(LOG_DIRECTORY), PathBuf::from).join(format!("{volume}.log"))
+    directory
+        .map_or_else(|| PathBuf::from(LOG_DIRECTORY), PathBuf::from)
+        .join(format!("{volume}.log"))
 }
 
 /// Opens the log to append to it.
 pub(crate) fn open_log(path: &Path) -> Result<File, Failure> {
     if let Some(directory) = path.parent() {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(directory);
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(directory);
         made.map_err(|error| Failure::file(directory, "make", &error))?;
     }
-    let opened = OpenOptions::new().create(true).append(true).mode(0o640).open(path);
+    let opened = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o640)
+        .open(path);
     opened.map_err(|error| Failure::file(path, "open", &error))
 }
 
 /// The last lines that were written to the log from byte `start` on.
 pub(crate) fn log_tail(path: &Path, start: u64) -> String {
     let bytes = fs::read(path).unwrap_or_default();
-    let start = usize::try_from(start).unwrap_or(usize::MAX).min(bytes.len());
+    let start = usize::try_from(start)
+        .unwrap_or(usize::MAX)
+        .min(bytes.len());
     let text = String::from_utf8_lossy(&bytes[start..]);
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")

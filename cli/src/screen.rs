@@ -20,7 +20,11 @@ pub(crate) fn headline(volume: &str, verdict: &Verdict, style: Style) -> String 
         Health::Down => Tone::Bad,
     };
     let name = style.paint(Tone::Strong, volume);
-    let mut out = format!("{name}  {}: {}\n", style.paint(tone, verdict.word), verdict.sentence);
+    let mut out = format!(
+        "{name}  {}: {}\n",
+        style.paint(tone, verdict.word),
+        verdict.sentence
+    );
     for line in verdict.advice.iter().flat_map(|advice| advice.lines()) {
         let _ = writeln!(out, "  > {line}");
     }
@@ -32,14 +36,34 @@ pub(crate) fn volume(status: &Status, style: Style) -> String {
     let mut out = headline(&status.volume, &Verdict::of(status), style);
     row(&mut out, style, "role", &role(status));
     let device = status.device.as_deref().unwrap_or("none");
-    row(&mut out, style, "device", &format!("{device}  {}", size::bytes(status.size_bytes)));
-    row(&mut out, style, "this copy", &format!("{}  ({})", copy(status.copy), status.node));
-    row(&mut out, style, "peer copy", &format!("{}  ({})", copy(status.peer_copy), status.peer));
+    row(
+        &mut out,
+        style,
+        "device",
+        &format!("{device}  {}", size::bytes(status.size_bytes)),
+    );
+    row(
+        &mut out,
+        style,
+        "this copy",
+        &format!("{}  ({})", copy(status.copy), status.node),
+    );
+    row(
+        &mut out,
+        style,
+        "peer copy",
+        &format!("{}  ({})", copy(status.peer_copy), status.peer),
+    );
     row(&mut out, style, "link", &link(status));
     row(&mut out, style, "view", &view(status));
     if let Some(progress) = &status.progress {
         row(&mut out, style, "copying", &bar(progress));
-        row(&mut out, style, "", &format!("because {}", cause(progress.cause)));
+        row(
+            &mut out,
+            style,
+            "",
+            &format!("because {}", cause(progress.cause)),
+        );
     }
     for problem in &status.problems {
         let code = style.paint(Tone::Careful, &format!("! {}", problem.code));
@@ -91,7 +115,10 @@ fn link(status: &Status) -> String {
     };
     let peer = &status.peer;
     match status.link.last_heard_ms {
-        Some(ms) => format!("{state}, {peer} last heard {}", size::ago(Duration::from_millis(ms))),
+        Some(ms) => format!(
+            "{state}, {peer} last heard {}",
+            size::ago(Duration::from_millis(ms))
+        ),
         None => format!("{state}, {peer} not heard since the daemon started"),
     }
 }
@@ -99,8 +126,15 @@ fn link(status: &Status) -> String {
 fn view(status: &Status) -> String {
     let view = &status.view;
     let active = view.active.as_deref().unwrap_or("nobody");
-    let insync = if view.insync.is_empty() { "nobody".to_string() } else { view.insync.join(" ") };
-    let mut text = format!("epoch {}: active {active}; copies that count: {insync}", view.epoch);
+    let insync = if view.insync.is_empty() {
+        "nobody".to_string()
+    } else {
+        view.insync.join(" ")
+    };
+    let mut text = format!(
+        "epoch {}: active {active}; copies that count: {insync}",
+        view.epoch
+    );
     if view.sealed_epoch >= view.epoch && view.sealed_epoch > 0 {
         let _ = write!(text, "; sealed up to {}", view.sealed_epoch);
     }
@@ -110,7 +144,13 @@ fn view(status: &Status) -> String {
 /// `[######....]  61 %  6.1 of 10.0 GiB  214.0 MiB/s  ETA 40 s`.
 fn bar(progress: &CopyProgress) -> String {
     let percent = size::percent(progress.copied_bytes, progress.total_bytes);
-    let cells = (0..BAR_CELLS).map(|cell| if (cell + 1) * 100 <= percent * BAR_CELLS { '#' } else { '.' });
+    let cells = (0..BAR_CELLS).map(|cell| {
+        if (cell + 1) * 100 <= percent * BAR_CELLS {
+            '#'
+        } else {
+            '.'
+        }
+    });
     let mut text = format!(
         "[{}]  {percent} %  {} of {}",
         cells.collect::<String>(),
@@ -132,7 +172,9 @@ fn cause(cause: CopyCause) -> &'static str {
         CopyCause::Outdated => "the copy missed acknowledged writes",
         CopyCause::MemberRebooted => "its machine rebooted and may lack what it had not flushed",
         CopyCause::ActiveCrashed => "the active node stopped in the middle of its service",
-        CopyCause::ActiveRebooted => "the active node rebooted and may lack what it had not flushed",
+        CopyCause::ActiveRebooted => {
+            "the active node rebooted and may lack what it had not flushed"
+        }
         CopyCause::WideningInterrupted => "the connection broke when the copy was nearly done",
         CopyCause::Resumed => "an interrupted copy goes on where it was",
     }
@@ -154,7 +196,11 @@ mod tests {
             frozen: None,
             copy: CopyState::InSync,
             peer_copy: CopyState::InSync,
-            link: LinkStatus { state: LinkState::Up, last_heard_ms: Some(240), refusal: None },
+            link: LinkStatus {
+                state: LinkState::Up,
+                last_heard_ms: Some(240),
+                refusal: None,
+            },
             view: ViewStatus {
                 epoch: 7,
                 id: "11".repeat(16),
@@ -180,12 +226,24 @@ mod tests {
             rate_bytes_per_s: 100 << 20,
             eta_s: Some(40),
         };
-        let view = ViewStatus { insync: vec!["node1".to_string()], ..healthy().view };
-        Status { peer_copy: CopyState::Copying, progress: Some(progress), view, ..healthy() }
+        let view = ViewStatus {
+            insync: vec!["node1".to_string()],
+            ..healthy().view
+        };
+        Status {
+            peer_copy: CopyState::Copying,
+            progress: Some(progress),
+            view,
+            ..healthy()
+        }
     }
 
     fn unheard(status: Status) -> Status {
-        let link = LinkStatus { state: LinkState::Down, last_heard_ms: Some(12_000), refusal: None };
+        let link = LinkStatus {
+            state: LinkState::Down,
+            last_heard_ms: Some(12_000),
+            refusal: None,
+        };
         Status { link, ..status }
     }
 
@@ -214,46 +272,129 @@ data  HEALTHY: served here, both copies are equal
     fn a_copy_shows_how_far_it_is_and_when_it_ends() {
         let status = filling();
         let text = volume(&status, Style::Plain);
-        check(&status, Health::Degraded, "data  DEGRADED: served here with one good copy; node2's is being filled, 60 %, ETA 40 s\n");
+        check(
+            &status,
+            Health::Degraded,
+            "data  DEGRADED: served here with one good copy; node2's is being filled, 60 %, ETA 40 s\n",
+        );
         let row = "  copying    [##################............]  60 %  6.0 GiB of 10.0 GiB  100.0 MiB/s  ETA 40 s\n";
         assert!(text.contains(row), "{text}");
-        assert!(text.contains("because the copy missed acknowledged writes"), "{text}");
+        assert!(
+            text.contains("because the copy missed acknowledged writes"),
+            "{text}"
+        );
     }
 
     #[test]
     fn frozen_says_what_to_do_and_names_the_risk() {
-        let status = unheard(Status { frozen: Some(Frozen::PeerLost), ..healthy() });
-        check(&status, Health::Down, "data  FROZEN: writes wait for node2 (last heard 12 s ago)\n");
+        let status = unheard(Status {
+            frozen: Some(Frozen::PeerLost),
+            ..healthy()
+        });
+        check(
+            &status,
+            Health::Down,
+            "data  FROZEN: writes wait for node2 (last heard 12 s ago)\n",
+        );
         let text = volume(&status, Style::Plain);
-        assert!(text.contains("only if node2 is really off, go on alone: lockstep volume takeover data"), "{text}");
-        check(&Status { frozen: Some(Frozen::ViewChange), ..healthy() }, Health::Down, "data  CHANGING: ");
+        assert!(
+            text.contains(
+                "only if node2 is really off, go on alone: lockstep volume takeover data"
+            ),
+            "{text}"
+        );
+        check(
+            &Status {
+                frozen: Some(Frozen::ViewChange),
+                ..healthy()
+            },
+            Health::Down,
+            "data  CHANGING: ",
+        );
     }
 
     #[test]
     fn alone_is_degraded() {
-        let view = ViewStatus { insync: vec!["node1".to_string()], ..healthy().view };
-        let status = unheard(Status { peer_copy: CopyState::Outdated, view, ..healthy() });
-        check(&status, Health::Degraded, "data  DEGRADED: served here with one good copy; node2 is not connected");
+        let view = ViewStatus {
+            insync: vec!["node1".to_string()],
+            ..healthy().view
+        };
+        let status = unheard(Status {
+            peer_copy: CopyState::Outdated,
+            view,
+            ..healthy()
+        });
+        check(
+            &status,
+            Health::Degraded,
+            "data  DEGRADED: served here with one good copy; node2 is not connected",
+        );
     }
 
     #[test]
     fn a_standby_tells_who_serves() {
-        let standby = Status { role: Role::Fenced, node: "node2".to_string(), peer: "node1".to_string(), ..healthy() };
-        check(&standby, Health::Healthy, "data  HEALTHY: served by node1, both copies are equal\n");
-        let idle = Status { view: ViewStatus { active: None, ..standby.view.clone() }, ..standby.clone() };
-        check(&idle, Health::Down, "data  NOT SERVED: ready, but activated on neither node; both copies are equal\n  > lockstep volume activate data\n");
-        check(&unheard(standby.clone()), Health::Unknown, "data  UNKNOWN: not served here; node1 does not answer (last heard 12 s ago)");
-        let target = Status { copy: CopyState::Copying, ..standby.clone() };
-        check(&target, Health::Degraded, "data  DEGRADED: served by node1; the copy here waits to be filled");
-        let blank = unheard(Status { copy: CopyState::Blank, ..standby });
+        let standby = Status {
+            role: Role::Fenced,
+            node: "node2".to_string(),
+            peer: "node1".to_string(),
+            ..healthy()
+        };
+        check(
+            &standby,
+            Health::Healthy,
+            "data  HEALTHY: served by node1, both copies are equal\n",
+        );
+        let idle = Status {
+            view: ViewStatus {
+                active: None,
+                ..standby.view.clone()
+            },
+            ..standby.clone()
+        };
+        check(
+            &idle,
+            Health::Down,
+            "data  NOT SERVED: ready, but activated on neither node; both copies are equal\n  > lockstep volume activate data\n",
+        );
+        check(
+            &unheard(standby.clone()),
+            Health::Unknown,
+            "data  UNKNOWN: not served here; node1 does not answer (last heard 12 s ago)",
+        );
+        let target = Status {
+            copy: CopyState::Copying,
+            ..standby.clone()
+        };
+        check(
+            &target,
+            Health::Degraded,
+            "data  DEGRADED: served by node1; the copy here waits to be filled",
+        );
+        let blank = unheard(Status {
+            copy: CopyState::Blank,
+            ..standby
+        });
         check(&blank, Health::Unknown, "data  WAITING: ");
     }
 
     #[test]
     fn a_sole_copy_that_nobody_serves_says_how_to_serve_it() {
-        let view = ViewStatus { active: None, insync: vec!["node1".to_string()], ..healthy().view };
-        let status = unheard(Status { role: Role::Fenced, peer_copy: CopyState::Outdated, view, ..healthy() });
-        check(&status, Health::Down, "data  NOT SERVED: not served here; only the copy here is good");
+        let view = ViewStatus {
+            active: None,
+            insync: vec!["node1".to_string()],
+            ..healthy().view
+        };
+        let status = unheard(Status {
+            role: Role::Fenced,
+            peer_copy: CopyState::Outdated,
+            view,
+            ..healthy()
+        });
+        check(
+            &status,
+            Health::Down,
+            "data  NOT SERVED: not served here; only the copy here is good",
+        );
     }
 
     #[test]
@@ -263,12 +404,35 @@ data  HEALTHY: served here, both copies are equal
             message: "split brain".to_string(),
             advice: "run `lockstep volume create NAME`".to_string(),
         };
-        let link = LinkStatus { state: LinkState::Refused, last_heard_ms: None, refusal: Some(refusal.clone()) };
-        let status = Status { link, problems: vec![refusal], peer_copy: CopyState::Outdated, ..healthy() };
-        check(&status, Health::Degraded, "data  DEGRADED: served here with one good copy; node2 is kept out: split brain\n");
+        let link = LinkStatus {
+            state: LinkState::Refused,
+            last_heard_ms: None,
+            refusal: Some(refusal.clone()),
+        };
+        let status = Status {
+            link,
+            problems: vec![refusal],
+            peer_copy: CopyState::Outdated,
+            ..healthy()
+        };
+        check(
+            &status,
+            Health::Degraded,
+            "data  DEGRADED: served here with one good copy; node2 is kept out: split brain\n",
+        );
         let text = volume(&status, Style::Plain);
-        assert!(text.contains("  ! LS2011 split brain\n    > run `lockstep volume create data`\n"), "{text}");
-        check(&Status { copy: CopyState::Failed, ..healthy() }, Health::Down, "data  DISK FAILED: ");
+        assert!(
+            text.contains("  ! LS2011 split brain\n    > run `lockstep volume create data`\n"),
+            "{text}"
+        );
+        check(
+            &Status {
+                copy: CopyState::Failed,
+                ..healthy()
+            },
+            Health::Down,
+            "data  DISK FAILED: ",
+        );
     }
 
     #[test]

@@ -26,13 +26,16 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         .iter()
         .find_map(|(unit, bytes)| text.strip_suffix(unit).map(|number| (number, *bytes)));
     let (number, unit_bytes) = unit.unwrap_or((text, 1));
-    let number: u64 = number
-        .trim()
-        .parse()
-        .map_err(|_| format!("`{text}` is not a size; write bytes or a whole number with KiB, MiB, GiB or TiB"))?;
-    let bytes = number.checked_mul(unit_bytes).ok_or_else(|| format!("`{text}` is too large"))?;
-    if bytes == 0 || bytes % 512 != 0 {
-        return Err(format!("`{text}` is {bytes} bytes; it must be a multiple of 512 and not 0"));
+    let number: u64 = number.trim().parse().map_err(|_| {
+        format!("`{text}` is not a size; write bytes or a whole number with KiB, MiB, GiB or TiB")
+    })?;
+    let bytes = number
+        .checked_mul(unit_bytes)
+        .ok_or_else(|| format!("`{text}` is too large"))?;
+    if bytes == 0 || !bytes.is_multiple_of(512) {
+        return Err(format!(
+            "`{text}` is {bytes} bytes; it must be a multiple of 512 and not 0"
+        ));
     }
     Ok(bytes)
 }
@@ -56,7 +59,7 @@ pub(crate) fn bytes(count: u64) -> String {
 pub(crate) fn seconds(count: u64) -> String {
     match count {
         0..60 => format!("{count} s"),
-        60..3600 if count % 60 == 0 => format!("{} min", count / 60),
+        60..3600 if count.is_multiple_of(60) => format!("{} min", count / 60),
         60..3600 => format!("{} min {} s", count / 60, count % 60),
         _ => format!("{} h {} min", count / 3600, count % 3600 / 60),
     }
@@ -90,7 +93,16 @@ mod tests {
         assert_eq!(parse_size("1GiB"), Ok(1 << 30));
         assert_eq!(parse_size("10 G"), Ok(10 << 30));
         assert_eq!(parse_size("2TB"), Ok(2_000_000_000_000));
-        for wrong in ["", "GiB", "1.5GiB", "-1", "0", "100", "1XB", "99999999999TiB"] {
+        for wrong in [
+            "",
+            "GiB",
+            "1.5GiB",
+            "-1",
+            "0",
+            "100",
+            "1XB",
+            "99999999999TiB",
+        ] {
             assert!(parse_size(wrong).is_err(), "{wrong}");
         }
     }

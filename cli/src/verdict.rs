@@ -41,7 +41,11 @@ impl Health {
             Self::Unknown => 2,
             Self::Down => 3,
         };
-        if rank(other) > rank(self) { other } else { self }
+        if rank(other) > rank(self) {
+            other
+        } else {
+            self
+        }
     }
 }
 
@@ -59,11 +63,20 @@ pub(crate) struct Verdict {
 
 impl Verdict {
     fn new(health: Health, word: &'static str, sentence: impl Into<String>) -> Self {
-        Self { health, word, sentence: sentence.into(), advice: None, exit_code: health.exit_code() }
+        Self {
+            health,
+            word,
+            sentence: sentence.into(),
+            advice: None,
+            exit_code: health.exit_code(),
+        }
     }
 
     fn advise(self, advice: impl Into<String>) -> Self {
-        Self { advice: Some(advice.into()), ..self }
+        Self {
+            advice: Some(advice.into()),
+            ..self
+        }
     }
 
     /// Of a daemon that answered.
@@ -71,8 +84,16 @@ impl Verdict {
         match status.role {
             _ if status.copy == CopyState::Failed => disk_failed(status),
             Role::Active => active(status),
-            Role::Activating => Self::new(Health::Down, "STARTING", "is being activated on this node; I/O waits"),
-            Role::Deactivating => Self::new(Health::Down, "STOPPING", "is being deactivated on this node"),
+            Role::Activating => Self::new(
+                Health::Down,
+                "STARTING",
+                "is being activated on this node; I/O waits",
+            ),
+            Role::Deactivating => Self::new(
+                Health::Down,
+                "STOPPING",
+                "is being deactivated on this node",
+            ),
             Role::Fenced if status.link.state == LinkState::Up => standby_connected(status),
             Role::Fenced => standby_alone(status),
         }
@@ -82,7 +103,11 @@ impl Verdict {
     pub(crate) fn of_error(error: &ClientError, volume: &str) -> Self {
         let advice = with_name(&error.problem().advice, volume);
         match error {
-            ClientError::NotRunning { .. } => Self::new(Health::Down, "STOPPED", "no daemon runs for it on this node"),
+            ClientError::NotRunning { .. } => Self::new(
+                Health::Down,
+                "STOPPED",
+                "no daemon runs for it on this node",
+            ),
             ClientError::Permission { .. }
             | ClientError::Timeout { .. }
             | ClientError::Io(_)
@@ -95,8 +120,14 @@ impl Verdict {
 
 fn disk_failed(status: &Status) -> Verdict {
     let peer = &status.peer;
-    Verdict::new(Health::Down, "DISK FAILED", "the disk under the copy on this node failed; the copy here does not count")
-        .advise(format!("serve the volume on {peer}, then replace the disk here (docs/operations.md)"))
+    Verdict::new(
+        Health::Down,
+        "DISK FAILED",
+        "the disk under the copy on this node failed; the copy here does not count",
+    )
+    .advise(format!(
+        "serve the volume on {peer}, then replace the disk here (docs/operations.md)"
+    ))
 }
 
 fn active(status: &Status) -> Verdict {
@@ -109,35 +140,68 @@ fn active(status: &Status) -> Verdict {
             ));
         }
         Some(Frozen::ViewChange) => {
-            return Verdict::new(Health::Down, "CHANGING", "writes wait a moment until a change is recorded on disk");
+            return Verdict::new(
+                Health::Down,
+                "CHANGING",
+                "writes wait a moment until a change is recorded on disk",
+            );
         }
         None => {}
     }
     if let Some(progress) = &status.progress {
-        let sentence = format!("served here with one good copy; {peer}'s is being filled, {}", progress_words(progress));
+        let sentence = format!(
+            "served here with one good copy; {peer}'s is being filled, {}",
+            progress_words(progress)
+        );
         return Verdict::new(Health::Degraded, "DEGRADED", sentence);
     }
     if let Some(refusal) = refusal(status) {
-        let sentence = format!("served here with one good copy; {peer} is kept out: {}", refusal.message);
-        return Verdict::new(Health::Degraded, "DEGRADED", sentence).advise(with_name(&refusal.advice, volume));
+        let sentence = format!(
+            "served here with one good copy; {peer} is kept out: {}",
+            refusal.message
+        );
+        return Verdict::new(Health::Degraded, "DEGRADED", sentence)
+            .advise(with_name(&refusal.advice, volume));
     }
     match (status.peer_copy, status.link.state) {
-        (CopyState::InSync, LinkState::Up) => Verdict::new(Health::Healthy, "HEALTHY", "served here, both copies are equal"),
-        (CopyState::InSync, _) => {
-            Verdict::new(Health::Degraded, "DEGRADED", format!("served here, but {peer} is not connected ({})", heard(status)))
-                .advise(format!("the next write waits for {peer}: look at the network and at {peer}"))
-        }
-        (CopyState::Failed, _) => {
-            Verdict::new(Health::Degraded, "DEGRADED", format!("served here with one good copy; {peer}'s disk failed"))
-                .advise(format!("replace the disk of {peer} (docs/operations.md)"))
-        }
-        (_, LinkState::Up) => {
-            Verdict::new(Health::Degraded, "DEGRADED", format!("served here with one good copy; {peer}'s waits to be filled"))
-        }
-        (_, _) => {
-            Verdict::new(Health::Degraded, "DEGRADED", format!("served here with one good copy; {peer} is not connected ({})", heard(status)))
-                .advise(format!("bring {peer} back; its copy is brought up to date by itself"))
-        }
+        (CopyState::InSync, LinkState::Up) => Verdict::new(
+            Health::Healthy,
+            "HEALTHY",
+            "served here, both copies are equal",
+        ),
+        (CopyState::InSync, _) => Verdict::new(
+            Health::Degraded,
+            "DEGRADED",
+            format!(
+                "served here, but {peer} is not connected ({})",
+                heard(status)
+            ),
+        )
+        .advise(format!(
+            "the next write waits for {peer}: look at the network and at {peer}"
+        )),
+        (CopyState::Failed, _) => Verdict::new(
+            Health::Degraded,
+            "DEGRADED",
+            format!("served here with one good copy; {peer}'s disk failed"),
+        )
+        .advise(format!("replace the disk of {peer} (docs/operations.md)")),
+        (_, LinkState::Up) => Verdict::new(
+            Health::Degraded,
+            "DEGRADED",
+            format!("served here with one good copy; {peer}'s waits to be filled"),
+        ),
+        (_, _) => Verdict::new(
+            Health::Degraded,
+            "DEGRADED",
+            format!(
+                "served here with one good copy; {peer} is not connected ({})",
+                heard(status)
+            ),
+        )
+        .advise(format!(
+            "bring {peer} back; its copy is brought up to date by itself"
+        )),
     }
 }
 
@@ -146,20 +210,44 @@ fn standby_connected(status: &Status) -> Verdict {
     let served_by_peer = status.view.active.as_ref() == Some(peer);
     let equal = status.copy == CopyState::InSync && status.peer_copy == CopyState::InSync;
     let copies = match (&status.progress, equal) {
-        (Some(progress), _) if progress.source => format!("{peer}'s copy is being filled, {}", progress_words(progress)),
-        (Some(progress), _) => format!("the copy here is being filled, {}", progress_words(progress)),
+        (Some(progress), _) if progress.source => format!(
+            "{peer}'s copy is being filled, {}",
+            progress_words(progress)
+        ),
+        (Some(progress), _) => format!(
+            "the copy here is being filled, {}",
+            progress_words(progress)
+        ),
         (None, true) => "both copies are equal".to_string(),
-        (None, false) if status.copy == CopyState::InSync => format!("only the copy here is good; {peer}'s waits to be filled"),
+        (None, false) if status.copy == CopyState::InSync => {
+            format!("only the copy here is good; {peer}'s waits to be filled")
+        }
         (None, false) => "the copy here waits to be filled".to_string(),
     };
     match (served_by_peer, equal) {
-        (true, true) => Verdict::new(Health::Healthy, "HEALTHY", format!("served by {peer}, {copies}")),
-        (true, false) => Verdict::new(Health::Degraded, "DEGRADED", format!("served by {peer}; {copies}")),
+        (true, true) => Verdict::new(
+            Health::Healthy,
+            "HEALTHY",
+            format!("served by {peer}, {copies}"),
+        ),
+        (true, false) => Verdict::new(
+            Health::Degraded,
+            "DEGRADED",
+            format!("served by {peer}; {copies}"),
+        ),
         (false, _) => {
             let here = status.copy == CopyState::InSync;
-            let place = if here { String::new() } else { format!("on {peer}: ") };
-            Verdict::new(Health::Down, "NOT SERVED", format!("ready, but activated on neither node; {copies}"))
-                .advise(format!("{place}lockstep volume activate {volume}"))
+            let place = if here {
+                String::new()
+            } else {
+                format!("on {peer}: ")
+            };
+            Verdict::new(
+                Health::Down,
+                "NOT SERVED",
+                format!("ready, but activated on neither node; {copies}"),
+            )
+            .advise(format!("{place}lockstep volume activate {volume}"))
         }
     }
 }
@@ -167,32 +255,62 @@ fn standby_connected(status: &Status) -> Verdict {
 fn standby_alone(status: &Status) -> Verdict {
     let (peer, volume) = (&status.peer, &status.volume);
     if let Some(refusal) = refusal(status) {
-        return Verdict::new(Health::Unknown, "REFUSED", format!("not served here; not connected with {peer}: {}", refusal.message))
-            .advise(with_name(&refusal.advice, volume));
+        return Verdict::new(
+            Health::Unknown,
+            "REFUSED",
+            format!(
+                "not served here; not connected with {peer}: {}",
+                refusal.message
+            ),
+        )
+        .advise(with_name(&refusal.advice, volume));
     }
     if status.copy == CopyState::Blank {
-        return Verdict::new(Health::Unknown, "WAITING", format!("the copy here holds nothing yet and waits for {peer}"))
-            .advise(format!("on {peer}: lockstep volume start {volume}"));
+        return Verdict::new(
+            Health::Unknown,
+            "WAITING",
+            format!("the copy here holds nothing yet and waits for {peer}"),
+        )
+        .advise(format!("on {peer}: lockstep volume start {volume}"));
     }
     if status.copy != CopyState::InSync {
-        let sentence = format!("not served here; the copy here is not complete and {peer} does not answer ({})", heard(status));
-        return Verdict::new(Health::Unknown, "UNKNOWN", sentence)
-            .advise(format!("look at {peer}: the good copy is there; this one cannot be served"));
+        let sentence = format!(
+            "not served here; the copy here is not complete and {peer} does not answer ({})",
+            heard(status)
+        );
+        return Verdict::new(Health::Unknown, "UNKNOWN", sentence).advise(format!(
+            "look at {peer}: the good copy is there; this one cannot be served"
+        ));
     }
     let counts = status.view.insync.contains(peer);
     if !counts {
-        return Verdict::new(Health::Down, "NOT SERVED", format!("not served here; only the copy here is good and {peer} is not connected"))
-            .advise(format!("lockstep volume activate {volume}"));
+        return Verdict::new(
+            Health::Down,
+            "NOT SERVED",
+            format!("not served here; only the copy here is good and {peer} is not connected"),
+        )
+        .advise(format!("lockstep volume activate {volume}"));
     }
-    Verdict::new(Health::Unknown, "UNKNOWN", format!("not served here; {peer} does not answer ({}) and may be serving it", heard(status)))
-        .advise(format!(
-            "look at {peer} and at the network;\n\
+    Verdict::new(
+        Health::Unknown,
+        "UNKNOWN",
+        format!(
+            "not served here; {peer} does not answer ({}) and may be serving it",
+            heard(status)
+        ),
+    )
+    .advise(format!(
+        "look at {peer} and at the network;\n\
              only if {peer} is really off, serve it here: lockstep volume takeover {volume}"
-        ))
+    ))
 }
 
 fn refusal(status: &Status) -> Option<&Problem> {
-    if status.link.state == LinkState::Refused { status.link.refusal.as_ref() } else { None }
+    if status.link.state == LinkState::Refused {
+        status.link.refusal.as_ref()
+    } else {
+        None
+    }
 }
 
 /// `61 %, ETA 40 s`.

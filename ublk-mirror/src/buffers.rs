@@ -101,7 +101,10 @@ impl Pool {
 
     /// Copies the first `bytes` of one buffer to another.
     pub fn copy(&mut self, from: BufferId, to: BufferId, bytes: usize) {
-        assert!(bytes <= self.size_bytes, "copy of {bytes} bytes exceeds a buffer");
+        assert!(
+            bytes <= self.size_bytes,
+            "copy of {bytes} bytes exceeds a buffer"
+        );
         let source = self.offset(from);
         let target = self.offset(to);
         self.memory.copy_within(source..source + bytes, target);

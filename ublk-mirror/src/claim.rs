@@ -47,10 +47,7 @@ pub enum ClaimError {
         source: io::Error,
     },
     #[error("{} is in use{}", .path.display(), Holders(.holders))]
-    InUse {
-        path: PathBuf,
-        holders: Vec<String>,
-    },
+    InUse { path: PathBuf, holders: Vec<String> },
     #[error("{} is neither a block device nor a regular file", .path.display())]
     Kind { path: PathBuf },
     #[error("{} is read-only", .path.display())]
@@ -225,7 +222,9 @@ impl Claim {
         if let Err(errno) = fcntl(&file, FcntlArg::F_SETFL(OFlag::O_DIRECT)) {
             tracing::debug!(%errno, "no direct I/O on this file");
         }
-        let size = file.metadata().map_err(|error| ask_error(path)("size", error))?;
+        let size = file
+            .metadata()
+            .map_err(|error| ask_error(path)("size", error))?;
         Ok(Claim {
             path: path.to_owned(),
             size_bytes: size.len() / SECTOR_BYTES * SECTOR_BYTES,
@@ -448,7 +447,10 @@ fn ask_error(path: &Path) -> impl Fn(&'static str, io::Error) -> ClaimError + us
     }
 }
 
-fn protect_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> ClaimError + use<> {
+fn protect_error(
+    path: &Path,
+    action: &'static str,
+) -> impl FnOnce(io::Error) -> ClaimError + use<> {
     let path = path.to_owned();
     move |source| ClaimError::Protect {
         action,

@@ -53,10 +53,10 @@ pub enum ConfigError {
 impl Explain for ConfigError {
     fn code(&self) -> &'static str {
         match self {
-            Self::UnknownKey { .. } => "LS4001",
-            Self::Syntax { .. } | Self::Value { .. } => "LS4002",
-            Self::Read { .. } => "LS4003",
-            Self::KeyRead { .. } | Self::KeyMode { .. } | Self::KeyShort { .. } => "LS4004",
+            Self::UnknownKey { .. } => "LS5001",
+            Self::Syntax { .. } | Self::Value { .. } => "LS5002",
+            Self::Read { .. } => "LS5003",
+            Self::KeyRead { .. } | Self::KeyMode { .. } | Self::KeyShort { .. } => "LS5004",
         }
     }
 

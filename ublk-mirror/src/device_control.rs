@@ -18,7 +18,7 @@ use crate::buffers::{BufferError, Pool};
 use crate::device::{
     self, Answer, DeviceError, DeviceHelper, DeviceKind, DeviceParams, DiscardParams, HelperFailure, Outcome,
 };
-use crate::inbox::{Inbox, Message};
+use crate::inbox::Inbox;
 use crate::queue::{self, Queue, Wakeup};
 use crate::ring::{FileSlot, Kind, Ring, Token, UBLK_FILES};
 use crate::sys;
@@ -147,6 +147,11 @@ impl DeviceControl {
         let place = self.attach(ring, dev_id, DeviceKind::Active).map_err(DeviceEvent::Failed)?;
         self.ask(device::Request::EndRecovery { dev_id, daemon_pid: sys::pid() }, Job::Recover { place });
         Ok(())
+    }
+
+    /// The id of the view in force, for the record of a live device.
+    pub fn note_view(&mut self, view: String) {
+        self.settings.record.view = view;
     }
 
     /// Carries out what the core wants.
@@ -312,6 +317,11 @@ impl DeviceControl {
 
     fn started(&mut self, place: usize) {
         let Some((dev_id, kind)) = self.places[place].as_ref().map(|found| (found.dev_id, found.kind)) else { return };
+        if kind == DeviceKind::Fenced && self.live().is_some() {
+            // An activation overtook it: the name must not lead to it any more.
+            self.stop_fenced();
+            return;
+        }
         let published = device::publish_name(&self.settings.name, dev_id);
         if let Err(error) = &published {
             tracing::error!(code = "LS3029", %error, "cannot let the volume's name lead to its device");
@@ -328,10 +338,6 @@ impl DeviceControl {
                 let name = self.settings.name.clone();
                 self.ask(device::Request::DeleteOnExit { dev_id, name }, Job::Other);
                 tracing::info!(dev_id, "fenced device");
-                if self.live().is_some() {
-                    // An activation overtook the start of the fenced device.
-                    self.stop_fenced();
-                }
                 self.fenced_is_settled();
             }
         }
@@ -401,6 +407,11 @@ impl DeviceControl {
                 self.state_file.remove();
                 self.change = Change::None;
                 self.events.push(DeviceEvent::Failed(errno));
+                let fenced = self.places.iter().flatten().any(|found| found.kind == DeviceKind::Fenced);
+                let coming = self.jobs.iter().any(|(_, job)| *job == Job::Add(DeviceKind::Fenced));
+                if !fenced && !coming {
+                    self.add(DeviceKind::Fenced);
+                }
             }
             // Without it the name leads nowhere, which protects as well.
             DeviceKind::Fenced => self.fenced_is_settled(),

@@ -4,7 +4,7 @@
 //! The binary layout comes from libublk. Its control *methods* are not used: in
 //! 0.4.8 START and END_RECOVERY announce the calling process as the daemon, a
 //! busy device is reported as success, and dropping a handle whose ADD failed
-//! deletes the device of somebody else (docs/adr tells the whole story).
+//! deletes the device of somebody else.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -64,7 +64,10 @@ pub fn run() -> io::Result<()> {
     let answers = Arc::new(Mutex::new(socket));
     let control = match control {
         Ok(control) => Arc::new(control),
-        Err(failure) => return refuse_all(&mut lines, &answers, &failure),
+        Err(failure) => {
+            refuse_all(&mut lines, &answers, &failure);
+            return Ok(());
+        }
     };
     let helper = Helper {
         control,
@@ -73,7 +76,8 @@ pub fn run() -> io::Result<()> {
         running: Arc::default(),
     };
     let mut line = String::new();
-    while lines.read_line(&mut line)? > 0 {
+    // A reset connection is a daemon that died with an answer unread.
+    while matches!(lines.read_line(&mut line), Ok(1..)) {
         helper.take(&line);
         line.clear();
     }
@@ -93,19 +97,14 @@ fn open_control() -> Result<OwnedFd, HelperFailure> {
 }
 
 /// Without the driver every request gets the reason as its answer.
-fn refuse_all(
-    lines: &mut impl BufRead,
-    answers: &Mutex<UnixStream>,
-    failure: &HelperFailure,
-) -> io::Result<()> {
+fn refuse_all(lines: &mut impl BufRead, answers: &Mutex<UnixStream>, failure: &HelperFailure) {
     let mut line = String::new();
-    while lines.read_line(&mut line)? > 0 {
+    while matches!(lines.read_line(&mut line), Ok(1..)) {
         if let Ok(request) = serde_json::from_str::<Envelope<Request>>(&line) {
             send(answers, request.token, Err(failure.clone()));
         }
         line.clear();
     }
-    Ok(())
 }
 
 fn send(answers: &Mutex<UnixStream>, token: crate::device::Token, body: Outcome) {

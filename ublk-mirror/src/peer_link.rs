@@ -1,5 +1,5 @@
-//! The connections to the peer: one that counts and one in its handshake at most, on the driver's
-//! ring. The node with the lower number listens, the other dials.
+//! The connections to the peer, few at a time, on the driver's ring: one that counts, and some in
+//! their handshake, so that a stranger who connects and is silent does not keep the peer out. The node with the lower number listens, the other dials.
 
 mod receiver;
 mod sender;
@@ -25,8 +25,8 @@ use receiver::{Receiver, Step};
 use sender::{Overflow, Sender};
 use session::{Phase, Session};
 
-/// Connections at the same time: what counts, and who wants to.
-pub const SESSIONS: usize = 2;
+/// Connections at the same time: the one that counts, and 4 in their handshake.
+pub const SESSIONS: usize = 5;
 /// Size of each buffer of [`Memory::Link`].
 pub const LINK_BUFFER_BYTES: usize = 128 * 1024;
 /// Buffers of [`Memory::Link`] that the sessions use: one to receive and one to send for each.

@@ -33,7 +33,9 @@ pub const IO_BYTES_MAX: u32 = 32 << 20;
 pub enum QueueError {
     #[error("queue depth {depth} is not within 1..={DEPTH_MAX}")]
     Depth { depth: u16 },
-    #[error("{count} buffers of {size_bytes} bytes do not serve {depth} tags of {max_io_bytes} bytes")]
+    #[error(
+        "{count} buffers of {size_bytes} bytes do not serve {depth} tags of {max_io_bytes} bytes"
+    )]
     Buffers {
         count: u32,
         size_bytes: usize,
@@ -240,10 +242,9 @@ impl Queue {
         // A flush concerns no sector; the block layer leaves -1 there.
         let (start_sector, sectors) = match operation {
             Operation::Flush => (0, 0),
-            Operation::Read
-            | Operation::Write
-            | Operation::Discard
-            | Operation::WriteZeroes => (descriptor.start_sector, descriptor.nr_sectors),
+            Operation::Read | Operation::Write | Operation::Discard | Operation::WriteZeroes => {
+                (descriptor.start_sector, descriptor.nr_sectors)
+            }
         };
         let request = IoRequest {
             operation,

@@ -37,13 +37,7 @@ pub enum Access {
 pub fn enter_private_mount_namespace() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let none: Option<&str> = None;
-    mount(
-        none,
-        "/",
-        none,
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        none,
-    )?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     for line in mounts.lines().rev() {
         let Some((mount_point, device)) = mount_on_ublk(line) else {

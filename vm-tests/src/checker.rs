@@ -431,7 +431,8 @@ mod tests {
 
     #[test]
     fn lost_stale_torn_misplaced_and_corrupt_are_told_apart() {
-        let damages: [(&str, fn(&Bench)); 5] = [
+        type Damage = fn(&Bench);
+        let damages: [(&str, Damage); 5] = [
             ("lost", |_| {}),
             ("stale", |bench| bench.put(1, 1, 1, 0..8)),
             ("torn", |bench| {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,10 +15,11 @@ use crate::cpio::Archive;
 use crate::disk::{Disk, DiskMode};
 use crate::image::{self, Image};
 use crate::ledger::{Ledger, Recorder};
-use crate::machine::{Hardware, Machine};
+use crate::machine::Machine;
 use crate::network::{self, Fabric, Net};
 use crate::process::Guarded;
 use crate::progress;
+use crate::qemu::Hardware;
 
 const MEMORY_MIB: usize = 768;
 const MACHINES_MAX: usize = 9;
@@ -36,7 +37,15 @@ pub struct ClusterBuilder {
     files: Vec<PathBuf>,
     modules: Vec<String>,
     memory_mib: usize,
-    shell: bool,
+    shells: Shells,
+}
+
+/// Which nodes have a shell on a second serial line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shells {
+    None,
+    First,
+    All,
 }
 
 impl ClusterBuilder {
@@ -49,7 +58,7 @@ impl ClusterBuilder {
             files: Vec::new(),
             modules: vec!["ublk_drv".to_owned()],
             memory_mib: MEMORY_MIB,
-            shell: false,
+            shells: Shells::None,
         }
     }
 
@@ -97,7 +106,14 @@ impl ClusterBuilder {
 
     /// Gives the first node a shell on a second serial line.
     pub(crate) fn shell(mut self) -> Self {
-        self.shell = true;
+        self.shells = Shells::First;
+        self
+    }
+
+    /// Gives every node a shell on a second serial line.
+    #[must_use]
+    pub fn shells(mut self) -> Self {
+        self.shells = Shells::All;
         self
     }
 
@@ -143,7 +159,12 @@ impl ClusterBuilder {
             }
             let console = self.artifacts.join(format!("{name}.console"));
             let _ = fs::remove_file(&console);
-            let shell_socket = (self.shell && number == 1).then(|| directory.0.join("shell"));
+            let has_shell = match self.shells {
+                Shells::None => false,
+                Shells::First => number == 1,
+                Shells::All => true,
+            };
+            let shell_socket = has_shell.then(|| shell_path(&directory.0, name));
             let hardware = Hardware {
                 name: name.clone(),
                 number,
@@ -234,7 +255,13 @@ impl Cluster {
 
     /// Directory of this cluster's sockets.
     pub(crate) fn shell_socket(&self) -> PathBuf {
-        self.directory.0.join("shell")
+        shell_path(&self.directory.0, self.machines.first().map_or("node1", Machine::name))
+    }
+
+    /// Where a machine's shell answers, if it was given one.
+    #[must_use]
+    pub fn shell_socket_of(&self, machine: &Machine) -> PathBuf {
+        shell_path(&self.directory.0, machine.name())
     }
 }
 
@@ -244,6 +271,10 @@ impl Deref for Cluster {
     fn deref(&self) -> &[Machine] {
         &self.machines
     }
+}
+
+fn shell_path(directory: &Path, node: &str) -> PathBuf {
+    directory.join(format!("{node}.shell"))
 }
 
 struct RunDirectory(PathBuf);

@@ -1,30 +1,24 @@
 //! One virtual machine: power, commands, faults.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::os::fd::AsRawFd;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
-use nix::sched::{CloneFlags, setns};
-use serde_json::json;
-use vm_guest::{AGENT_PORT, LEDGER_PORT_PREFIX, LEDGER_PORTS};
+use vm_guest::LEDGER_PORTS;
 
 use crate::agent::{Agent, lock};
 pub use crate::agent::{Output, Running};
 use crate::checker::ReadAt;
 use crate::disk::{Disk, PowerCut};
-use crate::image::Image;
 use crate::ledger::Recorder;
-use crate::network::{Fabric, Net};
+use crate::network::Net;
 use crate::process::Guarded;
+use crate::qemu::{self, Hardware};
 use crate::qmp::Qmp;
 use crate::wait::wait_until;
 
@@ -33,24 +27,6 @@ const BOOT_LIMIT: Duration = Duration::from_secs(120);
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(60);
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 const SHOWN_CONSOLE_BYTES: usize = 3000;
-
-/// What a machine is made of.
-#[derive(Clone)]
-pub(crate) struct Hardware {
-    pub(crate) name: String,
-    pub(crate) number: usize,
-    pub(crate) memory_mib: usize,
-    pub(crate) accelerator: String,
-    pub(crate) image: Image,
-    /// The initramfs of this run, with the programs in it.
-    pub(crate) initramfs: PathBuf,
-    pub(crate) command_line: String,
-    pub(crate) disks: Vec<Disk>,
-    pub(crate) fabric: Arc<Fabric>,
-    pub(crate) run_directory: PathBuf,
-    pub(crate) console: PathBuf,
-    pub(crate) shell_socket: Option<PathBuf>,
-}
 
 struct Powered {
     qemu: Guarded,
@@ -70,7 +46,7 @@ pub enum Power {
 
 /// One virtual machine of a cluster.
 pub struct Machine {
-    hardware: Hardware,
+    pub(crate) hardware: Hardware,
     recorder: Recorder,
     powered: Mutex<Option<Powered>>,
 }
@@ -220,14 +196,14 @@ impl Machine {
                 .open(&hardware.console)?,
             "--- power on ---"
         )?;
-        let mut command = self.qemu_command(&names, &socket);
+        let mut command = qemu::command(hardware, &names, &socket);
         if let Some(namespace) = hardware.fabric.namespace()? {
-            enter_namespace(&mut command, namespace);
+            qemu::enter_namespace(&mut command, namespace);
         }
         let mut qemu = Guarded::spawn(command, &format!("QEMU of {}", hardware.name))?;
         let mut streams = Vec::new();
         for listener in &listeners {
-            streams.push(accept(listener, &mut qemu).with_context(|| self.console_end())?);
+            streams.push(qemu::accept(listener, &mut qemu).with_context(|| self.console_end())?);
         }
         let mut streams = streams.into_iter();
         let mut next = || streams.next().context("too few connections");
@@ -244,103 +220,6 @@ impl Machine {
         })
     }
 
-    fn qemu_command(&self, sockets: &[String], path: &dyn Fn(&str) -> PathBuf) -> Command {
-        let hardware = &self.hardware;
-        let mut command = Command::new("qemu-system-x86_64");
-        let mut argument = |name: &str, value: String| {
-            command.arg(name).arg(value);
-        };
-        argument("-name", format!("lockstep-{}", hardware.name));
-        argument("-machine", "pc".to_owned());
-        argument("-accel", hardware.accelerator.clone());
-        argument("-cpu", "max".to_owned());
-        argument("-smp", "1".to_owned());
-        argument("-m", hardware.memory_mib.to_string());
-        argument("-display", "none".to_owned());
-        argument("-kernel", hardware.image.kernel.display().to_string());
-        argument("-initrd", hardware.initramfs.display().to_string());
-        argument("-append", hardware.command_line.clone());
-        argument(
-            "-chardev",
-            format!(
-                "file,id=console,append=on,path={}",
-                hardware.console.display()
-            ),
-        );
-        argument("-serial", "chardev:console".to_owned());
-        if let Some(shell) = &hardware.shell_socket {
-            argument(
-                "-chardev",
-                format!(
-                    "socket,id=shell,server=on,wait=off,path={}",
-                    shell.display()
-                ),
-            );
-            argument("-serial", "chardev:shell".to_owned());
-        }
-        for name in sockets {
-            argument(
-                "-chardev",
-                format!("socket,id={name},path={}", path(name).display()),
-            );
-        }
-        argument("-mon", "chardev=qmp,mode=control".to_owned());
-        argument("-device", "virtio-serial-pci".to_owned());
-        argument(
-            "-device",
-            format!("virtserialport,chardev=agent,name={AGENT_PORT}"),
-        );
-        for port in 0..LEDGER_PORTS {
-            argument(
-                "-device",
-                format!("virtserialport,chardev=ledger{port},name={LEDGER_PORT_PREFIX}{port}"),
-            );
-        }
-        let root = hardware.image.root.display();
-        argument(
-            "-drive",
-            format!("file={root},if=none,id=root,format=raw,snapshot=on,cache=unsafe"),
-        );
-        argument(
-            "-device",
-            "virtio-blk-pci,drive=root,serial=lockstep-root".to_owned(),
-        );
-        for (number, disk) in hardware.disks.iter().enumerate() {
-            let socket = disk.socket().display();
-            argument(
-                "-blockdev",
-                format!(
-                    "driver=nbd,node-name=disk{number},discard=unmap,server.type=unix,server.path={socket}"
-                ),
-            );
-            let name = disk.name();
-            argument(
-                "-device",
-                format!(
-                    "virtio-blk-pci,drive=disk{number},serial={name},write-cache=on,rerror=report,werror=report"
-                ),
-            );
-        }
-        // The timer must run for a product that fences itself; what it does is end QEMU.
-        argument("-device", "i6300esb".to_owned());
-        argument("-action", "watchdog=reset".to_owned());
-        for value in hardware.fabric.arguments(hardware.number) {
-            command.arg(value);
-        }
-        command.args(["-nodefaults", "-no-user-config", "-no-reboot"]);
-        command.env("TMPDIR", &hardware.run_directory);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        match OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(hardware.console.with_extension("qemu"))
-        {
-            Ok(file) => command.stderr(file),
-            Err(_) => command.stderr(Stdio::null()),
-        };
-        command
-    }
-
     fn agent(&self) -> anyhow::Result<Arc<Agent>> {
         let powered = lock(&self.powered);
         let on = powered
@@ -349,7 +228,7 @@ impl Machine {
         Ok(Arc::clone(&on.agent))
     }
 
-    fn qmp(&self) -> anyhow::Result<Arc<Qmp>> {
+    pub(crate) fn qmp(&self) -> anyhow::Result<Arc<Qmp>> {
         let powered = lock(&self.powered);
         let on = powered
             .as_ref()
@@ -402,83 +281,6 @@ impl Machine {
             disk.wait_disconnected()?;
         }
         Ok(())
-    }
-
-    /// Stands still, as when the hypervisor takes the CPU away: no packet, no answer, clocks stop.
-    ///
-    /// # Errors
-    /// If it is off.
-    pub fn pause(&self) -> anyhow::Result<()> {
-        self.qmp()?.command("stop", &json!({})).map(drop)
-    }
-
-    /// Goes on after [`Machine::pause`].
-    ///
-    /// # Errors
-    /// If it is off.
-    pub fn resume(&self) -> anyhow::Result<()> {
-        self.qmp()?.command("cont", &json!({})).map(drop)
-    }
-
-    /// Unplugs a network card: the machine sees that the carrier is gone.
-    ///
-    /// # Errors
-    /// If it is off.
-    pub fn link_down(&self, net: Net) -> anyhow::Result<()> {
-        self.set_link(net, false)
-    }
-
-    /// Plugs it in again.
-    ///
-    /// # Errors
-    /// If it is off.
-    pub fn link_up(&self, net: Net) -> anyhow::Result<()> {
-        self.set_link(net, true)
-    }
-
-    fn set_link(&self, net: Net, up: bool) -> anyhow::Result<()> {
-        let arguments = json!({ "name": format!("card-{}", net.card()), "up": up });
-        self.qmp()?.command("set_link", &arguments).map(drop)
-    }
-
-    /// Everything that arrives from `other` on a network is lost, silently; the other way stays.
-    /// It lasts until [`Machine::hear`] or a reboot of this machine.
-    ///
-    /// # Errors
-    /// If the rule cannot be set.
-    pub fn ignore(&self, other: &Machine, net: Net) -> anyhow::Result<()> {
-        let (card, mac) = (net.card(), net.mac(other.hardware.number));
-        self.exec_ok(&format!(
-            "nft 'table netdev lockstep_{card} {{ chain lost {{ type filter hook ingress device {card} priority 0; \
-             ether saddr {mac} drop; }}; }}'"
-        ))
-        .map(drop)
-    }
-
-    /// Ends every [`Machine::ignore`] on a network.
-    ///
-    /// # Errors
-    /// If there was none.
-    pub fn hear(&self, net: Net) -> anyhow::Result<()> {
-        self.exec_ok(&format!("nft delete table netdev lockstep_{}", net.card()))
-            .map(drop)
-    }
-
-    /// What this machine sends on a network takes longer (do it on both sides for a round trip of twice that).
-    ///
-    /// # Errors
-    /// If the machine refuses.
-    pub fn delay(&self, net: Net, delay: Duration) -> anyhow::Result<()> {
-        let card = net.card();
-        let milliseconds = delay.as_millis();
-        let script = if milliseconds == 0 {
-            format!("tc qdisc del dev {card} root")
-        } else {
-            format!(
-                "modprobe sch_netem && tc qdisc replace dev {card} root netem delay {milliseconds}ms limit 10000"
-            )
-        };
-        self.exec_ok(&script).map(drop)
     }
 
     /// Runs a shell script and waits for it.
@@ -622,39 +424,5 @@ impl ReadAt for GuestDevice<'_> {
         }
         data.copy_from_slice(&bytes);
         Ok(())
-    }
-}
-
-fn enter_namespace(command: &mut Command, namespace: File) {
-    // SAFETY: setns is one system call on a descriptor that the closure owns; nothing is allocated.
-    unsafe {
-        command.pre_exec(move || {
-            debug_assert!(namespace.as_raw_fd() >= 0);
-            setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(io::Error::from)
-        });
-    }
-}
-
-/// QEMU connects while it starts; if it ends instead, we say so at once.
-fn accept(listener: &UnixListener, qemu: &mut Guarded) -> anyhow::Result<UnixStream> {
-    const CONNECT_LIMIT: Duration = Duration::from_secs(30);
-    listener.set_nonblocking(true)?;
-    let deadline = Instant::now() + CONNECT_LIMIT;
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                stream.set_nonblocking(false)?;
-                return Ok(stream);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
-        }
-        if let Some(status) = qemu.try_wait()? {
-            bail!("QEMU ended: {status}");
-        }
-        if Instant::now() > deadline {
-            bail!("QEMU does not connect");
-        }
-        thread::sleep(Duration::from_millis(5));
     }
 }

@@ -82,6 +82,14 @@ fn panicked_consoles(evidence: &Path) -> Vec<String> {
 /// Runs scenarios one after another and says how each came out; true if all did well.
 #[must_use]
 pub fn run_all(scenarios: &[Scenario]) -> bool {
+    let failed = run_each(scenarios);
+    println!("{} passed, {failed} failed", scenarios.len() - failed);
+    failed == 0
+}
+
+/// The same without the last line; how many failed.
+#[must_use]
+pub fn run_each(scenarios: &[Scenario]) -> usize {
     let mut failed = 0;
     for scenario in scenarios {
         println!("{}: {}", scenario.name, scenario.about);
@@ -103,6 +111,5 @@ pub fn run_all(scenarios: &[Scenario]) -> bool {
             }
         }
     }
-    println!("{} passed, {failed} failed", scenarios.len() - failed);
-    failed == 0
+    failed
 }

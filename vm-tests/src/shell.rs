@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::thread;
 
 use anyhow::Context as _;
@@ -30,10 +31,18 @@ pub fn talk(context: &Context, binaries: &Binaries) -> anyhow::Result<()> {
         .binaries(binaries)
         .shell()
         .boot()?;
-    let mut line = UnixStream::connect(cluster.shell_socket()).context("connect to the shell")?;
     eprintln!(
         "  disks: /dev/disk/by-id/virtio-node1-{{data,meta}}; programs: /opt/bin; Ctrl-] ends the machine\r"
     );
+    attach(&cluster.shell_socket())
+}
+
+/// Connects the terminal to the shell of a machine that is up; Ctrl-] disconnects.
+///
+/// # Errors
+/// If nobody answers there.
+pub fn attach(socket: &Path) -> anyhow::Result<()> {
+    let mut line = UnixStream::connect(socket).context("connect to the shell")?;
     let _raw = RawTerminal::new()?;
     line.write_all(b"\n")?;
     let mut output = line.try_clone()?;

@@ -11,7 +11,11 @@ pub(crate) fn run(code: &str) -> Result<u8, Failure> {
         }
         None => {
             let advice = "codes are LS and four digits; docs/codes.md lists those of this release";
-            Err(Failure::new("LS4011", format!("`{code}` is no code of this release"), advice))
+            Err(Failure::new(
+                "LS5011",
+                format!("`{code}` is no code of this release"),
+                advice,
+            ))
         }
     }
 }

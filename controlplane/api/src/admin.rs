@@ -41,7 +41,10 @@ pub struct RequestLine {
 impl RequestLine {
     /// A line of the present schema.
     pub fn new(request: Request) -> Self {
-        Self { schema: SCHEMA.to_string(), request }
+        Self {
+            schema: SCHEMA.to_string(),
+            request,
+        }
     }
 }
 
@@ -65,22 +68,37 @@ pub struct AnswerLine {
 
 impl AnswerLine {
     fn empty(ok: bool) -> Self {
-        Self { schema: SCHEMA.to_string(), ok, done: None, status: None, problem: None }
+        Self {
+            schema: SCHEMA.to_string(),
+            ok,
+            done: None,
+            status: None,
+            problem: None,
+        }
     }
 
     /// A command was carried out.
     pub fn done(done: Done) -> Self {
-        Self { done: Some(done_name(done).to_string()), ..Self::empty(true) }
+        Self {
+            done: Some(done_name(done).to_string()),
+            ..Self::empty(true)
+        }
     }
 
     /// The status.
     pub fn status(status: Status) -> Self {
-        Self { status: Some(Box::new(status)), ..Self::empty(true) }
+        Self {
+            status: Some(Box::new(status)),
+            ..Self::empty(true)
+        }
     }
 
     /// A command was refused.
     pub fn refused(refusal: &Refusal) -> Self {
-        Self { problem: Some(refusal.problem()), ..Self::empty(false) }
+        Self {
+            problem: Some(refusal.problem()),
+            ..Self::empty(false)
+        }
     }
 }
 
@@ -95,12 +113,18 @@ const DONE_NAMES: [(Done, &str); 6] = [
 
 /// The word for `done` in an answer.
 pub fn done_name(done: Done) -> &'static str {
-    DONE_NAMES.iter().find(|(candidate, _)| *candidate == done).map_or("done", |(_, name)| name)
+    DONE_NAMES
+        .iter()
+        .find(|(candidate, _)| *candidate == done)
+        .map_or("done", |(_, name)| name)
 }
 
 /// The meaning of the word in an answer.
 pub fn parse_done(name: &str) -> Option<Done> {
-    DONE_NAMES.iter().find(|(_, candidate)| *candidate == name).map(|(done, _)| *done)
+    DONE_NAMES
+        .iter()
+        .find(|(_, candidate)| *candidate == name)
+        .map(|(done, _)| *done)
 }
 
 #[cfg(test)]
@@ -115,7 +139,10 @@ mod tests {
 
     #[test]
     fn requests_are_these_lines() {
-        request_is(Request::Status, r#"{"schema":"lockstep.admin/1","request":"status"}"#);
+        request_is(
+            Request::Status,
+            r#"{"schema":"lockstep.admin/1","request":"status"}"#,
+        );
         request_is(
             Request::Command(Command::Activate),
             r#"{"schema":"lockstep.admin/1","request":"command","command":"activate"}"#,
@@ -125,7 +152,9 @@ mod tests {
             r#"{"schema":"lockstep.admin/1","request":"command","command":"deactivate","force":true}"#,
         );
         request_is(
-            Request::Command(Command::Takeover { confirm: "node2 is off".to_string() }),
+            Request::Command(Command::Takeover {
+                confirm: "node2 is off".to_string(),
+            }),
             r#"{"schema":"lockstep.admin/1","request":"command","command":"takeover","confirm":"node2 is off"}"#,
         );
         request_is(
@@ -137,7 +166,10 @@ mod tests {
     #[test]
     fn answers_are_these_lines() {
         let line = r#"{"schema":"lockstep.admin/1","ok":true,"done":"already-fenced"}"#;
-        assert_eq!(serde_json::to_string(&AnswerLine::done(Done::AlreadyFenced)).unwrap(), line);
+        assert_eq!(
+            serde_json::to_string(&AnswerLine::done(Done::AlreadyFenced)).unwrap(),
+            line
+        );
         let refused: AnswerLine = serde_json::from_str(
             r#"{"schema":"lockstep.admin/1","ok":false,"problem":{"code":"LS1008","message":"m","advice":"a"},"new":1}"#,
         )

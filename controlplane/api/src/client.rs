@@ -60,18 +60,25 @@ impl ClientError {
     pub fn problem(&self) -> Problem {
         let (code, advice) = match self {
             Self::Refused(problem) => return problem.clone(),
-            Self::NotRunning { .. } => {
-                ("LS4001", "start it with `lockstep volume start NAME`; /var/log/lockstep/NAME.log says why it ended")
-            }
-            Self::Permission { .. } => ("LS4002", "run the command as root"),
-            Self::Timeout { .. } | Self::Io(_) => {
-                ("LS4003", "look at `lockstep volume status NAME` and /var/log/lockstep/NAME.log, then repeat the command")
-            }
-            Self::BadAnswer { .. } => {
-                ("LS4004", "see that `lockstep` and the running daemon are of one release (--version)")
-            }
+            Self::NotRunning { .. } => (
+                "LS5001",
+                "start it with `lockstep volume start NAME`; /var/log/lockstep/NAME.log says why it ended",
+            ),
+            Self::Permission { .. } => ("LS5002", "run the command as root"),
+            Self::Timeout { .. } | Self::Io(_) => (
+                "LS5003",
+                "look at `lockstep volume status NAME` and /var/log/lockstep/NAME.log, then repeat the command",
+            ),
+            Self::BadAnswer { .. } => (
+                "LS5004",
+                "see that `lockstep` and the running daemon are of one release (--version)",
+            ),
         };
-        Problem { code: code.to_string(), message: self.to_string(), advice: advice.to_string() }
+        Problem {
+            code: code.to_string(),
+            message: self.to_string(),
+            advice: advice.to_string(),
+        }
     }
 }
 
@@ -84,12 +91,16 @@ pub struct Client {
 impl Client {
     /// Of the volume of this name on this node.
     pub fn of_volume(volume: &str) -> Self {
-        Self { path: admin_socket(volume) }
+        Self {
+            path: admin_socket(volume),
+        }
     }
 
     /// Of the daemon behind this socket.
     pub fn of_socket(path: &Path) -> Self {
-        Self { path: path.to_path_buf() }
+        Self {
+            path: path.to_path_buf(),
+        }
     }
 
     /// Everything about the volume.
@@ -98,7 +109,10 @@ impl Client {
     /// [`ClientError`], never `Refused`.
     pub fn status(&self) -> Result<Status, ClientError> {
         let answer = self.ask(Request::Status, STATUS_TIMEOUT)?;
-        answer.status.map(|status| *status).ok_or_else(|| bad("it holds no status"))
+        answer
+            .status
+            .map(|status| *status)
+            .ok_or_else(|| bad("it holds no status"))
     }
 
     /// Carries out a command.
@@ -107,32 +121,47 @@ impl Client {
     /// [`ClientError`]; after `Timeout` and `Io` it is not known whether it was carried out.
     pub fn command(&self, command: Command) -> Result<Done, ClientError> {
         let answer = self.ask(Request::Command(command), COMMAND_TIMEOUT)?;
-        let done = answer.done.ok_or_else(|| bad("it does not say what was done"))?;
+        let done = answer
+            .done
+            .ok_or_else(|| bad("it does not say what was done"))?;
         parse_done(&done).ok_or_else(|| bad(&format!("`{done}` was done, whatever that is")))
     }
 
     fn ask(&self, request: Request, timeout: Duration) -> Result<AnswerLine, ClientError> {
         let answer = self.exchange(request, timeout)?;
         match (answer.ok, answer.problem) {
-            (true, _) => Ok(AnswerLine { problem: None, ..answer }),
+            (true, _) => Ok(AnswerLine {
+                problem: None,
+                ..answer
+            }),
             (false, Some(problem)) => Err(ClientError::Refused(problem)),
             (false, None) => Err(bad("it refuses without a reason")),
         }
     }
 
     fn exchange(&self, request: Request, timeout: Duration) -> Result<AnswerLine, ClientError> {
-        let mut stream = UnixStream::connect(&self.path).map_err(|source| self.connect_error(source))?;
-        let io_error = |source: io::Error| match source.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Timeout { timeout },
-            _ => ClientError::Io(source),
+        let mut stream =
+            UnixStream::connect(&self.path).map_err(|source| self.connect_error(source))?;
+        let io_error = |source: io::Error| {
+            if matches!(
+                source.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+            ) {
+                ClientError::Timeout { timeout }
+            } else {
+                ClientError::Io(source)
+            }
         };
         stream.set_read_timeout(Some(timeout)).map_err(io_error)?;
         stream.set_write_timeout(Some(timeout)).map_err(io_error)?;
-        let mut line = serde_json::to_string(&RequestLine::new(request)).map_err(|error| bad(&error.to_string()))?;
+        let mut line = serde_json::to_string(&RequestLine::new(request))
+            .map_err(|error| bad(&error.to_string()))?;
         line.push('\n');
         stream.write_all(line.as_bytes()).map_err(io_error)?;
         let mut answer = String::new();
-        BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut answer).map_err(io_error)?;
+        BufReader::new(stream.take(ANSWER_BYTES_MAX))
+            .read_line(&mut answer)
+            .map_err(io_error)?;
         if !answer.ends_with('\n') {
             return Err(ClientError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
@@ -141,16 +170,24 @@ impl Client {
 
     fn connect_error(&self, source: io::Error) -> ClientError {
         let path = self.path.clone();
-        match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning { path, source },
-            io::ErrorKind::PermissionDenied => ClientError::Permission { path },
-            _ => ClientError::Io(source),
+        let kind = source.kind();
+        if matches!(
+            kind,
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+        ) {
+            ClientError::NotRunning { path, source }
+        } else if kind == io::ErrorKind::PermissionDenied {
+            ClientError::Permission { path }
+        } else {
+            ClientError::Io(source)
         }
     }
 }
 
 fn bad(what: &str) -> ClientError {
-    ClientError::BadAnswer { what: what.to_string() }
+    ClientError::BadAnswer {
+        what: what.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -160,7 +197,8 @@ mod tests {
     use std::thread;
 
     fn answer_once(name: &str, answer: &'static str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("lockstep-api-{}-{name}.sock", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("lockstep-api-{}-{name}.sock", std::process::id()));
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).unwrap();
         thread::spawn(move || {
@@ -181,14 +219,19 @@ mod tests {
         assert!(matches!(error, ClientError::NotRunning { .. }), "{error}");
         drop(UnixListener::bind(&path).unwrap());
         let error = Client::of_socket(&path).status().unwrap_err();
-        assert_eq!(error.problem().code, "LS4001");
+        assert_eq!(error.problem().code, "LS5001");
         std::fs::remove_file(&path).unwrap();
     }
 
     #[test]
     fn a_command_returns_what_was_done() {
-        let path = answer_once("done", "{\"schema\":\"lockstep.admin/1\",\"ok\":true,\"done\":\"alone\"}\n");
-        let done = Client::of_socket(&path).command(Command::Takeover { confirm: String::new() });
+        let path = answer_once(
+            "done",
+            "{\"schema\":\"lockstep.admin/1\",\"ok\":true,\"done\":\"alone\"}\n",
+        );
+        let done = Client::of_socket(&path).command(Command::Takeover {
+            confirm: String::new(),
+        });
         assert_eq!(done.unwrap(), Done::Alone);
     }
 
@@ -198,15 +241,23 @@ mod tests {
             "refused",
             "{\"schema\":\"x\",\"ok\":false,\"problem\":{\"code\":\"LS1008\",\"message\":\"m\",\"advice\":\"a\"}}\n",
         );
-        let error = Client::of_socket(&path).command(Command::Activate).unwrap_err();
+        let error = Client::of_socket(&path)
+            .command(Command::Activate)
+            .unwrap_err();
         assert_eq!(error.problem().code, "LS1008");
     }
 
     #[test]
     fn half_a_line_is_a_broken_connection_and_another_language_a_bad_answer() {
         let path = answer_once("half", "{\"ok\":tr");
-        assert!(matches!(Client::of_socket(&path).status().unwrap_err(), ClientError::Io(_)));
+        assert!(matches!(
+            Client::of_socket(&path).status().unwrap_err(),
+            ClientError::Io(_)
+        ));
         let path = answer_once("garbage", "hello\n");
-        assert!(matches!(Client::of_socket(&path).status().unwrap_err(), ClientError::BadAnswer { .. }));
+        assert!(matches!(
+            Client::of_socket(&path).status().unwrap_err(),
+            ClientError::BadAnswer { .. }
+        ));
     }
 }

@@ -22,10 +22,13 @@ pub fn admin_socket(volume: &str) -> PathBuf {
 
 /// Whether `name` can be a volume's name: it becomes a file name, a device name and 64 bytes on disk.
 pub fn volume_name_is_legal(name: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.');
     name.len() < VOLUME_NAME_BYTES_MAX
         && name.bytes().all(legal)
-        && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .next()
+            .is_some_and(|first| first.is_ascii_lowercase() || first.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -34,10 +37,19 @@ mod tests {
 
     #[test]
     fn a_volume_name_cannot_leave_its_directory() {
-        for legal in ["data", "pg-data.1", "A_b"] {
+        for legal in ["data", "pg-data.1", "a_b"] {
             assert!(volume_name_is_legal(legal), "{legal}");
         }
-        for illegal in ["", ".", "..", "../x", "a/b", "-x", "with space", &"x".repeat(64)] {
+        for illegal in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "-x", "Data",
+            "with space",
+            &"x".repeat(64),
+        ] {
             assert!(!volume_name_is_legal(illegal), "{illegal}");
         }
     }

@@ -44,11 +44,11 @@ fn a_good_file_is_taken_and_the_lower_name_is_node_0() {
 #[test]
 fn an_unknown_key_is_refused_with_file_line_and_what_is_allowed() {
     let error = load(&GOOD.replace("backing", "baking"), &[7; 32], 0o600).unwrap_err();
-    assert_eq!(error.code(), "LS4001");
+    assert_eq!(error.code(), "LS5001");
     let text = error.to_string();
     assert!(text.contains("data.toml, line 3") && text.contains("baking") && text.contains("backing"), "{text}");
     let error = load(&format!("{GOOD}[tuning]\nlink_timeout = 1\n"), &[7; 32], 0o600).unwrap_err();
-    assert_eq!(error.code(), "LS4001");
+    assert_eq!(error.code(), "LS5001");
     assert!(error.to_string().contains("link_timeout_ms"), "{error}");
 }
 
@@ -66,7 +66,7 @@ fn bad_values_are_refused_with_key_line_and_what_is_allowed() {
     ];
     for (from, to, line) in bad {
         let error = load(&GOOD.replacen(from, to, 1), &[7; 32], 0o600).unwrap_err();
-        assert_eq!(error.code(), "LS4002", "{to}");
+        assert_eq!(error.code(), "LS5002", "{to}");
         assert!(error.to_string().contains(line), "{error}");
     }
     let tuned = format!("{GOOD}[tuning]\nlink_timeout_ms = 100\n");
@@ -77,7 +77,7 @@ fn bad_values_are_refused_with_key_line_and_what_is_allowed() {
 #[test]
 fn a_missing_key_is_named() {
     let error = load(&GOOD.replace("volume = \"data\"\n", ""), &[7; 32], 0o600).unwrap_err();
-    assert_eq!(error.code(), "LS4002");
+    assert_eq!(error.code(), "LS5002");
     assert!(error.to_string().contains("missing key `volume`"), "{error}");
 }
 
@@ -90,6 +90,6 @@ fn a_weak_or_open_cluster_key_is_refused() {
 #[test]
 fn a_missing_file_is_told_with_its_name() {
     let error = Config::load(Path::new("/nonexistent/data.toml")).unwrap_err();
-    assert_eq!(error.code(), "LS4003");
+    assert_eq!(error.code(), "LS5003");
     assert!(error.chain().contains("/nonexistent/data.toml"));
 }

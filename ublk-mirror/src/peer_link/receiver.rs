@@ -179,15 +179,15 @@ fn is_control(kind: FrameKind) -> bool {
         | FrameKind::State
         | FrameKind::Propose
         | FrameKind::Accept
-        | FrameKind::Leave => true,
+        | FrameKind::Leave
+        | FrameKind::Ping
+        | FrameKind::Pong => true,
         FrameKind::Write
         | FrameKind::CopyWrite
         | FrameKind::Discard
         | FrameKind::WriteZeroes
         | FrameKind::Flush
         | FrameKind::Done
-        | FrameKind::CopyDone
-        | FrameKind::Ping
-        | FrameKind::Pong => false,
+        | FrameKind::CopyDone => false,
     }
 }

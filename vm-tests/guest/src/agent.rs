@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
@@ -159,6 +159,31 @@ impl Agent {
                 stdin: child.stdin.take(),
             },
         );
+        let pumps = self.start_pumps(id, &mut child);
+        let (ended, timed_out) = start_alarm(group, Duration::from_millis(request.limit_ms));
+        let agent = Arc::clone(self);
+        thread::spawn(move || {
+            let status = child.wait();
+            drop(ended);
+            // Nothing is ever sent on it: it ends when both pumps have.
+            let _ = pumps.recv_timeout(OUTPUT_GRACE);
+            lock(&agent.running).remove(&id);
+            let code = status.map_or(-1, |status| {
+                status
+                    .code()
+                    .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+            });
+            let report = ExitReport {
+                code,
+                timed_out: timed_out.load(Ordering::SeqCst),
+            };
+            agent.answer(id, Frame::json(id, FrameKind::Exit, &report));
+        });
+        Ok(())
+    }
+
+    /// Sends on what the child says; the channel ends with its output.
+    fn start_pumps(self: &Arc<Self>, id: u32, child: &mut Child) -> mpsc::Receiver<()> {
         let (done, pumps) = mpsc::channel::<()>();
         for (kind, pipe) in [
             (
@@ -185,37 +210,7 @@ impl Agent {
             });
         }
         drop(done);
-        let (ended, alarm) = mpsc::channel::<()>();
-        let timed_out = Arc::new(AtomicBool::new(false));
-        let (limit, expired) = (
-            Duration::from_millis(request.limit_ms),
-            Arc::clone(&timed_out),
-        );
-        thread::spawn(move || {
-            if alarm.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
-                expired.store(true, Ordering::SeqCst);
-                let _ = killpg(group, Signal::SIGKILL);
-            }
-        });
-        let agent = Arc::clone(self);
-        thread::spawn(move || {
-            let status = child.wait();
-            drop(ended);
-            // Nothing is ever sent on it: it ends when both pumps have.
-            let _ = pumps.recv_timeout(OUTPUT_GRACE);
-            lock(&agent.running).remove(&id);
-            let code = status.map_or(-1, |status| {
-                status
-                    .code()
-                    .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
-            });
-            let report = ExitReport {
-                code,
-                timed_out: timed_out.load(Ordering::SeqCst),
-            };
-            agent.answer(id, Frame::json(id, FrameKind::Exit, &report));
-        });
-        Ok(())
+        pumps
     }
 
     fn pump(&self, id: u32, kind: FrameKind, mut pipe: Box<dyn Read + Send>) {
@@ -231,6 +226,20 @@ impl Agent {
             });
         }
     }
+}
+
+/// Kills the group after `limit`, unless the sender is dropped before.
+fn start_alarm(group: Pid, limit: Duration) -> (mpsc::Sender<()>, Arc<AtomicBool>) {
+    let (ended, alarm) = mpsc::channel::<()>();
+    let timed_out = Arc::new(AtomicBool::new(false));
+    let expired = Arc::clone(&timed_out);
+    thread::spawn(move || {
+        if alarm.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+            expired.store(true, Ordering::SeqCst);
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+    });
+    (ended, timed_out)
 }
 
 fn put(frame: &Frame) -> io::Result<Frame> {

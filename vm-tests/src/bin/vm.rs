@@ -41,6 +41,11 @@ enum Task {
         #[arg(long)]
         product: bool,
     },
+    /// Talk to a machine of `cargo demo --keep`; Ctrl-] disconnects.
+    Attach {
+        /// The socket that the demo printed.
+        socket: PathBuf,
+    },
     /// Boot one machine with two disks and talk to it; Ctrl-] ends it.
     Shell {
         /// Programs for /opt/bin.
@@ -61,7 +66,7 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Task::List => {
-            for Scenario { name, about, .. } in scenarios::all() {
+            for Scenario { name, about, .. } in scenarios::all().into_iter().chain(scenarios::long()) {
                 println!("{name:32} {about}");
             }
             Ok(ExitCode::SUCCESS)
@@ -74,6 +79,10 @@ fn main() -> anyhow::Result<ExitCode> {
             disk_mib,
             product,
         } => exec(&script, put, limit, disk_mib, product),
+        Task::Attach { socket } => {
+            shell::attach(&socket)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Task::Shell { put, product } => {
             packages::ensure()?;
             let context = Context::new("shell")?;
@@ -84,8 +93,10 @@ fn main() -> anyhow::Result<ExitCode> {
 }
 
 fn run(names: &[String]) -> anyhow::Result<ExitCode> {
+    let long = if names.is_empty() { Vec::new() } else { scenarios::long() };
     let chosen: Vec<Scenario> = scenarios::all()
         .into_iter()
+        .chain(long)
         .filter(|scenario| {
             names.is_empty()
                 || names

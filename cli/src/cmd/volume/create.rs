@@ -11,7 +11,10 @@ use crate::programs;
 pub(crate) fn run(create: Create) -> Result<u8, Failure> {
     let path = config::path_of(&create.name)?;
     check_nodes(&create)?;
-    let key_file = create.key_file.clone().unwrap_or_else(|| config::directory().join("cluster.key"));
+    let key_file = create
+        .key_file
+        .clone()
+        .unwrap_or_else(|| config::directory().join("cluster.key"));
     let key_made = prepare_key(&create, &key_file)?;
     let config = VolumeConfig::new(
         &create.name,
@@ -34,10 +37,18 @@ pub(crate) fn run(create: Create) -> Result<u8, Failure> {
 fn check_nodes(create: &Create) -> Result<(), Failure> {
     let advice = "give each node a name and an address of its own";
     if create.node.name == create.peer.name {
-        return Err(Failure::new("LS4005", format!("both nodes are called {}", create.node.name), advice));
+        return Err(Failure::new(
+            "LS5005",
+            format!("both nodes are called {}", create.node.name),
+            advice,
+        ));
     }
     if create.node.address == create.peer.address {
-        return Err(Failure::new("LS4005", format!("both nodes have the address {}", create.node.address), advice));
+        return Err(Failure::new(
+            "LS5005",
+            format!("both nodes have the address {}", create.node.address),
+            advice,
+        ));
     }
     Ok(())
 }
@@ -47,7 +58,7 @@ fn prepare_key(create: &Create, key_file: &Path) -> Result<bool, Failure> {
     if create.join && !key_file.exists() {
         let (peer, file) = (&create.peer.name, key_file.display());
         return Err(Failure::new(
-            "LS4009",
+            "LS5009",
             format!("the cluster key {file} is not there"),
             format!("both nodes need the same key; from {peer}:\n  scp -p {peer}:{file} {file}"),
         ));
@@ -70,19 +81,26 @@ fn format_device(create: &Create, config: &Path) -> Result<(), Failure> {
     if let Some(size) = create.grow_to {
         command.arg("--grow-to").arg(size.to_string());
     }
-    let status = command.status().map_err(|error| programs::not_found(&error))?;
+    let status = command
+        .status()
+        .map_err(|error| programs::not_found(&error))?;
     if status.success() {
         return Ok(());
     }
     Err(Failure::new(
-        "LS4007",
-        format!("the metadata of {} could not be made ({status})", create.backing.display()),
+        "LS5007",
+        format!(
+            "the metadata of {} could not be made ({status})",
+            create.backing.display()
+        ),
         "the lines above say why; no configuration was left behind",
     ))
 }
 
 fn next_steps(create: &Create, key_file: &Path, key_made: bool) -> String {
-    let Create { name, node, peer, .. } = create;
+    let Create {
+        name, node, peer, ..
+    } = create;
     if create.join {
         return format!(
             "{name}: the copy on {} is made; {} will fill it.\n\
@@ -91,11 +109,23 @@ fn next_steps(create: &Create, key_file: &Path, key_made: bool) -> String {
         );
     }
     let key = key_file.display();
-    let made = if key_made { format!(" (made now: {key}, keep it secret)") } else { String::new() };
-    let metadata = create.metadata.as_ref().map_or_else(String::new, |path| format!(" --metadata {}", path.display()));
-    let key_option = create.key_file.as_ref().map_or_else(String::new, |path| format!(" --key-file {}", path.display()));
-    let size = create.size.map_or_else(String::new, |size| format!(" --size {size}"));
-    let grow = create.grow_to.map_or_else(String::new, |size| format!(" --grow-to {size}"));
+    let made = if key_made {
+        format!(" (made now: {key}, keep it secret)")
+    } else {
+        String::new()
+    };
+    let metadata = create.metadata.as_ref().map_or_else(String::new, |path| {
+        format!(" --metadata {}", path.display())
+    });
+    let key_option = create.key_file.as_ref().map_or_else(String::new, |path| {
+        format!(" --key-file {}", path.display())
+    });
+    let size = create
+        .size
+        .map_or_else(String::new, |size| format!(" --size {size}"));
+    let grow = create
+        .grow_to
+        .map_or_else(String::new, |size| format!(" --grow-to {size}"));
     let directory = key_file.parent().unwrap_or(Path::new("/")).display();
     format!(
         "{name}: the first copy is made on {node}.\n\
@@ -140,6 +170,9 @@ mod tests {
         let command = "lockstep volume create data --join --backing /dev/vdb --size 1073741824 \
                        --node node2=10.77.3.2:7420 --peer node1=10.77.3.1:7420\n";
         assert!(text.contains(command), "{text}");
-        assert!(text.contains("scp -p /etc/lockstep/cluster.key node2:/etc/lockstep/cluster.key"), "{text}");
+        assert!(
+            text.contains("scp -p /etc/lockstep/cluster.key node2:/etc/lockstep/cluster.key"),
+            "{text}"
+        );
     }
 }

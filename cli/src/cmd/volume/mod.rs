@@ -17,7 +17,9 @@ pub(crate) fn run(command: Volume) -> Result<u8, Failure> {
         Volume::Create(create) => create::run(create),
         Volume::Start { name } => start::run(&name),
         Volume::Stop { name } => tell(&name, Command::Stop),
-        Volume::Status { name, json, watch } => status::run(name.as_deref(), json.into(), watch.into()),
+        Volume::Status { name, json, watch } => {
+            status::run(name.as_deref(), json.into(), watch.into())
+        }
         Volume::Activate { name } => tell(&name, Command::Activate),
         Volume::Deactivate { name, force } => tell(&name, Command::Deactivate { force }),
         Volume::Takeover { name, confirm } => takeover::run(&name, confirm),
@@ -27,7 +29,9 @@ pub(crate) fn run(command: Volume) -> Result<u8, Failure> {
 /// Gives the daemon a command and says what it did.
 fn tell(name: &str, command: Command) -> Result<u8, Failure> {
     config::path_of(name)?;
-    let done = Client::of_volume(name).command(command).map_err(|error| Failure::of_volume(&error, name))?;
+    let done = Client::of_volume(name)
+        .command(command)
+        .map_err(|error| Failure::of_volume(&error, name))?;
     println!("{}", done_words(name, done));
     Ok(0)
 }
@@ -38,7 +42,9 @@ fn done_words(name: &str, done: Done) -> String {
         Done::AlreadyActive => format!("{name} was served here already: /dev/lockstep/{name}"),
         Done::Fenced => format!("{name} is not served here any more"),
         Done::AlreadyFenced => format!("{name} was not served here"),
-        Done::Alone => format!("{name} goes on here alone: /dev/lockstep/{name}; there is one good copy until the other node is back"),
+        Done::Alone => format!(
+            "{name} goes on here alone: /dev/lockstep/{name}; there is one good copy until the other node is back"
+        ),
         Done::Stopped => format!("the daemon of {name} ended on this node"),
     }
 }

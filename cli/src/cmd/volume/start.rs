@@ -35,10 +35,12 @@ pub(crate) fn run(name: &str) -> Result<u8, Failure> {
     let log = programs::open_log(&log_path)?;
     let log_start = log.metadata().map_or(0, |metadata| metadata.len());
     // The daemon's working directory is `/`.
-    let config = fs::canonicalize(&config).map_err(|error| Failure::file(&config, "read", &error))?;
+    let config =
+        fs::canonicalize(&config).map_err(|error| Failure::file(&config, "read", &error))?;
     let mut command = programs::mirror();
     command.arg("run").arg("--config").arg(&config);
-    let mut daemon = spawn_detached(&mut command, log).map_err(|error| programs::not_found(&error))?;
+    let mut daemon =
+        spawn_detached(&mut command, log).map_err(|error| programs::not_found(&error))?;
     wait_until_it_answers(name, &client, &mut daemon, &log_path, log_start)
 }
 
@@ -52,18 +54,32 @@ fn wait_until_it_answers(
     let begun = Instant::now();
     loop {
         if let Ok(status) = client.status() {
-            print!("{}", screen::headline(name, &Verdict::of(&status), Style::of_stdout()));
+            print!(
+                "{}",
+                screen::headline(name, &Verdict::of(&status), Style::of_stdout())
+            );
             return Ok(0);
         }
         if let Ok(Some(ended)) = daemon.try_wait() {
             let tail = programs::log_tail(log_path, log_start);
             let advice = format!("{tail}\n(from {})", log_path.display());
-            return Err(Failure::new("LS4008", format!("the daemon of {name} ended at its start ({ended})"), advice));
+            return Err(Failure::new(
+                "LS5008",
+                format!("the daemon of {name} ended at its start ({ended})"),
+                advice,
+            ));
         }
         if begun.elapsed() > START_LIMIT {
-            let advice = format!("process {} still runs; look at {}", daemon.id(), log_path.display());
-            let message = format!("the daemon of {name} does not answer {} s after its start", START_LIMIT.as_secs());
-            return Err(Failure::new("LS4003", message, advice));
+            let advice = format!(
+                "process {} still runs; look at {}",
+                daemon.id(),
+                log_path.display()
+            );
+            let message = format!(
+                "the daemon of {name} does not answer {} s after its start",
+                START_LIMIT.as_secs()
+            );
+            return Err(Failure::new("LS5003", message, advice));
         }
         sleep(POLL_INTERVAL);
     }

@@ -40,7 +40,11 @@ pub(crate) enum Times {
 
 impl From<bool> for Times {
     fn from(watch: bool) -> Self {
-        if watch { Self::UntilInterrupted } else { Self::Once }
+        if watch {
+            Self::UntilInterrupted
+        } else {
+            Self::Once
+        }
     }
 }
 
@@ -53,9 +57,11 @@ struct Report {
 pub(crate) fn run(name: Option<&str>, form: Form, times: Times) -> Result<u8, Failure> {
     loop {
         let (text, health) = once(name, form)?;
-        let clear = times == Times::UntilInterrupted && form == Form::Screen && stdout().is_terminal();
+        let clear =
+            times == Times::UntilInterrupted && form == Form::Screen && stdout().is_terminal();
         let mut out = stdout().lock();
-        let written = write!(out, "{}{text}", if clear { CLEAR } else { "" }).and_then(|()| out.flush());
+        let written =
+            write!(out, "{}{text}", if clear { CLEAR } else { "" }).and_then(|()| out.flush());
         // A reader that went away (`| head`) has seen enough.
         if times == Times::Once || written.is_err() {
             return Ok(health.exit_code());
@@ -71,14 +77,18 @@ fn once(name: Option<&str>, form: Form) -> Result<(String, Health), Failure> {
             config::path_of(name)?;
             let report = ask(name);
             if matches!(report.answer, Err(ClientError::NotRunning { .. })) {
-                config::existing_path_of(name)
-                    .map_err(|failure| Failure { exit_code: Health::Unknown.exit_code(), ..failure })?;
+                config::existing_path_of(name).map_err(|failure| Failure {
+                    exit_code: Health::Unknown.exit_code(),
+                    ..failure
+                })?;
             }
             vec![report]
         }
         None => config::volumes().iter().map(|volume| ask(volume)).collect(),
     };
-    let health = reports.iter().fold(Health::Healthy, |worst, report| worst.worse(report.verdict.health));
+    let health = reports.iter().fold(Health::Healthy, |worst, report| {
+        worst.worse(report.verdict.health)
+    });
     let text = match form {
         Form::Screen => screen_of(&reports),
         Form::Json => format!("{}\n", json_of(name.is_some(), &reports)),
@@ -92,12 +102,17 @@ fn ask(volume: &str) -> Report {
         Ok(status) => Verdict::of(status),
         Err(error) => Verdict::of_error(error, volume),
     };
-    Report { volume: volume.to_string(), answer, verdict }
+    Report {
+        volume: volume.to_string(),
+        answer,
+        verdict,
+    }
 }
 
 fn screen_of(reports: &[Report]) -> String {
     if reports.is_empty() {
-        return "no volume was created on this node yet: lockstep volume create --help\n".to_string();
+        return "no volume was created on this node yet: lockstep volume create --help\n"
+            .to_string();
     }
     let style = Style::of_stdout();
     let one = |report: &Report| match &report.answer {
@@ -112,7 +127,9 @@ fn json_of(one: bool, reports: &[Report]) -> Value {
     let documents: Vec<Value> = reports.iter().map(document).collect();
     match documents.into_iter().next() {
         Some(document) if one => document,
-        _ => json!({"schema": "lockstep.status/1", "volumes": reports.iter().map(document).collect::<Vec<_>>()}),
+        _ => {
+            json!({"schema": "lockstep.status/1", "volumes": reports.iter().map(document).collect::<Vec<_>>()})
+        }
     }
 }
 
@@ -137,11 +154,18 @@ mod tests {
 
     #[test]
     fn json_of_a_stopped_daemon_has_problem_and_verdict() {
-        let error = || ClientError::NotRunning { path: "/x".into(), source: std::io::ErrorKind::NotFound.into() };
+        let error = || ClientError::NotRunning {
+            path: "/x".into(),
+            source: std::io::ErrorKind::NotFound.into(),
+        };
         let verdict = Verdict::of_error(&error(), "data");
-        let report = Report { volume: "data".to_string(), answer: Err(error()), verdict };
+        let report = Report {
+            volume: "data".to_string(),
+            answer: Err(error()),
+            verdict,
+        };
         let value = json_of(true, &[report]);
-        assert_eq!(value["problem"]["code"], "LS4001");
+        assert_eq!(value["problem"]["code"], "LS5001");
         assert_eq!(value["verdict"]["health"], "down");
         assert_eq!(value["verdict"]["exit_code"], 2);
         let all = json_of(false, &[]);

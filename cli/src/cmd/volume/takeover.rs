@@ -19,7 +19,9 @@ pub(crate) fn run(name: &str, confirm: Option<String>) -> Result<u8, Failure> {
 }
 
 fn ask_the_operator(name: &str) -> Result<String, Failure> {
-    let status = Client::of_volume(name).status().map_err(|error| Failure::of_volume(&error, name))?;
+    let status = Client::of_volume(name)
+        .status()
+        .map_err(|error| Failure::of_volume(&error, name))?;
     if status.link.state == LinkState::Up {
         // The daemon refuses, and says why, before it looks at the words.
         return Ok(String::new());
@@ -29,18 +31,28 @@ fn ask_the_operator(name: &str) -> Result<String, Failure> {
         let peer = &status.peer;
         return Err(Failure::new(
             "LS1007",
-            format!("a takeover is safe only if {peer} is off; if it still runs, both sides will have different data"),
-            format!("switch {peer} off, look that it is off, then:\n  lockstep volume takeover {name} --confirm \"{wanted}\""),
+            format!(
+                "a takeover is safe only if {peer} is off; if it still runs, both sides will have different data"
+            ),
+            format!(
+                "switch {peer} off, look that it is off, then:\n  lockstep volume takeover {name} --confirm \"{wanted}\""
+            ),
         ));
     }
     eprint!("{}", risk(&status));
     let _ = stderr().flush();
     let mut typed = String::new();
-    stdin().read_line(&mut typed).map_err(|error| Failure::new("LS4010", format!("cannot read: {error}"), "use --confirm"))?;
+    stdin().read_line(&mut typed).map_err(|error| {
+        Failure::new("LS5010", format!("cannot read: {error}"), "use --confirm")
+    })?;
     if typed.trim() == wanted {
         return Ok(wanted);
     }
-    Err(Failure::new("LS1007", "these were not the words; nothing was changed", format!("type exactly: {wanted}")))
+    Err(Failure::new(
+        "LS1007",
+        "these were not the words; nothing was changed",
+        format!("type exactly: {wanted}"),
+    ))
 }
 
 /// What the operator vouches for.
@@ -50,16 +62,29 @@ fn words(peer: &str) -> String {
 
 /// What a takeover risks here and now, in plain words.
 fn risk(status: &Status) -> String {
-    let Status { volume, node, peer, .. } = status;
+    let Status {
+        volume, node, peer, ..
+    } = status;
     let active = status.view.active.as_deref();
     let what = match status.role {
         Role::Active => format!("{node} serves {volume} and will go on without {peer}."),
-        Role::Fenced | Role::Activating | Role::Deactivating => format!("{node} will begin to serve {volume}."),
+        Role::Fenced | Role::Activating | Role::Deactivating => {
+            format!("{node} will begin to serve {volume}.")
+        }
     };
     let who = match active {
-        Some(active) if active == peer => format!("{peer} served it when it was last known (epoch {}).", status.view.epoch),
-        Some(active) => format!("{active} serves it by what is known here (epoch {}).", status.view.epoch),
-        None => format!("Nobody served it when it was last known (epoch {}).", status.view.epoch),
+        Some(active) if active == peer => format!(
+            "{peer} served it when it was last known (epoch {}).",
+            status.view.epoch
+        ),
+        Some(active) => format!(
+            "{active} serves it by what is known here (epoch {}).",
+            status.view.epoch
+        ),
+        None => format!(
+            "Nobody served it when it was last known (epoch {}).",
+            status.view.epoch
+        ),
     };
     format!(
         "{what}\n{who}\n\

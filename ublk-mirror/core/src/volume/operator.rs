@@ -147,10 +147,7 @@ impl Volume {
     }
 
     pub(super) fn lease_deadline(&self) -> Option<Instant> {
-        match self.change.as_ref()?.step {
-            Step::Lease(until) => Some(until),
-            _ => None,
-        }
+        if let Step::Lease(until) = self.change.as_ref()?.step { Some(until) } else { None }
     }
 
     /// The last lease that was granted has run out: the new view may be committed (S5).
@@ -221,7 +218,12 @@ impl Volume {
                 self.role = Role::Fenced;
                 self.follow_persist(&propose, effects);
             }
-            _ => {}
+            Kind::Lead { .. }
+            | Kind::Activate { .. }
+            | Kind::Takeover { .. }
+            | Kind::GoAlone { .. }
+            | Kind::Drop { .. }
+            | Kind::Widen { .. } => {}
         }
     }
 

@@ -65,9 +65,10 @@ impl Volume {
         let verdict = decide(Side { node: me, state: &own }, Side { node: peer, state: &theirs });
         match verdict {
             Verdict::Refuse(code) => {
-                let (ours, yours) = match code {
-                    RefusedCode::Size => (own.size_sectors, theirs.size_sectors),
-                    _ => (own.view.epoch.0, theirs.view.epoch.0),
+                let (ours, yours) = if code == RefusedCode::Size {
+                    (own.size_sectors, theirs.size_sectors)
+                } else {
+                    (own.view.epoch.0, theirs.view.epoch.0)
                 };
                 self.refuse(id, code, ours, yours, effects);
             }

@@ -108,12 +108,16 @@ impl Volume {
             return Taken::No;
         }
         let fua = frame.flags & FLAG_FUA != 0;
-        let operation = match frame.kind {
-            FrameKind::Write => DiskOperation::Write { fua },
-            FrameKind::CopyWrite => DiskOperation::Write { fua: false },
-            FrameKind::Discard => DiskOperation::Discard,
-            FrameKind::WriteZeroes => DiskOperation::WriteZeroes { fua },
-            _ => DiskOperation::Flush,
+        let operation = if frame.kind == FrameKind::Write {
+            DiskOperation::Write { fua }
+        } else if frame.kind == FrameKind::CopyWrite {
+            DiskOperation::Write { fua: false }
+        } else if frame.kind == FrameKind::Discard {
+            DiskOperation::Discard
+        } else if frame.kind == FrameKind::WriteZeroes {
+            DiskOperation::WriteZeroes { fua }
+        } else {
+            DiskOperation::Flush
         };
         let parked = operation == DiskOperation::Flush && frame.flags & FLAG_DRAIN != 0;
         if parked {

@@ -1,0 +1,181 @@
+//! The bytes of the metadata are the bytes of the golden files, and damaged ones are survived.
+//!
+//! Why: a disk outlives the program that wrote it. A superblock that is read wrongly decides wrongly
+//! whose copy counts.
+
+use lockstep_tests::{assert_documented, assert_golden, golden};
+use mirror_core::checksum::crc32c;
+use mirror_core::disk::{
+    CopyRecord, CopyRole, FORMAT_VERSION, Layout, SUPERBLOCK_BYTES, SlotFault, Superblock, SuperblockError, choose,
+};
+use mirror_core::limits::{NODES_MAX, VIEW_HISTORY_MAX};
+use mirror_core::types::{BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId};
+use mirror_core::view::{View, ViewHistory, ViewMark};
+use proptest::prelude::*;
+
+const CRC_PLACE: std::ops::Range<usize> = 12..16;
+
+fn node(number: u8) -> NodeId {
+    NodeId::new(number).expect("a node number")
+}
+
+fn superblock() -> Superblock {
+    let mut volume_name = [0; 64];
+    volume_name[..4].copy_from_slice(b"data");
+    let mut marks = [ViewMark::default(); VIEW_HISTORY_MAX];
+    marks[0] = ViewMark { epoch: Epoch(41), id: ViewId([0x22; 16]) };
+    marks[VIEW_HISTORY_MAX - 1] = ViewMark { epoch: Epoch(26), id: ViewId([0x23; 16]) };
+    let mut member_boots = [BootId::NONE; NODES_MAX as usize];
+    member_boots[0] = BootId([0x77; 16]);
+    member_boots[1] = BootId([0x88; 16]);
+    Superblock {
+        sequence: 0x0102_0304_0506_0708,
+        cluster_id: ClusterId([0x33; 16]),
+        volume_id: VolumeId([0x55; 16]),
+        volume_name,
+        node: node(0),
+        peer: node(1),
+        size_sectors: 0x20_0000,
+        data_start_sectors: 6144,
+        chunk_sectors: 8192,
+        logical_block_bytes: 512,
+        layout: Layout::for_growth_to(0x20_0000, 4096).expect("a legal size"),
+        view: View {
+            epoch: Epoch(42),
+            id: ViewId([0x11; 16]),
+            active: Some(node(0)),
+            insync: NodeSet::only(node(0)).with(node(1)),
+        },
+        history: ViewHistory(marks),
+        sealed: Epoch(40),
+        serving: true,
+        drained: false,
+        copy: Some(CopyRecord { id: CopyId([0x66; 16]), role: CopyRole::Source, cursor_sectors: 0x10_0000 }),
+        member_boots,
+        own_boot: BootId([0x77; 16]),
+        incarnation: Incarnation(0x9999),
+    }
+}
+
+fn blank() -> Superblock {
+    Superblock {
+        sequence: 1,
+        volume_id: VolumeId::NONE,
+        view: View { epoch: Epoch(0), id: ViewId::NONE, active: None, insync: NodeSet::EMPTY },
+        history: ViewHistory::default(),
+        sealed: Epoch(0),
+        serving: false,
+        drained: true,
+        copy: Some(CopyRecord { id: CopyId([0x66; 16]), role: CopyRole::Target, cursor_sectors: 0 }),
+        ..superblock()
+    }
+}
+
+fn slot(bytes: Vec<u8>) -> [u8; SUPERBLOCK_BYTES] {
+    bytes.try_into().expect("4096 bytes")
+}
+
+/// With a right checksum, so that the checks behind it are reached.
+fn sealed(mut bytes: [u8; SUPERBLOCK_BYTES]) -> [u8; SUPERBLOCK_BYTES] {
+    bytes[CRC_PLACE].fill(0);
+    let crc = crc32c(&bytes);
+    bytes[CRC_PLACE].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn superblocks_are_their_golden_bytes_and_read_back() {
+    for (name, value, place) in [
+        ("superblock-slot0", superblock(), 0),
+        ("superblock-slot1", superblock(), 1),
+        ("superblock-joining", blank(), 0),
+    ] {
+        assert_golden(name, &value.encode(place));
+        assert_eq!(Superblock::decode(&slot(golden(name)), place), Ok(value), "{name}");
+    }
+}
+
+#[test]
+fn the_document_was_read_when_the_source_changed() {
+    assert_eq!(FORMAT_VERSION, 1, "a new version has golden files of its own");
+    let sources = ["mod", "layout", "superblock"].map(|name| format!("ublk-mirror/core/src/disk/{name}.rs"));
+    assert_documented("docs/on-disk-format.md", &sources.each_ref().map(String::as_str));
+}
+
+#[test]
+fn the_reserved_area_has_room_for_seven_bitmaps_and_ends_at_a_mebibyte() {
+    let layout = Layout::for_growth_to(1 << 31, 4096).expect("1 TiB");
+    assert_eq!(layout.total_bytes % (1 << 20), 0);
+    let end = layout.bitmap_start_bytes + 7 * layout.bitmap_peer_bytes;
+    assert!(layout.total_bytes >= end && layout.total_bytes - end < 1 << 20);
+    assert!(layout.bitmap_peer_bytes / 4096 * (4096 - 64) * 8 * 4096 >= 1 << 40);
+}
+
+#[test]
+fn one_wrong_bit_anywhere_is_noticed() {
+    let good = superblock().encode(0);
+    for byte in 0..SUPERBLOCK_BYTES {
+        let mut bytes = good;
+        bytes[byte] ^= 0x10;
+        assert!(Superblock::decode(&bytes, 0).is_err(), "byte {byte}");
+    }
+}
+
+#[test]
+fn the_newer_good_slot_wins_and_the_other_is_named_for_repair() {
+    let old = superblock();
+    let new = Superblock { sequence: old.sequence + 1, ..superblock() };
+    let found = choose(&new.encode(0), &old.encode(1)).expect("both good");
+    assert_eq!((found.superblock, found.stale_slot, found.damaged_slot), (new.clone(), Some(1), None));
+
+    let found = choose(&old.encode(0), &new.encode(1)).expect("both good");
+    assert_eq!((found.superblock.sequence, found.stale_slot), (new.sequence, Some(0)));
+
+    let torn = [0xff; SUPERBLOCK_BYTES];
+    let found = choose(&torn, &old.encode(1)).expect("one good");
+    assert_eq!((found.superblock, found.damaged_slot), (old.clone(), Some((0, SlotFault::NotASuperblock))));
+
+    let found = choose(&old.encode(0), &old.encode(0)).expect("one good");
+    assert_eq!(found.damaged_slot, Some((1, SlotFault::Misdirected(0))), "bytes of the other slot");
+
+    assert!(matches!(choose(&torn, &torn), Err(SuperblockError::Both(..))));
+}
+
+#[test]
+fn a_slot_of_a_newer_program_is_never_ignored() {
+    let mut bytes = superblock().encode(0);
+    bytes[8..10].copy_from_slice(&(FORMAT_VERSION + 1).to_le_bytes());
+    let found = choose(&sealed(bytes), &superblock().encode(1));
+    assert_eq!(found, Err(SuperblockError::Newer { slot: 0, version: FORMAT_VERSION + 1 }));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), SUPERBLOCK_BYTES), place in 0u8..2) {
+        let mut bytes = slot(bytes);
+        let _ = Superblock::decode(&bytes, place);
+        bytes[..8].copy_from_slice(b"LOCKSTEP");
+        bytes[8..10].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes[10] = place;
+        let _ = Superblock::decode(&sealed(bytes), place);
+        let _ = choose(&bytes, &superblock().encode(1));
+        let _ = choose(&sealed(bytes), &bytes);
+    }
+
+    #[test]
+    fn a_few_changed_bytes_with_a_right_checksum_are_survived(
+        changes in proptest::collection::vec((0usize..800, any::<u8>()), 1..8)
+    ) {
+        let mut bytes = superblock().encode(0);
+        for (place, value) in changes {
+            bytes[place] = value;
+        }
+        let bytes = sealed(bytes);
+        if let Ok(value) = Superblock::decode(&bytes, 0) {
+            let again = Superblock::decode(&value.encode(0), 0);
+            prop_assert_eq!(again, Ok(value), "what was understood is written and read the same");
+        }
+    }
+}

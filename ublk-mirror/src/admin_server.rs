@@ -1,0 +1,273 @@
+//! The door for operators: `/run/lockstep/NAME.sock`, one line of JSON in, one out. The messages are
+//! those of `controlplane-api`, written here without it: the data plane depends on nothing above it.
+
+use std::fs::{self, Permissions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use mirror_core::admin::{Command, Done, Outcome, Problem, Status};
+use nix::sys::socket::{getsockopt, sockopt};
+use serde::{Deserialize, Serialize};
+
+use crate::inbox::{Inbox, Message};
+use crate::sys;
+
+/// The version of the messages.
+pub const SCHEMA: &str = "lockstep.admin/1";
+/// Longest request line.
+const LINE_BYTES_MAX: u64 = 64 * 1024;
+const CONNECTIONS_MAX: usize = 8;
+/// A client that sends nothing for so long is dropped.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+/// A command may wait for the peer and for the device.
+const ANSWER_MAX: Duration = Duration::from_secs(600);
+const STACK_BYTES: usize = 256 * 1024;
+
+#[derive(Deserialize)]
+struct RequestLine {
+    schema: String,
+    #[serde(flatten)]
+    request: Request,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case")]
+enum Request {
+    Status,
+    Command(Command),
+}
+
+#[derive(Serialize)]
+struct AnswerLine<'a> {
+    schema: &'static str,
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    done: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'a Status>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<&'a Problem>,
+}
+
+impl AnswerLine<'_> {
+    fn line(&self) -> String {
+        serde_json::to_string(self).unwrap_or_else(|error| {
+            tracing::error!(%error, "an answer cannot be written as JSON");
+            format!("{{\"schema\":\"{SCHEMA}\",\"ok\":false}}")
+        })
+    }
+}
+
+/// The answer to a status request.
+pub fn status_line(status: &Status) -> String {
+    AnswerLine { schema: SCHEMA, ok: true, done: None, status: Some(status), problem: None }.line()
+}
+
+/// The answer to a command.
+pub fn outcome_line(outcome: &Outcome) -> String {
+    match outcome {
+        Ok(done) => {
+            AnswerLine { schema: SCHEMA, ok: true, done: Some(done_name(*done)), status: None, problem: None }.line()
+        }
+        Err(refusal) => problem_line(&refusal.problem()),
+    }
+}
+
+fn problem_line(problem: &Problem) -> String {
+    AnswerLine { schema: SCHEMA, ok: false, done: None, status: None, problem: Some(problem) }.line()
+}
+
+fn done_name(done: Done) -> &'static str {
+    match done {
+        Done::Active => "active",
+        Done::AlreadyActive => "already-active",
+        Done::Fenced => "fenced",
+        Done::AlreadyFenced => "already-fenced",
+        Done::Alone => "alone",
+        Done::Stopped => "stopped",
+    }
+}
+
+/// Requests that were taken and whose answers are not out yet.
+#[derive(Clone, Debug, Default)]
+pub struct Unanswered(Arc<AtomicUsize>);
+
+impl Unanswered {
+    pub fn none(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
+}
+
+/// The socket; its file is removed with it.
+#[derive(Debug)]
+pub struct AdminServer {
+    path: PathBuf,
+    unanswered: Unanswered,
+}
+
+impl AdminServer {
+    /// Listens in a thread of its own. The caller holds the volume's lock: what is left of a
+    /// socket at `path` belongs to a daemon that is gone.
+    pub fn start(path: &Path, inbox: Arc<Inbox>) -> io::Result<AdminServer> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        let unanswered = Unanswered::default();
+        let shared = unanswered.clone();
+        let listen = move || accept_all(&listener, &inbox, &shared);
+        thread::Builder::new().name("admin".into()).stack_size(STACK_BYTES).spawn(listen)?;
+        Ok(AdminServer { path: path.to_owned(), unanswered })
+    }
+
+    pub fn unanswered(&self) -> Unanswered {
+        self.unanswered.clone()
+    }
+}
+
+impl Drop for AdminServer {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.path));
+    }
+}
+
+fn accept_all(listener: &UnixListener, inbox: &Arc<Inbox>, unanswered: &Unanswered) {
+    if let Err(error) = sys::set_io_flusher() {
+        tracing::debug!(%error, "IO_FLUSHER");
+    }
+    let connections = Arc::new(AtomicUsize::new(0));
+    for stream in listener.incoming() {
+        let Ok(stream) = stream else {
+            thread::sleep(Duration::from_millis(100));
+            continue;
+        };
+        if connections.fetch_add(1, Ordering::AcqRel) >= CONNECTIONS_MAX {
+            connections.fetch_sub(1, Ordering::AcqRel);
+            answer_once(&stream, &problem_line(&too_many()));
+            continue;
+        }
+        let (inbox, unanswered, count) = (inbox.clone(), unanswered.clone(), connections.clone());
+        let serve = move || {
+            if let Err(error) = serve(&stream, &inbox, &unanswered) {
+                tracing::debug!(%error, "admin connection");
+            }
+            count.fetch_sub(1, Ordering::AcqRel);
+        };
+        let spawned = thread::Builder::new().name("admin-client".into()).stack_size(STACK_BYTES).spawn(serve);
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "no thread for an admin connection");
+            connections.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+fn answer_once(mut stream: &UnixStream, line: &str) {
+    drop(stream.set_write_timeout(Some(Duration::from_secs(1))));
+    drop(stream.write_all(format!("{line}\n").as_bytes()));
+}
+
+fn serve(stream: &UnixStream, inbox: &Inbox, unanswered: &Unanswered) -> io::Result<()> {
+    stream.set_read_timeout(Some(IDLE_MAX))?;
+    stream.set_write_timeout(Some(IDLE_MAX))?;
+    let caller = getsockopt(stream, sockopt::PeerCredentials)?.uid();
+    if caller != 0 && caller != nix::unistd::geteuid().as_raw() {
+        answer_once(stream, &problem_line(&not_root(caller)));
+        return Ok(());
+    }
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        let count = reader.by_ref().take(LINE_BYTES_MAX).read_line(&mut line)?;
+        if count == 0 {
+            return Ok(());
+        }
+        unanswered.0.fetch_add(1, Ordering::AcqRel);
+        let answer = answer(&line, inbox);
+        let mut writer = stream;
+        let written = writer.write_all(format!("{answer}\n").as_bytes());
+        unanswered.0.fetch_sub(1, Ordering::AcqRel);
+        written?;
+        if !line.ends_with('\n') {
+            return Ok(());
+        }
+    }
+}
+
+fn answer(line: &str, inbox: &Inbox) -> String {
+    let request = match serde_json::from_str::<RequestLine>(line) {
+        Ok(line) if line.schema == SCHEMA => line.request,
+        Ok(line) => return problem_line(&bad_request(format!("schema {:?}, this daemon speaks {SCHEMA:?}", line.schema))),
+        Err(error) => return problem_line(&bad_request(error.to_string())),
+    };
+    let (sender, receiver): (SyncSender<String>, _) = sync_channel(1);
+    let message = match request {
+        Request::Status => Message::Status(sender),
+        Request::Command(command) => Message::Command(command, sender),
+    };
+    if inbox.put(message).is_err() {
+        return problem_line(&too_many());
+    }
+    receiver.recv_timeout(ANSWER_MAX).unwrap_or_else(|_| problem_line(&no_answer()))
+}
+
+/// The answer to one command too many.
+pub fn too_many_line() -> String {
+    problem_line(&too_many())
+}
+
+fn problem(code: &str, message: String, advice: &str) -> Problem {
+    Problem { code: code.into(), message, advice: advice.into() }
+}
+
+fn bad_request(what: String) -> Problem {
+    problem("LS3031", format!("the request is not understood: {what}"), "see that `lockstep` and the daemon are of one release")
+}
+
+fn too_many() -> Problem {
+    problem("LS3022", "too many requests at the same time".into(), "wait for the others, then try again")
+}
+
+fn no_answer() -> Problem {
+    problem("LS3023", "no answer in time; the command may still be carried out".into(), "look at `lockstep volume status NAME`")
+}
+
+fn not_root(uid: u32) -> Problem {
+    problem("LS3032", format!("user {uid} may not command this daemon"), "run the command as root")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_the_lines_of_the_api() {
+        let status: RequestLine = serde_json::from_str(r#"{"schema":"lockstep.admin/1","request":"status"}"#).unwrap();
+        assert!(matches!(status.request, Request::Status));
+        let line = r#"{"schema":"lockstep.admin/1","request":"command","command":"deactivate","force":true}"#;
+        let command: RequestLine = serde_json::from_str(line).unwrap();
+        assert!(matches!(command.request, Request::Command(Command::Deactivate { force: true })));
+    }
+
+    #[test]
+    fn a_line_that_is_no_request_gets_a_problem() {
+        let inbox = Inbox::new().unwrap();
+        for line in ["{}", "x", r#"{"schema":"lockstep.admin/2","request":"status"}"#] {
+            assert!(answer(line, &inbox).contains("LS3031"), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_outcome_is_the_line_of_the_api() {
+        assert_eq!(outcome_line(&Ok(Done::AlreadyFenced)), r#"{"schema":"lockstep.admin/1","ok":true,"done":"already-fenced"}"#);
+    }
+}

@@ -1,0 +1,388 @@
+//! The owner thread: tells the core what happened and does what it says, on one ring.
+//!
+//! A round takes all completions, gives their events to the core, executes the effects and submits
+//! everything that came of it with one system call.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mirror_core::admin::Command;
+use mirror_core::effect::{Effect, Effects, PayloadSource};
+use mirror_core::event::{Event, IoOwner};
+use mirror_core::limits::COMMANDS_MAX;
+use mirror_core::notice::{Level, Notice};
+use mirror_core::types::{Errno, Instant};
+use mirror_core::volume::Volume;
+use thiserror::Error;
+
+use crate::admin_server::{Unanswered, outcome_line, status_line, too_many_line};
+use crate::claim::Claim;
+use crate::device::{DeviceError, name_path};
+use crate::device_control::{DeviceControl, DeviceEvent};
+use crate::explain::Explain;
+use crate::inbox::{Answer, Inbox, Message};
+use crate::local_disk::LocalDisk;
+use crate::metadata::{Persister, Written};
+use crate::peer_link::{LinkEvent, PeerLink};
+use crate::ring::{Completion, Kind, Ring, Token};
+use crate::sys;
+
+/// Longest time without a look at the clock.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// A deadline that has passed does not make the thread spin.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+/// What was sent and answered before the end may take so long to go out.
+const EXIT_MAX: Duration = Duration::from_secs(1);
+
+/// Why the daemon cannot go on.
+#[derive(Debug, Error)]
+pub enum DriverError {
+    #[error("the ring failed")]
+    Ring(#[source] io::Error),
+    #[error("the device helper failed")]
+    Helper(#[source] DeviceError),
+    #[error("the live ublk device is lost")]
+    DeviceLost,
+}
+
+impl Explain for DriverError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Ring(_) => "LS3033",
+            Self::Helper(_) => "LS3030",
+            Self::DeviceLost => "LS3034",
+        }
+    }
+
+    fn advice(&self) -> String {
+        "start the daemon again: it takes the device over where it was; look at the kernel's log".into()
+    }
+}
+
+/// Who waits for the answer to a command.
+#[derive(Debug)]
+enum Asker {
+    Client(Answer),
+    Signal(&'static str),
+}
+
+/// What the start-up hands over.
+pub struct Parts {
+    pub volume: Volume,
+    pub volume_name: String,
+    pub ring: Ring,
+    pub disk: LocalDisk,
+    pub persister: Persister,
+    pub link: PeerLink,
+    pub device: Option<DeviceControl>,
+    pub inbox: Arc<Inbox>,
+    pub unanswered: Unanswered,
+    /// Held as long as the daemon runs.
+    pub claims: Vec<Claim>,
+}
+
+/// See the module.
+pub struct Driver {
+    parts: Parts,
+    effects: Effects,
+    completions: Vec<Completion>,
+    device_events: Vec<DeviceEvent>,
+    askers: HashMap<u64, Asker>,
+    next_command: u64,
+    exit_until: Option<Instant>,
+    /// Without a ublk device the core is told that there is none.
+    no_device: Vec<DeviceEvent>,
+}
+
+/// Nanoseconds since boot, suspend included.
+pub fn now() -> Instant {
+    Instant::from_nanos(u64::try_from(sys::boottime().as_nanos()).unwrap_or(u64::MAX))
+}
+
+impl Driver {
+    pub fn new(parts: Parts) -> Driver {
+        Driver {
+            parts,
+            effects: Vec::with_capacity(256),
+            completions: Vec::with_capacity(1024),
+            device_events: Vec::with_capacity(256),
+            askers: HashMap::with_capacity(COMMANDS_MAX),
+            next_command: 1,
+            exit_until: None,
+            no_device: Vec::new(),
+        }
+    }
+
+    /// Runs until the core says that the process may end.
+    pub fn run(mut self) -> Result<(), DriverError> {
+        self.watch_inbox();
+        self.watch_helper();
+        self.feed(Event::Tick);
+        loop {
+            self.settle()?;
+            if self.may_exit() {
+                return Ok(());
+            }
+            let wait = self.wait();
+            self.parts.ring.submit_and_wait(wait).map_err(DriverError::Ring)?;
+            let mut completions = std::mem::take(&mut self.completions);
+            self.parts.ring.completions(&mut completions);
+            for completion in completions.drain(..) {
+                self.completed(&completion)?;
+            }
+            self.completions = completions;
+        }
+    }
+
+    /// Goes on until nothing is left to do but wait.
+    fn settle(&mut self) -> Result<(), DriverError> {
+        if self.parts.volume.deadline().is_some_and(|due| due <= now()) {
+            self.feed(Event::Tick);
+        }
+        loop {
+            let mut busy = self.device_events()?;
+            while let Some(place) = self.parts.link.fed() {
+                self.frames(place);
+                busy = true;
+            }
+            self.parts.link.drive(&mut self.parts.ring, now());
+            while let Some(event) = self.parts.link.take_event() {
+                busy = true;
+                match event {
+                    LinkEvent::Opened { session, dialled } => self.feed(Event::SessionOpened { session, dialled }),
+                    LinkEvent::Closed { session, reason } => self.feed(Event::SessionClosed { session, reason }),
+                    LinkEvent::Garbage(garbage) => tracing::warn!(
+                        code = "LS2012",
+                        advice = "see who connects to the mirror port, and close it to strangers",
+                        "closed a connection that does not speak our protocol: {garbage}"
+                    ),
+                }
+            }
+            if !busy {
+                return Ok(());
+            }
+        }
+    }
+
+    fn wait(&self) -> Duration {
+        let now = now();
+        let due = [self.parts.volume.deadline(), self.parts.link.deadline(), self.exit_until];
+        let wait = due.into_iter().flatten().map(|due| due.since(now)).min().unwrap_or(WAIT_MAX);
+        wait.clamp(WAIT_MIN, WAIT_MAX)
+    }
+
+    fn may_exit(&self) -> bool {
+        let Some(until) = self.exit_until else { return false };
+        let parts = &self.parts;
+        let quiet = parts.link.flushed() && parts.unanswered.none() && !parts.persister.busy();
+        quiet || until <= now()
+    }
+
+    fn completed(&mut self, completion: &Completion) -> Result<(), DriverError> {
+        let token = completion.token;
+        let parts = &mut self.parts;
+        match token.kind {
+            Kind::Ublk => {
+                if let Some(device) = &mut parts.device {
+                    device.on_queue(&mut parts.ring, token, completion.result);
+                }
+            }
+            Kind::Disk => {
+                if let Some((owner, result)) = parts.disk.complete(&mut parts.ring, token.index, completion.outcome()) {
+                    self.feed(Event::DiskDone { owner, result });
+                }
+            }
+            Kind::Persist => match parts.persister.complete(&mut parts.ring, completion.outcome()) {
+                Some(Written::Durable { sequence }) => self.feed(Event::Persisted { sequence }),
+                Some(Written::Failed { errno }) => self.feed(Event::PersistFailed { errno: Errno(errno) }),
+                None => {}
+            },
+            Kind::Accept => parts.link.on_accept(completion, now()),
+            Kind::Connect => parts.link.on_connect(token),
+            Kind::Receive => {
+                parts.link.on_receive(token, completion.outcome());
+                self.frames(token.place);
+            }
+            Kind::Send => parts.link.on_send(token, completion.outcome()),
+            Kind::Helper => {
+                if let Some(device) = &mut parts.device {
+                    device.on_helper(&mut parts.ring).map_err(DriverError::Helper)?;
+                }
+                self.watch_helper();
+            }
+            Kind::Inbox => {
+                parts.inbox.quiet();
+                self.messages();
+                self.watch_inbox();
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the core every whole frame of a connection. What the core says to one frame is done
+    /// before the next is looked at: a connection that it closes is not read any more.
+    fn frames(&mut self, place: u8) {
+        while let Some(arrived) = self.parts.link.next_frame(&mut self.parts.ring, place) {
+            let body = self.parts.ring.bytes(arrived.body);
+            let (session, frame, buffer) = (arrived.session, arrived.frame, arrived.buffer);
+            let event = Event::Received { session, frame, body, buffer };
+            tracing::trace!(?event);
+            self.parts.volume.handle(now(), event, &mut self.effects);
+            self.execute();
+        }
+    }
+
+    fn device_events(&mut self) -> Result<bool, DriverError> {
+        let mut events = std::mem::take(&mut self.device_events);
+        if let Some(device) = &mut self.parts.device {
+            device.take_events(&mut events);
+        }
+        events.append(&mut self.no_device);
+        let any = !events.is_empty();
+        for event in events.drain(..) {
+            match event {
+                DeviceEvent::Started => self.feed(Event::DeviceStarted),
+                DeviceEvent::Stopped => self.feed(Event::DeviceStopped),
+                DeviceEvent::Failed(errno) => self.feed(Event::DeviceFailed { errno }),
+                DeviceEvent::Busy => self.feed(Event::DeviceBusy),
+                DeviceEvent::Request(request) => self.feed(Event::Request(request)),
+                DeviceEvent::Broken => return Err(DriverError::DeviceLost),
+            }
+        }
+        self.device_events = events;
+        Ok(any)
+    }
+
+    fn messages(&mut self) {
+        while let Some(message) = self.parts.inbox.take() {
+            match message {
+                Message::Status(answer) => {
+                    let mut status = self.parts.volume.status(now());
+                    if self.parts.device.is_some() {
+                        let path = name_path(&self.parts.volume_name).ok();
+                        status.device = path.map(|path| path.display().to_string());
+                    }
+                    drop(answer.send(status_line(&status)));
+                }
+                Message::Command(command, answer) => self.operator(command, Asker::Client(answer)),
+                Message::Signal(name) => self.operator(Command::Stop, Asker::Signal(name)),
+                Message::DeviceUse { generation, in_use } => {
+                    if let Some(device) = &mut self.parts.device {
+                        device.on_use(generation, in_use);
+                    }
+                }
+            }
+        }
+    }
+
+    fn operator(&mut self, command: Command, asker: Asker) {
+        if self.askers.len() >= COMMANDS_MAX {
+            if let Asker::Client(answer) = asker {
+                drop(answer.send(too_many_line()));
+            }
+            return;
+        }
+        let command_id = self.next_command;
+        self.next_command += 1;
+        self.askers.insert(command_id, asker);
+        self.feed(Event::Operator { command_id, command });
+    }
+
+    fn feed(&mut self, event: Event<'_>) {
+        tracing::trace!(?event);
+        self.parts.volume.handle(now(), event, &mut self.effects);
+        self.execute();
+    }
+
+    fn execute(&mut self) {
+        if self.effects.is_empty() {
+            return;
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        tracing::trace!(?effects);
+        for effect in effects.drain(..) {
+            self.effect(effect);
+        }
+        self.effects = effects;
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        let parts = &mut self.parts;
+        match effect {
+            Effect::Complete { tag, result } => {
+                if let Some(device) = &mut parts.device {
+                    device.complete(&mut parts.ring, tag, result);
+                }
+            }
+            Effect::Disk { owner, operation, range } => parts.disk.start(&mut parts.ring, owner, operation, range),
+            Effect::Persist(superblock) => {
+                if let Some(device) = &mut parts.device {
+                    device.note_view(superblock.view.id.to_string());
+                }
+                parts.persister.start(&mut parts.ring, superblock);
+            }
+            Effect::Send { session, frame, body, payload } => {
+                let payload = payload.map(|source| match source {
+                    PayloadSource::Application(tag) => IoOwner::Application(tag),
+                    PayloadSource::Copy(slot) => IoOwner::Copy(slot),
+                });
+                parts.link.send(&mut parts.ring, session, frame, &body, payload);
+            }
+            Effect::Close { session } => parts.link.close(session, now()),
+            Effect::ReleaseBuffer { slot } => parts.link.release(slot),
+            Effect::Device(command) => match &mut parts.device {
+                Some(device) => device.command(command),
+                None => self.no_device.push(without_device(command)),
+            },
+            Effect::Reply { command_id, outcome } => match self.askers.remove(&command_id) {
+                Some(Asker::Client(answer)) => drop(answer.send(outcome_line(&outcome))),
+                Some(Asker::Signal(name)) => tell_signal(name, &outcome),
+                None => tracing::error!(command_id, "an answer to nobody"),
+            },
+            Effect::Notice(notice) => tell(&notice),
+            Effect::Exit => self.exit_until = Some(now() + EXIT_MAX),
+        }
+    }
+
+    fn watch_inbox(&mut self) {
+        let fd = self.parts.inbox.fd();
+        self.parts.ring.poll(fd, libc::POLLIN, Token::new(Kind::Inbox));
+    }
+
+    fn watch_helper(&mut self) {
+        if let Some(device) = &self.parts.device {
+            self.parts.ring.poll(device.helper_fd(), libc::POLLIN, Token::new(Kind::Helper));
+        }
+    }
+}
+
+fn without_device(command: mirror_core::effect::DeviceCommand) -> DeviceEvent {
+    use mirror_core::effect::DeviceCommand;
+    match command {
+        DeviceCommand::StartLive => DeviceEvent::Failed(Errno(libc::ENODEV)),
+        DeviceCommand::StopLive { .. } => DeviceEvent::Stopped,
+    }
+}
+
+fn tell(notice: &Notice) {
+    let problem = notice.problem();
+    let (code, message, advice) = (problem.code, problem.message, problem.advice);
+    match notice.level() {
+        Level::Info => tracing::info!(code, "{message}"),
+        Level::Warning => tracing::warn!(code, advice, "{message}"),
+        Level::Error => tracing::error!(code, advice, "{message}"),
+    }
+}
+
+fn tell_signal(name: &str, outcome: &mirror_core::admin::Outcome) {
+    match outcome {
+        Ok(_) => tracing::info!(signal = name, "the daemon ends"),
+        Err(refusal) => {
+            let problem = refusal.problem();
+            let (code, message, advice) = (problem.code, problem.message, problem.advice);
+            tracing::warn!(signal = name, code, advice, "the daemon goes on: {message}");
+        }
+    }
+}

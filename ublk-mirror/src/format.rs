@@ -1,0 +1,348 @@
+//! Makes this node's copy: an empty metadata area, then the first superblock in both places.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use mirror_core::auth::cluster_id;
+use mirror_core::disk::{Layout, LayoutError, SUPERBLOCK_SLOTS, Superblock};
+use mirror_core::limits::{NODES_MAX, VOLUME_SECTORS_MAX, VOLUME_SECTORS_MIN};
+use mirror_core::types::{BootId, Epoch, Incarnation, NodeSet, SECTOR_BYTES, ViewId, VolumeId};
+use mirror_core::view::{View, ViewHistory};
+use nix::fcntl::{FallocateFlags, fallocate};
+use thiserror::Error;
+
+use crate::claim::{Claim, ClaimError, Part};
+use crate::config::Config;
+use crate::explain::Explain;
+use crate::metadata::{self, Backing, MetadataError};
+use crate::startup::{LockError, VolumeLock, claim_advice};
+use crate::sys;
+
+/// Requests never cross a multiple of this, and a volume's size is one where nobody asks for another.
+const CHUNK_BYTES: u64 = 4 * 1024 * 1024;
+const BITMAP_BLOCK_BYTES: u32 = 4096;
+/// How many times its size a volume may grow to if nobody says otherwise.
+const GROWTH_DEFAULT: u64 = 4;
+const ZERO_BYTES: usize = 1024 * 1024;
+const MAGIC: &[u8] = b"LOCKSTEP";
+
+/// Which copy is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copy {
+    /// Holds the volume from now on.
+    First,
+    /// Waits to be filled by the other node.
+    Joins,
+}
+
+#[derive(Clone, Debug)]
+pub struct FormatRequest {
+    pub copy: Copy,
+    /// Overwrite what is found.
+    pub force: bool,
+    pub size_bytes: Option<u64>,
+    pub growth_bytes: Option<u64>,
+    pub runtime_dir: PathBuf,
+}
+
+/// Why no copy was made.
+#[derive(Debug, Error)]
+pub enum FormatError {
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error("{} holds {what}", .path.display())]
+    Signature { path: PathBuf, what: String },
+    #[error("cannot look for signatures on {} with blkid", .path.display())]
+    Probe {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot claim a device")]
+    Claim(#[from] ClaimError),
+    #[error("{} has {has_bytes} bytes, {needs_bytes} are needed for {purpose}", .path.display())]
+    TooSmall { path: PathBuf, has_bytes: u64, needs_bytes: u64, purpose: &'static str },
+    #[error("{option} {value} is not allowed: {allowed}")]
+    Size { option: &'static str, value: u64, allowed: String },
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    #[error("cannot clear the metadata area on {}", .path.display())]
+    Zero {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    #[error("cannot ask the kernel")]
+    Kernel(#[source] io::Error),
+}
+
+impl Explain for FormatError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Lock(error) => error.code(),
+            Self::Signature { .. } => "LS5010",
+            Self::Probe { .. } => "LS5011",
+            Self::Claim(ClaimError::InUse { .. }) => "LS5012",
+            Self::Claim(_) => "LS5013",
+            Self::TooSmall { .. } => "LS5014",
+            Self::Size { .. } | Self::Layout(_) => "LS5015",
+            Self::Zero { .. } => "LS5016",
+            Self::Metadata(error) => error.code(),
+            Self::Kernel(_) => "LS5017",
+        }
+    }
+
+    fn advice(&self) -> String {
+        match self {
+            Self::Lock(error) => error.advice(),
+            Self::Signature { path, .. } => format!(
+                "see that {} is the right device and nobody needs what is on it; --force overwrites it",
+                path.display()
+            ),
+            Self::Probe { .. } => "install util-linux, or be sure of the device and use --force".into(),
+            Self::Claim(error) => claim_advice(error).into(),
+            Self::TooSmall { .. } => "use a larger device, a smaller --size or a smaller --grow-to".into(),
+            Self::Size { .. } | Self::Layout(_) => "give another --size or --grow-to".into(),
+            Self::Zero { .. } => "look at the kernel's log: the device may be failing or full".into(),
+            Self::Metadata(error) => error.advice(),
+            Self::Kernel(_) => "run as root on Linux 6.8 or later".into(),
+        }
+    }
+}
+
+/// What was made or found.
+#[derive(Debug)]
+pub struct Summary {
+    volume: String,
+    superblock: Superblock,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let superblock = &self.superblock;
+        let state = match (superblock.volume_id.is_none(), superblock.view.insync.contains(superblock.node)) {
+            (true, _) => "waits to be filled",
+            (false, true) => "counts",
+            (false, false) => "is not up to date",
+        };
+        write!(
+            f,
+            "volume {}: {} bytes from sector {}, metadata {} bytes, room to grow to {} bytes; this copy {state}, epoch {}",
+            self.volume,
+            superblock.size_sectors * SECTOR_BYTES,
+            superblock.data_start_sectors,
+            superblock.layout.total_bytes,
+            superblock.layout.growth_sectors * SECTOR_BYTES,
+            superblock.view.epoch,
+        )
+    }
+}
+
+/// Makes the copy.
+pub fn format(config: &Config, request: &FormatRequest) -> Result<Summary, FormatError> {
+    let _lock = VolumeLock::take(&request.runtime_dir, &config.volume)?;
+    if !request.force {
+        refuse_signature(&config.backing)?;
+        if let Some(path) = &config.metadata {
+            refuse_signature(path)?;
+        }
+    }
+    let data = Claim::open(&config.backing, &config.volume, Part::Data)?;
+    let separate = match &config.metadata {
+        Some(path) => Some(Claim::open(path, &config.volume, Part::Metadata)?),
+        None => None,
+    };
+    let made = make(config, request, &data, separate.as_ref());
+    for claim in std::iter::once(data).chain(separate) {
+        claim.release()?;
+    }
+    Ok(Summary { volume: config.volume.clone(), superblock: made? })
+}
+
+/// Looks whether metadata belong to the configuration; changes nothing.
+pub fn check(config: &Config) -> Result<Summary, MetadataError> {
+    let open = |path: &Path| {
+        File::open(path).map_err(|source| MetadataError::Io { action: "open", path: path.to_owned(), source })
+    };
+    let backing = open(&config.backing)?;
+    let found = metadata::read(&open(config.metadata_path())?, config)?;
+    let size_bytes = sys::block_device_bytes(&backing).or_else(|_| backing.metadata().map(|data| data.len()));
+    let size_bytes = size_bytes.map_err(|source| MetadataError::Io {
+        action: "ask the size for",
+        path: config.backing.clone(),
+        source,
+    })?;
+    let logical_block_bytes = sys::logical_block_bytes(&backing).unwrap_or(512);
+    metadata::check(&found.superblock, config, Backing { size_bytes, logical_block_bytes })?;
+    Ok(Summary { volume: config.volume.clone(), superblock: found.superblock })
+}
+
+fn make(
+    config: &Config,
+    request: &FormatRequest,
+    data: &Claim,
+    separate: Option<&Claim>,
+) -> Result<Superblock, FormatError> {
+    let superblock = first_superblock(config, request, data, separate)?;
+    let device = separate.unwrap_or(data);
+    zero(device.file(), superblock.layout.total_bytes)
+        .map_err(|source| FormatError::Zero { path: device.path().to_owned(), source })?;
+    for slot in [0, 1] {
+        metadata::write_slot(device.file(), config, &superblock, slot)?;
+    }
+    Ok(superblock)
+}
+
+fn first_superblock(
+    config: &Config,
+    request: &FormatRequest,
+    data: &Claim,
+    separate: Option<&Claim>,
+) -> Result<Superblock, FormatError> {
+    let logical = u64::from(data.logical_block_bytes());
+    let offered = request.size_bytes.unwrap_or(data.size_bytes());
+    let growth_bytes = request.growth_bytes.unwrap_or(offered.saturating_mul(GROWTH_DEFAULT));
+    let growth_sectors = (growth_bytes / SECTOR_BYTES).clamp(VOLUME_SECTORS_MIN, VOLUME_SECTORS_MAX);
+    let layout = Layout::for_growth_to(growth_sectors, BITMAP_BLOCK_BYTES)?;
+    let data_start_bytes = if separate.is_none() { layout.total_bytes } else { 0 };
+    if let Some(separate) = separate
+        && separate.size_bytes() < layout.total_bytes
+    {
+        return Err(too_small(separate, layout.total_bytes, "the metadata"));
+    }
+    let least = VOLUME_SECTORS_MIN * SECTOR_BYTES;
+    let room = data.size_bytes().saturating_sub(data_start_bytes);
+    let size_bytes = match request.size_bytes {
+        Some(size) => checked_size(size, logical)?,
+        None if room >= CHUNK_BYTES => room / CHUNK_BYTES * CHUNK_BYTES,
+        None => room / logical * logical,
+    };
+    if size_bytes < least || size_bytes > room {
+        let needs_bytes = data_start_bytes + size_bytes.max(least);
+        return Err(too_small(data, needs_bytes, "the metadata and the volume"));
+    }
+    if growth_sectors * SECTOR_BYTES < size_bytes {
+        let allowed = format!("at least the size, {size_bytes}");
+        return Err(FormatError::Size { option: "--grow-to", value: growth_bytes, allowed });
+    }
+    let boot = BootId(sys::boot_id().map_err(FormatError::Kernel)?);
+    let node = config.node_id();
+    let mut member_boots = [BootId::NONE; NODES_MAX as usize];
+    let (volume_id, view) = match request.copy {
+        Copy::First => {
+            member_boots[node.index()] = boot;
+            let view = View { epoch: Epoch(1), id: ViewId(random_id()?), active: None, insync: NodeSet::only(node) };
+            (VolumeId(random_id()?), view)
+        }
+        Copy::Joins => {
+            let view = View { epoch: Epoch(0), id: ViewId::NONE, active: None, insync: NodeSet::EMPTY };
+            (VolumeId::NONE, view)
+        }
+    };
+    Ok(Superblock {
+        sequence: 1,
+        cluster_id: cluster_id(config.cluster_key()),
+        volume_id,
+        volume_name: config.padded_name(),
+        node,
+        peer: config.peer_id(),
+        size_sectors: size_bytes / SECTOR_BYTES,
+        data_start_sectors: data_start_bytes / SECTOR_BYTES,
+        chunk_sectors: u32::try_from(CHUNK_BYTES / SECTOR_BYTES).expect("a small constant"),
+        logical_block_bytes: data.logical_block_bytes(),
+        layout,
+        view,
+        history: ViewHistory::default(),
+        sealed: Epoch(0),
+        serving: false,
+        drained: false,
+        copy: None,
+        member_boots,
+        own_boot: boot,
+        incarnation: Incarnation(0),
+    })
+}
+
+fn checked_size(size: u64, logical: u64) -> Result<u64, FormatError> {
+    let bounds = VOLUME_SECTORS_MIN * SECTOR_BYTES..=VOLUME_SECTORS_MAX * SECTOR_BYTES;
+    if bounds.contains(&size) && size.is_multiple_of(logical) {
+        return Ok(size);
+    }
+    let allowed = format!("{} to {}, a multiple of {logical}", bounds.start(), bounds.end());
+    Err(FormatError::Size { option: "--size", value: size, allowed })
+}
+
+fn too_small(device: &Claim, needs_bytes: u64, purpose: &'static str) -> FormatError {
+    FormatError::TooSmall { path: device.path().to_owned(), has_bytes: device.size_bytes(), needs_bytes, purpose }
+}
+
+/// Never all zeroes, which would mean "none".
+fn random_id() -> Result<[u8; 16], FormatError> {
+    let mut id = [0; 16];
+    sys::fill_random(&mut id).map_err(FormatError::Kernel)?;
+    id[0] |= 1;
+    Ok(id)
+}
+
+/// Refuses a device on which something else, or another volume of ours, is found.
+fn refuse_signature(path: &Path) -> Result<(), FormatError> {
+    let failed = |source| FormatError::Probe { path: path.to_owned(), source };
+    let Ok(file) = File::open(path) else {
+        // The claim says better what is wrong with it.
+        return Ok(());
+    };
+    for place in SUPERBLOCK_SLOTS {
+        let mut magic = [0; MAGIC.len()];
+        if file.read_exact_at(&mut magic, place).is_ok() && magic == MAGIC {
+            return Err(FormatError::Signature { path: path.to_owned(), what: "a copy of a Lockstep volume".into() });
+        }
+    }
+    let output = Command::new("blkid")
+        .args(["--probe", "--output", "export"])
+        .arg(path)
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(failed)?;
+    match output.status.code() {
+        // Nothing was found.
+        Some(2) => Ok(()),
+        Some(0) => {
+            let text = String::from_utf8_lossy(&output.stdout);
+            let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned));
+            let what = field("TYPE=").or_else(|| field("PTTYPE=").map(|kind| format!("a {kind} partition table")));
+            let what = what.unwrap_or_else(|| "something".into());
+            Err(FormatError::Signature { path: path.to_owned(), what })
+        }
+        Some(8) => Err(FormatError::Signature { path: path.to_owned(), what: "several signatures".into() }),
+        code => Err(failed(io::Error::other(format!(
+            "it ended with {code:?}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        )))),
+    }
+}
+
+/// Clears the area: through the device's own means, or with a stream of zeroes.
+fn zero(file: &File, bytes: u64) -> io::Result<()> {
+    #[repr(C, align(4096))]
+    struct Zeroes([u8; ZERO_BYTES]);
+    let length = i64::try_from(bytes).map_err(io::Error::other)?;
+    if fallocate(file, FallocateFlags::FALLOC_FL_ZERO_RANGE, 0, length).is_err() {
+        tracing::debug!(fd = file.as_raw_fd(), "no zero range");
+        let zeroes = Box::new(Zeroes([0; ZERO_BYTES]));
+        let mut position = 0;
+        while position < bytes {
+            let count = usize::try_from(bytes - position).map_or(ZERO_BYTES, |left| left.min(ZERO_BYTES));
+            file.write_all_at(&zeroes.0[..count], position)?;
+            position += count as u64;
+        }
+    }
+    file.sync_data()
+}

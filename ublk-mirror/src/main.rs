@@ -1,0 +1,118 @@
+//! `ublk-mirror`: the daemon of one volume, and the tools that make and check its copy.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+use ublk_mirror::config::Config;
+use ublk_mirror::device::HELPER_SUBCOMMAND;
+use ublk_mirror::explain::Explain;
+use ublk_mirror::format::{self, FormatRequest};
+use ublk_mirror::startup::{self, RunOptions, Ublk};
+
+/// The data plane of Lockstep: one mirrored volume as a block device.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Serve a volume (in the foreground)
+    Run {
+        /// The volume's configuration
+        #[arg(long)]
+        config: PathBuf,
+        /// Only hold a copy; regular files will do
+        #[arg(long, hide = true)]
+        no_device: bool,
+        /// Where sockets, locks and records are
+        #[arg(long, hide = true, default_value = startup::RUNTIME_DIRECTORY)]
+        runtime_dir: PathBuf,
+    },
+    /// Make this node's copy: writes the metadata, destroys what they stand on
+    Format {
+        /// The volume's configuration
+        #[arg(long)]
+        config: PathBuf,
+        /// The other node holds the data; this copy will be filled from it
+        #[arg(long)]
+        join: bool,
+        /// Also where something else is found on the devices
+        #[arg(long)]
+        force: bool,
+        /// Bytes of the volume; without it all that fits
+        #[arg(long, value_name = "BYTES")]
+        size: Option<u64>,
+        /// Bytes that the volume may grow to later; without it 4 times its size
+        #[arg(long, value_name = "BYTES")]
+        grow_to: Option<u64>,
+        /// Where sockets, locks and records are
+        #[arg(long, hide = true, default_value = startup::RUNTIME_DIRECTORY)]
+        runtime_dir: PathBuf,
+    },
+    /// Look whether the configuration is right and the metadata belongs to it
+    Check {
+        /// The volume's configuration
+        #[arg(long)]
+        config: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|first| first == HELPER_SUBCOMMAND) {
+        start_log();
+        return match ublk_mirror::device_helper::run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!(%error, "device helper");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let arguments = Arguments::parse();
+    start_log();
+    let done = match arguments.action {
+        Action::Run { config, no_device, runtime_dir } => {
+            let ublk = if no_device { Ublk::Without } else { Ublk::With };
+            startup::run(&RunOptions { config, runtime_dir, ublk }).map_err(|error| tell(&error))
+        }
+        Action::Format { config, join, force, size, grow_to, runtime_dir } => {
+            let request = FormatRequest {
+                copy: if join { format::Copy::Joins } else { format::Copy::First },
+                force,
+                size_bytes: size,
+                growth_bytes: grow_to,
+                runtime_dir,
+            };
+            Config::load(&config).map_err(|error| tell(&error)).and_then(|config| {
+                let made = format::format(&config, &request).map_err(|error| tell(&error))?;
+                println!("{made}");
+                Ok(())
+            })
+        }
+        Action::Check { config } => Config::load(&config).map_err(|error| tell(&error)).and_then(|config| {
+            let found = format::check(&config).map_err(|error| tell(&error))?;
+            println!("{found}");
+            Ok(())
+        }),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(()) => ExitCode::FAILURE,
+    }
+}
+
+/// Times are RFC 3339 in UTC; `RUST_LOG` changes what is shown.
+fn start_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(filter).init();
+}
+
+fn tell(error: &impl Explain) {
+    eprintln!("ublk-mirror: {}: {}", error.code(), error.chain());
+    eprintln!("  what to do: {}", error.advice());
+}

@@ -1,0 +1,370 @@
+//! From a configuration to a running driver. The order matters and is explained where it does.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use mirror_core::disk::Superblock;
+use mirror_core::limits::{COPY_CHUNK_BYTES, REQUEST_BYTES_MAX};
+use mirror_core::types::{BootId, Incarnation};
+use mirror_core::volume::{DeviceAtStart, Settings, Volume};
+use nix::sys::signal::{SigSet, Signal};
+use thiserror::Error;
+
+use crate::admin_server::AdminServer;
+use crate::buffers::BufferError;
+use crate::claim::{Claim, ClaimError, Part};
+use crate::config::{Config, ConfigError};
+use crate::device::{DeviceError, DeviceHelper};
+use crate::device_control::state_file::{DeviceRecord, StateFile};
+use crate::device_control::{DeviceControl, DeviceSettings};
+use crate::driver::{Driver, DriverError, Parts, now};
+use crate::explain::Explain;
+use crate::inbox::{Inbox, Message};
+use crate::local_disk::{DATA_BUFFERS, LocalDisk};
+use crate::metadata::{self, Backing, MetadataError, Persister};
+use crate::peer_link::{LINK_BUFFER_BYTES, LinkSettings, PeerLink, SESSION_BUFFERS, SESSIONS};
+use crate::ring::{DATA_FILE, METADATA_FILE, Ring, pools};
+use crate::sys;
+
+mod leftovers;
+
+/// Where sockets, locks and records are.
+pub const RUNTIME_DIRECTORY: &str = "/run/lockstep";
+const UBLK_CONTROL: &str = "/dev/ublk-control";
+const OWNER_CONTEXT: &str = "lockstep 2026-11 device owner";
+const SIGNAL_STACK_BYTES: usize = 64 * 1024;
+
+/// Whether there is a block device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ublk {
+    With,
+    /// For tests on machines without ublk: holds a copy, cannot be activated.
+    Without,
+}
+
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    pub config: PathBuf,
+    pub runtime_dir: PathBuf,
+    pub ublk: Ublk,
+}
+
+/// Why the daemon does not start, or ended.
+#[derive(Debug, Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error("this machine has no {UBLK_CONTROL}")]
+    NoUblk,
+    #[error("cannot leave the machine's mount namespace")]
+    Namespace(#[source] io::Error),
+    #[error("cannot claim a device")]
+    Claim(#[from] ClaimError),
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    #[error("cannot make the I/O buffers")]
+    Buffers(#[from] BufferError),
+    #[error("cannot make the ring (io_uring)")]
+    Ring(#[source] io::Error),
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: std::net::SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot make the admin socket {}", .path.display())]
+    Admin {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot {action}")]
+    Process {
+        action: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot work with ublk")]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+}
+
+impl Explain for RunError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Config(error) => error.code(),
+            Self::Lock(error) => error.code(),
+            Self::NoUblk => "LS3020",
+            Self::Namespace(_) | Self::Process { .. } => "LS3035",
+            Self::Claim(_) => "LS3036",
+            Self::Metadata(error) => error.code(),
+            Self::Buffers(_) => "LS3037",
+            Self::Ring(_) => "LS3033",
+            Self::Listen { .. } => "LS3024",
+            Self::Admin { .. } => "LS3038",
+            Self::Device(_) => "LS3026",
+            Self::Driver(error) => error.code(),
+        }
+    }
+
+    fn advice(&self) -> String {
+        match self {
+            Self::Config(error) => error.advice(),
+            Self::Lock(error) => error.advice(),
+            Self::NoUblk => "load the module (`modprobe ublk_drv`); it is part of Linux 6.8 and later, in some \
+                             distributions in a package of extra modules"
+                .into(),
+            Self::Namespace(_) | Self::Process { .. } => "run the daemon as root, under its systemd unit".into(),
+            Self::Claim(error) => claim_advice(error).into(),
+            Self::Metadata(error) => error.advice(),
+            Self::Buffers(_) => "run the daemon as root with LimitMEMLOCK=infinity and some hundred MiB of free memory".into(),
+            Self::Ring(_) => "see that io_uring is allowed (sysctl kernel.io_uring_disabled = 0) and the kernel is 6.8 or later".into(),
+            Self::Listen { .. } => "see that `node.address` is an address of this machine and nobody else uses the port".into(),
+            Self::Admin { .. } => "see that the runtime directory is there and writable".into(),
+            Self::Device(_) => "look at the kernel's log; `modprobe ublk_drv`".into(),
+            Self::Driver(error) => error.advice(),
+        }
+    }
+}
+
+/// What to do about a device that could not be claimed.
+pub fn claim_advice(error: &ClaimError) -> &'static str {
+    match error {
+        ClaimError::Open { .. } => "see that `backing` and `metadata` name devices that are there",
+        ClaimError::InUse { .. } => "unmount it and stop what uses it (`lsblk`, `fuser -v DEVICE`)",
+        ClaimError::Kind { .. } => "name a block device",
+        ClaimError::ReadOnly { .. } => "make it writable (`blockdev --setrw DEVICE`)",
+        ClaimError::ForeignMapping { .. } => "remove that mapping or rename the volume",
+        ClaimError::Protect { .. } | ClaimError::Ask { .. } => "look at the kernel's log",
+        ClaimError::Name(_) => "correct `volume`",
+    }
+}
+
+/// Why the volume's lock cannot be had.
+#[derive(Debug, Error)]
+pub enum LockError {
+    #[error("another process of volume {volume:?} runs on this node ({} is locked)", .path.display())]
+    Held { volume: String, path: PathBuf },
+    #[error("cannot lock {}", .path.display())]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Explain for LockError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Held { .. } => "LS3021",
+            Self::Io { .. } => "LS3039",
+        }
+    }
+
+    fn advice(&self) -> String {
+        match self {
+            Self::Held { volume, .. } => format!("`lockstep volume status {volume}` shows it; stop it first"),
+            Self::Io { .. } => "run as root; see that the runtime directory can be written".into(),
+        }
+    }
+}
+
+/// Only one process works on a volume of a node at a time; the kernel frees the lock with it.
+#[derive(Debug)]
+pub struct VolumeLock(#[allow(dead_code, reason = "held, not read")] File);
+
+impl VolumeLock {
+    pub fn take(runtime_dir: &Path, volume: &str) -> Result<VolumeLock, LockError> {
+        let path = runtime_dir.join(format!("{volume}.lock"));
+        let failed = |source| LockError::Io { path: path.clone(), source };
+        fs::create_dir_all(runtime_dir).map_err(failed)?;
+        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(VolumeLock(file)),
+            Err(TryLockError::WouldBlock) => Err(LockError::Held { volume: volume.into(), path }),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
+}
+
+/// Runs the daemon until an operator ends it.
+pub fn run(options: &RunOptions) -> Result<(), RunError> {
+    let config = Config::load(&options.config)?;
+    let _lock = VolumeLock::take(&options.runtime_dir, &config.volume)?;
+    if options.ublk == Ublk::With {
+        if !Path::new(UBLK_CONTROL).exists() {
+            return Err(RunError::NoUblk);
+        }
+        // Before any device is opened or thread started, see there.
+        sys::enter_private_mount_namespace().map_err(RunError::Namespace)?;
+    }
+    warn_if_failed(sys::set_io_flusher(), "mark the thread as one that memory reclaim depends on");
+    let signals = block_signals().map_err(|source| RunError::Process { action: "block signals", source })?;
+
+    let data = Claim::open(&config.backing, &config.volume, Part::Data)?;
+    let separate = match &config.metadata {
+        Some(path) => Some(Claim::open(path, &config.volume, Part::Metadata)?),
+        None => None,
+    };
+    let backing = Backing { size_bytes: data.size_bytes(), logical_block_bytes: data.logical_block_bytes() };
+    let superblock = metadata::load(separate.as_ref().unwrap_or(&data).file(), &config, backing)?;
+    if options.ublk == Ublk::With && data.is_block_device() && !data.write_protected() {
+        tracing::warn!(code = "LS3040", "no device mapper: root can still write to {} by accident", config.backing.display());
+    }
+
+    let inbox = Inbox::new().map_err(|source| RunError::Process { action: "make an eventfd", source })?;
+    let inbox = Arc::new(inbox);
+    let boot = sys::boot_id().map_err(|source| RunError::Process { action: "read the boot id", source })?;
+    let boot = BootId(boot);
+    // Before the memory is locked: the helper starts with a small copy of this process.
+    let (mut device, recovered) = match options.ublk {
+        Ublk::With => prepare_device(&config, options, &superblock, boot, &data, &inbox)?,
+        Ublk::Without => (None, None),
+    };
+    warn_if_failed(sys::lock_all_memory(), "lock the process's memory");
+    warn_if_failed(sys::shield_from_oom_killer(), "protect the process from the out-of-memory killer");
+
+    let mut ring = make_ring(&data, separate.as_ref())?;
+    let settings = settings(&config, boot)?;
+    let data_start_sectors = superblock.data_start_sectors;
+    let at_start = if recovered.is_some() { DeviceAtStart::Recovered } else { DeviceAtStart::None };
+    let volume = Volume::new(settings, superblock, at_start, now());
+    let link = LinkSettings {
+        local: config.node.address,
+        remote: config.peer.address,
+        dials: volume.dials(),
+        timeout: config.tuning.link_timeout,
+    };
+    let address = config.node.address;
+    let link = PeerLink::new(link, now()).map_err(|source| RunError::Listen { address, source })?;
+
+    let socket = options.runtime_dir.join(format!("{}.sock", config.volume));
+    let admin = AdminServer::start(&socket, inbox.clone());
+    let admin = admin.map_err(|source| RunError::Admin { path: socket, source })?;
+    watch_signals(signals, inbox.clone()).map_err(|source| RunError::Process { action: "start a thread", source })?;
+
+    if let Some(device) = &mut device {
+        // Before the first fetch: the kernel looks at the queue's thread then. The helper has its own.
+        warn_if_failed(sys::drop_sys_admin_of_this_thread(), "give up CAP_SYS_ADMIN");
+        match recovered {
+            Some(dev_id) => device.start_recovered(&mut ring, dev_id).map_err(|_| DriverError::DeviceLost)?,
+            None => device.start_fenced(),
+        }
+    }
+    tracing::info!(
+        code = "LS2021",
+        volume = config.volume,
+        node = config.node.name,
+        peer = config.peer.name,
+        version = env!("CARGO_PKG_VERSION"),
+        "the daemon is ready"
+    );
+    let parts = Parts {
+        volume,
+        volume_name: config.volume.clone(),
+        ring,
+        disk: LocalDisk::new(data_start_sectors),
+        persister: Persister::new(SESSION_BUFFERS),
+        link,
+        device,
+        inbox,
+        unanswered: admin.unanswered(),
+        claims: std::iter::once(data).chain(separate).collect(),
+    };
+    Driver::new(parts).run()?;
+    tracing::info!(code = "LS2022", "the daemon has ended");
+    Ok(())
+}
+
+fn make_ring(data: &Claim, separate: Option<&Claim>) -> Result<Ring, RunError> {
+    use std::os::fd::AsRawFd;
+    let payload_bytes = REQUEST_BYTES_MAX.max(COPY_CHUNK_BYTES);
+    let link_bytes = u32::try_from(LINK_BUFFER_BYTES).expect("a small constant");
+    // One more for the superblock.
+    let (payload, link) = pools(DATA_BUFFERS, payload_bytes, SESSION_BUFFERS + 1, link_bytes)?;
+    let ring = Ring::new(payload, link, SESSIONS).map_err(RunError::Ring)?;
+    ring.register(DATA_FILE, data.as_raw_fd()).map_err(RunError::Ring)?;
+    ring.register(METADATA_FILE, separate.unwrap_or(data).as_raw_fd()).map_err(RunError::Ring)?;
+    Ok(ring)
+}
+
+fn settings(config: &Config, boot: BootId) -> Result<Settings, RunError> {
+    let random = |source| RunError::Process { action: "get random numbers", source };
+    let mut seed = [0; 32];
+    sys::fill_random(&mut seed).map_err(random)?;
+    Ok(Settings {
+        volume_name: config.padded_name(),
+        node: config.node_id(),
+        peer: config.peer_id(),
+        node_name: config.node.name.clone(),
+        peer_name: config.peer.name.clone(),
+        cluster_key: *config.cluster_key(),
+        boot,
+        incarnation: Incarnation(sys::random_u64().map_err(random)?),
+        seed,
+        keepalive_interval: config.tuning.keepalive_interval,
+        link_timeout: config.tuning.link_timeout,
+        read_lease: config.tuning.read_lease,
+    })
+}
+
+type Prepared = (Option<DeviceControl>, Option<u32>);
+
+fn prepare_device(
+    config: &Config,
+    options: &RunOptions,
+    superblock: &Superblock,
+    boot: BootId,
+    data: &Claim,
+    inbox: &Arc<Inbox>,
+) -> Result<Prepared, RunError> {
+    let owner = blake3::derive_key(OWNER_CONTEXT, &config.padded_name());
+    let owner_tag = u64::from_le_bytes(owner[..8].try_into().expect("8 bytes"));
+    let mut helper = DeviceHelper::spawn()?;
+    let state_file = StateFile::new(&options.runtime_dir, &config.volume);
+    let recovered = leftovers::recover_or_remove(&mut helper, owner_tag, &state_file, superblock, boot)?;
+    let view = superblock.view.id.to_string();
+    let settings = DeviceSettings {
+        name: config.volume.clone(),
+        size_sectors: superblock.size_sectors,
+        logical_block_bytes: superblock.logical_block_bytes,
+        physical_block_bytes: data.physical_block_bytes().max(superblock.logical_block_bytes),
+        chunk_sectors: superblock.chunk_sectors,
+        owner_tag,
+        record: DeviceRecord { dev_id: 0, boot: boot.to_string(), view },
+    };
+    Ok((Some(DeviceControl::new(helper, settings, state_file, inbox.clone())?), recovered))
+}
+
+/// Signals that end the daemon come to a thread of their own.
+fn block_signals() -> io::Result<SigSet> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.thread_block()?;
+    Ok(signals)
+}
+
+fn watch_signals(signals: SigSet, inbox: Arc<Inbox>) -> io::Result<()> {
+    let watch = move || {
+        while let Ok(signal) = signals.wait() {
+            if inbox.put(Message::Signal(signal.as_str())).is_err() {
+                tracing::warn!("too busy for a signal");
+            }
+        }
+    };
+    thread::Builder::new().name("signals".into()).stack_size(SIGNAL_STACK_BYTES).spawn(watch).map(drop)
+}
+
+/// Things without which the daemon works, if less safely under memory pressure.
+fn warn_if_failed(result: io::Result<()>, what: &'static str) {
+    if let Err(error) = result {
+        tracing::warn!(code = "LS3041", %error, "cannot {what}");
+    }
+}

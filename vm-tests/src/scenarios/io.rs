@@ -1,0 +1,132 @@
+//! Reads, writes, flushes and discards of the device, and the two copies afterwards.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+
+use crate::progress::say;
+use crate::scenario::{Context, Scenario};
+use crate::volume::{DEVICE, Pair, with_disks};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "volume-io",
+        about: "fio verifies 4 KiB to 1 MiB at queue depths 1 to 32, O_DIRECT and page cache; both copies end identical",
+        run: volume_io,
+    },
+    Scenario {
+        name: "first-copy",
+        about: "the first copy survives a broken link, loses to newer writes, and its target is not promotable before its end",
+        run: first_copy,
+    },
+];
+
+const FIO_LIMIT: Duration = Duration::from_secs(180);
+
+/// Block size, queue depth, O_DIRECT or not, more.
+const JOBS: &[(&str, u32, &str, &str)] = &[
+    ("4k", 1, "1", "--rw=randwrite --fsync=8"),
+    ("4k", 32, "1", "--rw=randwrite"),
+    ("4k", 16, "1", "--rw=randrw --fdatasync=16"),
+    ("16k", 8, "1", "--rw=randwrite --sync=dsync"),
+    ("64k", 32, "1", "--rw=write"),
+    ("1m", 1, "1", "--rw=write --fsync=4"),
+    ("1m", 8, "1", "--rw=randwrite"),
+    ("4k", 1, "0", "--rw=randwrite --end_fsync=1"),
+    ("128k", 1, "0", "--rw=write --end_fsync=1"),
+];
+
+fn volume_io(context: &Context) -> anyhow::Result<()> {
+    let builder = with_disks(context.cluster()).binaries(&context.product()?);
+    let pair = Pair::active(builder.boot()?)?;
+    let one = pair.one();
+    for (block_size, depth, direct, more) in JOBS {
+        let engine = if *direct == "1" { "libaio" } else { "psync" };
+        let script = format!(
+            "fio --name=job --filename={DEVICE} --ioengine={engine} --direct={direct} --bs={block_size} \
+             --iodepth={depth} --size=24m --io_size=6m --verify=crc32c --verify_fatal=1 --do_verify=1 --randrepeat=0 \
+             {more} --output-format=terse"
+        );
+        let output = one.exec(&script, FIO_LIMIT)?;
+        ensure!(output.ok(), "fio {block_size} depth {depth} direct {direct} {more}: {output:?}");
+    }
+    say(format!("{} fio jobs verified", JOBS.len()));
+    one.exec_ok("sync")?;
+    pair.assert_equal_copies()?;
+    discard(&pair)?;
+    let (active, standby) = (one.disk("data")?.counters(), pair.two().disk("data")?.counters());
+    ensure!(standby.flushes > 0 && active.flushes > 0, "flushes reach both disks: {active:?} {standby:?}");
+    say(format!("flushes: {} on the active disk, {} on the standby's", active.flushes, standby.flushes));
+    let log = one.exec_ok("cat /var/log/lockstep/data.log")?;
+    ensure!(!log.contains("panic"), "{log}");
+    Ok(())
+}
+
+/// What was discarded or zeroed reads as zeroes on both sides.
+fn discard(pair: &Pair) -> anyhow::Result<()> {
+    let one = pair.one();
+    one.exec_ok(&format!(
+        "tr '\\0' 'x' </dev/zero | dd of={DEVICE} bs=1M count=16 iflag=fullblock oflag=direct status=none && \
+         blkdiscard --offset 1048576 --length 6295552 {DEVICE} && blkdiscard -z --offset 9437184 --length 12288 {DEVICE}"
+    ))?;
+    let zeroes = "cmp -n 6295552 /dev/zero -i 0:1048576";
+    one.exec_ok(&format!("{zeroes} {DEVICE} && cmp -n 12288 -i 0:9437184 /dev/zero {DEVICE}"))?;
+    one.exec_ok(&format!("dd if={DEVICE} bs=1M count=1 iflag=direct status=none | tr -d 'x' | wc -c | grep -qx 0"))?;
+    pair.assert_equal_copies()
+}
+
+fn first_copy(context: &Context) -> anyhow::Result<()> {
+    let builder = with_disks(context.cluster()).binaries(&context.product()?);
+    let cluster = builder.boot()?;
+    let fill = "tr '\\0' 'o' </dev/zero | dd of=/dev/disk/by-id/virtio-node1-data bs=1M count=80 iflag=fullblock conv=fsync status=none";
+    cluster.machine("node1").exec_ok(fill)?;
+    for node in ["node1", "node2"] {
+        // A slow disk, so that something can happen during the copy.
+        cluster.machine(node).disk("data")?.slow(Duration::from_millis(30));
+    }
+    let pair = Pair::create(cluster)?;
+    let (one, two) = (pair.one(), pair.two());
+    pair.wait_status(one, "/peer_copy", "copying")?;
+    pair.lockstep(one, "activate")?;
+    pair.refused(two, "activate", "LS1001")?;
+    let progress = pair.lockstep(one, "status");
+    ensure!(progress.is_err() || progress?.contains('%'), "the copy's progress is shown");
+    // Newer writes all over the volume while the copy runs.
+    let writes = one.spawn(
+        &format!(
+            "fio --name=new --filename={DEVICE} --ioengine=libaio --direct=1 --bs=16k --iodepth=8 --size=90m \
+             --io_size=8m --rw=randwrite --verify=crc32c --verify_fatal=1 --randrepeat=0"
+        ),
+        FIO_LIMIT,
+    )?;
+    break_link_during_copy(&pair)?;
+    for node in [one, two] {
+        node.disk("data")?.heal();
+    }
+    let output = writes.wait()?;
+    ensure!(output.ok(), "application writes during the copy: {output:?}");
+    pair.wait_in_sync()?;
+    one.exec_ok("sync")?;
+    pair.assert_equal_copies()
+}
+
+fn break_link_during_copy(pair: &Pair) -> anyhow::Result<()> {
+    use crate::network::Net;
+    use crate::wait::wait_until;
+    let (one, two) = (pair.one(), pair.two());
+    let copied = |node| -> anyhow::Result<u64> {
+        Ok(pair.status(node)?.pointer("/progress/copied_bytes").and_then(serde_json::Value::as_u64).unwrap_or(0))
+    };
+    wait_until(FIO_LIMIT, "a quarter copied", || Ok(copied(one)? > pair.volume_bytes()? / 4))?;
+    pair.cluster.cut(one, two, Net::Mirror)?;
+    pair.wait_status(one, "/link/state", "down")?;
+    pair.refused(two, "takeover --confirm 'node1 is off'", "LS1004")?;
+    let before = copied(one)?;
+    one.hear(Net::Mirror)?;
+    two.hear(Net::Mirror)?;
+    pair.wait_status(one, "/link/state", "up")?;
+    let after = copied(one)?;
+    say(format!("the link broke at {} MiB; the copy went on at {} MiB", before >> 20, after >> 20));
+    ensure!(after * 4 > before * 3, "the copy began anew: {after} of {before} bytes");
+    pair.wait_status(one, "/progress/cause", "resumed").map(drop)
+}

@@ -1,0 +1,146 @@
+//! The steps of `cargo verify`.
+
+use std::io::IsTerminal;
+use std::process::Command;
+use std::time::Instant;
+
+use crate::binaries::workspace;
+use crate::packages;
+use crate::scenario::{self, Scenario};
+use crate::scenarios;
+
+/// How much is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// What continuous integration runs.
+    Quick,
+    /// The long sets too.
+    All,
+}
+
+/// How it came out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Steps and scenarios that did well.
+    pub passed: usize,
+    /// Those that did not.
+    pub failed: usize,
+}
+
+struct Step {
+    name: &'static str,
+    about: &'static str,
+    program: &'static str,
+    arguments: &'static [&'static str],
+}
+
+const STEPS: &[Step] = &[
+    Step { name: "format", about: "the code is formatted", program: "cargo", arguments: &["fmt", "--all", "--check"] },
+    Step {
+        name: "no-std",
+        about: "the core builds for a target without std: no clock, no socket",
+        program: "cargo",
+        arguments: &["build", "--quiet", "--package", "mirror-core", "--target", "x86_64-unknown-none"],
+    },
+    Step {
+        name: "lints",
+        about: "no warning of the compiler or clippy",
+        program: "cargo",
+        arguments: &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
+    },
+    Step {
+        name: "tests",
+        about: "unit, property, golden and integration tests",
+        program: "cargo",
+        arguments: &["test", "--quiet", "--workspace"],
+    },
+];
+
+/// The target of the no-std step, for a machine that does not have it yet.
+const ADD_TARGET: &[&str] = &["target", "add", "x86_64-unknown-none"];
+
+/// Runs what `names` choose (all, if empty).
+pub fn run(extent: Extent, names: &[String]) -> Tally {
+    let mut tally = Tally::default();
+    if let Err(error) = packages::ensure() {
+        println!("packages: FAILED\n  {error:#}");
+        return Tally { passed: 0, failed: 1 };
+    }
+    let chosen = |name: &str| names.is_empty() || names.iter().any(|wanted| name.starts_with(wanted.as_str()));
+    for step in STEPS.iter().filter(|step| chosen(step.name)) {
+        tally.count(step.run());
+    }
+    for step in [simulator(extent), licences()].into_iter().flatten().filter(|step| chosen(step.name)) {
+        tally.count(step.run());
+    }
+    let mut list = scenarios::all();
+    if extent == Extent::All {
+        list.extend(scenarios::long());
+    }
+    let list: Vec<Scenario> = list.into_iter().filter(|scenario| chosen(scenario.name)).collect();
+    let failed = scenario::run_each(&list);
+    tally.passed += list.len() - failed;
+    tally.failed += failed;
+    tally
+}
+
+impl Tally {
+    fn count(&mut self, passed: bool) {
+        if passed {
+            self.passed += 1;
+        } else {
+            self.failed += 1;
+        }
+    }
+}
+
+fn simulator(extent: Extent) -> Option<Step> {
+    let arguments: &[&str] = match extent {
+        Extent::Quick => &["sim", "--seeds", "0..3000"],
+        Extent::All => &["sim", "--seeds", "0..100000"],
+    };
+    Some(Step { name: "simulator", about: "the rules S1 to S12 hold on random schedules", program: "cargo", arguments })
+}
+
+/// `cargo deny` takes long to build, so it is used where it is installed, and said where it is not.
+fn licences() -> Option<Step> {
+    let installed = Command::new("cargo").args(["deny", "--version"]).output().is_ok_and(|output| output.status.success());
+    if !installed {
+        println!("licences: not checked, cargo-deny is not installed (cargo install --locked cargo-deny)");
+        return None;
+    }
+    let arguments: &[&str] = &["deny", "--all-features", "check", "licenses", "bans", "sources"];
+    Some(Step { name: "licences", about: "licences and sources of all dependencies", program: "cargo", arguments })
+}
+
+impl Step {
+    fn run(&self) -> bool {
+        println!("{}: {}", self.name, self.about);
+        if self.name == "no-std" {
+            // Where it is there already, or cannot be had, the build itself says so.
+            let _ = Command::new("rustup").args(ADD_TARGET).current_dir(workspace()).output();
+        }
+        let start = Instant::now();
+        let mut command = Command::new(self.program);
+        command.args(self.arguments).current_dir(workspace());
+        if !std::io::stdout().is_terminal() {
+            command.env("CARGO_TERM_COLOR", "never");
+        }
+        let status = command.status();
+        let seconds = start.elapsed().as_secs_f32();
+        match status {
+            Ok(status) if status.success() => {
+                println!("{}: ok ({seconds:.1} s)", self.name);
+                true
+            }
+            Ok(status) => {
+                println!("{}: FAILED ({seconds:.1} s): {} {}: {status}", self.name, self.program, self.arguments.join(" "));
+                false
+            }
+            Err(error) => {
+                println!("{}: FAILED: {}: {error}", self.name, self.program);
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! A mirrored volume on two machines, driven by the same commands that an administrator types.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
+
+use crate::agent::lock;
+use crate::cluster::{Cluster, ClusterBuilder};
+use crate::disk::{DiskMode, assert_identical};
+use crate::machine::{Machine, Output};
+use crate::network::Net;
+use crate::wait::wait_until;
+
+const MIB: u64 = 1 << 20;
+/// Sizes are small: software emulation copies a few tens of MiB a second.
+pub const VOLUME_BYTES: u64 = 96 * MIB;
+const METADATA_BYTES: u64 = 8 * MIB;
+const COMMAND_LIMIT: Duration = Duration::from_secs(120);
+const COPY_LIMIT: Duration = Duration::from_secs(180);
+const MIRROR_PORT: u16 = 7420;
+/// Name of the volume in every scenario.
+pub const NAME: &str = "data";
+/// The device that applications use.
+pub const DEVICE: &str = "/dev/lockstep/data";
+
+/// The disks of a pair: data and metadata, both with a volatile cache.
+#[must_use]
+pub fn with_disks(builder: ClusterBuilder) -> ClusterBuilder {
+    builder
+        .disk("data", VOLUME_BYTES, DiskMode::Volatile)
+        .disk("meta", METADATA_BYTES, DiskMode::Volatile)
+        .module("dm_mod")
+}
+
+const CONFIG_FILES: [&str; 2] = ["/etc/lockstep/cluster.key", "/etc/lockstep/volumes/data.toml"];
+
+/// Two machines with a volume.
+pub struct Pair {
+    /// The machines.
+    pub cluster: Cluster,
+    /// What must be put back after a reboot: the machines' root is fresh at every boot.
+    kept: Mutex<Vec<KeptFile>>,
+}
+
+struct KeptFile {
+    node: String,
+    path: &'static str,
+    bytes: Vec<u8>,
+}
+
+impl Pair {
+    /// Makes the volume on both nodes and starts both daemons. It is not active anywhere yet.
+    ///
+    /// # Errors
+    /// If a command fails.
+    pub fn create(cluster: Cluster) -> anyhow::Result<Self> {
+        let pair = Self {
+            cluster,
+            kept: Mutex::default(),
+        };
+        let (one, two) = (pair.one(), pair.two());
+        one.exec_ok(&pair.create_command(one, two, ""))?;
+        pair.copy_key(one, two)?;
+        two.exec_ok(&pair.create_command(two, one, "--join"))?;
+        pair.keep_files()?;
+        pair.start(one)?;
+        pair.start(two)?;
+        Ok(pair)
+    }
+
+    /// Makes the volume, waits for the first copy, and activates it on the first node.
+    ///
+    /// # Errors
+    /// If a command fails.
+    pub fn active(cluster: Cluster) -> anyhow::Result<Self> {
+        let pair = Self::create(cluster)?;
+        pair.wait_in_sync()?;
+        pair.lockstep(pair.one(), "activate")?;
+        Ok(pair)
+    }
+
+    /// The command that makes a node's copy.
+    #[must_use]
+    pub fn create_command(&self, node: &Machine, peer: &Machine, more: &str) -> String {
+        let end = |machine: &Machine| {
+            format!(
+                "{}={}:{MIRROR_PORT}",
+                machine.name(),
+                machine.address(Net::Mirror)
+            )
+        };
+        format!(
+            "lockstep volume create {NAME} --backing {} --metadata {} --node {} --peer {} {more}",
+            node.disk_path("data"),
+            node.disk_path("meta"),
+            end(node),
+            end(peer)
+        )
+    }
+
+    fn keep_files(&self) -> anyhow::Result<()> {
+        let mut kept = lock(&self.kept);
+        for node in self.cluster.iter() {
+            for path in CONFIG_FILES {
+                kept.push(KeptFile {
+                    node: node.name().to_owned(),
+                    path,
+                    bytes: node.get(path, 0, 64 * 1024)?,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Powers a node on again and puts its configuration back.
+    ///
+    /// # Errors
+    /// If it does not boot.
+    pub fn boot_again(&self, node: &Machine) -> anyhow::Result<()> {
+        node.power_on()?;
+        for file in lock(&self.kept).iter() {
+            if file.node == node.name() {
+                node.put(file.path, 0o600, &file.bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_key(&self, from: &Machine, to: &Machine) -> anyhow::Result<()> {
+        let key = from.get("/etc/lockstep/cluster.key", 0, 4096)?;
+        to.put("/etc/lockstep/cluster.key", 0o600, &key)
+    }
+
+    /// The first node.
+    #[must_use]
+    pub fn one(&self) -> &Machine {
+        self.cluster.machine("node1")
+    }
+
+    /// The second node.
+    #[must_use]
+    pub fn two(&self) -> &Machine {
+        self.cluster.machine("node2")
+    }
+
+    /// The other one.
+    #[must_use]
+    pub fn other(&self, machine: &Machine) -> &Machine {
+        if machine.name() == "node1" {
+            self.two()
+        } else {
+            self.one()
+        }
+    }
+
+    /// Starts a node's daemon.
+    ///
+    /// # Errors
+    /// If it does not start; its log is part of the error.
+    pub fn start(&self, node: &Machine) -> anyhow::Result<()> {
+        self.lockstep(node, "start").map(drop)
+    }
+
+    /// `lockstep volume VERB data ...`, which must succeed.
+    ///
+    /// # Errors
+    /// If it fails, with both logs.
+    pub fn lockstep(&self, node: &Machine, words: &str) -> anyhow::Result<String> {
+        let output = self.try_lockstep(node, words)?;
+        if !output.ok() {
+            bail!(
+                "{}: lockstep volume {words}: {output:?}\n{}",
+                node.name(),
+                self.logs()
+            );
+        }
+        Ok(output.stdout)
+    }
+
+    /// The same, whatever comes of it. `words` is the verb and what follows the volume's name.
+    ///
+    /// # Errors
+    /// If the machine is gone.
+    pub fn try_lockstep(&self, node: &Machine, words: &str) -> anyhow::Result<Output> {
+        let (verb, rest) = words.split_once(' ').unwrap_or((words, ""));
+        node.exec(
+            &format!("lockstep volume {verb} {NAME} {rest}"),
+            COMMAND_LIMIT,
+        )
+    }
+
+    /// A command that must be refused with this code and must say what to do.
+    ///
+    /// # Errors
+    /// If it is not refused, or not so.
+    pub fn refused(&self, node: &Machine, words: &str, code: &str) -> anyhow::Result<()> {
+        let output = self.try_lockstep(node, words)?;
+        ensure!(
+            output.code == 1 && output.stderr.contains(code) && output.stderr.lines().count() >= 2,
+            "`{words}` on {} should be refused with {code}: {output:?}",
+            node.name()
+        );
+        Ok(())
+    }
+
+    /// The status document of a node.
+    ///
+    /// # Errors
+    /// If the daemon does not answer.
+    pub fn status(&self, node: &Machine) -> anyhow::Result<Value> {
+        let output = self.try_lockstep(node, "status --json")?;
+        let parsed = serde_json::from_str(&output.stdout);
+        parsed.with_context(|| format!("status of {}: {output:?}", node.name()))
+    }
+
+    /// Waits until a node's status has `value` at `pointer` (RFC 6901).
+    ///
+    /// # Errors
+    /// If it does not come to that, with the last status.
+    pub fn wait_status(
+        &self,
+        node: &Machine,
+        pointer: &str,
+        value: &str,
+    ) -> anyhow::Result<Duration> {
+        let start = Instant::now();
+        let mut last = Value::Null;
+        let what = format!("{pointer} = {value} on {}", node.name());
+        let waited = wait_until(COPY_LIMIT, &what, || {
+            last = self.status(node)?;
+            let found = last.pointer(pointer);
+            Ok(found.is_some_and(|found| {
+                found.as_str() == Some(value) || found.to_string() == value
+            }))
+        });
+        waited.with_context(|| format!("{last:#}\n{}", self.logs()))?;
+        Ok(start.elapsed())
+    }
+
+    /// Waits until both copies count, as both nodes see it.
+    ///
+    /// # Errors
+    /// If they do not.
+    pub fn wait_in_sync(&self) -> anyhow::Result<()> {
+        for node in [self.one(), self.two()] {
+            self.wait_status(node, "/link/state", "up")?;
+            self.wait_status(node, "/copy", "in-sync")?;
+            self.wait_status(node, "/peer_copy", "in-sync")?;
+        }
+        Ok(())
+    }
+
+    /// Both data disks hold the same bytes, unflushed ones included. Nothing may be written meanwhile.
+    ///
+    /// # Errors
+    /// If they differ, with the first difference.
+    pub fn assert_equal_copies(&self) -> anyhow::Result<()> {
+        let size = self.volume_bytes()?;
+        assert_identical(self.one().disk("data")?, self.two().disk("data")?, 0..size)
+            .context("the copies differ")
+    }
+
+    /// Size of the volume.
+    ///
+    /// # Errors
+    /// If no daemon answers.
+    pub fn volume_bytes(&self) -> anyhow::Result<u64> {
+        let asked = self
+            .status(self.one())
+            .or_else(|_| self.status(self.two()))?;
+        asked["size_bytes"].as_u64().context("no size in the status")
+    }
+
+    /// What both daemons logged last.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let mut all = String::new();
+        for node in self.cluster.iter() {
+            let command = format!("tail -n 25 /var/log/lockstep/{NAME}.log");
+            let said = node.exec(&command, Duration::from_secs(10));
+            let text = said.map_or_else(|error| error.to_string(), |output| output.stdout);
+            all.push_str(&format!("--- log of {} ---\n{text}", node.name()));
+        }
+        all
+    }
+}
