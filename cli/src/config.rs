@@ -105,7 +105,7 @@ impl VolumeConfig {
     pub(crate) fn write_new(&self, path: &Path) -> Result<(), Failure> {
         let text = toml::to_string(self).map_err(|error| {
             Failure::new(
-                "LS5010",
+                "LS4010",
                 format!("the configuration cannot be written: {error}"),
                 "report it",
             )
@@ -117,7 +117,7 @@ impl VolumeConfig {
         match write_new(path, text.as_bytes(), 0o644) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Failure::new(
-                "LS5006",
+                "LS4006",
                 format!(
                     "a volume of this name exists on this node already ({})",
                     path.display()
@@ -193,7 +193,7 @@ pub(crate) fn path_of(volume: &str) -> Result<PathBuf, Failure> {
     if !volume_name_is_legal(volume) {
         let advice = "use up to 63 of a-z, 0-9, `-`, `_` and `.`, with a letter or digit first";
         return Err(Failure::new(
-            "LS5005",
+            "LS4005",
             format!("`{volume}` cannot be a volume's name"),
             advice,
         ));
@@ -217,7 +217,7 @@ pub(crate) fn existing_path_of(volume: &str) -> Result<PathBuf, Failure> {
         format!("volumes of this node: {known}")
     };
     Err(Failure::new(
-        "LS5005",
+        "LS4005",
         format!("this node has no volume `{volume}` ({})", path.display()),
         advice,
     ))
@@ -315,7 +315,7 @@ address = "10.77.3.2:7420"
         let file = directory.join("volumes/data.toml");
         example().write_new(&file).unwrap();
         let failure = example().write_new(&file).unwrap_err();
-        assert_eq!(failure.problem.code, "LS5006");
+        assert_eq!(failure.problem.code, "LS4006");
 
         let key = directory.join("cluster.key");
         assert!(make_key_if_missing(&key).unwrap());

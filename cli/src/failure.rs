@@ -36,7 +36,7 @@ impl Failure {
             "see that the file system is there and has room, then repeat the command"
         };
         Self::new(
-            "LS5010",
+            "LS4010",
             format!("cannot {what} {}: {error}", path.display()),
             advice,
         )

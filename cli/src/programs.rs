@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use controlplane_api::paths::{RUN_DIRECTORY_VARIABLE, run_directory};
+
 use crate::failure::Failure;
 
 const MIRROR: &str = "ublk-mirror";
@@ -27,10 +29,17 @@ pub(crate) fn mirror() -> Command {
     )
 }
 
+/// Tells the program where the sockets are, if the environment moves them.
+pub(crate) fn with_run_directory(command: &mut Command) {
+    if env::var_os(RUN_DIRECTORY_VARIABLE).is_some() {
+        command.arg("--runtime-dir").arg(run_directory());
+    }
+}
+
 /// It could not be started at all.
 pub(crate) fn not_found(error: &std::io::Error) -> Failure {
     Failure::new(
-        "LS5008",
+        "LS4008",
         format!("cannot run {MIRROR}: {error}"),
         format!("install {MIRROR} beside `lockstep` or in PATH"),
     )

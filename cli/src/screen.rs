@@ -286,6 +286,12 @@ data  HEALTHY: served here, both copies are equal
     }
 
     #[test]
+    fn a_copy_that_is_interrupted_does_not_claim_to_run() {
+        let start = "data  DEGRADED: served here with one good copy; node2 is not connected (last heard 12 s ago)\n";
+        check(&unheard(filling()), Health::Degraded, start);
+    }
+
+    #[test]
     fn frozen_says_what_to_do_and_names_the_risk() {
         let status = unheard(Status {
             frozen: Some(Frozen::PeerLost),

@@ -148,7 +148,8 @@ fn active(status: &Status) -> Verdict {
         }
         None => {}
     }
-    if let Some(progress) = &status.progress {
+    let connected = status.link.state == LinkState::Up;
+    if let Some(progress) = status.progress.as_ref().filter(|_| connected) {
         let sentence = format!(
             "served here with one good copy; {peer}'s is being filled, {}",
             progress_words(progress)
@@ -163,6 +164,12 @@ fn active(status: &Status) -> Verdict {
         return Verdict::new(Health::Degraded, "DEGRADED", sentence)
             .advise(with_name(&refusal.advice, volume));
     }
+    active_without_trouble(status)
+}
+
+/// Active, writes go on, no copy runs, nobody is refused.
+fn active_without_trouble(status: &Status) -> Verdict {
+    let peer = &status.peer;
     match (status.peer_copy, status.link.state) {
         (CopyState::InSync, LinkState::Up) => Verdict::new(
             Health::Healthy,

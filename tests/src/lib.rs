@@ -15,7 +15,9 @@ const GOLDEN_LINE_BYTES: usize = 32;
 
 /// The repository's root.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
 /// Whether golden files are to be written.
@@ -43,8 +45,12 @@ pub fn assert_golden(name: &str, bytes: &[u8]) {
         fs::write(&path, &is).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         return;
     }
-    let golden = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    assert_eq!(golden, is, "{name}: the bytes changed; see tests/src/lib.rs");
+    let golden =
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_eq!(
+        golden, is,
+        "{name}: the bytes changed; see tests/src/lib.rs"
+    );
 }
 
 /// The bytes of `tests/golden/NAME.hex`.
@@ -93,15 +99,24 @@ pub fn assert_documented(document: &str, sources: &[&str]) {
     const MARK: &str = "Source hash: `";
     let hash = source_hash(sources);
     let words = text(document);
-    let start = words.find(MARK).map(|at| at + MARK.len()).unwrap_or_else(|| panic!("{document} has no `{MARK}...`"));
-    let length = words[start..].find('`').unwrap_or_else(|| panic!("{document}: the hash has no end"));
+    let start = words
+        .find(MARK)
+        .map(|at| at + MARK.len())
+        .unwrap_or_else(|| panic!("{document} has no `{MARK}...`"));
+    let length = words[start..]
+        .find('`')
+        .unwrap_or_else(|| panic!("{document}: the hash has no end"));
     let documented = &words[start..start + length];
     if blessing() {
         let renewed = format!("{}{hash}{}", &words[..start], &words[start + length..]);
-        fs::write(root().join(document), renewed).unwrap_or_else(|error| panic!("{document}: {error}"));
+        fs::write(root().join(document), renewed)
+            .unwrap_or_else(|error| panic!("{document}: {error}"));
         return;
     }
-    assert_eq!(documented, hash, "the source of the format changed: correct {document}, then see tests/src/lib.rs");
+    assert_eq!(
+        documented, hash,
+        "the source of the format changed: correct {document}, then see tests/src/lib.rs"
+    );
 }
 
 fn source_hash(sources: &[&str]) -> String {

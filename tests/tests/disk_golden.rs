@@ -6,10 +6,13 @@
 use lockstep_tests::{assert_documented, assert_golden, golden};
 use mirror_core::checksum::crc32c;
 use mirror_core::disk::{
-    CopyRecord, CopyRole, FORMAT_VERSION, Layout, SUPERBLOCK_BYTES, SlotFault, Superblock, SuperblockError, choose,
+    CopyRecord, CopyRole, FORMAT_VERSION, Layout, SUPERBLOCK_BYTES, SlotFault, Superblock,
+    SuperblockError, choose,
 };
 use mirror_core::limits::{NODES_MAX, VIEW_HISTORY_MAX};
-use mirror_core::types::{BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId};
+use mirror_core::types::{
+    BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId,
+};
 use mirror_core::view::{View, ViewHistory, ViewMark};
 use proptest::prelude::*;
 
@@ -23,8 +26,14 @@ fn superblock() -> Superblock {
     let mut volume_name = [0; 64];
     volume_name[..4].copy_from_slice(b"data");
     let mut marks = [ViewMark::default(); VIEW_HISTORY_MAX];
-    marks[0] = ViewMark { epoch: Epoch(41), id: ViewId([0x22; 16]) };
-    marks[VIEW_HISTORY_MAX - 1] = ViewMark { epoch: Epoch(26), id: ViewId([0x23; 16]) };
+    marks[0] = ViewMark {
+        epoch: Epoch(41),
+        id: ViewId([0x22; 16]),
+    };
+    marks[VIEW_HISTORY_MAX - 1] = ViewMark {
+        epoch: Epoch(26),
+        id: ViewId([0x23; 16]),
+    };
     let mut member_boots = [BootId::NONE; NODES_MAX as usize];
     member_boots[0] = BootId([0x77; 16]);
     member_boots[1] = BootId([0x88; 16]);
@@ -50,7 +59,11 @@ fn superblock() -> Superblock {
         sealed: Epoch(40),
         serving: true,
         drained: false,
-        copy: Some(CopyRecord { id: CopyId([0x66; 16]), role: CopyRole::Source, cursor_sectors: 0x10_0000 }),
+        copy: Some(CopyRecord {
+            id: CopyId([0x66; 16]),
+            role: CopyRole::Source,
+            cursor_sectors: 0x10_0000,
+        }),
         member_boots,
         own_boot: BootId([0x77; 16]),
         incarnation: Incarnation(0x9999),
@@ -61,12 +74,21 @@ fn blank() -> Superblock {
     Superblock {
         sequence: 1,
         volume_id: VolumeId::NONE,
-        view: View { epoch: Epoch(0), id: ViewId::NONE, active: None, insync: NodeSet::EMPTY },
+        view: View {
+            epoch: Epoch(0),
+            id: ViewId::NONE,
+            active: None,
+            insync: NodeSet::EMPTY,
+        },
         history: ViewHistory::default(),
         sealed: Epoch(0),
         serving: false,
         drained: true,
-        copy: Some(CopyRecord { id: CopyId([0x66; 16]), role: CopyRole::Target, cursor_sectors: 0 }),
+        copy: Some(CopyRecord {
+            id: CopyId([0x66; 16]),
+            role: CopyRole::Target,
+            cursor_sectors: 0,
+        }),
         ..superblock()
     }
 }
@@ -91,15 +113,26 @@ fn superblocks_are_their_golden_bytes_and_read_back() {
         ("superblock-joining", blank(), 0),
     ] {
         assert_golden(name, &value.encode(place));
-        assert_eq!(Superblock::decode(&slot(golden(name)), place), Ok(value), "{name}");
+        assert_eq!(
+            Superblock::decode(&slot(golden(name)), place),
+            Ok(value),
+            "{name}"
+        );
     }
 }
 
 #[test]
 fn the_document_was_read_when_the_source_changed() {
-    assert_eq!(FORMAT_VERSION, 1, "a new version has golden files of its own");
-    let sources = ["mod", "layout", "superblock"].map(|name| format!("ublk-mirror/core/src/disk/{name}.rs"));
-    assert_documented("docs/on-disk-format.md", &sources.each_ref().map(String::as_str));
+    assert_eq!(
+        FORMAT_VERSION, 1,
+        "a new version has golden files of its own"
+    );
+    let sources =
+        ["mod", "layout", "superblock"].map(|name| format!("ublk-mirror/core/src/disk/{name}.rs"));
+    assert_documented(
+        "docs/on-disk-format.md",
+        &sources.each_ref().map(String::as_str),
+    );
 }
 
 #[test]
@@ -124,21 +157,40 @@ fn one_wrong_bit_anywhere_is_noticed() {
 #[test]
 fn the_newer_good_slot_wins_and_the_other_is_named_for_repair() {
     let old = superblock();
-    let new = Superblock { sequence: old.sequence + 1, ..superblock() };
+    let new = Superblock {
+        sequence: old.sequence + 1,
+        ..superblock()
+    };
     let found = choose(&new.encode(0), &old.encode(1)).expect("both good");
-    assert_eq!((found.superblock, found.stale_slot, found.damaged_slot), (new.clone(), Some(1), None));
+    assert_eq!(
+        (found.superblock, found.stale_slot, found.damaged_slot),
+        (new.clone(), Some(1), None)
+    );
 
     let found = choose(&old.encode(0), &new.encode(1)).expect("both good");
-    assert_eq!((found.superblock.sequence, found.stale_slot), (new.sequence, Some(0)));
+    assert_eq!(
+        (found.superblock.sequence, found.stale_slot),
+        (new.sequence, Some(0))
+    );
 
     let torn = [0xff; SUPERBLOCK_BYTES];
     let found = choose(&torn, &old.encode(1)).expect("one good");
-    assert_eq!((found.superblock, found.damaged_slot), (old.clone(), Some((0, SlotFault::NotASuperblock))));
+    assert_eq!(
+        (found.superblock, found.damaged_slot),
+        (old.clone(), Some((0, SlotFault::NotASuperblock)))
+    );
 
     let found = choose(&old.encode(0), &old.encode(0)).expect("one good");
-    assert_eq!(found.damaged_slot, Some((1, SlotFault::Misdirected(0))), "bytes of the other slot");
+    assert_eq!(
+        found.damaged_slot,
+        Some((1, SlotFault::Misdirected(0))),
+        "bytes of the other slot"
+    );
 
-    assert!(matches!(choose(&torn, &torn), Err(SuperblockError::Both(..))));
+    assert!(matches!(
+        choose(&torn, &torn),
+        Err(SuperblockError::Both(..))
+    ));
 }
 
 #[test]
@@ -146,7 +198,13 @@ fn a_slot_of_a_newer_program_is_never_ignored() {
     let mut bytes = superblock().encode(0);
     bytes[8..10].copy_from_slice(&(FORMAT_VERSION + 1).to_le_bytes());
     let found = choose(&sealed(bytes), &superblock().encode(1));
-    assert_eq!(found, Err(SuperblockError::Newer { slot: 0, version: FORMAT_VERSION + 1 }));
+    assert_eq!(
+        found,
+        Err(SuperblockError::Newer {
+            slot: 0,
+            version: FORMAT_VERSION + 1
+        })
+    );
 }
 
 proptest! {

@@ -24,7 +24,10 @@ const UNSAFE_FILES: [&str; 6] = [
 ];
 
 /// The only places that may name libublk.
-const LIBUBLK_FILES: [&str; 2] = ["ublk-mirror/src/device_helper.rs", "ublk-mirror/src/queue.rs"];
+const LIBUBLK_FILES: [&str; 2] = [
+    "ublk-mirror/src/device_helper.rs",
+    "ublk-mirror/src/queue.rs",
+];
 
 /// What a pure crate must not name. `no_std` refuses most of it too; this names the culprit.
 const IMPURE: [&str; 13] = [
@@ -53,24 +56,46 @@ const LAYERS: [(&str, &[&str]); 7] = [
     ("vm-tests", &["controlplane-api", "vm-guest"]),
     ("vm-tests/guest", &[]),
 ];
-const WORKSPACE_CRATES: [&str; 7] =
-    ["mirror-core", "ublk-mirror", "controlplane-api", "lockstep-cli", "lockstep-tests", "vm-tests", "vm-guest"];
+const WORKSPACE_CRATES: [&str; 7] = [
+    "mirror-core",
+    "ublk-mirror",
+    "controlplane-api",
+    "lockstep-cli",
+    "lockstep-tests",
+    "vm-tests",
+    "vm-guest",
+];
 
 /// Everything that the pure crate is built from.
 const CORE_DEPENDENCIES: [&str; 5] = ["blake3", "crc", "serde", "thiserror", "zerocopy"];
 
 /// Hosts that may be linked to. Examples use addresses from private ranges and no host.
-const HOSTS: [&str; 7] =
-    ["github.com", "docs.rs", "docs.kernel.org", "www.kernel.org", "www.apache.org", "doc.rust-lang.org", "crates.io"];
+const HOSTS: [&str; 7] = [
+    "github.com",
+    "docs.rs",
+    "docs.kernel.org",
+    "www.kernel.org",
+    "www.apache.org",
+    "doc.rust-lang.org",
+    "crates.io",
+];
 
 fn files(ending: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     walk(&root(), ending, &mut found);
-    assert!(!found.is_empty(), "no {ending} files under {}", root().display());
+    assert!(
+        !found.is_empty(),
+        "no {ending} files under {}",
+        root().display()
+    );
     found
         .into_iter()
         .map(|path| {
-            let name = path.strip_prefix(root()).expect("under the root").display().to_string();
+            let name = path
+                .strip_prefix(root())
+                .expect("under the root")
+                .display()
+                .to_string();
             let text = text(&name);
             (name, text)
         })
@@ -78,7 +103,9 @@ fn files(ending: &str) -> Vec<(String, String)> {
 }
 
 fn walk(directory: &Path, ending: &str, found: &mut Vec<PathBuf>) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
     for entry in entries.filter_map(Result::ok) {
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().to_string();
@@ -106,16 +133,23 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 fn product(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines: Vec<&str> = text.lines().collect();
-    let tests = lines.windows(2).position(|pair| pair[0].trim() == "#[cfg(test)]" && pair[1].trim().starts_with("mod "));
+    let tests = lines
+        .windows(2)
+        .position(|pair| pair[0].trim() == "#[cfg(test)]" && pair[1].trim().starts_with("mod "));
     let end = tests.unwrap_or(lines.len());
-    lines.into_iter().take(end).enumerate().map(|(index, line)| (index + 1, line))
+    lines
+        .into_iter()
+        .take(end)
+        .enumerate()
+        .map(|(index, line)| (index + 1, line))
 }
 
 /// Whether `word` stands in `line` as a word.
 fn names(line: &str, word: &str) -> bool {
     let part = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word).any(|(at, _)| {
-        !line[..at].chars().next_back().is_some_and(part) && !line[at + word.len()..].chars().next().is_some_and(part)
+        !line[..at].chars().next_back().is_some_and(part)
+            && !line[at + word.len()..].chars().next().is_some_and(part)
     })
 }
 
@@ -125,10 +159,13 @@ fn none(complaints: &[String]) {
 
 #[test]
 fn no_file_is_longer_than_a_reader_can_hold() {
-    let long = files(".rs").into_iter().filter(|(name, _)| !is_test(name)).filter_map(|(name, text)| {
-        let lines = product(&text).count();
-        (lines > FILE_LINES_MAX).then(|| format!("{name} has {lines} lines; split it"))
-    });
+    let long = files(".rs")
+        .into_iter()
+        .filter(|(name, _)| !is_test(name))
+        .filter_map(|(name, text)| {
+            let lines = product(&text).count();
+            (lines > FILE_LINES_MAX).then(|| format!("{name} has {lines} lines; split it"))
+        });
     none(&long.collect::<Vec<_>>());
 }
 
@@ -144,7 +181,10 @@ fn the_core_names_no_clock_socket_file_log_or_chance() {
         for (number, line) in code(&text) {
             let line = line.replace("#[error(", "");
             complaints.extend(
-                IMPURE.iter().filter(|word| line.contains(**word)).map(|word| format!("{name}:{number} names {word}")),
+                IMPURE
+                    .iter()
+                    .filter(|word| line.contains(**word))
+                    .map(|word| format!("{name}:{number} names {word}")),
             );
         }
     }
@@ -161,10 +201,14 @@ fn unsafe_and_libublk_stay_where_they_are() {
         for (number, line) in code(&text) {
             let harness = name.starts_with("vm-tests/");
             if names(line, "unsafe") && !harness && !UNSAFE_FILES.contains(&name.as_str()) {
-                complaints.push(format!("{name}:{number}: unsafe code belongs into {UNSAFE_FILES:?}"));
+                complaints.push(format!(
+                    "{name}:{number}: unsafe code belongs into {UNSAFE_FILES:?}"
+                ));
             }
             if names(line, "libublk") && !LIBUBLK_FILES.contains(&name.as_str()) {
-                complaints.push(format!("{name}:{number}: libublk belongs into {LIBUBLK_FILES:?}"));
+                complaints.push(format!(
+                    "{name}:{number}: libublk belongs into {LIBUBLK_FILES:?}"
+                ));
             }
         }
     }
@@ -189,15 +233,23 @@ fn every_code_is_explained_and_every_explanation_has_its_code() {
         }
         for (number, line) in code(&text) {
             for code in codes_in(line) {
-                used.entry(code).or_insert_with(|| format!("{name}:{number}"));
+                used.entry(code)
+                    .or_insert_with(|| format!("{name}:{number}"));
             }
         }
     }
     let document = text("docs/codes.md");
     let mut explained = BTreeSet::new();
     let mut complaints = Vec::new();
-    for heading in document.lines().filter_map(|line| line.strip_prefix("### ")) {
-        let code = heading.split_whitespace().next().unwrap_or_default().to_string();
+    for heading in document
+        .lines()
+        .filter_map(|line| line.strip_prefix("### "))
+    {
+        let code = heading
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_string();
         if !used.contains_key(&code) {
             complaints.push(format!("docs/codes.md explains {code}, which nothing says"));
         }
@@ -206,14 +258,24 @@ fn every_code_is_explained_and_every_explanation_has_its_code() {
         }
     }
     let missing = used.iter().filter(|(code, _)| !explained.contains(*code));
-    complaints.extend(missing.map(|(code, place)| format!("{place}: docs/codes.md does not explain {code}")));
+    complaints.extend(
+        missing.map(|(code, place)| format!("{place}: docs/codes.md does not explain {code}")),
+    );
     none(&complaints);
 }
 
 fn dependencies(manifest: &str, section: &str) -> Vec<String> {
-    let lines = manifest.lines().skip_while(|line| line.trim() != section).skip(1);
-    let names = lines.take_while(|line| !line.starts_with('[')).filter_map(|line| line.split(['.', '=', ' ']).next());
-    names.filter(|name| !name.is_empty() && !name.starts_with('#')).map(str::to_string).collect()
+    let lines = manifest
+        .lines()
+        .skip_while(|line| line.trim() != section)
+        .skip(1);
+    let names = lines
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| line.split(['.', '=', ' ']).next());
+    names
+        .filter(|name| !name.is_empty() && !name.starts_with('#'))
+        .map(str::to_string)
+        .collect()
 }
 
 #[test]
@@ -227,11 +289,20 @@ fn dependencies_point_at_the_pure_crates() {
                 complaints.push(format!("{directory} must not depend on {dependency}"));
             }
         }
-        assert!(manifest.contains("[lints]\nworkspace = true"), "{directory} has lints of its own");
-        assert!(!manifest.contains("[features]"), "{directory} has features: faults enter as events or from outside");
+        assert!(
+            manifest.contains("[lints]\nworkspace = true"),
+            "{directory} has lints of its own"
+        );
+        assert!(
+            !manifest.contains("[features]"),
+            "{directory} has features: faults enter as events or from outside"
+        );
     }
     let core = dependencies(&text("ublk-mirror/core/Cargo.toml"), "[dependencies]");
-    assert_eq!(core, CORE_DEPENDENCIES, "a new dependency of the core needs a reason here");
+    assert_eq!(
+        core, CORE_DEPENDENCIES,
+        "a new dependency of the core needs a reason here"
+    );
     none(&complaints);
 }
 
@@ -239,7 +310,10 @@ fn dependencies_point_at_the_pure_crates() {
 fn links_lead_to_files_that_exist_and_to_hosts_that_are_listed() {
     let mut complaints = Vec::new();
     for (name, text) in files(".md") {
-        let directory = root().join(&name).parent().map_or_else(PathBuf::new, Path::to_path_buf);
+        let directory = root()
+            .join(&name)
+            .parent()
+            .map_or_else(PathBuf::new, Path::to_path_buf);
         for (at, _) in text.match_indices("](") {
             let target = text[at + 2..].split([')', '#']).next().unwrap_or_default();
             if !target.is_empty() && !target.contains("://") && !directory.join(target).exists() {
@@ -255,7 +329,10 @@ fn links_lead_to_files_that_exist_and_to_hosts_that_are_listed() {
             if !text[..at].ends_with("http") && !text[..at].ends_with("https") {
                 continue;
             }
-            let host: String = text[at + 3..].chars().take_while(|c| c.is_alphanumeric() || ".-".contains(*c)).collect();
+            let host: String = text[at + 3..]
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || ".-".contains(*c))
+                .collect();
             // `.example` is reserved for examples (RFC 2606).
             if !HOSTS.contains(&host.as_str()) && !host.ends_with(".example") {
                 complaints.push(format!("{name} names the host {host:?}"));
@@ -273,7 +350,10 @@ fn the_documents_that_others_refer_to_exist() {
             continue;
         }
         for (at, _) in text.match_indices("docs/") {
-            let path: String = text[at..].chars().take_while(|c| c.is_alphanumeric() || "/-_.".contains(*c)).collect();
+            let path: String = text[at..]
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || "/-_.".contains(*c))
+                .collect();
             let path = path.trim_end_matches('.');
             let numbered = path.starts_with("docs/adr/") && path["docs/adr/".len()..].len() == 4;
             let exists = if numbered {
@@ -290,5 +370,30 @@ fn the_documents_that_others_refer_to_exist() {
             }
         }
     }
+    none(&complaints);
+}
+
+#[test]
+fn every_proof_in_the_failure_model_exists() {
+    let sources: String = files(".rs").into_iter().map(|(_, text)| text).collect();
+    let document = text("docs/failure-model.md");
+    let mut proofs = 0;
+    let mut complaints = Vec::new();
+    for row in document.lines().filter(|line| line.starts_with("| ")) {
+        let Some(proof) = row.trim_end_matches('|').rsplit('|').next() else {
+            continue;
+        };
+        for name in proof.split('`').skip(1).step_by(2) {
+            proofs += 1;
+            let scenario = format!("name: \"{name}\"");
+            let test = format!("fn {name}(");
+            if !sources.contains(&scenario) && !sources.contains(&test) {
+                complaints.push(format!(
+                    "docs/failure-model.md names {name}, which is no scenario and no test"
+                ));
+            }
+        }
+    }
+    assert!(proofs > 10, "the table was not found");
     none(&complaints);
 }

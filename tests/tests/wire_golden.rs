@@ -5,11 +5,14 @@
 
 use lockstep_tests::{assert_documented, assert_golden, golden};
 use mirror_core::limits::VIEW_HISTORY_MAX;
-use mirror_core::types::{BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SectorRange, ViewId, VolumeId};
+use mirror_core::types::{
+    BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SectorRange, ViewId, VolumeId,
+};
 use mirror_core::view::{View, ViewHistory, ViewMark};
 use mirror_core::wire::{
-    Accept, Auth, DecodeError, FLAG_DRAIN, FLAG_FUA, FRAME_HEADER_BYTES, Frame, FrameKind, Hello, PROTOCOL_VERSION, Propose,
-    Purpose, Refused, RefusedCode, State, StateFlags, decode_header, encode_header, payload_crc,
+    Accept, Auth, DecodeError, FLAG_DRAIN, FLAG_FUA, FRAME_HEADER_BYTES, Frame, FrameKind, Hello,
+    PROTOCOL_VERSION, Propose, Purpose, Refused, RefusedCode, State, StateFlags, decode_header,
+    encode_header, payload_crc,
 };
 use proptest::prelude::*;
 
@@ -47,8 +50,14 @@ fn view() -> View {
 
 fn history() -> ViewHistory {
     let mut marks = [ViewMark::default(); VIEW_HISTORY_MAX];
-    marks[0] = ViewMark { epoch: Epoch(41), id: ViewId([0x22; 16]) };
-    marks[VIEW_HISTORY_MAX - 1] = ViewMark { epoch: Epoch(26), id: ViewId([0x23; 16]) };
+    marks[0] = ViewMark {
+        epoch: Epoch(41),
+        id: ViewId([0x22; 16]),
+    };
+    marks[VIEW_HISTORY_MAX - 1] = ViewMark {
+        epoch: Epoch(26),
+        id: ViewId([0x23; 16]),
+    };
     ViewHistory(marks)
 }
 
@@ -79,7 +88,13 @@ fn state() -> State {
         sealed: Epoch(40),
         view: view(),
         history: history(),
-        flags: StateFlags { serving: true, unclean: false, drained: true, copy_target: false, copy_source: true },
+        flags: StateFlags {
+            serving: true,
+            unclean: false,
+            drained: true,
+            copy_target: false,
+            copy_source: true,
+        },
         copy_id: CopyId([0x66; 16]),
         boot: BootId([0x77; 16]),
         known_peer_boot: BootId([0x88; 16]),
@@ -88,7 +103,12 @@ fn state() -> State {
 }
 
 fn propose(purpose: Purpose) -> Propose {
-    Propose { view: view(), purpose, copy_id: CopyId([0x66; 16]), volume_id: VolumeId([0x55; 16]) }
+    Propose {
+        view: view(),
+        purpose,
+        copy_id: CopyId([0x66; 16]),
+        volume_id: VolumeId([0x55; 16]),
+    }
 }
 
 /// A frame of this kind with every field that it may have.
@@ -127,7 +147,11 @@ fn every_header_is_its_golden_bytes_and_reads_back() {
         let name = format!("frame-{name}");
         assert_golden(&name, &encode_header(&frame(kind), 0xdead_beef));
         let bytes: [u8; FRAME_HEADER_BYTES] = golden(&name).try_into().expect("64 bytes");
-        assert_eq!(decode_header(&bytes), Ok((frame(kind), 0xdead_beef)), "{name}");
+        assert_eq!(
+            decode_header(&bytes),
+            Ok((frame(kind), 0xdead_beef)),
+            "{name}"
+        );
     }
 }
 
@@ -144,8 +168,15 @@ fn every_body_is_its_golden_bytes_and_reads_back() {
     assert_eq!(State::decode(&golden("body-state")), Ok(state()));
 
     for refused in [false, true] {
-        let accept = Accept { view_id: ViewId([0x11; 16]), refused };
-        let name = if refused { "body-accept-refused" } else { "body-accept" };
+        let accept = Accept {
+            view_id: ViewId([0x11; 16]),
+            refused,
+        };
+        let name = if refused {
+            "body-accept-refused"
+        } else {
+            "body-accept"
+        };
         assert_golden(name, &accept.encode());
         assert_eq!(Accept::decode(&golden(name)), Ok(accept));
     }
@@ -153,7 +184,13 @@ fn every_body_is_its_golden_bytes_and_reads_back() {
 
 #[test]
 fn every_purpose_and_every_refusal_keeps_its_number() {
-    let purposes = [Purpose::Settle, Purpose::Activate, Purpose::Deactivate, Purpose::Leave, Purpose::Widen];
+    let purposes = [
+        Purpose::Settle,
+        Purpose::Activate,
+        Purpose::Deactivate,
+        Purpose::Leave,
+        Purpose::Widen,
+    ];
     for (number, purpose) in (1u8..).zip(purposes) {
         let name = format!("body-propose-{number}");
         assert_golden(&name, &propose(purpose).encode());
@@ -176,7 +213,11 @@ fn every_purpose_and_every_refusal_keeps_its_number() {
     ];
     for (number, code) in (1u8..).zip(codes) {
         let name = format!("body-refused-{number:02}");
-        let refused = Refused { code, ours: 1, yours: 2 };
+        let refused = Refused {
+            code,
+            ours: 1,
+            yours: 2,
+        };
         assert_golden(&name, &refused.encode());
         assert_eq!(Refused::decode(&golden(&name)), Ok(refused));
     }
@@ -184,8 +225,12 @@ fn every_purpose_and_every_refusal_keeps_its_number() {
 
 #[test]
 fn the_document_was_read_when_the_source_changed() {
-    assert_eq!(PROTOCOL_VERSION, 1, "a new version has golden files of its own");
-    let sources = ["mod", "header", "body"].map(|name| format!("ublk-mirror/core/src/wire/{name}.rs"));
+    assert_eq!(
+        PROTOCOL_VERSION, 1,
+        "a new version has golden files of its own"
+    );
+    let sources =
+        ["mod", "header", "body"].map(|name| format!("ublk-mirror/core/src/wire/{name}.rs"));
     assert_documented("docs/protocol.md", &sources.each_ref().map(String::as_str));
 }
 
@@ -209,11 +254,22 @@ fn sealed(mut bytes: [u8; FRAME_HEADER_BYTES]) -> [u8; FRAME_HEADER_BYTES] {
 
 #[test]
 fn a_length_that_would_exhaust_memory_is_refused() {
-    for kind in [FrameKind::Write, FrameKind::CopyWrite, FrameKind::State, FrameKind::Ping] {
+    for kind in [
+        FrameKind::Write,
+        FrameKind::CopyWrite,
+        FrameKind::State,
+        FrameKind::Ping,
+    ] {
         let mut bytes = encode_header(&frame(kind), 0);
         bytes[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
         let error = decode_header(&sealed(bytes)).expect_err("4 GiB");
-        assert!(matches!(error, DecodeError::Length { .. } | DecodeError::Range { .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                DecodeError::Length { .. } | DecodeError::Range { .. }
+            ),
+            "{error}"
+        );
     }
 }
 

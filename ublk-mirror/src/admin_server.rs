@@ -67,21 +67,40 @@ impl AnswerLine<'_> {
 
 /// The answer to a status request.
 pub fn status_line(status: &Status) -> String {
-    AnswerLine { schema: SCHEMA, ok: true, done: None, status: Some(status), problem: None }.line()
+    AnswerLine {
+        schema: SCHEMA,
+        ok: true,
+        done: None,
+        status: Some(status),
+        problem: None,
+    }
+    .line()
 }
 
 /// The answer to a command.
 pub fn outcome_line(outcome: &Outcome) -> String {
     match outcome {
-        Ok(done) => {
-            AnswerLine { schema: SCHEMA, ok: true, done: Some(done_name(*done)), status: None, problem: None }.line()
+        Ok(done) => AnswerLine {
+            schema: SCHEMA,
+            ok: true,
+            done: Some(done_name(*done)),
+            status: None,
+            problem: None,
         }
+        .line(),
         Err(refusal) => problem_line(&refusal.problem()),
     }
 }
 
 fn problem_line(problem: &Problem) -> String {
-    AnswerLine { schema: SCHEMA, ok: false, done: None, status: None, problem: Some(problem) }.line()
+    AnswerLine {
+        schema: SCHEMA,
+        ok: false,
+        done: None,
+        status: None,
+        problem: Some(problem),
+    }
+    .line()
 }
 
 fn done_name(done: Done) -> &'static str {
@@ -125,8 +144,14 @@ impl AdminServer {
         let unanswered = Unanswered::default();
         let shared = unanswered.clone();
         let listen = move || accept_all(&listener, &inbox, &shared);
-        thread::Builder::new().name("admin".into()).stack_size(STACK_BYTES).spawn(listen)?;
-        Ok(AdminServer { path: path.to_owned(), unanswered })
+        thread::Builder::new()
+            .name("admin".into())
+            .stack_size(STACK_BYTES)
+            .spawn(listen)?;
+        Ok(AdminServer {
+            path: path.to_owned(),
+            unanswered,
+        })
     }
 
     pub fn unanswered(&self) -> Unanswered {
@@ -162,7 +187,10 @@ fn accept_all(listener: &UnixListener, inbox: &Arc<Inbox>, unanswered: &Unanswer
             }
             count.fetch_sub(1, Ordering::AcqRel);
         };
-        let spawned = thread::Builder::new().name("admin-client".into()).stack_size(STACK_BYTES).spawn(serve);
+        let spawned = thread::Builder::new()
+            .name("admin-client".into())
+            .stack_size(STACK_BYTES)
+            .spawn(serve);
         if let Err(error) = spawned {
             tracing::warn!(%error, "no thread for an admin connection");
             connections.fetch_sub(1, Ordering::AcqRel);
@@ -206,7 +234,12 @@ fn serve(stream: &UnixStream, inbox: &Inbox, unanswered: &Unanswered) -> io::Res
 fn answer(line: &str, inbox: &Inbox) -> String {
     let request = match serde_json::from_str::<RequestLine>(line) {
         Ok(line) if line.schema == SCHEMA => line.request,
-        Ok(line) => return problem_line(&bad_request(format!("schema {:?}, this daemon speaks {SCHEMA:?}", line.schema))),
+        Ok(line) => {
+            return problem_line(&bad_request(format!(
+                "schema {:?}, this daemon speaks {SCHEMA:?}",
+                line.schema
+            )));
+        }
         Err(error) => return problem_line(&bad_request(error.to_string())),
     };
     let (sender, receiver): (SyncSender<String>, _) = sync_channel(1);
@@ -217,7 +250,9 @@ fn answer(line: &str, inbox: &Inbox) -> String {
     if inbox.put(message).is_err() {
         return problem_line(&too_many());
     }
-    receiver.recv_timeout(ANSWER_MAX).unwrap_or_else(|_| problem_line(&no_answer()))
+    receiver
+        .recv_timeout(ANSWER_MAX)
+        .unwrap_or_else(|_| problem_line(&no_answer()))
 }
 
 /// The answer to one command too many.
@@ -226,23 +261,43 @@ pub fn too_many_line() -> String {
 }
 
 fn problem(code: &str, message: String, advice: &str) -> Problem {
-    Problem { code: code.into(), message, advice: advice.into() }
+    Problem {
+        code: code.into(),
+        message,
+        advice: advice.into(),
+    }
 }
 
 fn bad_request(what: String) -> Problem {
-    problem("LS3031", format!("the request is not understood: {what}"), "see that `lockstep` and the daemon are of one release")
+    problem(
+        "LS3031",
+        format!("the request is not understood: {what}"),
+        "see that `lockstep` and the daemon are of one release",
+    )
 }
 
 fn too_many() -> Problem {
-    problem("LS3022", "too many requests at the same time".into(), "wait for the others, then try again")
+    problem(
+        "LS3022",
+        "too many requests at the same time".into(),
+        "wait for the others, then try again",
+    )
 }
 
 fn no_answer() -> Problem {
-    problem("LS3023", "no answer in time; the command may still be carried out".into(), "look at `lockstep volume status NAME`")
+    problem(
+        "LS3023",
+        "no answer in time; the command may still be carried out".into(),
+        "look at `lockstep volume status NAME`",
+    )
 }
 
 fn not_root(uid: u32) -> Problem {
-    problem("LS3032", format!("user {uid} may not command this daemon"), "run the command as root")
+    problem(
+        "LS3032",
+        format!("user {uid} may not command this daemon"),
+        "run the command as root",
+    )
 }
 
 #[cfg(test)]
@@ -251,23 +306,34 @@ mod tests {
 
     #[test]
     fn requests_are_the_lines_of_the_api() {
-        let status: RequestLine = serde_json::from_str(r#"{"schema":"lockstep.admin/1","request":"status"}"#).unwrap();
+        let status: RequestLine =
+            serde_json::from_str(r#"{"schema":"lockstep.admin/1","request":"status"}"#).unwrap();
         assert!(matches!(status.request, Request::Status));
         let line = r#"{"schema":"lockstep.admin/1","request":"command","command":"deactivate","force":true}"#;
         let command: RequestLine = serde_json::from_str(line).unwrap();
-        assert!(matches!(command.request, Request::Command(Command::Deactivate { force: true })));
+        assert!(matches!(
+            command.request,
+            Request::Command(Command::Deactivate { force: true })
+        ));
     }
 
     #[test]
     fn a_line_that_is_no_request_gets_a_problem() {
         let inbox = Inbox::new().unwrap();
-        for line in ["{}", "x", r#"{"schema":"lockstep.admin/2","request":"status"}"#] {
+        for line in [
+            "{}",
+            "x",
+            r#"{"schema":"lockstep.admin/2","request":"status"}"#,
+        ] {
             assert!(answer(line, &inbox).contains("LS3031"), "{line}");
         }
     }
 
     #[test]
     fn an_outcome_is_the_line_of_the_api() {
-        assert_eq!(outcome_line(&Ok(Done::AlreadyFenced)), r#"{"schema":"lockstep.admin/1","ok":true,"done":"already-fenced"}"#);
+        assert_eq!(
+            outcome_line(&Ok(Done::AlreadyFenced)),
+            r#"{"schema":"lockstep.admin/1","ok":true,"done":"already-fenced"}"#
+        );
     }
 }

@@ -33,11 +33,25 @@ pub enum ConfigError {
         source: io::Error,
     },
     #[error("{}, line {line}: {message}", .path.display())]
-    UnknownKey { path: PathBuf, line: usize, message: String },
+    UnknownKey {
+        path: PathBuf,
+        line: usize,
+        message: String,
+    },
     #[error("{}, line {line}: {message}", .path.display())]
-    Syntax { path: PathBuf, line: usize, message: String },
+    Syntax {
+        path: PathBuf,
+        line: usize,
+        message: String,
+    },
     #[error("{}, line {line}: {key} = {value:?} is not allowed: {allowed}", .path.display())]
-    Value { path: PathBuf, line: usize, key: &'static str, value: String, allowed: String },
+    Value {
+        path: PathBuf,
+        line: usize,
+        key: &'static str,
+        value: String,
+        allowed: String,
+    },
     #[error("cannot read key_file {}", .path.display())]
     KeyRead {
         path: PathBuf,
@@ -63,12 +77,24 @@ impl Explain for ConfigError {
     fn advice(&self) -> String {
         match self {
             Self::UnknownKey { .. } => "correct the key's name or remove the line".into(),
-            Self::Syntax { .. } | Self::Value { .. } => "correct the line, then `ublk-mirror check --config FILE`".into(),
-            Self::Read { .. } => "write the file /etc/lockstep/volumes/NAME.toml, or name another with --config".into(),
-            Self::KeyRead { .. } => "copy the cluster's key file here; it must be the same on both nodes".into(),
-            Self::KeyMode { path, .. } => format!("chown root:root {0} && chmod 600 {0}", path.display()),
+            Self::Syntax { .. } | Self::Value { .. } => {
+                "correct the line, then `ublk-mirror check --config FILE`".into()
+            }
+            Self::Read { .. } => {
+                "write the file /etc/lockstep/volumes/NAME.toml, or name another with --config"
+                    .into()
+            }
+            Self::KeyRead { .. } => {
+                "copy the cluster's key file here; it must be the same on both nodes".into()
+            }
+            Self::KeyMode { path, .. } => {
+                format!("chown root:root {0} && chmod 600 {0}", path.display())
+            }
             Self::KeyShort { path, .. } => {
-                format!("make a new one with `head -c 64 /dev/urandom > {}` and copy it to both nodes", path.display())
+                format!(
+                    "make a new one with `head -c 64 /dev/urandom > {}` and copy it to both nodes",
+                    path.display()
+                )
             }
         }
     }
@@ -136,16 +162,24 @@ pub struct Config {
 /// The key does not belong into a log.
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Config").field("path", &self.path).field("volume", &self.volume).finish_non_exhaustive()
+        f.debug_struct("Config")
+            .field("path", &self.path)
+            .field("volume", &self.volume)
+            .finish_non_exhaustive()
     }
 }
 
 impl Config {
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        let read = |source| ConfigError::Read { path: path.to_owned(), source };
+        let read = |source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        };
         let mut text = String::new();
         let file = File::open(path).map_err(read)?;
-        file.take(CONFIG_BYTES_MAX).read_to_string(&mut text).map_err(read)?;
+        file.take(CONFIG_BYTES_MAX)
+            .read_to_string(&mut text)
+            .map_err(read)?;
         let raw: File1 = toml::from_str(&text).map_err(|error| syntax(path, &text, &error))?;
         let lines = Lines { path, text: &text };
         let mut config = lines.config(raw)?;
@@ -192,14 +226,26 @@ fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     let line = line_of(text, error.span().map_or(0, |span| span.start));
     let message = error.message().replace('\n', "; ");
     if message.starts_with("unknown field") {
-        ConfigError::UnknownKey { path, line, message: message.replace("unknown field", "unknown key") }
+        ConfigError::UnknownKey {
+            path,
+            line,
+            message: message.replace("unknown field", "unknown key"),
+        }
     } else {
-        ConfigError::Syntax { path, line, message: message.replace("missing field", "missing key") }
+        ConfigError::Syntax {
+            path,
+            line,
+            message: message.replace("missing field", "missing key"),
+        }
     }
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+    text.bytes()
+        .take(offset)
+        .filter(|byte| *byte == b'\n')
+        .count()
+        + 1
 }
 
 struct Lines<'a> {
@@ -211,26 +257,44 @@ impl Lines<'_> {
     fn config(&self, raw: File1) -> Result<Config, ConfigError> {
         if *raw.version.get_ref() != CONFIG_VERSION {
             let value = raw.version.get_ref().to_string();
-            return Err(self.value("version", &raw.version, value, format!("this program knows {CONFIG_VERSION}")));
+            return Err(self.value(
+                "version",
+                &raw.version,
+                value,
+                format!("this program knows {CONFIG_VERSION}"),
+            ));
         }
         self.name("volume", &raw.volume)?;
         let backing = self.absolute("backing", &raw.backing)?;
         let metadata = match raw.metadata.get_ref().as_str() {
             "internal" => None,
-            path if Path::new(path).is_absolute() && Path::new(path) != backing => Some(PathBuf::from(path)),
+            path if Path::new(path).is_absolute() && Path::new(path) != backing => {
+                Some(PathBuf::from(path))
+            }
             other => {
-                let allowed = "\"internal\", or the absolute path of a device other than `backing`".into();
+                let allowed =
+                    "\"internal\", or the absolute path of a device other than `backing`".into();
                 return Err(self.value("metadata", &raw.metadata, other.into(), allowed));
             }
         };
         let node = self.node(&raw.node)?;
         let peer = self.node(&raw.peer)?;
         if node.name == peer.name {
-            return Err(self.value("name", &raw.peer.name, peer.name, "the peer needs another name".into()));
+            return Err(self.value(
+                "name",
+                &raw.peer.name,
+                peer.name,
+                "the peer needs another name".into(),
+            ));
         }
         if node.address == peer.address {
             let value = peer.address.to_string();
-            return Err(self.value("address", &raw.peer.address, value, "the peer needs another address".into()));
+            return Err(self.value(
+                "address",
+                &raw.peer.address,
+                value,
+                "the peer needs another address".into(),
+            ));
         }
         Ok(Config {
             path: self.path.to_owned(),
@@ -246,10 +310,28 @@ impl Lines<'_> {
     }
 
     fn tuning(&self, raw: &TuningTable) -> Result<Tuning, ConfigError> {
-        let keepalive = self.millis("keepalive_interval_ms", raw.keepalive_interval_ms.as_ref(), 500, 50, 10_000)?;
+        let keepalive = self.millis(
+            "keepalive_interval_ms",
+            raw.keepalive_interval_ms.as_ref(),
+            500,
+            50,
+            10_000,
+        )?;
         let floor = keepalive.saturating_mul(2);
-        let timeout = self.millis("link_timeout_ms", raw.link_timeout_ms.as_ref(), 3000.max(floor), floor, 60_000)?;
-        let lease = self.millis("read_lease_ms", raw.read_lease_ms.as_ref(), 2000.clamp(floor, timeout), floor, timeout)?;
+        let timeout = self.millis(
+            "link_timeout_ms",
+            raw.link_timeout_ms.as_ref(),
+            3000.max(floor),
+            floor,
+            60_000,
+        )?;
+        let lease = self.millis(
+            "read_lease_ms",
+            raw.read_lease_ms.as_ref(),
+            2000.clamp(floor, timeout),
+            floor,
+            timeout,
+        )?;
         Ok(Tuning {
             keepalive_interval: Duration::from_millis(keepalive),
             link_timeout: Duration::from_millis(timeout),
@@ -276,17 +358,25 @@ impl Lines<'_> {
     fn node(&self, raw: &NodeTable) -> Result<Node, ConfigError> {
         self.name("name", &raw.name)?;
         let text = raw.address.get_ref();
-        let address = text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
+        let address = text
+            .parse::<SocketAddr>()
+            .ok()
+            .filter(|address| address.port() != 0);
         let Some(address) = address else {
-            let allowed = "an IP address and a port, such as \"10.0.0.1:7420\" or \"[fd00::1]:7420\"".into();
+            let allowed =
+                "an IP address and a port, such as \"10.0.0.1:7420\" or \"[fd00::1]:7420\"".into();
             return Err(self.value("address", &raw.address, text.clone(), allowed));
         };
-        Ok(Node { name: raw.name.get_ref().clone(), address })
+        Ok(Node {
+            name: raw.name.get_ref().clone(),
+            address,
+        })
     }
 
     fn name(&self, key: &'static str, raw: &Spanned<String>) -> Result<(), ConfigError> {
         let name = raw.get_ref();
-        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+        let allowed =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
         let short = (1..VOLUME_NAME_BYTES_MAX).contains(&name.len());
         if short && name.bytes().all(allowed) && !name.starts_with('.') {
             return Ok(());
@@ -300,30 +390,57 @@ impl Lines<'_> {
         if path.is_absolute() {
             return Ok(path.clone());
         }
-        Err(self.value(key, raw, path.display().to_string(), "an absolute path".into()))
+        Err(self.value(
+            key,
+            raw,
+            path.display().to_string(),
+            "an absolute path".into(),
+        ))
     }
 
-    fn value<T>(&self, key: &'static str, raw: &Spanned<T>, value: String, allowed: String) -> ConfigError {
+    fn value<T>(
+        &self,
+        key: &'static str,
+        raw: &Spanned<T>,
+        value: String,
+        allowed: String,
+    ) -> ConfigError {
         let line = line_of(self.text, raw.span().start);
-        ConfigError::Value { path: self.path.to_owned(), line, key, value, allowed }
+        ConfigError::Value {
+            path: self.path.to_owned(),
+            line,
+            key,
+            value,
+            allowed,
+        }
     }
 }
 
 fn read_key(path: &Path) -> Result<[u8; 32], ConfigError> {
-    let failed = |source| ConfigError::KeyRead { path: path.to_owned(), source };
+    let failed = |source| ConfigError::KeyRead {
+        path: path.to_owned(),
+        source,
+    };
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
     if mode & FOREIGN_READ_MODE != 0 {
-        return Err(ConfigError::KeyMode { path: path.to_owned(), mode });
+        return Err(ConfigError::KeyMode {
+            path: path.to_owned(),
+            mode,
+        });
     }
     let mut bytes = Vec::new();
-    file.take(KEY_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(KEY_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
     if bytes.len() < KEY_BYTES_MIN {
-        return Err(ConfigError::KeyShort { path: path.to_owned(), bytes: bytes.len() });
+        return Err(ConfigError::KeyShort {
+            path: path.to_owned(),
+            bytes: bytes.len(),
+        });
     }
     Ok(blake3::derive_key(KEY_CONTEXT, &bytes))
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,8 @@ use nix::errno::Errno as KernelErrno;
 
 use crate::buffers::{BufferError, Pool};
 use crate::device::{
-    self, Answer, DeviceError, DeviceHelper, DeviceKind, DeviceParams, DiscardParams, HelperFailure, Outcome,
+    self, Answer, DeviceError, DeviceHelper, DeviceKind, DeviceParams, DiscardParams,
+    HelperFailure, Outcome,
 };
 use crate::inbox::Inbox;
 use crate::queue::{self, Queue, Wakeup};
@@ -60,9 +61,15 @@ pub struct DeviceSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Job {
     Add(DeviceKind),
-    Start { place: usize },
-    Recover { place: usize },
-    Stop { place: usize },
+    Start {
+        place: usize,
+    },
+    Recover {
+        place: usize,
+    },
+    Stop {
+        place: usize,
+    },
     /// Only logged if it fails.
     Other,
 }
@@ -144,8 +151,16 @@ impl DeviceControl {
 
     /// Serves a device of a dead daemon whose recovery has begun.
     pub fn start_recovered(&mut self, ring: &mut Ring, dev_id: u32) -> Result<(), DeviceEvent> {
-        let place = self.attach(ring, dev_id, DeviceKind::Active).map_err(DeviceEvent::Failed)?;
-        self.ask(device::Request::EndRecovery { dev_id, daemon_pid: sys::pid() }, Job::Recover { place });
+        let place = self
+            .attach(ring, dev_id, DeviceKind::Active)
+            .map_err(DeviceEvent::Failed)?;
+        self.ask(
+            device::Request::EndRecovery {
+                dev_id,
+                daemon_pid: sys::pid(),
+            },
+            Job::Recover { place },
+        );
         Ok(())
     }
 
@@ -157,27 +172,33 @@ impl DeviceControl {
     /// Carries out what the core wants.
     pub fn command(&mut self, command: DeviceCommand) {
         match command {
-            DeviceCommand::StartLive if self.live().is_some() => self.events.push(DeviceEvent::Started),
+            DeviceCommand::StartLive if self.live().is_some() => {
+                self.events.push(DeviceEvent::Started)
+            }
             DeviceCommand::StartLive => {
                 self.change = Change::Starting;
                 self.add(DeviceKind::Active);
             }
-            DeviceCommand::StopLive { force } => match self.live().map(|(_, live)| (live.dev_id, live.generation)) {
-                None => self.events.push(DeviceEvent::Stopped),
-                Some(_) if force => self.stop_live(),
-                Some((dev_id, generation)) => {
-                    self.change = Change::Asking;
-                    if !in_use::ask(dev_id, generation, self.inbox.clone()) {
-                        self.on_use(generation, true);
+            DeviceCommand::StopLive { force } => {
+                match self.live().map(|(_, live)| (live.dev_id, live.generation)) {
+                    None => self.events.push(DeviceEvent::Stopped),
+                    Some(_) if force => self.stop_live(),
+                    Some((dev_id, generation)) => {
+                        self.change = Change::Asking;
+                        if !in_use::ask(dev_id, generation, self.inbox.clone()) {
+                            self.on_use(generation, true);
+                        }
                     }
                 }
-            },
+            }
         }
     }
 
     /// Whether somebody uses the live device of that generation.
     pub fn on_use(&mut self, generation: u32, in_use: bool) {
-        let current = self.live().is_some_and(|(_, live)| live.generation == generation);
+        let current = self
+            .live()
+            .is_some_and(|(_, live)| live.generation == generation);
         if self.change != Change::Asking || !current {
             return;
         }
@@ -207,13 +228,17 @@ impl DeviceControl {
     /// A fetch or commit has completed.
     pub fn on_queue(&mut self, ring: &mut Ring, token: Token, result: i32) {
         let place = usize::from(token.place);
-        let Some(found) = self.places[place].as_mut().filter(|found| found.generation == token.generation) else {
+        let Some(found) = self.places[place]
+            .as_mut()
+            .filter(|found| found.generation == token.generation)
+        else {
             return;
         };
         match queue::wakeup(result) {
             Wakeup::Request => match (found.kind, found.queue.request(token.index)) {
                 (DeviceKind::Active, Ok(request)) => {
-                    self.events.push(DeviceEvent::Request(core_request(token.index, request)));
+                    self.events
+                        .push(DeviceEvent::Request(core_request(token.index, request)));
                 }
                 (DeviceKind::Fenced, _) => refuse(ring, found, token, KernelErrno::EIO),
                 (DeviceKind::Active, Err(error)) => {
@@ -223,7 +248,11 @@ impl DeviceControl {
             },
             Wakeup::Stopping => self.tag_back(ring, place),
             Wakeup::Refused { errno } => {
-                tracing::error!(tag = token.index, errno, "the ublk driver refused a command");
+                tracing::error!(
+                    tag = token.index,
+                    errno,
+                    "the ublk driver refused a command"
+                );
                 if found.kind == DeviceKind::Active && found.failed.is_none() {
                     self.events.push(DeviceEvent::Broken);
                 }
@@ -279,13 +308,22 @@ impl DeviceControl {
     fn added(&mut self, ring: &mut Ring, kind: DeviceKind, dev_id: u32) {
         if kind == DeviceKind::Active {
             // Before START: from then on a crash leaves a device that must be found again.
-            let record = DeviceRecord { dev_id, ..self.settings.record.clone() };
+            let record = DeviceRecord {
+                dev_id,
+                ..self.settings.record.clone()
+            };
             if let Err(error) = self.state_file.write(&record) {
                 tracing::warn!(code = "LS3028", %error, "a crash of this daemon could not be recovered from");
             }
         }
         match self.attach(ring, dev_id, kind) {
-            Ok(place) => self.ask(device::Request::Start { dev_id, daemon_pid: sys::pid() }, Job::Start { place }),
+            Ok(place) => self.ask(
+                device::Request::Start {
+                    dev_id,
+                    daemon_pid: sys::pid(),
+                },
+                Job::Start { place },
+            ),
             Err(errno) => {
                 self.ask(device::Request::Delete { dev_id }, Job::Other);
                 self.not_up(kind, errno);
@@ -294,29 +332,59 @@ impl DeviceControl {
     }
 
     fn attach(&mut self, ring: &mut Ring, dev_id: u32, kind: DeviceKind) -> Result<usize, Errno> {
-        let place = self.places.iter().position(Option::is_none).ok_or(Errno(libc::EBUSY))?;
+        let place = self
+            .places
+            .iter()
+            .position(Option::is_none)
+            .ok_or(Errno(libc::EBUSY))?;
         let slot = UBLK_FILES[place];
         let opened = match kind {
-            DeviceKind::Active => Queue::open(dev_id, QUEUE_DEPTH, REQUEST_BYTES_MAX, ring.data_pool(), slot.0),
-            DeviceKind::Fenced => Queue::open(dev_id, FENCED_DEPTH, FENCED_BYTES, &self.fenced_pool, slot.0),
+            DeviceKind::Active => Queue::open(
+                dev_id,
+                QUEUE_DEPTH,
+                REQUEST_BYTES_MAX,
+                ring.data_pool(),
+                slot.0,
+            ),
+            DeviceKind::Fenced => Queue::open(
+                dev_id,
+                FENCED_DEPTH,
+                FENCED_BYTES,
+                &self.fenced_pool,
+                slot.0,
+            ),
         };
         let queue = opened.map_err(|error| {
             tracing::error!(code = "LS3026", %error, dev_id, "cannot open the queue of a ublk device");
             Errno::EIO
         })?;
-        ring.register(slot, queue.fd()).map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        ring.register(slot, queue.fd())
+            .map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EIO)))?;
         self.generation += 1;
         let generation = self.generation;
         for tag in queue.tags() {
             ring.ublk(queue.fetch(tag), token_of(place, generation, tag));
         }
         let tags_out = queue.depth();
-        self.places[place] = Some(Attached { queue, dev_id, kind, generation, tags_out, stopped: false, failed: None });
+        self.places[place] = Some(Attached {
+            queue,
+            dev_id,
+            kind,
+            generation,
+            tags_out,
+            stopped: false,
+            failed: None,
+        });
         Ok(place)
     }
 
     fn started(&mut self, place: usize) {
-        let Some((dev_id, kind)) = self.places[place].as_ref().map(|found| (found.dev_id, found.kind)) else { return };
+        let Some((dev_id, kind)) = self.places[place]
+            .as_ref()
+            .map(|found| (found.dev_id, found.kind))
+        else {
+            return;
+        };
         if kind == DeviceKind::Fenced && self.live().is_some() {
             // An activation overtook it: the name must not lead to it any more.
             self.stop_fenced();
@@ -344,15 +412,23 @@ impl DeviceControl {
     }
 
     fn recovered(&mut self, place: usize) {
-        let Some(dev_id) = self.places[place].as_ref().map(|found| found.dev_id) else { return };
+        let Some(dev_id) = self.places[place].as_ref().map(|found| found.dev_id) else {
+            return;
+        };
         if let Err(error) = device::publish_name(&self.settings.name, dev_id) {
             tracing::error!(code = "LS3029", %error, "cannot let the volume's name lead to its device");
         }
-        tracing::info!(code = "LS2020", dev_id, "the live device of the previous run goes on");
+        tracing::info!(
+            code = "LS2020",
+            dev_id,
+            "the live device of the previous run goes on"
+        );
     }
 
     fn stop_live(&mut self) {
-        let Some((place, dev_id)) = self.live().map(|(place, live)| (place, live.dev_id)) else { return };
+        let Some((place, dev_id)) = self.live().map(|(place, live)| (place, live.dev_id)) else {
+            return;
+        };
         self.change = Change::Stopping;
         self.ask(device::Request::Stop { dev_id }, Job::Stop { place });
     }
@@ -370,7 +446,9 @@ impl DeviceControl {
 
     /// A device that did not come up is taken away like one that did.
     fn abandon(&mut self, place: usize, errno: Errno) {
-        let Some(found) = &mut self.places[place] else { return };
+        let Some(found) = &mut self.places[place] else {
+            return;
+        };
         found.failed = Some(errno);
         let dev_id = found.dev_id;
         self.ask(device::Request::Stop { dev_id }, Job::Stop { place });
@@ -384,8 +462,17 @@ impl DeviceControl {
     }
 
     fn detach_if_done(&mut self, ring: &mut Ring, place: usize) {
-        let Some(found) = self.places[place].take_if(|found| found.stopped && found.tags_out == 0) else { return };
-        let Attached { queue, dev_id, kind, failed, .. } = found;
+        let Some(found) = self.places[place].take_if(|found| found.stopped && found.tags_out == 0)
+        else {
+            return;
+        };
+        let Attached {
+            queue,
+            dev_id,
+            kind,
+            failed,
+            ..
+        } = found;
         if let Err(error) = ring.unregister(FileSlot(queue.fixed_slot())) {
             tracing::error!(%error, "cannot unregister a queue");
         }
@@ -407,8 +494,15 @@ impl DeviceControl {
                 self.state_file.remove();
                 self.change = Change::None;
                 self.events.push(DeviceEvent::Failed(errno));
-                let fenced = self.places.iter().flatten().any(|found| found.kind == DeviceKind::Fenced);
-                let coming = self.jobs.iter().any(|(_, job)| *job == Job::Add(DeviceKind::Fenced));
+                let fenced = self
+                    .places
+                    .iter()
+                    .flatten()
+                    .any(|found| found.kind == DeviceKind::Fenced);
+                let coming = self
+                    .jobs
+                    .iter()
+                    .any(|(_, job)| *job == Job::Add(DeviceKind::Fenced));
                 if !fenced && !coming {
                     self.add(DeviceKind::Fenced);
                 }
@@ -427,7 +521,8 @@ impl DeviceControl {
 
     fn live(&self) -> Option<(usize, &Attached)> {
         let places = self.places.iter().enumerate();
-        let mut found = places.filter_map(|(place, attached)| attached.as_ref().map(|attached| (place, attached)));
+        let mut found = places
+            .filter_map(|(place, attached)| attached.as_ref().map(|attached| (place, attached)));
         found.find(|(_, attached)| attached.kind == DeviceKind::Active)
     }
 
@@ -446,7 +541,9 @@ impl DeviceControl {
             max_io_bytes,
             queue_depth,
             discard: (kind == DeviceKind::Active).then_some(DiscardParams {
-                granularity_bytes: settings.physical_block_bytes.max(settings.logical_block_bytes),
+                granularity_bytes: settings
+                    .physical_block_bytes
+                    .max(settings.logical_block_bytes),
                 max_sectors: DISCARD_SECTORS_MAX,
             }),
             owner_tag: settings.owner_tag,
@@ -472,11 +569,21 @@ impl AsRawFd for DeviceControl {
 }
 
 fn refuse(ring: &mut Ring, device: &Attached, token: Token, errno: KernelErrno) {
-    ring.ublk(device.queue.commit_and_fetch(token.index, queue::Outcome::Failed(errno)), token);
+    ring.ublk(
+        device
+            .queue
+            .commit_and_fetch(token.index, queue::Outcome::Failed(errno)),
+        token,
+    );
 }
 
 fn token_of(place: usize, generation: u32, tag: u16) -> Token {
-    Token { kind: Kind::Ublk, place: u8::try_from(place).expect("two places"), index: tag, generation }
+    Token {
+        kind: Kind::Ublk,
+        place: u8::try_from(place).expect("two places"),
+        index: tag,
+        generation,
+    }
 }
 
 fn core_request(tag: u16, request: queue::IoRequest) -> Request {
@@ -494,7 +601,12 @@ fn core_request(tag: u16, request: queue::IoRequest) -> Request {
         | queue::Operation::Discard
         | queue::Operation::WriteZeroes => SectorRange::new(request.start_sector, request.sectors),
     };
-    Request { tag: Tag(tag), kind, range, fua: request.fua }
+    Request {
+        tag: Tag(tag),
+        kind,
+        range,
+        fua: request.fua,
+    }
 }
 
 fn kernel_errno(errno: Errno) -> KernelErrno {

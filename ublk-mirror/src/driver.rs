@@ -57,7 +57,8 @@ impl Explain for DriverError {
     }
 
     fn advice(&self) -> String {
-        "start the daemon again: it takes the device over where it was; look at the kernel's log".into()
+        "start the daemon again: it takes the device over where it was; look at the kernel's log"
+            .into()
     }
 }
 
@@ -126,7 +127,10 @@ impl Driver {
                 return Ok(());
             }
             let wait = self.wait();
-            self.parts.ring.submit_and_wait(wait).map_err(DriverError::Ring)?;
+            self.parts
+                .ring
+                .submit_and_wait(wait)
+                .map_err(DriverError::Ring)?;
             let mut completions = std::mem::take(&mut self.completions);
             self.parts.ring.completions(&mut completions);
             for completion in completions.drain(..) {
@@ -151,8 +155,12 @@ impl Driver {
             while let Some(event) = self.parts.link.take_event() {
                 busy = true;
                 match event {
-                    LinkEvent::Opened { session, dialled } => self.feed(Event::SessionOpened { session, dialled }),
-                    LinkEvent::Closed { session, reason } => self.feed(Event::SessionClosed { session, reason }),
+                    LinkEvent::Opened { session, dialled } => {
+                        self.feed(Event::SessionOpened { session, dialled })
+                    }
+                    LinkEvent::Closed { session, reason } => {
+                        self.feed(Event::SessionClosed { session, reason })
+                    }
                     LinkEvent::Garbage(garbage) => tracing::warn!(
                         code = "LS2012",
                         advice = "see who connects to the mirror port, and close it to strangers",
@@ -168,13 +176,24 @@ impl Driver {
 
     fn wait(&self) -> Duration {
         let now = now();
-        let due = [self.parts.volume.deadline(), self.parts.link.deadline(), self.exit_until];
-        let wait = due.into_iter().flatten().map(|due| due.since(now)).min().unwrap_or(WAIT_MAX);
+        let due = [
+            self.parts.volume.deadline(),
+            self.parts.link.deadline(),
+            self.exit_until,
+        ];
+        let wait = due
+            .into_iter()
+            .flatten()
+            .map(|due| due.since(now))
+            .min()
+            .unwrap_or(WAIT_MAX);
         wait.clamp(WAIT_MIN, WAIT_MAX)
     }
 
     fn may_exit(&self) -> bool {
-        let Some(until) = self.exit_until else { return false };
+        let Some(until) = self.exit_until else {
+            return false;
+        };
         let parts = &self.parts;
         let quiet = parts.link.flushed() && parts.unanswered.none() && !parts.persister.busy();
         quiet || until <= now()
@@ -190,13 +209,22 @@ impl Driver {
                 }
             }
             Kind::Disk => {
-                if let Some((owner, result)) = parts.disk.complete(&mut parts.ring, token.index, completion.outcome()) {
+                if let Some((owner, result)) =
+                    parts
+                        .disk
+                        .complete(&mut parts.ring, token.index, completion.outcome())
+                {
                     self.feed(Event::DiskDone { owner, result });
                 }
             }
-            Kind::Persist => match parts.persister.complete(&mut parts.ring, completion.outcome()) {
+            Kind::Persist => match parts
+                .persister
+                .complete(&mut parts.ring, completion.outcome())
+            {
                 Some(Written::Durable { sequence }) => self.feed(Event::Persisted { sequence }),
-                Some(Written::Failed { errno }) => self.feed(Event::PersistFailed { errno: Errno(errno) }),
+                Some(Written::Failed { errno }) => self.feed(Event::PersistFailed {
+                    errno: Errno(errno),
+                }),
                 None => {}
             },
             Kind::Accept => parts.link.on_accept(completion, now()),
@@ -208,7 +236,9 @@ impl Driver {
             Kind::Send => parts.link.on_send(token, completion.outcome()),
             Kind::Helper => {
                 if let Some(device) = &mut parts.device {
-                    device.on_helper(&mut parts.ring).map_err(DriverError::Helper)?;
+                    device
+                        .on_helper(&mut parts.ring)
+                        .map_err(DriverError::Helper)?;
                 }
                 self.watch_helper();
             }
@@ -227,7 +257,12 @@ impl Driver {
         while let Some(arrived) = self.parts.link.next_frame(&mut self.parts.ring, place) {
             let body = self.parts.ring.bytes(arrived.body);
             let (session, frame, buffer) = (arrived.session, arrived.frame, arrived.buffer);
-            let event = Event::Received { session, frame, body, buffer };
+            let event = Event::Received {
+                session,
+                frame,
+                body,
+                buffer,
+            };
             tracing::trace!(?event);
             self.parts.volume.handle(now(), event, &mut self.effects);
             self.execute();
@@ -287,7 +322,10 @@ impl Driver {
         let command_id = self.next_command;
         self.next_command += 1;
         self.askers.insert(command_id, asker);
-        self.feed(Event::Operator { command_id, command });
+        self.feed(Event::Operator {
+            command_id,
+            command,
+        });
     }
 
     fn feed(&mut self, event: Event<'_>) {
@@ -316,19 +354,30 @@ impl Driver {
                     device.complete(&mut parts.ring, tag, result);
                 }
             }
-            Effect::Disk { owner, operation, range } => parts.disk.start(&mut parts.ring, owner, operation, range),
+            Effect::Disk {
+                owner,
+                operation,
+                range,
+            } => parts.disk.start(&mut parts.ring, owner, operation, range),
             Effect::Persist(superblock) => {
                 if let Some(device) = &mut parts.device {
                     device.note_view(superblock.view.id.to_string());
                 }
                 parts.persister.start(&mut parts.ring, superblock);
             }
-            Effect::Send { session, frame, body, payload } => {
+            Effect::Send {
+                session,
+                frame,
+                body,
+                payload,
+            } => {
                 let payload = payload.map(|source| match source {
                     PayloadSource::Application(tag) => IoOwner::Application(tag),
                     PayloadSource::Copy(slot) => IoOwner::Copy(slot),
                 });
-                parts.link.send(&mut parts.ring, session, frame, &body, payload);
+                parts
+                    .link
+                    .send(&mut parts.ring, session, frame, &body, payload);
             }
             Effect::Close { session } => parts.link.close(session, now()),
             Effect::ReleaseBuffer { slot } => parts.link.release(slot),
@@ -336,7 +385,10 @@ impl Driver {
                 Some(device) => device.command(command),
                 None => self.no_device.push(without_device(command)),
             },
-            Effect::Reply { command_id, outcome } => match self.askers.remove(&command_id) {
+            Effect::Reply {
+                command_id,
+                outcome,
+            } => match self.askers.remove(&command_id) {
                 Some(Asker::Client(answer)) => drop(answer.send(outcome_line(&outcome))),
                 Some(Asker::Signal(name)) => tell_signal(name, &outcome),
                 None => tracing::error!(command_id, "an answer to nobody"),
@@ -348,12 +400,16 @@ impl Driver {
 
     fn watch_inbox(&mut self) {
         let fd = self.parts.inbox.fd();
-        self.parts.ring.poll(fd, libc::POLLIN, Token::new(Kind::Inbox));
+        self.parts
+            .ring
+            .poll(fd, libc::POLLIN, Token::new(Kind::Inbox));
     }
 
     fn watch_helper(&mut self) {
         if let Some(device) = &self.parts.device {
-            self.parts.ring.poll(device.helper_fd(), libc::POLLIN, Token::new(Kind::Helper));
+            self.parts
+                .ring
+                .poll(device.helper_fd(), libc::POLLIN, Token::new(Kind::Helper));
         }
     }
 }

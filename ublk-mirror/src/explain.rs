@@ -14,7 +14,11 @@ pub trait Explain: Error {
 
     /// As the operator gets it, with the whole chain of causes.
     fn problem(&self) -> Problem {
-        Problem { code: self.code().to_owned(), message: self.chain(), advice: self.advice() }
+        Problem {
+            code: self.code().to_owned(),
+            message: self.chain(),
+            advice: self.advice(),
+        }
     }
 
     /// The message and its causes in one line.

@@ -66,9 +66,18 @@ pub enum FormatError {
     #[error("cannot claim a device")]
     Claim(#[from] ClaimError),
     #[error("{} has {has_bytes} bytes, {needs_bytes} are needed for {purpose}", .path.display())]
-    TooSmall { path: PathBuf, has_bytes: u64, needs_bytes: u64, purpose: &'static str },
+    TooSmall {
+        path: PathBuf,
+        has_bytes: u64,
+        needs_bytes: u64,
+        purpose: &'static str,
+    },
     #[error("{option} {value} is not allowed: {allowed}")]
-    Size { option: &'static str, value: u64, allowed: String },
+    Size {
+        option: &'static str,
+        value: u64,
+        allowed: String,
+    },
     #[error(transparent)]
     Layout(#[from] LayoutError),
     #[error("cannot clear the metadata area on {}", .path.display())]
@@ -106,11 +115,17 @@ impl Explain for FormatError {
                 "see that {} is the right device and nobody needs what is on it; --force overwrites it",
                 path.display()
             ),
-            Self::Probe { .. } => "install util-linux, or be sure of the device and use --force".into(),
+            Self::Probe { .. } => {
+                "install util-linux, or be sure of the device and use --force".into()
+            }
             Self::Claim(error) => claim_advice(error).into(),
-            Self::TooSmall { .. } => "use a larger device, a smaller --size or a smaller --grow-to".into(),
+            Self::TooSmall { .. } => {
+                "use a larger device, a smaller --size or a smaller --grow-to".into()
+            }
             Self::Size { .. } | Self::Layout(_) => "give another --size or --grow-to".into(),
-            Self::Zero { .. } => "look at the kernel's log: the device may be failing or full".into(),
+            Self::Zero { .. } => {
+                "look at the kernel's log: the device may be failing or full".into()
+            }
             Self::Metadata(error) => error.advice(),
             Self::Kernel(_) => "run as root on Linux 6.8 or later".into(),
         }
@@ -127,7 +142,10 @@ pub struct Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let superblock = &self.superblock;
-        let state = match (superblock.volume_id.is_none(), superblock.view.insync.contains(superblock.node)) {
+        let state = match (
+            superblock.volume_id.is_none(),
+            superblock.view.insync.contains(superblock.node),
+        ) {
             (true, _) => "waits to be filled",
             (false, true) => "counts",
             (false, false) => "is not up to date",
@@ -163,25 +181,43 @@ pub fn format(config: &Config, request: &FormatRequest) -> Result<Summary, Forma
     for claim in std::iter::once(data).chain(separate) {
         claim.release()?;
     }
-    Ok(Summary { volume: config.volume.clone(), superblock: made? })
+    Ok(Summary {
+        volume: config.volume.clone(),
+        superblock: made?,
+    })
 }
 
 /// Looks whether metadata belong to the configuration; changes nothing.
 pub fn check(config: &Config) -> Result<Summary, MetadataError> {
     let open = |path: &Path| {
-        File::open(path).map_err(|source| MetadataError::Io { action: "open", path: path.to_owned(), source })
+        File::open(path).map_err(|source| MetadataError::Io {
+            action: "open",
+            path: path.to_owned(),
+            source,
+        })
     };
     let backing = open(&config.backing)?;
     let found = metadata::read(&open(config.metadata_path())?, config)?;
-    let size_bytes = sys::block_device_bytes(&backing).or_else(|_| backing.metadata().map(|data| data.len()));
+    let size_bytes =
+        sys::block_device_bytes(&backing).or_else(|_| backing.metadata().map(|data| data.len()));
     let size_bytes = size_bytes.map_err(|source| MetadataError::Io {
         action: "ask the size for",
         path: config.backing.clone(),
         source,
     })?;
     let logical_block_bytes = sys::logical_block_bytes(&backing).unwrap_or(512);
-    metadata::check(&found.superblock, config, Backing { size_bytes, logical_block_bytes })?;
-    Ok(Summary { volume: config.volume.clone(), superblock: found.superblock })
+    metadata::check(
+        &found.superblock,
+        config,
+        Backing {
+            size_bytes,
+            logical_block_bytes,
+        },
+    )?;
+    Ok(Summary {
+        volume: config.volume.clone(),
+        superblock: found.superblock,
+    })
 }
 
 fn make(
@@ -192,8 +228,10 @@ fn make(
 ) -> Result<Superblock, FormatError> {
     let superblock = first_superblock(config, request, data, separate)?;
     let device = separate.unwrap_or(data);
-    zero(device.file(), superblock.layout.total_bytes)
-        .map_err(|source| FormatError::Zero { path: device.path().to_owned(), source })?;
+    zero(device.file(), superblock.layout.total_bytes).map_err(|source| FormatError::Zero {
+        path: device.path().to_owned(),
+        source,
+    })?;
     for slot in [0, 1] {
         metadata::write_slot(device.file(), config, &superblock, slot)?;
     }
@@ -208,10 +246,17 @@ fn first_superblock(
 ) -> Result<Superblock, FormatError> {
     let logical = u64::from(data.logical_block_bytes());
     let offered = request.size_bytes.unwrap_or(data.size_bytes());
-    let growth_bytes = request.growth_bytes.unwrap_or(offered.saturating_mul(GROWTH_DEFAULT));
-    let growth_sectors = (growth_bytes / SECTOR_BYTES).clamp(VOLUME_SECTORS_MIN, VOLUME_SECTORS_MAX);
+    let growth_bytes = request
+        .growth_bytes
+        .unwrap_or(offered.saturating_mul(GROWTH_DEFAULT));
+    let growth_sectors =
+        (growth_bytes / SECTOR_BYTES).clamp(VOLUME_SECTORS_MIN, VOLUME_SECTORS_MAX);
     let layout = Layout::for_growth_to(growth_sectors, BITMAP_BLOCK_BYTES)?;
-    let data_start_bytes = if separate.is_none() { layout.total_bytes } else { 0 };
+    let data_start_bytes = if separate.is_none() {
+        layout.total_bytes
+    } else {
+        0
+    };
     if let Some(separate) = separate
         && separate.size_bytes() < layout.total_bytes
     {
@@ -230,7 +275,11 @@ fn first_superblock(
     }
     if growth_sectors * SECTOR_BYTES < size_bytes {
         let allowed = format!("at least the size, {size_bytes}");
-        return Err(FormatError::Size { option: "--grow-to", value: growth_bytes, allowed });
+        return Err(FormatError::Size {
+            option: "--grow-to",
+            value: growth_bytes,
+            allowed,
+        });
     }
     let boot = BootId(sys::boot_id().map_err(FormatError::Kernel)?);
     let node = config.node_id();
@@ -238,11 +287,21 @@ fn first_superblock(
     let (volume_id, view) = match request.copy {
         Copy::First => {
             member_boots[node.index()] = boot;
-            let view = View { epoch: Epoch(1), id: ViewId(random_id()?), active: None, insync: NodeSet::only(node) };
+            let view = View {
+                epoch: Epoch(1),
+                id: ViewId(random_id()?),
+                active: None,
+                insync: NodeSet::only(node),
+            };
             (VolumeId(random_id()?), view)
         }
         Copy::Joins => {
-            let view = View { epoch: Epoch(0), id: ViewId::NONE, active: None, insync: NodeSet::EMPTY };
+            let view = View {
+                epoch: Epoch(0),
+                id: ViewId::NONE,
+                active: None,
+                insync: NodeSet::EMPTY,
+            };
             (VolumeId::NONE, view)
         }
     };
@@ -275,12 +334,25 @@ fn checked_size(size: u64, logical: u64) -> Result<u64, FormatError> {
     if bounds.contains(&size) && size.is_multiple_of(logical) {
         return Ok(size);
     }
-    let allowed = format!("{} to {}, a multiple of {logical}", bounds.start(), bounds.end());
-    Err(FormatError::Size { option: "--size", value: size, allowed })
+    let allowed = format!(
+        "{} to {}, a multiple of {logical}",
+        bounds.start(),
+        bounds.end()
+    );
+    Err(FormatError::Size {
+        option: "--size",
+        value: size,
+        allowed,
+    })
 }
 
 fn too_small(device: &Claim, needs_bytes: u64, purpose: &'static str) -> FormatError {
-    FormatError::TooSmall { path: device.path().to_owned(), has_bytes: device.size_bytes(), needs_bytes, purpose }
+    FormatError::TooSmall {
+        path: device.path().to_owned(),
+        has_bytes: device.size_bytes(),
+        needs_bytes,
+        purpose,
+    }
 }
 
 /// Never all zeroes, which would mean "none".
@@ -293,7 +365,10 @@ fn random_id() -> Result<[u8; 16], FormatError> {
 
 /// Refuses a device on which something else, or another volume of ours, is found.
 fn refuse_signature(path: &Path) -> Result<(), FormatError> {
-    let failed = |source| FormatError::Probe { path: path.to_owned(), source };
+    let failed = |source| FormatError::Probe {
+        path: path.to_owned(),
+        source,
+    };
     let Ok(file) = File::open(path) else {
         // The claim says better what is wrong with it.
         return Ok(());
@@ -301,7 +376,10 @@ fn refuse_signature(path: &Path) -> Result<(), FormatError> {
     for place in SUPERBLOCK_SLOTS {
         let mut magic = [0; MAGIC.len()];
         if file.read_exact_at(&mut magic, place).is_ok() && magic == MAGIC {
-            return Err(FormatError::Signature { path: path.to_owned(), what: "a copy of a Lockstep volume".into() });
+            return Err(FormatError::Signature {
+                path: path.to_owned(),
+                what: "a copy of a Lockstep volume".into(),
+            });
         }
     }
     let output = Command::new("blkid")
@@ -316,12 +394,22 @@ fn refuse_signature(path: &Path) -> Result<(), FormatError> {
         Some(2) => Ok(()),
         Some(0) => {
             let text = String::from_utf8_lossy(&output.stdout);
-            let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned));
-            let what = field("TYPE=").or_else(|| field("PTTYPE=").map(|kind| format!("a {kind} partition table")));
+            let field = |name: &str| {
+                text.lines()
+                    .find_map(|line| line.strip_prefix(name).map(str::to_owned))
+            };
+            let what = field("TYPE=")
+                .or_else(|| field("PTTYPE=").map(|kind| format!("a {kind} partition table")));
             let what = what.unwrap_or_else(|| "something".into());
-            Err(FormatError::Signature { path: path.to_owned(), what })
+            Err(FormatError::Signature {
+                path: path.to_owned(),
+                what,
+            })
         }
-        Some(8) => Err(FormatError::Signature { path: path.to_owned(), what: "several signatures".into() }),
+        Some(8) => Err(FormatError::Signature {
+            path: path.to_owned(),
+            what: "several signatures".into(),
+        }),
         code => Err(failed(io::Error::other(format!(
             "it ended with {code:?}: {}",
             String::from_utf8_lossy(&output.stderr).trim()
@@ -339,7 +427,8 @@ fn zero(file: &File, bytes: u64) -> io::Result<()> {
         let zeroes = Box::new(Zeroes([0; ZERO_BYTES]));
         let mut position = 0;
         while position < bytes {
-            let count = usize::try_from(bytes - position).map_or(ZERO_BYTES, |left| left.min(ZERO_BYTES));
+            let count =
+                usize::try_from(bytes - position).map_or(ZERO_BYTES, |left| left.min(ZERO_BYTES));
             file.write_all_at(&zeroes.0[..count], position)?;
             position += count as u64;
         }

@@ -38,7 +38,10 @@ pub struct Inbox {
 impl Inbox {
     pub fn new() -> io::Result<Inbox> {
         let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-        Ok(Inbox { messages: Mutex::new(VecDeque::with_capacity(MESSAGES_MAX)), wake })
+        Ok(Inbox {
+            messages: Mutex::new(VecDeque::with_capacity(MESSAGES_MAX)),
+            wake,
+        })
     }
 
     /// Gives the message back if the queue is full.
@@ -59,7 +62,10 @@ impl Inbox {
 
     /// The next message, for the owner thread.
     pub fn take(&self) -> Option<Message> {
-        self.messages.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.messages
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
     }
 
     /// Takes the wake-up back, before the messages are taken.

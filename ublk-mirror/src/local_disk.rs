@@ -15,9 +15,13 @@ pub const DATA_BUFFERS: u32 = QUEUE_DEPTH as u32 + PEER_BUFFERS as u32 + COPY_IN
 pub fn data_buffer(owner: IoOwner) -> Option<u32> {
     match owner {
         IoOwner::Application(tag) => Some(u32::from(tag.0)),
-        IoOwner::Peer(slot) if slot < PEER_BUFFERS => Some(u32::from(QUEUE_DEPTH) + u32::from(slot)),
+        IoOwner::Peer(slot) if slot < PEER_BUFFERS => {
+            Some(u32::from(QUEUE_DEPTH) + u32::from(slot))
+        }
         IoOwner::Peer(_) | IoOwner::ViewFlush => None,
-        IoOwner::Copy(slot) => Some(u32::from(QUEUE_DEPTH) + u32::from(PEER_BUFFERS) + u32::from(slot)),
+        IoOwner::Copy(slot) => {
+            Some(u32::from(QUEUE_DEPTH) + u32::from(PEER_BUFFERS) + u32::from(slot))
+        }
     }
 }
 
@@ -52,11 +56,22 @@ pub struct LocalDisk {
 
 impl LocalDisk {
     pub fn new(data_start_sectors: u64) -> LocalDisk {
-        LocalDisk { running: Vec::with_capacity(512), free: Vec::with_capacity(512), data_start_sectors, no_punch: false }
+        LocalDisk {
+            running: Vec::with_capacity(512),
+            free: Vec::with_capacity(512),
+            data_start_sectors,
+            no_punch: false,
+        }
     }
 
     /// Starts an operation of the core.
-    pub fn start(&mut self, ring: &mut Ring, owner: IoOwner, operation: DiskOperation, range: SectorRange) {
+    pub fn start(
+        &mut self,
+        ring: &mut Ring,
+        owner: IoOwner,
+        operation: DiskOperation,
+        range: SectorRange,
+    ) {
         let step = match operation {
             DiskOperation::Read | DiskOperation::Write { .. } => Step::Transfer,
             DiskOperation::Flush => Step::Sync,
@@ -64,18 +79,31 @@ impl LocalDisk {
             DiskOperation::Discard => Step::Punch,
             DiskOperation::WriteZeroes { .. } => Step::ZeroRange,
         };
-        let running = Running { owner, operation, range, done_bytes: 0, step };
+        let running = Running {
+            owner,
+            operation,
+            range,
+            done_bytes: 0,
+            step,
+        };
         let index = self.free.pop().unwrap_or_else(|| {
             self.running.push(None);
-            u16::try_from(self.running.len() - 1).expect("every owner has at most one operation in flight")
+            u16::try_from(self.running.len() - 1)
+                .expect("every owner has at most one operation in flight")
         });
         self.running[usize::from(index)] = Some(running);
         self.submit(ring, index, &running);
     }
 
     /// Takes a completion; the end of an operation comes back.
-    pub fn complete(&mut self, ring: &mut Ring, index: u16, outcome: Result<usize, i32>) -> Option<(IoOwner, DiskResult)> {
-        let mut running = self.running[usize::from(index)].expect("completions are of operations in flight");
+    pub fn complete(
+        &mut self,
+        ring: &mut Ring,
+        index: u16,
+        outcome: Result<usize, i32>,
+    ) -> Option<(IoOwner, DiskResult)> {
+        let mut running =
+            self.running[usize::from(index)].expect("completions are of operations in flight");
         match self.next(&mut running, outcome) {
             Some(result) => {
                 self.running[usize::from(index)] = None;
@@ -131,17 +159,31 @@ impl LocalDisk {
     }
 
     fn submit(&self, ring: &mut Ring, index: u16, running: &Running) {
-        let token = Token { index, ..Token::new(Kind::Disk) };
-        let position = (self.data_start_sectors + running.range.start) * SECTOR_BYTES + running.done_bytes;
+        let token = Token {
+            index,
+            ..Token::new(Kind::Disk)
+        };
+        let position =
+            (self.data_start_sectors + running.range.start) * SECTOR_BYTES + running.done_bytes;
         let bytes = running.range.bytes();
         match running.step {
             Step::Transfer => {
                 let buffer = data_buffer(running.owner).expect("a transfer has a buffer");
                 let whole = usize::try_from(bytes).expect("a payload fits into memory");
                 let done = usize::try_from(running.done_bytes).expect("no more than the whole");
-                let span = Span { memory: Memory::Data, buffer, offset: 0, bytes: whole }.after(done);
+                let span = Span {
+                    memory: Memory::Data,
+                    buffer,
+                    offset: 0,
+                    bytes: whole,
+                }
+                .after(done);
                 if let DiskOperation::Write { fua } = running.operation {
-                    let durability = if fua { Durability::Durable } else { Durability::Cached };
+                    let durability = if fua {
+                        Durability::Durable
+                    } else {
+                        Durability::Cached
+                    };
                     ring.write(DATA_FILE, span, position, durability, token);
                 } else {
                     ring.read(DATA_FILE, span, position, token);

@@ -63,7 +63,10 @@ enum Action {
 }
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|first| first == HELPER_SUBCOMMAND) {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == HELPER_SUBCOMMAND)
+    {
         start_log();
         return match ublk_mirror::device_helper::run() {
             Ok(()) => ExitCode::SUCCESS,
@@ -76,29 +79,53 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_log();
     let done = match arguments.action {
-        Action::Run { config, no_device, runtime_dir } => {
+        Action::Run {
+            config,
+            no_device,
+            runtime_dir,
+        } => {
             let ublk = if no_device { Ublk::Without } else { Ublk::With };
-            startup::run(&RunOptions { config, runtime_dir, ublk }).map_err(|error| tell(&error))
+            startup::run(&RunOptions {
+                config,
+                runtime_dir,
+                ublk,
+            })
+            .map_err(|error| tell(&error))
         }
-        Action::Format { config, join, force, size, grow_to, runtime_dir } => {
+        Action::Format {
+            config,
+            join,
+            force,
+            size,
+            grow_to,
+            runtime_dir,
+        } => {
             let request = FormatRequest {
-                copy: if join { format::Copy::Joins } else { format::Copy::First },
+                copy: if join {
+                    format::Copy::Joins
+                } else {
+                    format::Copy::First
+                },
                 force,
                 size_bytes: size,
                 growth_bytes: grow_to,
                 runtime_dir,
             };
-            Config::load(&config).map_err(|error| tell(&error)).and_then(|config| {
-                let made = format::format(&config, &request).map_err(|error| tell(&error))?;
-                println!("{made}");
-                Ok(())
-            })
+            Config::load(&config)
+                .map_err(|error| tell(&error))
+                .and_then(|config| {
+                    let made = format::format(&config, &request).map_err(|error| tell(&error))?;
+                    println!("{made}");
+                    Ok(())
+                })
         }
-        Action::Check { config } => Config::load(&config).map_err(|error| tell(&error)).and_then(|config| {
-            let found = format::check(&config).map_err(|error| tell(&error))?;
-            println!("{found}");
-            Ok(())
-        }),
+        Action::Check { config } => Config::load(&config)
+            .map_err(|error| tell(&error))
+            .and_then(|config| {
+                let found = format::check(&config).map_err(|error| tell(&error))?;
+                println!("{found}");
+                Ok(())
+            }),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -109,7 +136,11 @@ fn main() -> ExitCode {
 /// Times are RFC 3339 in UTC; `RUST_LOG` changes what is shown.
 fn start_log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(filter).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_env_filter(filter)
+        .init();
 }
 
 fn tell(error: &impl Explain) {

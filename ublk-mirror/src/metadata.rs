@@ -8,7 +8,9 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use mirror_core::auth::cluster_id;
-use mirror_core::disk::{Found, SUPERBLOCK_BYTES, SUPERBLOCK_SLOTS, SlotFault, Superblock, SuperblockError, choose};
+use mirror_core::disk::{
+    Found, SUPERBLOCK_BYTES, SUPERBLOCK_SLOTS, SlotFault, Superblock, SuperblockError, choose,
+};
 use mirror_core::types::SECTOR_BYTES;
 use thiserror::Error;
 
@@ -41,17 +43,37 @@ pub enum MetadataError {
         source: SuperblockError,
     },
     #[error("the metadata on {} belongs to a cluster with another key (id {found}, the key file gives {ours})", .path.display())]
-    Key { path: PathBuf, found: String, ours: String },
+    Key {
+        path: PathBuf,
+        found: String,
+        ours: String,
+    },
     #[error("the metadata on {} belongs to volume {found:?}, the configuration says {ours:?}", .path.display())]
-    Volume { path: PathBuf, found: String, ours: String },
+    Volume {
+        path: PathBuf,
+        found: String,
+        ours: String,
+    },
     #[error("the metadata on {} belongs to node {found}, the configuration makes this node {ours}", .path.display())]
     Node { path: PathBuf, found: u8, ours: u8 },
     #[error("{} has {has_bytes} bytes, the volume needs {needs_bytes}", .path.display())]
-    TooSmall { path: PathBuf, has_bytes: u64, needs_bytes: u64 },
+    TooSmall {
+        path: PathBuf,
+        has_bytes: u64,
+        needs_bytes: u64,
+    },
     #[error("{} has logical blocks of {has_bytes} bytes, the volume was made with {volume_bytes}", .path.display())]
-    BlockSize { path: PathBuf, has_bytes: u32, volume_bytes: u32 },
+    BlockSize {
+        path: PathBuf,
+        has_bytes: u32,
+        volume_bytes: u32,
+    },
     #[error("the metadata on {} was made with {found} metadata, the configuration says {ours}", .path.display())]
-    Place { path: PathBuf, found: &'static str, ours: &'static str },
+    Place {
+        path: PathBuf,
+        found: &'static str,
+        ours: &'static str,
+    },
 }
 
 impl Explain for MetadataError {
@@ -109,19 +131,33 @@ pub struct Backing {
 /// Reads both places of a metadata device.
 pub fn read(file: &File, config: &Config) -> Result<Found, MetadataError> {
     let path = || config.metadata_path().to_owned();
-    let mut blocks = [Box::new(Block([0; SUPERBLOCK_BYTES])), Box::new(Block([0; SUPERBLOCK_BYTES]))];
+    let mut blocks = [
+        Box::new(Block([0; SUPERBLOCK_BYTES])),
+        Box::new(Block([0; SUPERBLOCK_BYTES])),
+    ];
     for (block, place) in blocks.iter_mut().zip(SUPERBLOCK_SLOTS) {
-        file.read_exact_at(&mut block.0, place).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => MetadataError::Missing { path: path() },
-            _ => MetadataError::Io { action: "read", path: path(), source },
-        })?;
+        file.read_exact_at(&mut block.0, place)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::UnexpectedEof => MetadataError::Missing { path: path() },
+                _ => MetadataError::Io {
+                    action: "read",
+                    path: path(),
+                    source,
+                },
+            })?;
     }
     choose(&blocks[0].0, &blocks[1].0).map_err(|source| match source {
         SuperblockError::Both(SlotFault::NotASuperblock, SlotFault::NotASuperblock) => {
             MetadataError::Missing { path: path() }
         }
-        SuperblockError::Both(..) => MetadataError::Damaged { path: path(), source },
-        SuperblockError::Newer { .. } => MetadataError::Newer { path: path(), source },
+        SuperblockError::Both(..) => MetadataError::Damaged {
+            path: path(),
+            source,
+        },
+        SuperblockError::Newer { .. } => MetadataError::Newer {
+            path: path(),
+            source,
+        },
     })
 }
 
@@ -140,46 +176,85 @@ pub fn load(file: &File, config: &Config, backing: Backing) -> Result<Superblock
     }
     if let Some(slot) = found.stale_slot {
         write_slot(file, config, &found.superblock, slot)?;
-        tracing::info!(code = "LS3010", slot, "superblock {slot} on {device} was one update behind (a crash); it was rewritten");
+        tracing::info!(
+            code = "LS3010",
+            slot,
+            "superblock {slot} on {device} was one update behind (a crash); it was rewritten"
+        );
     }
     Ok(found.superblock)
 }
 
 /// Writes one place, durably.
-pub fn write_slot(file: &File, config: &Config, superblock: &Superblock, slot: u8) -> Result<(), MetadataError> {
+pub fn write_slot(
+    file: &File,
+    config: &Config,
+    superblock: &Superblock,
+    slot: u8,
+) -> Result<(), MetadataError> {
     let block = Box::new(Block(superblock.encode(slot)));
     let place = SUPERBLOCK_SLOTS[usize::from(slot)];
     file.write_all_at(&block.0, place)
         .and_then(|()| file.sync_data())
-        .map_err(|source| MetadataError::Io { action: "write", path: config.metadata_path().to_owned(), source })
+        .map_err(|source| MetadataError::Io {
+            action: "write",
+            path: config.metadata_path().to_owned(),
+            source,
+        })
 }
 
 /// Whether a superblock belongs to this configuration and its devices.
-pub fn check(superblock: &Superblock, config: &Config, backing: Backing) -> Result<(), MetadataError> {
+pub fn check(
+    superblock: &Superblock,
+    config: &Config,
+    backing: Backing,
+) -> Result<(), MetadataError> {
     let path = || config.metadata_path().to_owned();
     let ours = cluster_id(config.cluster_key());
     if superblock.cluster_id != ours {
         let found = superblock.cluster_id.to_string();
-        return Err(MetadataError::Key { path: path(), found, ours: ours.to_string() });
+        return Err(MetadataError::Key {
+            path: path(),
+            found,
+            ours: ours.to_string(),
+        });
     }
     if superblock.volume_name != config.padded_name() {
-        let found = String::from_utf8_lossy(&superblock.volume_name).trim_end_matches('\0').to_owned();
-        return Err(MetadataError::Volume { path: path(), found, ours: config.volume.clone() });
+        let found = String::from_utf8_lossy(&superblock.volume_name)
+            .trim_end_matches('\0')
+            .to_owned();
+        return Err(MetadataError::Volume {
+            path: path(),
+            found,
+            ours: config.volume.clone(),
+        });
     }
     if superblock.node != config.node_id() {
         let (found, ours) = (superblock.node.number(), config.node_id().number());
-        return Err(MetadataError::Node { path: path(), found, ours });
+        return Err(MetadataError::Node {
+            path: path(),
+            found,
+            ours,
+        });
     }
     let word = |internal: bool| if internal { "internal" } else { "separate" };
     let made_internal = superblock.data_start_sectors != 0;
     if made_internal != config.metadata_is_internal() {
         let (found, ours) = (word(made_internal), word(config.metadata_is_internal()));
-        return Err(MetadataError::Place { path: path(), found, ours });
+        return Err(MetadataError::Place {
+            path: path(),
+            found,
+            ours,
+        });
     }
     let needs_bytes = (superblock.data_start_sectors + superblock.size_sectors) * SECTOR_BYTES;
     if backing.size_bytes < needs_bytes {
         let has_bytes = backing.size_bytes;
-        return Err(MetadataError::TooSmall { path: config.backing.clone(), has_bytes, needs_bytes });
+        return Err(MetadataError::TooSmall {
+            path: config.backing.clone(),
+            has_bytes,
+            needs_bytes,
+        });
     }
     if backing.logical_block_bytes > superblock.logical_block_bytes {
         return Err(MetadataError::BlockSize {
@@ -210,8 +285,17 @@ pub struct Persister {
 
 impl Persister {
     pub fn new(buffer: u32) -> Persister {
-        let span = Span { memory: Memory::Link, buffer, offset: 0, bytes: SUPERBLOCK_BYTES };
-        Persister { waiting: VecDeque::with_capacity(8), slot: None, span }
+        let span = Span {
+            memory: Memory::Link,
+            buffer,
+            offset: 0,
+            bytes: SUPERBLOCK_BYTES,
+        };
+        Persister {
+            waiting: VecDeque::with_capacity(8),
+            slot: None,
+            span,
+        }
     }
 
     pub fn start(&mut self, ring: &mut Ring, superblock: Box<Superblock>) {
@@ -223,7 +307,10 @@ impl Persister {
 
     /// Takes the completion of one place.
     pub fn complete(&mut self, ring: &mut Ring, outcome: Result<usize, i32>) -> Option<Written> {
-        let slot = self.slot.take().expect("completions are of a write in flight");
+        let slot = self
+            .slot
+            .take()
+            .expect("completions are of a write in flight");
         match (outcome, slot) {
             (Err(libc::EINTR | libc::EAGAIN), slot) => {
                 self.write(ring, slot);
@@ -251,16 +338,25 @@ impl Persister {
             self.write(ring, 0);
         }
         Some(match failure {
-            None => Written::Durable { sequence: superblock.sequence },
+            None => Written::Durable {
+                sequence: superblock.sequence,
+            },
             Some(errno) => Written::Failed { errno },
         })
     }
 
     fn write(&mut self, ring: &mut Ring, slot: u8) {
         let superblock = self.waiting.front().expect("a write has its superblock");
-        ring.bytes_mut(self.span).copy_from_slice(&superblock.encode(slot));
+        ring.bytes_mut(self.span)
+            .copy_from_slice(&superblock.encode(slot));
         self.slot = Some(slot);
         let place = SUPERBLOCK_SLOTS[usize::from(slot)];
-        ring.write(METADATA_FILE, self.span, place, Durability::Durable, Token::new(Kind::Persist));
+        ring.write(
+            METADATA_FILE,
+            self.span,
+            place,
+            Durability::Durable,
+            Token::new(Kind::Persist),
+        );
     }
 }

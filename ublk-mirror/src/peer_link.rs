@@ -40,8 +40,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// Who begins.
 #[derive(Debug)]
 enum Side {
-    Listens { listener: TcpListener, accepting: bool, not_before: Instant },
-    Dials { not_before: Instant, pause: Duration },
+    Listens {
+        listener: TcpListener,
+        accepting: bool,
+        not_before: Instant,
+    },
+    Dials {
+        not_before: Instant,
+        pause: Duration,
+    },
 }
 
 /// Addresses and patience of the link.
@@ -65,8 +72,14 @@ pub struct Arrived {
 /// What the link has to tell besides frames.
 #[derive(Debug)]
 pub enum LinkEvent {
-    Opened { session: SessionId, dialled: bool },
-    Closed { session: SessionId, reason: CloseReason },
+    Opened {
+        session: SessionId,
+        dialled: bool,
+    },
+    Closed {
+        session: SessionId,
+        reason: CloseReason,
+    },
     Garbage(Garbage),
 }
 
@@ -84,9 +97,16 @@ pub struct PeerLink {
 impl PeerLink {
     pub fn new(settings: LinkSettings, now: Instant) -> io::Result<PeerLink> {
         let side = if settings.dials {
-            Side::Dials { not_before: now, pause: DIAL_PAUSE_MIN }
+            Side::Dials {
+                not_before: now,
+                pause: DIAL_PAUSE_MIN,
+            }
         } else {
-            Side::Listens { listener: socket::listen(settings.local)?, accepting: false, not_before: now }
+            Side::Listens {
+                listener: socket::listen(settings.local)?,
+                accepting: false,
+                not_before: now,
+            }
         };
         Ok(PeerLink {
             settings,
@@ -106,7 +126,11 @@ impl PeerLink {
         let free = self.places.iter().any(Option::is_none);
         let idle = self.places.iter().all(Option::is_none);
         match &mut self.side {
-            Side::Listens { listener, accepting, not_before } if free && !*accepting && *not_before <= now => {
+            Side::Listens {
+                listener,
+                accepting,
+                not_before,
+            } if free && !*accepting && *not_before <= now => {
                 *accepting = true;
                 ring.accept(listener.as_raw_fd(), Token::new(Kind::Accept));
             }
@@ -117,11 +141,20 @@ impl PeerLink {
 
     /// When `drive` has something to do at the latest.
     pub fn deadline(&self) -> Option<Instant> {
-        let sessions = self.places.iter().flatten().filter_map(Session::deadline).min();
+        let sessions = self
+            .places
+            .iter()
+            .flatten()
+            .filter_map(Session::deadline)
+            .min();
         let free = self.places.iter().any(Option::is_none);
         let idle = self.places.iter().all(Option::is_none);
         let begin = match &self.side {
-            Side::Listens { accepting, not_before, .. } => (free && !accepting).then_some(*not_before),
+            Side::Listens {
+                accepting,
+                not_before,
+                ..
+            } => (free && !accepting).then_some(*not_before),
             Side::Dials { not_before, .. } => idle.then_some(*not_before),
         };
         sessions.into_iter().chain(begin).min()
@@ -134,18 +167,33 @@ impl PeerLink {
 
     /// Whether everything that was sent is out.
     pub fn flushed(&self) -> bool {
-        self.places.iter().flatten().all(|session| session.sender.is_empty() || !session.known_to_core)
+        self.places
+            .iter()
+            .flatten()
+            .all(|session| session.sender.is_empty() || !session.known_to_core)
     }
 
     /// The next frame of a place, if it has arrived whole.
     pub fn next_frame(&mut self, ring: &mut Ring, place: u8) -> Option<Arrived> {
-        let session = self.places[usize::from(place)].as_mut().filter(|session| session.is_open())?;
+        let session = self.places[usize::from(place)]
+            .as_mut()
+            .filter(|session| session.is_open())?;
         match session.receiver.next(ring, &mut self.free_buffers) {
-            Step::Frame { frame, body, buffer } => {
-                if let (Side::Dials { pause, .. }, FrameKind::State) = (&mut self.side, frame.kind) {
+            Step::Frame {
+                frame,
+                body,
+                buffer,
+            } => {
+                if let (Side::Dials { pause, .. }, FrameKind::State) = (&mut self.side, frame.kind)
+                {
                     *pause = DIAL_PAUSE_MIN;
                 }
-                Some(Arrived { session: session.id, frame, body, buffer })
+                Some(Arrived {
+                    session: session.id,
+                    frame,
+                    body,
+                    buffer,
+                })
             }
             Step::Wait => None,
             Step::Garbage(garbage) => {
@@ -157,14 +205,31 @@ impl PeerLink {
     }
 
     /// Queues a frame; on a connection that is closing it is lost, as it would be in the network.
-    pub fn send(&mut self, ring: &mut Ring, session: SessionId, frame: Frame, body: &[u8], payload: Option<IoOwner>) {
-        let Some(found) = self.find(session).filter(|found| found.is_open()) else { return };
+    pub fn send(
+        &mut self,
+        ring: &mut Ring,
+        session: SessionId,
+        frame: Frame,
+        body: &[u8],
+        payload: Option<IoOwner>,
+    ) {
+        let Some(found) = self.find(session).filter(|found| found.is_open()) else {
+            return;
+        };
         let span = payload.and_then(data_buffer).map(|buffer| {
             let bytes = usize::try_from(frame.range.bytes()).expect("a payload fits into memory");
-            Span { memory: Memory::Data, buffer, offset: 0, bytes }
+            Span {
+                memory: Memory::Data,
+                buffer,
+                offset: 0,
+                bytes,
+            }
         });
         if let Err(Overflow) = found.sender.put(ring, frame, body, span) {
-            tracing::warn!(code = "LS3025", "the peer does not read; closing the connection");
+            tracing::warn!(
+                code = "LS3025",
+                "the peer does not read; closing the connection"
+            );
             found.kill(CloseReason::Lost);
         }
     }
@@ -178,7 +243,10 @@ impl PeerLink {
     /// A receive buffer is free again. Returns the places that may go on reading.
     pub fn release(&mut self, slot: u16) {
         if slot < PEER_BUFFERS {
-            debug_assert!(!self.free_buffers.contains(&slot), "receive buffer {slot} was given back twice");
+            debug_assert!(
+                !self.free_buffers.contains(&slot),
+                "receive buffer {slot} was given back twice"
+            );
             self.free_buffers.push(slot);
         }
     }
@@ -188,7 +256,11 @@ impl PeerLink {
         if self.free_buffers.is_empty() {
             return None;
         }
-        let starved = |place: &Option<Session>| place.as_ref().is_some_and(|found| found.is_open() && found.receiver.starved);
+        let starved = |place: &Option<Session>| {
+            place
+                .as_ref()
+                .is_some_and(|found| found.is_open() && found.receiver.starved)
+        };
         let place = self.places.iter().position(starved)?;
         if let Some(session) = &mut self.places[place] {
             session.receiver.starved = false;
@@ -198,7 +270,12 @@ impl PeerLink {
 
     pub fn on_accept(&mut self, completion: &Completion, now: Instant) {
         let outcome = accepted(completion);
-        if let Side::Listens { accepting, not_before, .. } = &mut self.side {
+        if let Side::Listens {
+            accepting,
+            not_before,
+            ..
+        } = &mut self.side
+        {
             *accepting = false;
             if outcome.is_err() {
                 *not_before = now + ACCEPT_PAUSE;
@@ -222,7 +299,9 @@ impl PeerLink {
 
     pub fn on_connect(&mut self, token: Token) {
         let timeout = self.settings.timeout;
-        let Some(session) = self.at(token) else { return };
+        let Some(session) = self.at(token) else {
+            return;
+        };
         session.connecting = false;
         if !matches!(session.phase, Phase::Connecting { .. }) {
             return;
@@ -240,7 +319,9 @@ impl PeerLink {
     }
 
     pub fn on_receive(&mut self, token: Token, outcome: Result<usize, i32>) {
-        let Some(session) = self.at(token) else { return };
+        let Some(session) = self.at(token) else {
+            return;
+        };
         session.receiving = false;
         match outcome {
             Ok(0) => session.kill(CloseReason::Lost),
@@ -251,7 +332,9 @@ impl PeerLink {
     }
 
     pub fn on_send(&mut self, token: Token, outcome: Result<usize, i32>) {
-        let Some(session) = self.at(token) else { return };
+        let Some(session) = self.at(token) else {
+            return;
+        };
         session.sending = false;
         match outcome {
             Ok(count) => session.sender.sent(count),
@@ -261,7 +344,9 @@ impl PeerLink {
     }
 
     fn drive_place(&mut self, ring: &mut Ring, place: usize, now: Instant) {
-        let Some(session) = &mut self.places[place] else { return };
+        let Some(session) = &mut self.places[place] else {
+            return;
+        };
         session.progress(now);
         if session.is_deaf() && !session.receiving {
             self.free_buffers.extend(session.receiver.discard());
@@ -269,7 +354,10 @@ impl PeerLink {
         if let Some(reason) = session.ended() {
             self.free_buffers.extend(session.receiver.discard());
             if session.known_to_core {
-                self.events.push(LinkEvent::Closed { session: session.id, reason });
+                self.events.push(LinkEvent::Closed {
+                    session: session.id,
+                    reason,
+                });
             }
             self.places[place] = None;
             self.pause_dialling(now);
@@ -291,7 +379,14 @@ impl PeerLink {
         if writes && !session.sending && !session.sender.is_empty() {
             session.sending = true;
             let fd = session.fd();
-            ring.send(fd, session.sender.gather(), Token { kind: Kind::Send, ..token });
+            ring.send(
+                fd,
+                session.sender.gather(),
+                Token {
+                    kind: Kind::Send,
+                    ..token
+                },
+            );
         }
         if matches!(session.phase, Phase::Dead { .. }) && !session.sending {
             session.sender.clear();
@@ -301,8 +396,17 @@ impl PeerLink {
     fn dial(&mut self, ring: &mut Ring, now: Instant) {
         match socket::dial(self.settings.local, self.settings.remote) {
             Ok(stream) => {
-                let Some(place) = self.add(stream, Phase::Connecting { until: now + CONNECT_MAX }) else { return };
-                let Some(session) = &mut self.places[place] else { return };
+                let Some(place) = self.add(
+                    stream,
+                    Phase::Connecting {
+                        until: now + CONNECT_MAX,
+                    },
+                ) else {
+                    return;
+                };
+                let Some(session) = &mut self.places[place] else {
+                    return;
+                };
                 session.connecting = true;
                 let token = Token {
                     kind: Kind::Connect,
@@ -354,12 +458,18 @@ impl PeerLink {
     fn opened(&mut self, place: usize) {
         if let Some(session) = &mut self.places[place] {
             session.known_to_core = true;
-            self.events.push(LinkEvent::Opened { session: session.id, dialled: session.dialled });
+            self.events.push(LinkEvent::Opened {
+                session: session.id,
+                dialled: session.dialled,
+            });
         }
     }
 
     fn find(&mut self, id: SessionId) -> Option<&mut Session> {
-        self.places.iter_mut().flatten().find(|session| session.id == id && session.known_to_core)
+        self.places
+            .iter_mut()
+            .flatten()
+            .find(|session| session.id == id && session.known_to_core)
     }
 
     fn at(&mut self, token: Token) -> Option<&mut Session> {

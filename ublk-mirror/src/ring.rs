@@ -58,7 +58,12 @@ pub enum Kind {
 
 impl Token {
     pub fn new(kind: Kind) -> Token {
-        Token { kind, place: 0, index: 0, generation: 0 }
+        Token {
+            kind,
+            place: 0,
+            index: 0,
+            generation: 0,
+        }
     }
 
     fn encode(self) -> u64 {
@@ -113,8 +118,16 @@ impl Span {
     /// What is left after the first `count` bytes.
     #[must_use]
     pub fn after(self, count: usize) -> Span {
-        assert!(count <= self.bytes, "a span of {} bytes has no {count}", self.bytes);
-        Span { offset: self.offset + count, bytes: self.bytes - count, ..self }
+        assert!(
+            count <= self.bytes,
+            "a span of {} bytes has no {count}",
+            self.bytes
+        );
+        Span {
+            offset: self.offset + count,
+            bytes: self.bytes - count,
+            ..self
+        }
     }
 }
 
@@ -166,10 +179,16 @@ impl Ring {
             .build(SUBMISSIONS)?;
         io.submitter().register_files(&[-1; FILES])?;
         let empty = || {
-            let none = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+            let none = libc::iovec {
+                iov_base: std::ptr::null_mut(),
+                iov_len: 0,
+            };
             // SAFETY: a msghdr of zeroes is a valid one: null pointers with zero lengths.
             let message: libc::msghdr = unsafe { std::mem::zeroed() };
-            Gather { message, vectors: [none; GATHER_MAX] }
+            Gather {
+                message,
+                vectors: [none; GATHER_MAX],
+            }
         };
         Ok(Ring {
             io: ManuallyDrop::new(io),
@@ -181,7 +200,10 @@ impl Ring {
     }
 
     pub fn register(&self, slot: FileSlot, fd: RawFd) -> io::Result<()> {
-        self.io.submitter().register_files_update(slot.0, &[fd]).map(drop)
+        self.io
+            .submitter()
+            .register_files_update(slot.0, &[fd])
+            .map(drop)
     }
 
     pub fn unregister(&self, slot: FileSlot) -> io::Result<()> {
@@ -211,43 +233,75 @@ impl Ring {
     pub fn copy(&mut self, from: Span, to: Span) {
         assert!(from.memory == Memory::Link && to.memory == Memory::Data && from.bytes == to.bytes);
         let source = &self.link.slice(BufferId(from.buffer))[from.offset..from.offset + from.bytes];
-        self.data.slice_mut(BufferId(to.buffer))[to.offset..to.offset + to.bytes].copy_from_slice(source);
+        self.data.slice_mut(BufferId(to.buffer))[to.offset..to.offset + to.bytes]
+            .copy_from_slice(source);
     }
 
     /// Moves bytes to the start of their buffer.
     pub fn move_to_front(&mut self, span: Span) {
         assert!(span.memory == Memory::Link);
         let end = span.offset + span.bytes;
-        self.link.slice_mut(BufferId(span.buffer)).copy_within(span.offset..end, 0);
+        self.link
+            .slice_mut(BufferId(span.buffer))
+            .copy_within(span.offset..end, 0);
     }
 
     pub fn read(&mut self, file: FileSlot, span: Span, position: u64, token: Token) {
         let (pointer, length) = self.raw(span);
-        self.push(opcode::Read::new(Fixed(file.0), pointer, length).offset(position).build(), token);
+        self.push(
+            opcode::Read::new(Fixed(file.0), pointer, length)
+                .offset(position)
+                .build(),
+            token,
+        );
     }
 
-    pub fn write(&mut self, file: FileSlot, span: Span, position: u64, durability: Durability, token: Token) {
+    pub fn write(
+        &mut self,
+        file: FileSlot,
+        span: Span,
+        position: u64,
+        durability: Durability,
+        token: Token,
+    ) {
         let (pointer, length) = self.raw(span);
         let flags = match durability {
             Durability::Cached => 0,
             Durability::Durable => libc::RWF_DSYNC,
         };
-        let entry = opcode::Write::new(Fixed(file.0), pointer, length).offset(position).rw_flags(flags);
+        let entry = opcode::Write::new(Fixed(file.0), pointer, length)
+            .offset(position)
+            .rw_flags(flags);
         self.push(entry.build(), token);
     }
 
     pub fn sync_data(&mut self, file: FileSlot, token: Token) {
-        self.push(opcode::Fsync::new(Fixed(file.0)).flags(FsyncFlags::DATASYNC).build(), token);
+        self.push(
+            opcode::Fsync::new(Fixed(file.0))
+                .flags(FsyncFlags::DATASYNC)
+                .build(),
+            token,
+        );
     }
 
-    pub fn fallocate(&mut self, file: FileSlot, mode: i32, position: u64, bytes: u64, token: Token) {
-        let entry = opcode::Fallocate::new(Fixed(file.0), bytes).offset(position).mode(mode);
+    pub fn fallocate(
+        &mut self,
+        file: FileSlot,
+        mode: i32,
+        position: u64,
+        bytes: u64,
+        token: Token,
+    ) {
+        let entry = opcode::Fallocate::new(Fixed(file.0), bytes)
+            .offset(position)
+            .mode(mode);
         self.push(entry.build(), token);
     }
 
     pub fn accept(&mut self, listener: RawFd, token: Token) {
         let none = std::ptr::null_mut();
-        let entry = opcode::Accept::new(Fd(listener), none, std::ptr::null_mut()).flags(libc::SOCK_CLOEXEC);
+        let entry =
+            opcode::Accept::new(Fd(listener), none, std::ptr::null_mut()).flags(libc::SOCK_CLOEXEC);
         self.push(entry.build(), token);
     }
 
@@ -258,17 +312,26 @@ impl Ring {
 
     pub fn receive(&mut self, socket: RawFd, span: Span, token: Token) {
         let (pointer, length) = self.raw(span);
-        self.push(opcode::Recv::new(Fd(socket), pointer, length).build(), token);
+        self.push(
+            opcode::Recv::new(Fd(socket), pointer, length).build(),
+            token,
+        );
     }
 
     /// Sends the spans in order, as far as the socket takes them. The caller has no other send
     /// of this place in flight.
     pub fn send(&mut self, socket: RawFd, spans: &[Span], token: Token) {
         assert!(spans.len() <= GATHER_MAX);
-        let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; GATHER_MAX];
+        let mut vectors = [libc::iovec {
+            iov_base: std::ptr::null_mut(),
+            iov_len: 0,
+        }; GATHER_MAX];
         for (vector, span) in vectors.iter_mut().zip(spans) {
             let (pointer, _) = self.raw(*span);
-            *vector = libc::iovec { iov_base: pointer.cast(), iov_len: span.bytes };
+            *vector = libc::iovec {
+                iov_base: pointer.cast(),
+                iov_len: span.bytes,
+            };
         }
         let gather = &mut self.gathers[usize::from(token.place)];
         gather.vectors = vectors;
@@ -276,7 +339,12 @@ impl Ring {
         gather.message.msg_iovlen = spans.len();
         let message = &raw const gather.message;
         let flags = libc::MSG_NOSIGNAL.cast_unsigned();
-        self.push(opcode::SendMsg::new(Fd(socket), message).flags(flags).build(), token);
+        self.push(
+            opcode::SendMsg::new(Fd(socket), message)
+                .flags(flags)
+                .build(),
+            token,
+        );
     }
 
     /// An entry of a ublk queue, whose buffers belong to [`Ring::data_pool`] or to a pool that is
@@ -289,7 +357,8 @@ impl Ring {
         let entry = entry.user_data(token.encode());
         // SAFETY: every entry is built in this file (or by `Queue`) from buffers of pools, or from
         // gathers, that are never freed; a gather is not touched while its send is in flight.
-        let pushed = self.backlog.is_empty() && unsafe { self.io.submission().push(&entry) }.is_ok();
+        let pushed =
+            self.backlog.is_empty() && unsafe { self.io.submission().push(&entry) }.is_ok();
         if !pushed {
             self.backlog.push_back(entry);
         }
@@ -307,7 +376,9 @@ impl Ring {
                 self.backlog.pop_front();
             }
         }
-        let time = Timespec::new().sec(wait.as_secs()).nsec(wait.subsec_nanos());
+        let time = Timespec::new()
+            .sec(wait.as_secs())
+            .nsec(wait.subsec_nanos());
         let arguments = SubmitArgs::new().timespec(&time);
         match self.io.submitter().submit_with_args(1, &arguments) {
             Ok(_) => Ok(()),
@@ -322,7 +393,10 @@ impl Ring {
     /// Takes what has completed.
     pub fn completions(&mut self, into: &mut Vec<Completion>) {
         for entry in self.io.completion() {
-            into.push(Completion { token: Token::decode(entry.user_data()), result: entry.result() });
+            into.push(Completion {
+                token: Token::decode(entry.user_data()),
+                result: entry.result(),
+            });
         }
     }
 
@@ -335,9 +409,15 @@ impl Ring {
 
     fn raw(&self, span: Span) -> (*mut u8, u32) {
         let pool = self.pool(span.memory);
-        assert!(span.offset + span.bytes <= pool.size_bytes(), "{span:?} exceeds its buffer");
+        assert!(
+            span.offset + span.bytes <= pool.size_bytes(),
+            "{span:?} exceeds its buffer"
+        );
         let length = u32::try_from(span.bytes).expect("a buffer is smaller than 4 GiB");
-        (pool.ptr(BufferId(span.buffer)).wrapping_add(span.offset), length)
+        (
+            pool.ptr(BufferId(span.buffer)).wrapping_add(span.offset),
+            length,
+        )
     }
 }
 
@@ -352,8 +432,16 @@ pub fn accepted(completion: &Completion) -> Result<OwnedFd, i32> {
 }
 
 /// The two pools of a volume; the layout of the payload pool is [`crate::local_disk::data_buffer`].
-pub fn pools(data_buffers: u32, data_bytes: u32, link_buffers: u32, link_bytes: u32) -> Result<(Pool, Pool), BufferError> {
-    Ok((Pool::new(data_buffers, data_bytes)?, Pool::new(link_buffers, link_bytes)?))
+pub fn pools(
+    data_buffers: u32,
+    data_bytes: u32,
+    link_buffers: u32,
+    link_bytes: u32,
+) -> Result<(Pool, Pool), BufferError> {
+    Ok((
+        Pool::new(data_buffers, data_bytes)?,
+        Pool::new(link_buffers, link_bytes)?,
+    ))
 }
 
 #[cfg(test)]
@@ -362,7 +450,12 @@ mod tests {
 
     #[test]
     fn a_token_survives_its_way_through_the_kernel() {
-        let token = Token { kind: Kind::Send, place: 3, index: 0xabcd, generation: 0xdead_beef };
+        let token = Token {
+            kind: Kind::Send,
+            place: 3,
+            index: 0xabcd,
+            generation: 0xdead_beef,
+        };
         assert_eq!(Token::decode(token.encode()), token);
     }
 }

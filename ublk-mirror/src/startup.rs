@@ -169,7 +169,9 @@ impl Explain for LockError {
 
     fn advice(&self) -> String {
         match self {
-            Self::Held { volume, .. } => format!("`lockstep volume status {volume}` shows it; stop it first"),
+            Self::Held { volume, .. } => {
+                format!("`lockstep volume status {volume}` shows it; stop it first")
+            }
             Self::Io { .. } => "run as root; see that the runtime directory can be written".into(),
         }
     }
@@ -182,12 +184,23 @@ pub struct VolumeLock(#[allow(dead_code, reason = "held, not read")] File);
 impl VolumeLock {
     pub fn take(runtime_dir: &Path, volume: &str) -> Result<VolumeLock, LockError> {
         let path = runtime_dir.join(format!("{volume}.lock"));
-        let failed = |source| LockError::Io { path: path.clone(), source };
+        let failed = |source| LockError::Io {
+            path: path.clone(),
+            source,
+        };
         fs::create_dir_all(runtime_dir).map_err(failed)?;
-        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(VolumeLock(file)),
-            Err(TryLockError::WouldBlock) => Err(LockError::Held { volume: volume.into(), path }),
+            Err(TryLockError::WouldBlock) => Err(LockError::Held {
+                volume: volume.into(),
+                path,
+            }),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
     }
@@ -204,23 +217,42 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         // Before any device is opened or thread started, see there.
         sys::enter_private_mount_namespace().map_err(RunError::Namespace)?;
     }
-    warn_if_failed(sys::set_io_flusher(), "mark the thread as one that memory reclaim depends on");
-    let signals = block_signals().map_err(|source| RunError::Process { action: "block signals", source })?;
+    warn_if_failed(
+        sys::set_io_flusher(),
+        "mark the thread as one that memory reclaim depends on",
+    );
+    let signals = block_signals().map_err(|source| RunError::Process {
+        action: "block signals",
+        source,
+    })?;
 
     let data = Claim::open(&config.backing, &config.volume, Part::Data)?;
     let separate = match &config.metadata {
         Some(path) => Some(Claim::open(path, &config.volume, Part::Metadata)?),
         None => None,
     };
-    let backing = Backing { size_bytes: data.size_bytes(), logical_block_bytes: data.logical_block_bytes() };
+    let backing = Backing {
+        size_bytes: data.size_bytes(),
+        logical_block_bytes: data.logical_block_bytes(),
+    };
     let superblock = metadata::load(separate.as_ref().unwrap_or(&data).file(), &config, backing)?;
     if options.ublk == Ublk::With && data.is_block_device() && !data.write_protected() {
-        tracing::warn!(code = "LS3040", "no device mapper: root can still write to {} by accident", config.backing.display());
+        tracing::warn!(
+            code = "LS3040",
+            "no device mapper: root can still write to {} by accident",
+            config.backing.display()
+        );
     }
 
-    let inbox = Inbox::new().map_err(|source| RunError::Process { action: "make an eventfd", source })?;
+    let inbox = Inbox::new().map_err(|source| RunError::Process {
+        action: "make an eventfd",
+        source,
+    })?;
     let inbox = Arc::new(inbox);
-    let boot = sys::boot_id().map_err(|source| RunError::Process { action: "read the boot id", source })?;
+    let boot = sys::boot_id().map_err(|source| RunError::Process {
+        action: "read the boot id",
+        source,
+    })?;
     let boot = BootId(boot);
     // Before the memory is locked: the helper starts with a small copy of this process.
     let (mut device, recovered) = match options.ublk {
@@ -228,12 +260,19 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         Ublk::Without => (None, None),
     };
     warn_if_failed(sys::lock_all_memory(), "lock the process's memory");
-    warn_if_failed(sys::shield_from_oom_killer(), "protect the process from the out-of-memory killer");
+    warn_if_failed(
+        sys::shield_from_oom_killer(),
+        "protect the process from the out-of-memory killer",
+    );
 
     let mut ring = make_ring(&data, separate.as_ref())?;
     let settings = settings(&config, boot)?;
     let data_start_sectors = superblock.data_start_sectors;
-    let at_start = if recovered.is_some() { DeviceAtStart::Recovered } else { DeviceAtStart::None };
+    let at_start = if recovered.is_some() {
+        DeviceAtStart::Recovered
+    } else {
+        DeviceAtStart::None
+    };
     let volume = Volume::new(settings, superblock, at_start, now());
     let link = LinkSettings {
         local: config.node.address,
@@ -246,14 +285,25 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
 
     let socket = options.runtime_dir.join(format!("{}.sock", config.volume));
     let admin = AdminServer::start(&socket, inbox.clone());
-    let admin = admin.map_err(|source| RunError::Admin { path: socket, source })?;
-    watch_signals(signals, inbox.clone()).map_err(|source| RunError::Process { action: "start a thread", source })?;
+    let admin = admin.map_err(|source| RunError::Admin {
+        path: socket,
+        source,
+    })?;
+    watch_signals(signals, inbox.clone()).map_err(|source| RunError::Process {
+        action: "start a thread",
+        source,
+    })?;
 
     if let Some(device) = &mut device {
         // Before the first fetch: the kernel looks at the queue's thread then. The helper has its own.
-        warn_if_failed(sys::drop_sys_admin_of_this_thread(), "give up CAP_SYS_ADMIN");
+        warn_if_failed(
+            sys::drop_sys_admin_of_this_thread(),
+            "give up CAP_SYS_ADMIN",
+        );
         match recovered {
-            Some(dev_id) => device.start_recovered(&mut ring, dev_id).map_err(|_| DriverError::DeviceLost)?,
+            Some(dev_id) => device
+                .start_recovered(&mut ring, dev_id)
+                .map_err(|_| DriverError::DeviceLost)?,
             None => device.start_fenced(),
         }
     }
@@ -289,13 +339,18 @@ fn make_ring(data: &Claim, separate: Option<&Claim>) -> Result<Ring, RunError> {
     // One more for the superblock.
     let (payload, link) = pools(DATA_BUFFERS, payload_bytes, SESSION_BUFFERS + 1, link_bytes)?;
     let ring = Ring::new(payload, link, SESSIONS).map_err(RunError::Ring)?;
-    ring.register(DATA_FILE, data.as_raw_fd()).map_err(RunError::Ring)?;
-    ring.register(METADATA_FILE, separate.unwrap_or(data).as_raw_fd()).map_err(RunError::Ring)?;
+    ring.register(DATA_FILE, data.as_raw_fd())
+        .map_err(RunError::Ring)?;
+    ring.register(METADATA_FILE, separate.unwrap_or(data).as_raw_fd())
+        .map_err(RunError::Ring)?;
     Ok(ring)
 }
 
 fn settings(config: &Config, boot: BootId) -> Result<Settings, RunError> {
-    let random = |source| RunError::Process { action: "get random numbers", source };
+    let random = |source| RunError::Process {
+        action: "get random numbers",
+        source,
+    };
     let mut seed = [0; 32];
     sys::fill_random(&mut seed).map_err(random)?;
     Ok(Settings {
@@ -328,18 +383,33 @@ fn prepare_device(
     let owner_tag = u64::from_le_bytes(owner[..8].try_into().expect("8 bytes"));
     let mut helper = DeviceHelper::spawn()?;
     let state_file = StateFile::new(&options.runtime_dir, &config.volume);
-    let recovered = leftovers::recover_or_remove(&mut helper, owner_tag, &state_file, superblock, boot)?;
+    let recovered =
+        leftovers::recover_or_remove(&mut helper, owner_tag, &state_file, superblock, boot)?;
     let view = superblock.view.id.to_string();
     let settings = DeviceSettings {
         name: config.volume.clone(),
         size_sectors: superblock.size_sectors,
         logical_block_bytes: superblock.logical_block_bytes,
-        physical_block_bytes: data.physical_block_bytes().max(superblock.logical_block_bytes),
+        physical_block_bytes: data
+            .physical_block_bytes()
+            .max(superblock.logical_block_bytes),
         chunk_sectors: superblock.chunk_sectors,
         owner_tag,
-        record: DeviceRecord { dev_id: 0, boot: boot.to_string(), view },
+        record: DeviceRecord {
+            dev_id: 0,
+            boot: boot.to_string(),
+            view,
+        },
     };
-    Ok((Some(DeviceControl::new(helper, settings, state_file, inbox.clone())?), recovered))
+    Ok((
+        Some(DeviceControl::new(
+            helper,
+            settings,
+            state_file,
+            inbox.clone(),
+        )?),
+        recovered,
+    ))
 }
 
 /// Signals that end the daemon come to a thread of their own.
@@ -359,7 +429,11 @@ fn watch_signals(signals: SigSet, inbox: Arc<Inbox>) -> io::Result<()> {
             }
         }
     };
-    thread::Builder::new().name("signals".into()).stack_size(SIGNAL_STACK_BYTES).spawn(watch).map(drop)
+    thread::Builder::new()
+        .name("signals".into())
+        .stack_size(SIGNAL_STACK_BYTES)
+        .spawn(watch)
+        .map(drop)
 }
 
 /// Things without which the daemon works, if less safely under memory pressure.

@@ -12,7 +12,7 @@ pub(crate) fn run(code: &str) -> Result<u8, Failure> {
         None => {
             let advice = "codes are LS and four digits; docs/codes.md lists those of this release";
             Err(Failure::new(
-                "LS5011",
+                "LS4011",
                 format!("`{code}` is no code of this release"),
                 advice,
             ))

@@ -14,7 +14,7 @@ use crate::paths::admin_socket;
 /// A status is answered from memory.
 pub const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 /// A command may wait for the peer, for flushes on both sides and for the block device.
-pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -61,16 +61,16 @@ impl ClientError {
         let (code, advice) = match self {
             Self::Refused(problem) => return problem.clone(),
             Self::NotRunning { .. } => (
-                "LS5001",
+                "LS4001",
                 "start it with `lockstep volume start NAME`; /var/log/lockstep/NAME.log says why it ended",
             ),
-            Self::Permission { .. } => ("LS5002", "run the command as root"),
+            Self::Permission { .. } => ("LS4002", "run the command as root"),
             Self::Timeout { .. } | Self::Io(_) => (
-                "LS5003",
+                "LS4003",
                 "look at `lockstep volume status NAME` and /var/log/lockstep/NAME.log, then repeat the command",
             ),
             Self::BadAnswer { .. } => (
-                "LS5004",
+                "LS4004",
                 "see that `lockstep` and the running daemon are of one release (--version)",
             ),
         };
@@ -219,7 +219,7 @@ mod tests {
         assert!(matches!(error, ClientError::NotRunning { .. }), "{error}");
         drop(UnixListener::bind(&path).unwrap());
         let error = Client::of_socket(&path).status().unwrap_err();
-        assert_eq!(error.problem().code, "LS5001");
+        assert_eq!(error.problem().code, "LS4001");
         std::fs::remove_file(&path).unwrap();
     }
 

@@ -22,7 +22,9 @@ pub fn admin_socket(volume: &str) -> PathBuf {
 
 /// Whether `name` can be a volume's name: it becomes a file name, a device name and 64 bytes on disk.
 pub fn volume_name_is_legal(name: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.');
+    let legal = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.')
+    };
     name.len() < VOLUME_NAME_BYTES_MAX
         && name.bytes().all(legal)
         && name
@@ -46,7 +48,8 @@ mod tests {
             "..",
             "../x",
             "a/b",
-            "-x", "Data",
+            "-x",
+            "Data",
             "with space",
             &"x".repeat(64),
         ] {

@@ -20,7 +20,8 @@ address = "[fd00::2]:7420"
 fn load(text: &str, key: &[u8], mode: u32) -> Result<Config, ConfigError> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let directory = std::env::temp_dir().join(format!("lockstep-config-{}-{number}", std::process::id()));
+    let directory =
+        std::env::temp_dir().join(format!("lockstep-config-{}-{number}", std::process::id()));
     fs::create_dir_all(&directory).unwrap();
     let key_path = directory.join("key");
     fs::write(&key_path, key).unwrap();
@@ -46,8 +47,16 @@ fn an_unknown_key_is_refused_with_file_line_and_what_is_allowed() {
     let error = load(&GOOD.replace("backing", "baking"), &[7; 32], 0o600).unwrap_err();
     assert_eq!(error.code(), "LS5001");
     let text = error.to_string();
-    assert!(text.contains("data.toml, line 3") && text.contains("baking") && text.contains("backing"), "{text}");
-    let error = load(&format!("{GOOD}[tuning]\nlink_timeout = 1\n"), &[7; 32], 0o600).unwrap_err();
+    assert!(
+        text.contains("data.toml, line 3") && text.contains("baking") && text.contains("backing"),
+        "{text}"
+    );
+    let error = load(
+        &format!("{GOOD}[tuning]\nlink_timeout = 1\n"),
+        &[7; 32],
+        0o600,
+    )
+    .unwrap_err();
     assert_eq!(error.code(), "LS5001");
     assert!(error.to_string().contains("link_timeout_ms"), "{error}");
 }
@@ -78,13 +87,22 @@ fn bad_values_are_refused_with_key_line_and_what_is_allowed() {
 fn a_missing_key_is_named() {
     let error = load(&GOOD.replace("volume = \"data\"\n", ""), &[7; 32], 0o600).unwrap_err();
     assert_eq!(error.code(), "LS5002");
-    assert!(error.to_string().contains("missing key `volume`"), "{error}");
+    assert!(
+        error.to_string().contains("missing key `volume`"),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_weak_or_open_cluster_key_is_refused() {
-    assert!(matches!(load(GOOD, &[7; 31], 0o600), Err(ConfigError::KeyShort { bytes: 31, .. })));
-    assert!(matches!(load(GOOD, &[7; 32], 0o640), Err(ConfigError::KeyMode { mode: 0o640, .. })));
+    assert!(matches!(
+        load(GOOD, &[7; 31], 0o600),
+        Err(ConfigError::KeyShort { bytes: 31, .. })
+    ));
+    assert!(matches!(
+        load(GOOD, &[7; 32], 0o640),
+        Err(ConfigError::KeyMode { mode: 0o640, .. })
+    ));
 }
 
 #[test]

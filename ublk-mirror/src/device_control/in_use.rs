@@ -20,11 +20,18 @@ const STACK_BYTES: usize = 128 * 1024;
 pub(super) fn ask(dev_id: u32, generation: u32, inbox: Arc<Inbox>) -> bool {
     let look = move || {
         let in_use = stays_in_use(dev_id);
-        if inbox.put(Message::DeviceUse { generation, in_use }).is_err() {
+        if inbox
+            .put(Message::DeviceUse { generation, in_use })
+            .is_err()
+        {
             tracing::error!("the owner thread is too busy to hear of the device's use");
         }
     };
-    thread::Builder::new().name("device-use".into()).stack_size(STACK_BYTES).spawn(look).is_ok()
+    thread::Builder::new()
+        .name("device-use".into())
+        .stack_size(STACK_BYTES)
+        .spawn(look)
+        .is_ok()
 }
 
 fn stays_in_use(dev_id: u32) -> bool {
@@ -40,7 +47,10 @@ fn stays_in_use(dev_id: u32) -> bool {
 
 fn in_use(dev_id: u32) -> bool {
     let path = format!("/dev/ublkb{dev_id}");
-    let exclusive = File::options().read(true).custom_flags(libc::O_EXCL | libc::O_CLOEXEC).open(&path);
+    let exclusive = File::options()
+        .read(true)
+        .custom_flags(libc::O_EXCL | libc::O_CLOEXEC)
+        .open(&path);
     match exclusive {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => false,
         Err(_) => true,

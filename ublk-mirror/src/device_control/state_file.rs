@@ -22,7 +22,9 @@ pub struct StateFile {
 
 impl StateFile {
     pub fn new(runtime_directory: &Path, volume: &str) -> StateFile {
-        StateFile { path: runtime_directory.join(format!("{volume}.device")) }
+        StateFile {
+            path: runtime_directory.join(format!("{volume}.device")),
+        }
     }
 
     /// Replaces the file as a whole.
@@ -56,7 +58,11 @@ mod tests {
         fs::create_dir_all(&directory).unwrap();
         let file = StateFile::new(&directory, "data");
         assert_eq!(file.read(), None);
-        let record = DeviceRecord { dev_id: 7, boot: "aa".into(), view: "bb".into() };
+        let record = DeviceRecord {
+            dev_id: 7,
+            boot: "aa".into(),
+            view: "bb".into(),
+        };
         file.write(&record).unwrap();
         assert_eq!(file.read(), Some(record));
         fs::write(directory.join("data.device"), "{").unwrap();

@@ -4,7 +4,9 @@
 //! what came along with its header is copied, the rest is received straight into it.
 
 use mirror_core::event::IoOwner;
-use mirror_core::wire::{DecodeError, FRAME_HEADER_BYTES, Frame, FrameKind, decode_header, payload_crc};
+use mirror_core::wire::{
+    DecodeError, FRAME_HEADER_BYTES, Frame, FrameKind, decode_header, payload_crc,
+};
 use thiserror::Error;
 
 use crate::local_disk::data_buffer;
@@ -29,7 +31,11 @@ pub enum Garbage {
 /// What the bytes so far give.
 #[derive(Debug)]
 pub(super) enum Step {
-    Frame { frame: Frame, body: Span, buffer: Option<u16> },
+    Frame {
+        frame: Frame,
+        body: Span,
+        buffer: Option<u16>,
+    },
     /// More bytes are needed, or a receive buffer.
     Wait,
     Garbage(Garbage),
@@ -50,7 +56,12 @@ impl Incoming {
 
     fn span(&self) -> Span {
         let buffer = data_buffer(IoOwner::Peer(self.slot)).expect("receive slots have buffers");
-        Span { memory: Memory::Data, buffer, offset: 0, bytes: self.bytes() }
+        Span {
+            memory: Memory::Data,
+            buffer,
+            offset: 0,
+            bytes: self.bytes(),
+        }
     }
 }
 
@@ -69,7 +80,14 @@ pub(super) struct Receiver {
 
 impl Receiver {
     pub(super) fn new(staging: u32) -> Receiver {
-        Receiver { staging, start: 0, end: 0, incoming: None, data_allowed: false, starved: false }
+        Receiver {
+            staging,
+            start: 0,
+            end: 0,
+            incoming: None,
+            data_allowed: false,
+            starved: false,
+        }
     }
 
     /// Where the next bytes go.
@@ -129,7 +147,12 @@ impl Receiver {
             };
             self.starved = false;
             self.start += FRAME_HEADER_BYTES;
-            self.incoming = Some(Incoming { frame, crc, slot, got: 0 });
+            self.incoming = Some(Incoming {
+                frame,
+                crc,
+                slot,
+                got: 0,
+            });
             return Ok(None);
         }
         let length = frame.length_bytes as usize;
@@ -142,14 +165,23 @@ impl Receiver {
         }
         self.start += FRAME_HEADER_BYTES + length;
         self.data_allowed |= frame.kind == FrameKind::State;
-        Ok(Some(Step::Frame { frame, body, buffer: None }))
+        Ok(Some(Step::Frame {
+            frame,
+            body,
+            buffer: None,
+        }))
     }
 
     fn payload(&mut self, ring: &mut Ring, free: &mut Vec<u16>) -> Step {
-        let Some(mut incoming) = self.incoming.take() else { return Step::Wait };
+        let Some(mut incoming) = self.incoming.take() else {
+            return Step::Wait;
+        };
         let staged = (self.end - self.start).min(incoming.bytes() - incoming.got);
         if staged > 0 {
-            let to = Span { bytes: staged, ..incoming.span().after(incoming.got) };
+            let to = Span {
+                bytes: staged,
+                ..incoming.span().after(incoming.got)
+            };
             ring.copy(self.staged(self.start, staged), to);
             self.start += staged;
             incoming.got += staged;
@@ -162,11 +194,20 @@ impl Receiver {
             free.push(incoming.slot);
             return Step::Garbage(Garbage::Payload(incoming.frame.kind));
         }
-        Step::Frame { frame: incoming.frame, body: self.staged(0, 0), buffer: Some(incoming.slot) }
+        Step::Frame {
+            frame: incoming.frame,
+            body: self.staged(0, 0),
+            buffer: Some(incoming.slot),
+        }
     }
 
     fn staged(&self, offset: usize, bytes: usize) -> Span {
-        Span { memory: Memory::Link, buffer: self.staging, offset, bytes }
+        Span {
+            memory: Memory::Link,
+            buffer: self.staging,
+            offset,
+            bytes,
+        }
     }
 }
 

@@ -26,7 +26,11 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn new(buffer: u32) -> Sender {
-        Sender { buffer, head: 0, waiting: VecDeque::with_capacity(256) }
+        Sender {
+            buffer,
+            head: 0,
+            waiting: VecDeque::with_capacity(256),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -52,7 +56,9 @@ impl Sender {
         header.copy_from_slice(&encode_header(&frame, crc));
         rest.copy_from_slice(body);
         match self.waiting.back_mut() {
-            Some(last) if last.memory == Memory::Link && last.offset + last.bytes == span.offset => {
+            Some(last)
+                if last.memory == Memory::Link && last.offset + last.bytes == span.offset =>
+            {
                 last.bytes += span.bytes;
             }
             Some(_) | None => self.waiting.push_back(span),
@@ -85,7 +91,11 @@ impl Sender {
     }
 
     fn reserve(&mut self, bytes: usize) -> Result<Span, Overflow> {
-        let oldest = self.waiting.iter().find(|span| span.memory == Memory::Link).map(|span| span.offset);
+        let oldest = self
+            .waiting
+            .iter()
+            .find(|span| span.memory == Memory::Link)
+            .map(|span| span.offset);
         let offset = match oldest {
             None => Some(0).filter(|_| bytes <= LINK_BUFFER_BYTES),
             Some(tail) if self.head > tail => {
@@ -99,6 +109,11 @@ impl Sender {
         };
         let offset = offset.ok_or(Overflow)?;
         self.head = offset + bytes;
-        Ok(Span { memory: Memory::Link, buffer: self.buffer, offset, bytes })
+        Ok(Span {
+            memory: Memory::Link,
+            buffer: self.buffer,
+            offset,
+            bytes,
+        })
     }
 }

@@ -16,15 +16,23 @@ const CLOSE_MAX: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// The core does not know it yet.
-    Connecting { until: Instant },
+    Connecting {
+        until: Instant,
+    },
     Open,
     /// The core has closed it; what waits still goes out.
-    Flushing { until: Instant },
+    Flushing {
+        until: Instant,
+    },
     /// Everything is out; the peer gets time to read it, because a socket that is closed with
     /// unread bytes makes the peer's kernel throw away what it has.
-    Lingering { until: Instant },
+    Lingering {
+        until: Instant,
+    },
     /// Shut; waits for the operations in flight.
-    Dead { reason: CloseReason },
+    Dead {
+        reason: CloseReason,
+    },
 }
 
 #[derive(Debug)]
@@ -59,7 +67,9 @@ impl Session {
     /// Closes after what waits has gone out.
     pub(super) fn close(&mut self, now: Instant) {
         if self.is_open() {
-            self.phase = Phase::Flushing { until: now + CLOSE_MAX };
+            self.phase = Phase::Flushing {
+                until: now + CLOSE_MAX,
+            };
         }
     }
 
@@ -68,7 +78,11 @@ impl Session {
         if matches!(self.phase, Phase::Dead { .. }) {
             return;
         }
-        let reason = if self.is_deaf() { CloseReason::Local } else { reason };
+        let reason = if self.is_deaf() {
+            CloseReason::Local
+        } else {
+            reason
+        };
         self.phase = Phase::Dead { reason };
         // Fails if the peer has shut it already, which is as good.
         drop(self.stream.shutdown(Shutdown::Both));
@@ -78,19 +92,27 @@ impl Session {
     pub(super) fn progress(&mut self, now: Instant) {
         match self.phase {
             Phase::Connecting { until } if until <= now => self.kill(CloseReason::Lost),
-            Phase::Flushing { until } | Phase::Lingering { until } if until <= now => self.kill(CloseReason::Local),
+            Phase::Flushing { until } | Phase::Lingering { until } if until <= now => {
+                self.kill(CloseReason::Local)
+            }
             Phase::Flushing { until } if self.sender.is_empty() && !self.sending => {
                 drop(self.stream.shutdown(Shutdown::Write));
                 self.phase = Phase::Lingering { until };
             }
-            Phase::Connecting { .. } | Phase::Open | Phase::Flushing { .. } | Phase::Lingering { .. } | Phase::Dead { .. } => {}
+            Phase::Connecting { .. }
+            | Phase::Open
+            | Phase::Flushing { .. }
+            | Phase::Lingering { .. }
+            | Phase::Dead { .. } => {}
         }
     }
 
     /// When `progress` has something to do at the latest.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Connecting { until } | Phase::Flushing { until } | Phase::Lingering { until } => Some(until),
+            Phase::Connecting { until }
+            | Phase::Flushing { until }
+            | Phase::Lingering { until } => Some(until),
             Phase::Open | Phase::Dead { .. } => None,
         }
     }
@@ -98,8 +120,14 @@ impl Session {
     /// The reason, once nothing is in flight any more.
     pub(super) fn ended(&self) -> Option<CloseReason> {
         match self.phase {
-            Phase::Dead { reason } if !self.connecting && !self.receiving && !self.sending => Some(reason),
-            Phase::Connecting { .. } | Phase::Open | Phase::Flushing { .. } | Phase::Lingering { .. } | Phase::Dead { .. } => None,
+            Phase::Dead { reason } if !self.connecting && !self.receiving && !self.sending => {
+                Some(reason)
+            }
+            Phase::Connecting { .. }
+            | Phase::Open
+            | Phase::Flushing { .. }
+            | Phase::Lingering { .. }
+            | Phase::Dead { .. } => None,
         }
     }
 }

@@ -8,7 +8,8 @@ use mirror_core::disk::Superblock;
 use mirror_core::types::BootId;
 
 use crate::device::{
-    Answer, DeviceError, DeviceHelper, DeviceInfo, DeviceKind, DeviceState, HelperFailure, Request, existing_ids,
+    Answer, DeviceError, DeviceHelper, DeviceInfo, DeviceKind, DeviceState, HelperFailure, Request,
+    existing_ids,
 };
 use crate::device_control::state_file::{DeviceRecord, StateFile};
 
@@ -25,7 +26,9 @@ pub(super) fn recover_or_remove(
     superblock: &Superblock,
     boot: BootId,
 ) -> Result<Option<u32>, DeviceError> {
-    let wanted = state_file.read().filter(|record| goes_on(record, superblock, boot));
+    let wanted = state_file
+        .read()
+        .filter(|record| goes_on(record, superblock, boot));
     let mut recovered = None;
     let ids = existing_ids().map_err(|source| DeviceError::Name {
         action: "list the ublk devices in",
@@ -33,8 +36,13 @@ pub(super) fn recover_or_remove(
         source,
     })?;
     for dev_id in ids {
-        let Some(info) = info(helper, dev_id)?.filter(|info| info.owner_tag == owner_tag) else { continue };
-        let is_wanted = wanted.as_ref().is_some_and(|record| record.dev_id == dev_id) && info.kind == DeviceKind::Active;
+        let Some(info) = info(helper, dev_id)?.filter(|info| info.owner_tag == owner_tag) else {
+            continue;
+        };
+        let is_wanted = wanted
+            .as_ref()
+            .is_some_and(|record| record.dev_id == dev_id)
+            && info.kind == DeviceKind::Active;
         if is_wanted && recover(helper, dev_id)? {
             recovered = Some(dev_id);
         } else {
@@ -60,12 +68,20 @@ fn recover(helper: &mut DeviceHelper, dev_id: u32) -> Result<bool, DeviceError> 
             Some(DeviceState::Quiesced) => break,
             Some(DeviceState::Live) if Instant::now() < deadline => thread::sleep(REST_RETRY),
             state => {
-                tracing::warn!(code = "LS3027", dev_id, ?state, "the device of the previous run cannot go on; its users get errors");
+                tracing::warn!(
+                    code = "LS3027",
+                    dev_id,
+                    ?state,
+                    "the device of the previous run cannot go on; its users get errors"
+                );
                 return Ok(false);
             }
         }
     }
-    match helper.call(Request::StartRecovery { dev_id, timeout_ms: RECOVERY_TIMEOUT_MS }) {
+    match helper.call(Request::StartRecovery {
+        dev_id,
+        timeout_ms: RECOVERY_TIMEOUT_MS,
+    }) {
         Ok(_) => Ok(true),
         Err(DeviceError::Refused(failure)) => {
             tracing::warn!(code = "LS3027", dev_id, %failure, "the device of the previous run cannot go on; its users get errors");
@@ -80,7 +96,9 @@ fn remove(helper: &mut DeviceHelper, dev_id: u32) -> Result<(), DeviceError> {
         match helper.call(request) {
             Ok(_) => {}
             // Another helper, of the daemon before, may be at it too.
-            Err(DeviceError::Refused(failure)) => tracing::info!(dev_id, %failure, "leftover of a previous run"),
+            Err(DeviceError::Refused(failure)) => {
+                tracing::info!(dev_id, %failure, "leftover of a previous run")
+            }
             Err(error) => return Err(error),
         }
     }
@@ -91,7 +109,8 @@ fn remove(helper: &mut DeviceHelper, dev_id: u32) -> Result<(), DeviceError> {
 fn info(helper: &mut DeviceHelper, dev_id: u32) -> Result<Option<DeviceInfo>, DeviceError> {
     match helper.call(Request::Info { dev_id }) {
         Ok(Answer::Info(info)) => Ok(Some(info)),
-        Ok(Answer::Done | Answer::Added { .. }) | Err(DeviceError::Refused(HelperFailure::Command { .. })) => Ok(None),
+        Ok(Answer::Done | Answer::Added { .. })
+        | Err(DeviceError::Refused(HelperFailure::Command { .. })) => Ok(None),
         Err(error) => Err(error),
     }
 }

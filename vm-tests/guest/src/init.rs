@@ -146,13 +146,9 @@ fn prepare() -> anyhow::Result<()> {
     }
     if options.contains_key("lockstep.shell") {
         // An interactive shell on the second serial line, for `vm shell`.
-        Command::new("setsid")
-            .args([
-                "-c",
-                "sh",
-                "-c",
-                "exec bash -l </dev/ttyS1 >/dev/ttyS1 2>&1",
-            ])
+        // The line must be standard input already when setsid makes it the controlling terminal.
+        Command::new("sh")
+            .args(["-c", "exec setsid -c bash -l </dev/ttyS1 >/dev/ttyS1 2>&1"])
             .spawn()
             .context("start the shell")?;
     }

@@ -38,14 +38,14 @@ fn check_nodes(create: &Create) -> Result<(), Failure> {
     let advice = "give each node a name and an address of its own";
     if create.node.name == create.peer.name {
         return Err(Failure::new(
-            "LS5005",
+            "LS4005",
             format!("both nodes are called {}", create.node.name),
             advice,
         ));
     }
     if create.node.address == create.peer.address {
         return Err(Failure::new(
-            "LS5005",
+            "LS4005",
             format!("both nodes have the address {}", create.node.address),
             advice,
         ));
@@ -58,7 +58,7 @@ fn prepare_key(create: &Create, key_file: &Path) -> Result<bool, Failure> {
     if create.join && !key_file.exists() {
         let (peer, file) = (&create.peer.name, key_file.display());
         return Err(Failure::new(
-            "LS5009",
+            "LS4009",
             format!("the cluster key {file} is not there"),
             format!("both nodes need the same key; from {peer}:\n  scp -p {peer}:{file} {file}"),
         ));
@@ -81,6 +81,7 @@ fn format_device(create: &Create, config: &Path) -> Result<(), Failure> {
     if let Some(size) = create.grow_to {
         command.arg("--grow-to").arg(size.to_string());
     }
+    programs::with_run_directory(&mut command);
     let status = command
         .status()
         .map_err(|error| programs::not_found(&error))?;
@@ -88,7 +89,7 @@ fn format_device(create: &Create, config: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::new(
-        "LS5007",
+        "LS4007",
         format!(
             "the metadata of {} could not be made ({status})",
             create.backing.display()

@@ -39,6 +39,7 @@ pub(crate) fn run(name: &str) -> Result<u8, Failure> {
         fs::canonicalize(&config).map_err(|error| Failure::file(&config, "read", &error))?;
     let mut command = programs::mirror();
     command.arg("run").arg("--config").arg(&config);
+    programs::with_run_directory(&mut command);
     let mut daemon =
         spawn_detached(&mut command, log).map_err(|error| programs::not_found(&error))?;
     wait_until_it_answers(name, &client, &mut daemon, &log_path, log_start)
@@ -64,7 +65,7 @@ fn wait_until_it_answers(
             let tail = programs::log_tail(log_path, log_start);
             let advice = format!("{tail}\n(from {})", log_path.display());
             return Err(Failure::new(
-                "LS5008",
+                "LS4008",
                 format!("the daemon of {name} ended at its start ({ended})"),
                 advice,
             ));
@@ -79,7 +80,7 @@ fn wait_until_it_answers(
                 "the daemon of {name} does not answer {} s after its start",
                 START_LIMIT.as_secs()
             );
-            return Err(Failure::new("LS5003", message, advice));
+            return Err(Failure::new("LS4003", message, advice));
         }
         sleep(POLL_INTERVAL);
     }

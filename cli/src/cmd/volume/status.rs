@@ -165,7 +165,7 @@ mod tests {
             verdict,
         };
         let value = json_of(true, &[report]);
-        assert_eq!(value["problem"]["code"], "LS5001");
+        assert_eq!(value["problem"]["code"], "LS4001");
         assert_eq!(value["verdict"]["health"], "down");
         assert_eq!(value["verdict"]["exit_code"], 2);
         let all = json_of(false, &[]);

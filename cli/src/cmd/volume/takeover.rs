@@ -43,7 +43,7 @@ fn ask_the_operator(name: &str) -> Result<String, Failure> {
     let _ = stderr().flush();
     let mut typed = String::new();
     stdin().read_line(&mut typed).map_err(|error| {
-        Failure::new("LS5010", format!("cannot read: {error}"), "use --confirm")
+        Failure::new("LS4010", format!("cannot read: {error}"), "use --confirm")
     })?;
     if typed.trim() == wanted {
         return Ok(wanted);

@@ -164,7 +164,7 @@ impl Volume {
             (Some(Phase::Hello), FrameKind::Hello) => {
                 Hello::decode(body).map(|hello| self.hello(now, id, &hello, body, effects))
             }
-            (Some(Phase::Auth), FrameKind::Auth) => Auth::decode(body).map(|auth| self.proved(id, &auth, effects)),
+            (Some(Phase::Auth), FrameKind::Auth) => Auth::decode(body).map(|auth| self.proved(now, id, &auth, effects)),
             (Some(Phase::State), FrameKind::State) => State::decode(body).map(|state| {
                 self.state_came(id, state, effects);
                 true
@@ -184,6 +184,8 @@ impl Volume {
                 self.ponged(now, id, frame, effects);
                 Ok(true)
             }
+            // The peer was quicker: it is up already. It asks again if it still wants to leave.
+            (Some(Phase::Settling), FrameKind::Leave) => Ok(true),
             (Some(Phase::Up), _) => {
                 let taken = self.data_frame(now, id, frame, buffer, effects);
                 if taken == Taken::WithBuffer {
@@ -237,7 +239,7 @@ impl Volume {
         true
     }
 
-    fn proved(&mut self, id: SessionId, auth: &Auth, effects: &mut Effects) -> bool {
+    fn proved(&mut self, now: Instant, id: SessionId, auth: &Auth, effects: &mut Effects) -> bool {
         let key = self.settings.cluster_key;
         let Some(session) = self.session(id) else { return true };
         let expected = session.proof(&key, session.other_end());
@@ -246,7 +248,13 @@ impl Volume {
             return true;
         }
         if self.current.is_some_and(|current| current != id) {
-            self.refuse(id, RefusedCode::SecondPeer, 0, 0, effects);
+            // A peer that speaks to us right now has no reason to dial again: somebody else has its
+            // number. One that was silent lately lost its end of the connection; ours will time out.
+            if self.current_spoke_lately(now) {
+                self.refuse(id, RefusedCode::SecondPeer, 0, 0, effects);
+            } else {
+                self.close(id, effects);
+            }
             return true;
         }
         if self.failed.is_some() {
@@ -259,6 +267,11 @@ impl Volume {
         }
         self.send_state_when_drained(effects);
         true
+    }
+
+    fn current_spoke_lately(&self, now: Instant) -> bool {
+        let lately = self.settings.keepalive_interval * 2;
+        self.current_session().is_some_and(|session| now.since(session.heard) < lately)
     }
 
     /// Old writes of the peer must be on disk before a new session is agreed on.

@@ -1,0 +1,205 @@
+//! What a copy stands on: configuration, devices and superblocks that are wrong in every way that
+//! happens in practice. Nothing may start on them, and the operator must be told what to do.
+
+mod harness;
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+
+use harness::{Pair, SLOTS};
+
+#[test]
+fn an_unknown_key_in_the_configuration_is_refused_with_its_line() {
+    let pair = Pair::new("unknown-key");
+    pair.a.edit_config("backing =", "baking =");
+    for action in ["check", "format", "run"] {
+        let said = pair.a.refuses(action, &[], "LS5001");
+        assert!(said.contains("line 3") && said.contains("baking"), "{said}");
+    }
+}
+
+#[test]
+fn a_missing_backing_device_is_named() {
+    let pair = Pair::formatted("missing");
+    fs::remove_file(&pair.a.backing).unwrap();
+    let said = pair.a.refuses("run", &[], "LS3036");
+    assert!(said.contains("/a/disk"), "{said}");
+    pair.a.refuses("format", &[], "LS5013");
+}
+
+#[test]
+fn a_backing_device_that_shrank_is_refused_with_the_size_it_needs() {
+    let pair = Pair::formatted("shrank");
+    File::options()
+        .write(true)
+        .open(&pair.a.backing)
+        .unwrap()
+        .set_len(8 << 20)
+        .unwrap();
+    let said = pair.a.refuses("run", &[], "LS3013");
+    assert!(said.contains("has 8388608 bytes"), "{said}");
+    pair.a.refuses("check", &[], "LS3013");
+}
+
+#[test]
+fn a_backing_device_too_small_for_metadata_and_data_is_not_formatted() {
+    let pair = Pair::new("small");
+    File::options()
+        .write(true)
+        .open(&pair.a.backing)
+        .unwrap()
+        .set_len(1 << 20)
+        .unwrap();
+    pair.a.refuses("format", &[], "LS5014");
+    let said = Pair::new("smaller")
+        .a
+        .refuses("format", &["--size", "33554432"], "LS5014");
+    assert!(said.contains("are needed"), "{said}");
+}
+
+#[test]
+fn a_size_that_no_device_has_is_refused() {
+    let pair = Pair::new("odd");
+    pair.a.refuses("format", &["--size", "5000001"], "LS5015");
+    pair.a.refuses(
+        "format",
+        &["--size", "8388608", "--grow-to", "4194304"],
+        "LS5015",
+    );
+}
+
+#[test]
+fn metadata_of_another_volume_are_refused() {
+    let pair = Pair::formatted("other-volume");
+    pair.a
+        .edit_config("volume = \"data\"", "volume = \"other\"");
+    let said = pair.a.refuses("run", &[], "LS3017");
+    assert!(
+        said.contains("\"data\"") && said.contains("\"other\""),
+        "{said}"
+    );
+}
+
+#[test]
+fn metadata_of_the_other_node_are_refused() {
+    let pair = Pair::formatted("other-node");
+    fs::copy(&pair.b.backing, &pair.a.backing).unwrap();
+    pair.a.refuses("run", &[], "LS3017");
+}
+
+#[test]
+fn metadata_of_another_cluster_key_are_refused() {
+    let pair = Pair::formatted("other-key");
+    pair.a.write_key(&[8; 64]);
+    pair.a.refuses("run", &[], "LS3012");
+}
+
+#[test]
+fn a_device_without_metadata_is_told_from_a_damaged_one() {
+    let pair = Pair::new("blank");
+    pair.a.refuses("run", &[], "LS3015");
+}
+
+#[test]
+fn one_damaged_superblock_is_repaired_with_a_warning() {
+    for slot in [0, 1] {
+        let mut pair = Pair::formatted("one-damaged");
+        pair.a.damage(slot);
+        pair.a.start();
+        pair.a.wait_log("LS3010");
+        pair.a.kill();
+        let mut bytes = [0; 4096];
+        File::open(&pair.a.backing)
+            .unwrap()
+            .read_exact_at(&mut bytes, SLOTS[slot])
+            .unwrap();
+        assert!(mirror_core::disk::Superblock::decode(&bytes, u8::try_from(slot).unwrap()).is_ok());
+    }
+}
+
+#[test]
+fn two_damaged_superblocks_are_refused() {
+    let pair = Pair::formatted("two-damaged");
+    pair.a.damage(0);
+    pair.a.damage(1);
+    let said = pair.a.refuses("run", &[], "LS3011");
+    assert!(
+        said.contains("slot 0") && said.contains("slot 1") && said.contains("--join"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_device_that_holds_something_is_formatted_only_by_force() {
+    let pair = Pair::new("signature");
+    let mut boot_sector = [0; 512];
+    boot_sector[446 + 4] = 0x83;
+    boot_sector[446 + 8] = 8;
+    boot_sector[446 + 12] = 64;
+    boot_sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    File::options()
+        .write(true)
+        .open(&pair.a.backing)
+        .unwrap()
+        .write_all_at(&boot_sector, 0)
+        .unwrap();
+    let said = pair.a.refuses("format", &[], "LS5010");
+    assert!(said.contains("partition table"), "{said}");
+    pair.a.format(&["--force"]);
+    let said = pair.a.refuses("format", &["--join"], "LS5010");
+    assert!(said.contains("Lockstep"), "{said}");
+    pair.a.format(&["--join", "--force"]);
+}
+
+#[test]
+fn metadata_on_a_device_of_their_own_leave_the_data_where_they_are() {
+    let mut pair = Pair::new("separate");
+    let metadata = pair.a.directory.join("metadata");
+    File::create(&metadata).unwrap().set_len(1 << 20).unwrap();
+    pair.a.edit_config(
+        "\"internal\"",
+        &format!("{:?}", metadata.display().to_string()),
+    );
+    pair.a.refuses("format", &[], "LS5014");
+    File::options()
+        .write(true)
+        .open(&metadata)
+        .unwrap()
+        .set_len(8 << 20)
+        .unwrap();
+    let file = File::options().write(true).open(&pair.a.backing).unwrap();
+    file.write_all_at(b"what was there before", 0).unwrap();
+    pair.a.format(&[]);
+    pair.a.start();
+    assert_eq!(pair.a.status()["size_bytes"], harness::BACKING_BYTES);
+    pair.a.kill();
+    assert!(
+        fs::read(&pair.a.backing)
+            .unwrap()
+            .starts_with(b"what was there before")
+    );
+    pair.a.edit_config(
+        &format!("{:?}", metadata.display().to_string()),
+        "\"internal\"",
+    );
+    pair.a.refuses("run", &[], "LS3015");
+}
+
+#[test]
+fn a_second_daemon_of_a_volume_does_not_start() {
+    let mut pair = Pair::formatted("second-daemon");
+    pair.a.start();
+    pair.a.refuses("run", &[], "LS3021");
+    pair.a.refuses("format", &["--force"], "LS3021");
+    assert!(pair.a.runs());
+}
+
+#[test]
+fn the_socket_of_a_dead_daemon_is_replaced() {
+    let mut pair = Pair::formatted("stale-socket");
+    pair.a.start();
+    pair.a.kill();
+    assert!(harness::exists(&pair.a.directory.join("run/data.sock")));
+    pair.a.start();
+    assert_eq!(pair.a.status()["node"], "node-a");
+}
