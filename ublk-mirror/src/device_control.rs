@@ -9,24 +9,25 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use mirror_core::effect::DeviceCommand;
-use mirror_core::event::{Request, RequestKind};
+use mirror_core::event::Request;
 use mirror_core::limits::{DISCARD_SECTORS_MAX, QUEUE_DEPTH, REQUEST_BYTES_MAX};
-use mirror_core::types::{Errno, SectorRange, Tag};
+use mirror_core::types::{Errno, Tag};
 use nix::errno::Errno as KernelErrno;
 
 use crate::buffers::{BufferError, Pool};
 use crate::device::{
-    self, Answer, DeviceError, DeviceHelper, DeviceKind, DeviceParams, DiscardParams,
-    HelperFailure, Outcome,
+    self, Answer, DeviceError, DeviceHelper, DeviceKind, DeviceParams, DiscardParams, Outcome,
 };
 use crate::inbox::Inbox;
 use crate::queue::{self, Queue, Wakeup};
-use crate::ring::{FileSlot, Kind, Ring, Token, UBLK_FILES};
+use crate::ring::{FileSlot, Ring, Token, UBLK_FILES};
 use crate::sys;
 
+mod convert;
 mod in_use;
 pub mod state_file;
 
+use convert::{core_request, errno_of, kernel_errno, token_of};
 use state_file::{DeviceRecord, StateFile};
 
 /// A fenced device answers at once; a few small requests are plenty.
@@ -291,18 +292,27 @@ impl DeviceControl {
                 tracing::error!(code = "LS3027", %failure, "cannot recover the ublk device");
                 self.events.push(DeviceEvent::Broken);
             }
-            (Job::Stop { place }, outcome) => {
-                if let Err(failure) = outcome {
-                    tracing::warn!(%failure, "stop of a ublk device");
-                }
-                if let Some(found) = &mut self.places[place] {
-                    found.stopped = true;
-                }
-                self.detach_if_done(ring, place);
-            }
+            (Job::Stop { place }, outcome) => self.stop_answered(ring, place, outcome),
             (Job::Other, Err(failure)) => tracing::warn!(%failure, "ublk device"),
             (Job::Other, Ok(_)) => {}
         }
+    }
+
+    fn stop_answered(&mut self, ring: &mut Ring, place: usize, outcome: Outcome) {
+        let Some(found) = &mut self.places[place] else {
+            return;
+        };
+        if let Err(failure) = outcome {
+            tracing::error!(code = "LS3026", %failure, "cannot stop a ublk device");
+            if found.kind == DeviceKind::Active && found.failed.is_none() && found.tags_out > 0 {
+                // It still serves.
+                self.change = Change::None;
+                self.events.push(DeviceEvent::Busy);
+                return;
+            }
+        }
+        found.stopped = true;
+        self.detach_if_done(ring, place);
     }
 
     fn added(&mut self, ring: &mut Ring, kind: DeviceKind, dev_id: u32) {
@@ -575,53 +585,4 @@ fn refuse(ring: &mut Ring, device: &Attached, token: Token, errno: KernelErrno) 
             .commit_and_fetch(token.index, queue::Outcome::Failed(errno)),
         token,
     );
-}
-
-fn token_of(place: usize, generation: u32, tag: u16) -> Token {
-    Token {
-        kind: Kind::Ublk,
-        place: u8::try_from(place).expect("two places"),
-        index: tag,
-        generation,
-    }
-}
-
-fn core_request(tag: u16, request: queue::IoRequest) -> Request {
-    let kind = match request.operation {
-        queue::Operation::Read => RequestKind::Read,
-        queue::Operation::Write => RequestKind::Write,
-        queue::Operation::Flush => RequestKind::Flush,
-        queue::Operation::Discard => RequestKind::Discard,
-        queue::Operation::WriteZeroes => RequestKind::WriteZeroes,
-    };
-    let range = match request.operation {
-        queue::Operation::Flush => SectorRange::new(0, 0),
-        queue::Operation::Read
-        | queue::Operation::Write
-        | queue::Operation::Discard
-        | queue::Operation::WriteZeroes => SectorRange::new(request.start_sector, request.sectors),
-    };
-    Request {
-        tag: Tag(tag),
-        kind,
-        range,
-        fua: request.fua,
-    }
-}
-
-fn kernel_errno(errno: Errno) -> KernelErrno {
-    match KernelErrno::from_raw(errno.0) {
-        KernelErrno::UnknownErrno => KernelErrno::EIO,
-        known => known,
-    }
-}
-
-fn errno_of(failure: &HelperFailure) -> Errno {
-    match failure {
-        HelperFailure::Command { errno, .. } | HelperFailure::NoUblk { errno } => Errno(*errno),
-        HelperFailure::FlagsMasked { .. } => Errno(libc::EOPNOTSUPP),
-        HelperFailure::BlockSize { .. } => Errno::EINVAL,
-        HelperFailure::StillBusy { .. } => Errno(libc::EBUSY),
-        HelperFailure::TooMany { .. } | HelperFailure::BadRequest => Errno::EIO,
-    }
 }

@@ -238,12 +238,18 @@ fn make(
     Ok(superblock)
 }
 
-fn first_superblock(
-    config: &Config,
+/// How the devices are divided.
+struct Division {
+    layout: Layout,
+    data_start_bytes: u64,
+    size_bytes: u64,
+}
+
+fn divide(
     request: &FormatRequest,
     data: &Claim,
     separate: Option<&Claim>,
-) -> Result<Superblock, FormatError> {
+) -> Result<Division, FormatError> {
     let logical = u64::from(data.logical_block_bytes());
     let offered = request.size_bytes.unwrap_or(data.size_bytes());
     let growth_bytes = request
@@ -252,16 +258,13 @@ fn first_superblock(
     let growth_sectors =
         (growth_bytes / SECTOR_BYTES).clamp(VOLUME_SECTORS_MIN, VOLUME_SECTORS_MAX);
     let layout = Layout::for_growth_to(growth_sectors, BITMAP_BLOCK_BYTES)?;
-    let data_start_bytes = if separate.is_none() {
-        layout.total_bytes
-    } else {
-        0
+    let data_start_bytes = match separate {
+        None => layout.total_bytes,
+        Some(separate) if separate.size_bytes() < layout.total_bytes => {
+            return Err(too_small(separate, layout.total_bytes, "the metadata"));
+        }
+        Some(_) => 0,
     };
-    if let Some(separate) = separate
-        && separate.size_bytes() < layout.total_bytes
-    {
-        return Err(too_small(separate, layout.total_bytes, "the metadata"));
-    }
     let least = VOLUME_SECTORS_MIN * SECTOR_BYTES;
     let room = data.size_bytes().saturating_sub(data_start_bytes);
     let size_bytes = match request.size_bytes {
@@ -274,49 +277,66 @@ fn first_superblock(
         return Err(too_small(data, needs_bytes, "the metadata and the volume"));
     }
     if growth_sectors * SECTOR_BYTES < size_bytes {
-        let allowed = format!("at least the size, {size_bytes}");
         return Err(FormatError::Size {
             option: "--grow-to",
             value: growth_bytes,
-            allowed,
+            allowed: format!("at least the size, {size_bytes}"),
         });
     }
-    let boot = BootId(sys::boot_id().map_err(FormatError::Kernel)?);
-    let node = config.node_id();
-    let mut member_boots = [BootId::NONE; NODES_MAX as usize];
-    let (volume_id, view) = match request.copy {
+    Ok(Division {
+        layout,
+        data_start_bytes,
+        size_bytes,
+    })
+}
+
+/// What the copy begins with.
+fn first_view(config: &Config, copy: Copy) -> Result<(VolumeId, View), FormatError> {
+    let blank = View {
+        epoch: Epoch(0),
+        id: ViewId::NONE,
+        active: None,
+        insync: NodeSet::EMPTY,
+    };
+    match copy {
+        Copy::Joins => Ok((VolumeId::NONE, blank)),
         Copy::First => {
-            member_boots[node.index()] = boot;
             let view = View {
                 epoch: Epoch(1),
                 id: ViewId(random_id()?),
-                active: None,
-                insync: NodeSet::only(node),
+                insync: NodeSet::only(config.node_id()),
+                ..blank
             };
-            (VolumeId(random_id()?), view)
+            Ok((VolumeId(random_id()?), view))
         }
-        Copy::Joins => {
-            let view = View {
-                epoch: Epoch(0),
-                id: ViewId::NONE,
-                active: None,
-                insync: NodeSet::EMPTY,
-            };
-            (VolumeId::NONE, view)
-        }
-    };
+    }
+}
+
+fn first_superblock(
+    config: &Config,
+    request: &FormatRequest,
+    data: &Claim,
+    separate: Option<&Claim>,
+) -> Result<Superblock, FormatError> {
+    let division = divide(request, data, separate)?;
+    let (volume_id, view) = first_view(config, request.copy)?;
+    let boot = BootId(sys::boot_id().map_err(FormatError::Kernel)?);
+    let mut member_boots = [BootId::NONE; NODES_MAX as usize];
+    if view.insync.contains(config.node_id()) {
+        member_boots[config.node_id().index()] = boot;
+    }
     Ok(Superblock {
         sequence: 1,
         cluster_id: cluster_id(config.cluster_key()),
         volume_id,
         volume_name: config.padded_name(),
-        node,
+        node: config.node_id(),
         peer: config.peer_id(),
-        size_sectors: size_bytes / SECTOR_BYTES,
-        data_start_sectors: data_start_bytes / SECTOR_BYTES,
+        size_sectors: division.size_bytes / SECTOR_BYTES,
+        data_start_sectors: division.data_start_bytes / SECTOR_BYTES,
         chunk_sectors: u32::try_from(CHUNK_BYTES / SECTOR_BYTES).expect("a small constant"),
         logical_block_bytes: data.logical_block_bytes(),
-        layout,
+        layout: division.layout,
         view,
         history: ViewHistory::default(),
         sealed: Epoch(0),

@@ -71,7 +71,11 @@ impl Inbox {
     /// Takes the wake-up back, before the messages are taken.
     pub fn quiet(&self) {
         let mut count = [0; 8];
-        drop(nix::unistd::read(self.wake.as_fd(), &mut count));
+        if let Err(errno) = nix::unistd::read(self.wake.as_fd(), &mut count)
+            && errno != Errno::EAGAIN
+        {
+            tracing::error!(%errno, "cannot take the wake-up back");
+        }
     }
 
     /// Readable when there are messages.

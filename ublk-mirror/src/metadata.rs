@@ -136,15 +136,17 @@ pub fn read(file: &File, config: &Config) -> Result<Found, MetadataError> {
         Box::new(Block([0; SUPERBLOCK_BYTES])),
     ];
     for (block, place) in blocks.iter_mut().zip(SUPERBLOCK_SLOTS) {
-        file.read_exact_at(&mut block.0, place)
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::UnexpectedEof => MetadataError::Missing { path: path() },
-                _ => MetadataError::Io {
+        file.read_exact_at(&mut block.0, place).map_err(|source| {
+            if source.kind() == io::ErrorKind::UnexpectedEof {
+                MetadataError::Missing { path: path() }
+            } else {
+                MetadataError::Io {
                     action: "read",
                     path: path(),
                     source,
-                },
-            })?;
+                }
+            }
+        })?;
     }
     choose(&blocks[0].0, &blocks[1].0).map_err(|source| match source {
         SuperblockError::Both(SlotFault::NotASuperblock, SlotFault::NotASuperblock) => {

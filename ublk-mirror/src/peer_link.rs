@@ -30,7 +30,8 @@ pub const SESSIONS: usize = 5;
 /// Size of each buffer of [`Memory::Link`].
 pub const LINK_BUFFER_BYTES: usize = 128 * 1024;
 /// Buffers of [`Memory::Link`] that the sessions use: one to receive and one to send for each.
-pub const SESSION_BUFFERS: u32 = 2 * SESSIONS as u32;
+pub const SESSION_BUFFERS: u32 = 10;
+const _: () = assert!(SESSION_BUFFERS as usize == 2 * SESSIONS);
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 const DIAL_PAUSE_MIN: Duration = Duration::from_millis(200);
 const DIAL_PAUSE_MAX: Duration = Duration::from_secs(2);

@@ -221,42 +221,13 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         sys::set_io_flusher(),
         "mark the thread as one that memory reclaim depends on",
     );
-    let signals = block_signals().map_err(|source| RunError::Process {
-        action: "block signals",
-        source,
-    })?;
-
-    let data = Claim::open(&config.backing, &config.volume, Part::Data)?;
-    let separate = match &config.metadata {
-        Some(path) => Some(Claim::open(path, &config.volume, Part::Metadata)?),
-        None => None,
-    };
-    let backing = Backing {
-        size_bytes: data.size_bytes(),
-        logical_block_bytes: data.logical_block_bytes(),
-    };
-    let superblock = metadata::load(separate.as_ref().unwrap_or(&data).file(), &config, backing)?;
-    if options.ublk == Ublk::With && data.is_block_device() && !data.write_protected() {
-        tracing::warn!(
-            code = "LS3040",
-            "no device mapper: root can still write to {} by accident",
-            config.backing.display()
-        );
-    }
-
-    let inbox = Inbox::new().map_err(|source| RunError::Process {
-        action: "make an eventfd",
-        source,
-    })?;
-    let inbox = Arc::new(inbox);
-    let boot = sys::boot_id().map_err(|source| RunError::Process {
-        action: "read the boot id",
-        source,
-    })?;
-    let boot = BootId(boot);
+    let signals = block_signals().map_err(process("block signals"))?;
+    let disks = Disks::claim(&config, options.ublk)?;
+    let inbox = Arc::new(Inbox::new().map_err(process("make an eventfd"))?);
+    let boot = BootId(sys::boot_id().map_err(process("read the boot id"))?);
     // Before the memory is locked: the helper starts with a small copy of this process.
-    let (mut device, recovered) = match options.ublk {
-        Ublk::With => prepare_device(&config, options, &superblock, boot, &data, &inbox)?,
+    let (device, recovered) = match options.ublk {
+        Ublk::With => prepare_device(&config, options, &disks, boot, &inbox)?,
         Ublk::Without => (None, None),
     };
     warn_if_failed(sys::lock_all_memory(), "lock the process's memory");
@@ -264,58 +235,20 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         sys::shield_from_oom_killer(),
         "protect the process from the out-of-memory killer",
     );
-
-    let mut ring = make_ring(&data, separate.as_ref())?;
+    let at_start = match recovered {
+        Some(_) => DeviceAtStart::Recovered,
+        None => DeviceAtStart::None,
+    };
+    let ring = make_ring(&disks)?;
+    let data_start_sectors = disks.superblock.data_start_sectors;
     let settings = settings(&config, boot)?;
-    let data_start_sectors = superblock.data_start_sectors;
-    let at_start = if recovered.is_some() {
-        DeviceAtStart::Recovered
-    } else {
-        DeviceAtStart::None
-    };
-    let volume = Volume::new(settings, superblock, at_start, now());
-    let link = LinkSettings {
-        local: config.node.address,
-        remote: config.peer.address,
-        dials: volume.dials(),
-        timeout: config.tuning.link_timeout,
-    };
-    let address = config.node.address;
-    let link = PeerLink::new(link, now()).map_err(|source| RunError::Listen { address, source })?;
-
-    let socket = options.runtime_dir.join(format!("{}.sock", config.volume));
-    let admin = AdminServer::start(&socket, inbox.clone());
-    let admin = admin.map_err(|source| RunError::Admin {
-        path: socket,
-        source,
-    })?;
-    watch_signals(signals, inbox.clone()).map_err(|source| RunError::Process {
-        action: "start a thread",
-        source,
-    })?;
-
-    if let Some(device) = &mut device {
-        // Before the first fetch: the kernel looks at the queue's thread then. The helper has its own.
-        warn_if_failed(
-            sys::drop_sys_admin_of_this_thread(),
-            "give up CAP_SYS_ADMIN",
-        );
-        match recovered {
-            Some(dev_id) => device
-                .start_recovered(&mut ring, dev_id)
-                .map_err(|_| DriverError::DeviceLost)?,
-            None => device.start_fenced(),
-        }
-    }
-    tracing::info!(
-        code = "LS2021",
-        volume = config.volume,
-        node = config.node.name,
-        peer = config.peer.name,
-        version = env!("CARGO_PKG_VERSION"),
-        "the daemon is ready"
-    );
-    let parts = Parts {
+    let volume = Volume::new(settings, disks.superblock, at_start, now());
+    let link = make_link(&config, volume.dials())?;
+    let path = options.runtime_dir.join(format!("{}.sock", config.volume));
+    let admin = AdminServer::start(&path, inbox.clone());
+    let admin = admin.map_err(|source| RunError::Admin { path, source })?;
+    watch_signals(signals, inbox.clone()).map_err(process("start a thread"))?;
+    let mut parts = Parts {
         volume,
         volume_name: config.volume.clone(),
         ring,
@@ -325,23 +258,101 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         device,
         inbox,
         unanswered: admin.unanswered(),
-        claims: std::iter::once(data).chain(separate).collect(),
+        claims: std::iter::once(disks.data).chain(disks.separate).collect(),
     };
+    start_device(&mut parts, recovered)?;
+    tracing::info!(
+        code = "LS2021",
+        volume = config.volume,
+        node = config.node.name,
+        peer = config.peer.name,
+        version = env!("CARGO_PKG_VERSION"),
+        "the daemon is ready"
+    );
     Driver::new(parts).run()?;
     tracing::info!(code = "LS2022", "the daemon has ended");
     Ok(())
 }
 
-fn make_ring(data: &Claim, separate: Option<&Claim>) -> Result<Ring, RunError> {
+fn process(action: &'static str) -> impl FnOnce(io::Error) -> RunError {
+    move |source| RunError::Process { action, source }
+}
+
+/// The claimed devices and what their superblock says.
+struct Disks {
+    data: Claim,
+    separate: Option<Claim>,
+    superblock: Superblock,
+}
+
+impl Disks {
+    fn claim(config: &Config, ublk: Ublk) -> Result<Disks, RunError> {
+        let data = Claim::open(&config.backing, &config.volume, Part::Data)?;
+        let separate = match &config.metadata {
+            Some(path) => Some(Claim::open(path, &config.volume, Part::Metadata)?),
+            None => None,
+        };
+        if ublk == Ublk::With && data.is_block_device() && !data.write_protected() {
+            tracing::warn!(
+                code = "LS3040",
+                "no device mapper: root can still write to {} by accident",
+                config.backing.display()
+            );
+        }
+        let backing = Backing {
+            size_bytes: data.size_bytes(),
+            logical_block_bytes: data.logical_block_bytes(),
+        };
+        let file = separate.as_ref().unwrap_or(&data).file();
+        let superblock = metadata::load(file, config, backing)?;
+        Ok(Disks {
+            data,
+            separate,
+            superblock,
+        })
+    }
+}
+
+fn make_link(config: &Config, dials: bool) -> Result<PeerLink, RunError> {
+    let address = config.node.address;
+    let settings = LinkSettings {
+        local: address,
+        remote: config.peer.address,
+        dials,
+        timeout: config.tuning.link_timeout,
+    };
+    PeerLink::new(settings, now()).map_err(|source| RunError::Listen { address, source })
+}
+
+fn start_device(parts: &mut Parts, recovered: Option<u32>) -> Result<(), RunError> {
+    let Some(device) = &mut parts.device else {
+        return Ok(());
+    };
+    // Before the first fetch: the kernel looks at the queue's thread then. The helper has its own.
+    warn_if_failed(
+        sys::drop_sys_admin_of_this_thread(),
+        "give up CAP_SYS_ADMIN",
+    );
+    match recovered {
+        Some(dev_id) => device
+            .start_recovered(&mut parts.ring, dev_id)
+            .map_err(|_| DriverError::DeviceLost)?,
+        None => device.start_fenced(),
+    }
+    Ok(())
+}
+
+fn make_ring(disks: &Disks) -> Result<Ring, RunError> {
     use std::os::fd::AsRawFd;
     let payload_bytes = REQUEST_BYTES_MAX.max(COPY_CHUNK_BYTES);
     let link_bytes = u32::try_from(LINK_BUFFER_BYTES).expect("a small constant");
     // One more for the superblock.
     let (payload, link) = pools(DATA_BUFFERS, payload_bytes, SESSION_BUFFERS + 1, link_bytes)?;
     let ring = Ring::new(payload, link, SESSIONS).map_err(RunError::Ring)?;
-    ring.register(DATA_FILE, data.as_raw_fd())
+    let metadata = disks.separate.as_ref().unwrap_or(&disks.data);
+    ring.register(DATA_FILE, disks.data.as_raw_fd())
         .map_err(RunError::Ring)?;
-    ring.register(METADATA_FILE, separate.unwrap_or(data).as_raw_fd())
+    ring.register(METADATA_FILE, metadata.as_raw_fd())
         .map_err(RunError::Ring)?;
     Ok(ring)
 }
@@ -374,11 +385,12 @@ type Prepared = (Option<DeviceControl>, Option<u32>);
 fn prepare_device(
     config: &Config,
     options: &RunOptions,
-    superblock: &Superblock,
+    disks: &Disks,
     boot: BootId,
-    data: &Claim,
     inbox: &Arc<Inbox>,
 ) -> Result<Prepared, RunError> {
+    let superblock = &disks.superblock;
+
     let owner = blake3::derive_key(OWNER_CONTEXT, &config.padded_name());
     let owner_tag = u64::from_le_bytes(owner[..8].try_into().expect("8 bytes"));
     let mut helper = DeviceHelper::spawn()?;
@@ -390,7 +402,8 @@ fn prepare_device(
         name: config.volume.clone(),
         size_sectors: superblock.size_sectors,
         logical_block_bytes: superblock.logical_block_bytes,
-        physical_block_bytes: data
+        physical_block_bytes: disks
+            .data
             .physical_block_bytes()
             .max(superblock.logical_block_bytes),
         chunk_sectors: superblock.chunk_sectors,

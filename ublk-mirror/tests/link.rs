@@ -1,6 +1,9 @@
 //! Two daemons and strangers on a real network stack: what a peer, a wrong peer, or anybody who can
 //! reach the port may do to a volume.
 
+// A test that cannot go on panics, and helpers of tests are no tests to the linter.
+#![allow(clippy::unwrap_used)]
+
 mod harness;
 
 use std::io::{Read, Write};
