@@ -30,7 +30,7 @@ enum Action {
         #[arg(long, hide = true)]
         no_device: bool,
         /// Where sockets, locks and records are
-        #[arg(long, hide = true, default_value = startup::RUNTIME_DIRECTORY)]
+        #[arg(long, hide = true, default_value_os_t = runtime_directory())]
         runtime_dir: PathBuf,
     },
     /// Make this node's copy: writes the metadata, destroys what they stand on
@@ -51,7 +51,7 @@ enum Action {
         #[arg(long, value_name = "BYTES")]
         grow_to: Option<u64>,
         /// Where sockets, locks and records are
-        #[arg(long, hide = true, default_value = startup::RUNTIME_DIRECTORY)]
+        #[arg(long, hide = true, default_value_os_t = runtime_directory())]
         runtime_dir: PathBuf,
     },
     /// Look whether the configuration is right and the metadata belongs to it
@@ -131,6 +131,12 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(()) => ExitCode::FAILURE,
     }
+}
+
+/// Tests put it elsewhere, for this program and for `lockstep` alike.
+fn runtime_directory() -> PathBuf {
+    std::env::var_os("LOCKSTEP_RUN_DIR")
+        .map_or_else(|| PathBuf::from(startup::RUNTIME_DIRECTORY), PathBuf::from)
 }
 
 /// Times are RFC 3339 in UTC; `RUST_LOG` changes what is shown.

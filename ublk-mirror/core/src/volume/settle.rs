@@ -271,10 +271,13 @@ impl Volume {
         }
         self.stage_view(propose.view);
         let member = propose.view.insync.contains(self.me());
-        self.staged.copy = if member || propose.copy_id.is_none() {
-            None
-        } else {
-            Some(CopyRecord { id: propose.copy_id, role: CopyRole::Target, cursor_sectors: 0 })
+        self.staged.copy = match propose.purpose {
+            Purpose::Settle if !member => {
+                Some(CopyRecord { id: propose.copy_id, role: CopyRole::Target, cursor_sectors: 0 })
+            }
+            Purpose::Settle | Purpose::Widen | Purpose::Leave => None,
+            // Who serves changes; what is being copied goes on.
+            Purpose::Activate | Purpose::Deactivate => self.staged.copy,
         };
         self.staged.serving = false;
         self.staged.drained = false;

@@ -1,0 +1,277 @@
+//! Disks with a volatile cache. A sector is one number ("which write put it there"), not 512 bytes.
+
+use std::collections::VecDeque;
+
+use mirror_core::disk::{SUPERBLOCK_BYTES, Superblock, choose};
+use mirror_core::effect::DiskOperation;
+use mirror_core::event::IoOwner;
+use mirror_core::types::{SECTOR_BYTES, SectorRange};
+
+use super::rng::Rng;
+
+/// Completed writes that may wait for a flush; older ones become durable by themselves.
+const DIRTY_MAX: usize = 4000;
+
+/// Content of one sector: 0, or the write's number times 256 and the sector's place in it.
+pub type Value = u64;
+
+/// An operation that was started.
+#[derive(Debug)]
+pub struct Running {
+    /// Its number on this disk.
+    pub ticket: u64,
+    /// Whose it is.
+    pub owner: IoOwner,
+    /// What it does.
+    pub operation: DiskOperation,
+    /// Where.
+    pub range: SectorRange,
+    /// What is written.
+    data: Vec<Value>,
+    /// Flush: what had completed before.
+    mark: u64,
+    /// Read: what it found when it began.
+    early: Option<Vec<Value>>,
+}
+
+#[derive(Debug)]
+struct Dirty {
+    order: u64,
+    start: usize,
+    data: Vec<Value>,
+}
+
+/// The backing device of a node.
+#[derive(Debug)]
+pub struct DataDisk {
+    /// What a read finds.
+    pub content: Vec<Value>,
+    media: Vec<Value>,
+    media_order: Vec<u64>,
+    dirty: VecDeque<Dirty>,
+    order: u64,
+    /// What is under way.
+    pub running: Vec<Running>,
+    tickets: u64,
+}
+
+fn index(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+impl Running {
+    /// Whether it changes data.
+    pub fn changes(&self) -> bool {
+        !matches!(self.operation, DiskOperation::Read | DiskOperation::Flush)
+    }
+}
+
+impl DataDisk {
+    /// A disk full of zeroes.
+    pub fn new(sectors: u64) -> Self {
+        let sectors = index(sectors);
+        Self {
+            content: vec![0; sectors],
+            media: vec![0; sectors],
+            media_order: vec![0; sectors],
+            dirty: VecDeque::new(),
+            order: 0,
+            running: Vec::new(),
+            tickets: 0,
+        }
+    }
+
+    /// Begins an operation; returns its ticket.
+    pub fn start(
+        &mut self,
+        rng: &mut Rng,
+        owner: IoOwner,
+        operation: DiskOperation,
+        range: SectorRange,
+        data: Vec<Value>,
+    ) -> u64 {
+        self.tickets += 1;
+        let early = (operation == DiskOperation::Read && rng.percent(50)).then(|| self.slice(range).to_vec());
+        self.running.push(Running { ticket: self.tickets, owner, operation, range, data, mark: self.order, early });
+        self.tickets
+    }
+
+    fn slice(&self, range: SectorRange) -> &[Value] {
+        &self.content[index(range.start)..index(range.end())]
+    }
+
+    /// Ends an operation. Returns it and what was read.
+    pub fn finish(&mut self, ticket: u64) -> Option<(Running, Vec<Value>)> {
+        let position = self.running.iter().position(|running| running.ticket == ticket)?;
+        let mut running = self.running.remove(position);
+        let mut read = Vec::new();
+        match running.operation {
+            DiskOperation::Read => {
+                read = running.early.take().unwrap_or_else(|| self.slice(running.range).to_vec());
+            }
+            DiskOperation::Flush => self.flush(running.mark),
+            DiskOperation::Write { fua } => self.write(running.range, running.data.clone(), fua),
+            DiskOperation::Discard => self.write(running.range, vec![0; running.range.count as usize], false),
+            DiskOperation::WriteZeroes { fua } => self.write(running.range, vec![0; running.range.count as usize], fua),
+        }
+        Some((running, read))
+    }
+
+    /// Ends an operation without effect.
+    pub fn forget(&mut self, ticket: u64) -> Option<Running> {
+        let position = self.running.iter().position(|running| running.ticket == ticket)?;
+        Some(self.running.remove(position))
+    }
+
+    fn write(&mut self, range: SectorRange, data: Vec<Value>, fua: bool) {
+        self.order += 1;
+        let start = index(range.start);
+        self.content[start..start + data.len()].copy_from_slice(&data);
+        let dirty = Dirty { order: self.order, start, data };
+        if fua {
+            self.settle(&dirty);
+        } else {
+            self.dirty.push_back(dirty);
+        }
+        while self.dirty.len() > DIRTY_MAX {
+            if let Some(oldest) = self.dirty.pop_front() {
+                self.settle(&oldest);
+            }
+        }
+    }
+
+    fn settle(&mut self, dirty: &Dirty) {
+        for (offset, value) in dirty.data.iter().enumerate() {
+            let sector = dirty.start + offset;
+            if self.media_order[sector] < dirty.order {
+                self.media_order[sector] = dirty.order;
+                self.media[sector] = *value;
+            }
+        }
+    }
+
+    fn flush(&mut self, mark: u64) {
+        while self.dirty.front().is_some_and(|dirty| dirty.order <= mark) {
+            if let Some(dirty) = self.dirty.pop_front() {
+                self.settle(&dirty);
+            }
+        }
+    }
+
+    /// Power is gone: of what was not flushed any part may have reached the media, of what was under way too.
+    pub fn power_cut(&mut self, rng: &mut Rng) {
+        let mood = rng.below(4);
+        let dirty: Vec<Dirty> = self.dirty.drain(..).collect();
+        for entry in dirty {
+            self.keep_some(rng, mood, entry);
+        }
+        let running: Vec<Running> = self.running.drain(..).collect();
+        for entry in running {
+            if entry.changes() {
+                self.order += 1;
+                let data =
+                    if entry.data.is_empty() { vec![0; entry.range.count as usize] } else { entry.data };
+                let entry = Dirty { order: self.order, start: index(entry.range.start), data };
+                self.keep_some(rng, mood, entry);
+            }
+        }
+        self.content.copy_from_slice(&self.media);
+    }
+
+    fn keep_some(&mut self, rng: &mut Rng, mood: u64, entry: Dirty) {
+        match (mood, rng.below(3)) {
+            (0, _) | (1 | 2, 0) => {}
+            (3, _) | (1, _) => self.settle(&entry),
+            _ => {
+                for (offset, value) in entry.data.iter().enumerate() {
+                    if rng.percent(50) {
+                        let one = Dirty { order: entry.order, start: entry.start + offset, data: vec![*value] };
+                        self.settle(&one);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Every value that is not yet durable.
+    pub fn unflushed(&self) -> impl Iterator<Item = Value> {
+        self.dirty.iter().flat_map(|dirty| dirty.data.first().copied())
+    }
+
+    /// The content that would survive now for sure.
+    pub fn media(&self) -> &[Value] {
+        &self.media
+    }
+}
+
+/// The metadata device: two superblocks.
+#[derive(Debug)]
+pub struct MetaDisk {
+    slots: [[u8; SUPERBLOCK_BYTES]; 2],
+    /// Superblocks that wait, with the slot that is being written for the first one.
+    pub queue: VecDeque<Superblock>,
+    /// The slot under way.
+    pub slot: u8,
+}
+
+impl MetaDisk {
+    /// Both slots hold `superblock`.
+    pub fn new(superblock: &Superblock) -> Self {
+        Self { slots: [superblock.encode(0), superblock.encode(1)], queue: VecDeque::new(), slot: 0 }
+    }
+
+    /// The slot under way is written. Returns the superblock that is durable in both now.
+    pub fn step(&mut self) -> Option<Superblock> {
+        let first = self.queue.front()?;
+        self.slots[usize::from(self.slot)] = first.encode(self.slot);
+        self.slot ^= 1;
+        if self.slot == 0 { self.queue.pop_front() } else { None }
+    }
+
+    /// The process is gone: what it had under way lands, the rest was never asked for.
+    pub fn kill(&mut self, rng: &mut Rng) {
+        if rng.percent(70) {
+            self.step();
+        }
+        self.queue.clear();
+        self.slot = 0;
+    }
+
+    /// Power is gone: the slot under way may be torn.
+    pub fn power_cut(&mut self, rng: &mut Rng) {
+        if let Some(first) = self.queue.front() {
+            let bytes = first.encode(self.slot);
+            let slot = &mut self.slots[usize::from(self.slot)];
+            let mood = rng.below(3);
+            for sector in 0..SUPERBLOCK_BYTES / index(SECTOR_BYTES) {
+                if mood == 0 || (mood == 1 && rng.percent(50)) {
+                    let place = sector * index(SECTOR_BYTES)..(sector + 1) * index(SECTOR_BYTES);
+                    slot[place.clone()].copy_from_slice(&bytes[place]);
+                }
+            }
+        }
+        self.queue.clear();
+        self.slot = 0;
+    }
+
+    /// What a starting daemon finds; both slots hold it afterwards.
+    ///
+    /// # Panics
+    /// No valid superblock is left: the order of the two writes failed.
+    pub fn load(&mut self) -> Superblock {
+        let superblock = self.peek();
+        self.slots = [superblock.encode(0), superblock.encode(1)];
+        superblock
+    }
+
+    /// What is durable.
+    ///
+    /// # Panics
+    /// No valid superblock is left.
+    pub fn peek(&self) -> Superblock {
+        match choose(&self.slots[0], &self.slots[1]) {
+            Ok(found) => found.superblock,
+            Err(error) => panic!("no superblock is left: {error}"),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The kernel's side of a volume: the live device, its requests, and the application on it.
+
+use mirror_core::event::{Request, RequestKind};
+use mirror_core::types::{SectorRange, Tag};
+
+use super::disk::Value;
+use super::rng::Rng;
+
+/// Requests that the application has in flight.
+pub const DEPTH: usize = 8;
+
+/// A request of the application.
+#[derive(Clone, Debug)]
+pub struct Outstanding {
+    /// As the core sees it.
+    pub request: Request,
+    /// The model's number of the change, if it is one.
+    pub write: Option<usize>,
+    /// The buffer.
+    pub data: Vec<Value>,
+    /// The model's time of asking.
+    pub submitted: u64,
+    /// The process that has it (0: none yet).
+    pub process: u64,
+}
+
+/// A live device.
+#[derive(Debug)]
+pub struct Device {
+    /// Which activation made it.
+    pub activation: u64,
+    /// Requests by tag.
+    pub slots: Vec<Option<Outstanding>>,
+    /// Somebody uses it.
+    pub used: bool,
+    /// It is being stopped: gone as soon as nothing is outstanding.
+    pub stopping: bool,
+}
+
+impl Device {
+    /// A fresh device.
+    pub fn new(activation: u64) -> Self {
+        Self { activation, slots: (0..DEPTH).map(|_| None).collect(), used: true, stopping: false }
+    }
+
+    /// Whether nothing is outstanding.
+    pub fn is_idle(&self) -> bool {
+        self.slots.iter().all(Option::is_none)
+    }
+}
+
+/// What the application does.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// Sectors at the start of each hot spot.
+    pub spots: Vec<u64>,
+    /// Size of the volume.
+    pub sectors: u64,
+    /// Mean pause between two requests of a slot, microseconds.
+    pub pause_us: u64,
+    /// Whether discards are asked for.
+    pub discards: bool,
+}
+
+impl Workload {
+    /// A workload for a volume of this size.
+    pub fn new(rng: &mut Rng, sectors: u64) -> Self {
+        let count = rng.between(2, 12);
+        let spots = (0..count).map(|_| rng.below(sectors - 600)).collect();
+        Self { spots, sectors, pause_us: rng.between(3_000, 60_000), discards: rng.percent(60) }
+    }
+
+    fn place(&self, rng: &mut Rng, longest: u64) -> SectorRange {
+        let spot = self.spots[rng.index(self.spots.len())];
+        let start = spot + rng.below(200);
+        let count = if rng.percent(50) { 8 } else { rng.between(1, longest) };
+        SectorRange::new(start, u32::try_from(count.min(self.sectors - start)).unwrap_or(1))
+    }
+
+    /// The next request.
+    pub fn next(&self, rng: &mut Rng, tag: Tag) -> Request {
+        let dice = rng.below(100);
+        let fua = rng.percent(10);
+        let (kind, range) = match dice {
+            0..=29 => (RequestKind::Read, self.place(rng, 64)),
+            30..=39 => (RequestKind::Flush, SectorRange::new(0, 0)),
+            40..=42 if self.discards => (RequestKind::Discard, self.place(rng, 300)),
+            43..=45 if self.discards => (RequestKind::WriteZeroes, self.place(rng, 300)),
+            _ => (RequestKind::Write, self.place(rng, 64)),
+        };
+        let fua = fua && matches!(kind, RequestKind::Write | RequestKind::WriteZeroes);
+        Request { tag, kind, range, fua }
+    }
+}

@@ -1,0 +1,280 @@
+//! What an application may see: the history of every sector, by the rules of one disk with a
+//! volatile cache, and which nodes hold what is not flushed.
+
+use mirror_core::types::SectorRange;
+
+use super::disk::Value;
+
+/// A change of data that the application asked for, or a value that a read settled.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// Where.
+    pub range: SectorRange,
+    /// Whether it writes zeroes.
+    pub zero: bool,
+    /// Which activation's application asked for it.
+    pub activation: u64,
+    /// When it was asked for.
+    pub submitted: u64,
+    /// When nothing of it could land any more.
+    pub ended: Option<u64>,
+    /// When it was acknowledged.
+    pub acked: Option<u64>,
+    /// Nodes that hold it in this boot (bits).
+    pub holders: u8,
+    /// It survives any power cut.
+    pub secured: bool,
+    /// Nodes where it has completed at some time (bits).
+    pub landed: u8,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    write: usize,
+    value: Value,
+}
+
+/// Everything the application did.
+#[derive(Debug)]
+pub struct Model {
+    writes: Vec<Write>,
+    sectors: Vec<Vec<Entry>>,
+    /// Acknowledged and not secured.
+    exposed: Vec<usize>,
+    open: Vec<usize>,
+    clock: u64,
+}
+
+/// The value that write `number` puts at the `offset`th sector of its range.
+pub fn value_of(number: usize, offset: usize) -> Value {
+    (number as u64) << 8 | offset as u64
+}
+
+/// Which write a value belongs to.
+pub fn write_of(value: Value) -> Option<usize> {
+    if value == 0 { None } else { usize::try_from(value >> 8).ok() }
+}
+
+impl Model {
+    /// Nothing was written yet.
+    pub fn new(sectors: u64) -> Self {
+        let sectors = usize::try_from(sectors).unwrap_or(0);
+        let zero = Write {
+            range: SectorRange::new(0, 0),
+            zero: true,
+            activation: 0,
+            submitted: 0,
+            ended: Some(0),
+            acked: None,
+            holders: 0,
+            secured: true,
+            landed: 3,
+        };
+        Self { writes: vec![zero], sectors: vec![Vec::new(); sectors], exposed: Vec::new(), open: Vec::new(), clock: 1 }
+    }
+
+    /// A moment after all others.
+    pub fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// A write's record.
+    pub fn write(&self, number: usize) -> &Write {
+        &self.writes[number]
+    }
+
+    /// The application asks for a change.
+    pub fn submit(&mut self, range: SectorRange, zero: bool, activation: u64) -> usize {
+        let number = self.writes.len();
+        let submitted = self.tick();
+        self.push(Write {
+            range,
+            zero,
+            activation,
+            submitted,
+            ended: None,
+            acked: None,
+            holders: 0,
+            secured: false,
+            landed: 0,
+        });
+        self.open.push(number);
+        number
+    }
+
+    fn push(&mut self, write: Write) {
+        let number = self.writes.len();
+        let range = write.range;
+        let zero = write.zero;
+        self.writes.push(write);
+        for offset in 0..range.count as usize {
+            let value = if zero { 0 } else { value_of(number, offset) };
+            self.enter(range.start + offset as u64, Entry { write: number, value });
+        }
+    }
+
+    fn enter(&mut self, sector: u64, entry: Entry) {
+        let sector = usize::try_from(sector).unwrap_or(0);
+        self.sectors[sector].push(entry);
+        if self.sectors[sector].len() > 12 {
+            let floor = self.floor(sector, u64::MAX, true);
+            let writes = &self.writes;
+            self.sectors[sector].retain(|entry| writes[entry.write].ended.is_none_or(|ended| ended >= floor));
+        }
+    }
+
+    /// Everything that ended before this moment cannot be there any more.
+    fn floor(&self, sector: usize, before: u64, secured: bool) -> u64 {
+        let entries = self.sectors[sector].iter().map(|entry| &self.writes[entry.write]);
+        entries
+            .filter(|write| write.acked.is_some_and(|acked| acked < before))
+            .filter(|write| write.secured || (!secured && write.holders != 0))
+            .map(|write| write.submitted)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// It was acknowledged; `holders` are the members that it has to be on.
+    pub fn acknowledge(&mut self, number: usize, holders: u8, durable: bool) {
+        let now = self.tick();
+        self.open.retain(|open| *open != number);
+        let write = &mut self.writes[number];
+        write.acked = Some(now);
+        write.ended = Some(now);
+        write.holders = holders;
+        write.secured = durable;
+        if !durable {
+            self.exposed.push(number);
+        }
+    }
+
+    /// It failed.
+    pub fn fail(&mut self, number: usize) {
+        let now = self.tick();
+        self.open.retain(|open| *open != number);
+        self.writes[number].ended = Some(now);
+    }
+
+    /// Everything that is not acknowledged and not of this activation can come to nothing more.
+    pub fn end_others(&mut self, activation: u64) {
+        let now = self.tick();
+        let writes = &mut self.writes;
+        for number in &self.open {
+            if writes[*number].activation != activation && writes[*number].ended.is_none() {
+                writes[*number].ended = Some(now);
+            }
+        }
+    }
+
+    /// A flush that was asked for at `submitted` is acknowledged.
+    pub fn flushed(&mut self, submitted: u64) {
+        let writes = &mut self.writes;
+        self.exposed.retain(|number| {
+            let write = &mut writes[*number];
+            write.secured |= write.acked.is_some_and(|acked| acked < submitted);
+            !write.secured
+        });
+    }
+
+    /// A node's power is gone, with everything that it had not flushed.
+    pub fn power_cut(&mut self, node: usize) {
+        for number in &self.exposed {
+            self.writes[*number].holders &= !(1 << node);
+        }
+    }
+
+    /// A node got a complete copy.
+    pub fn joined(&mut self, node: usize, flushed_before: u64) {
+        let writes = &mut self.writes;
+        self.exposed.retain(|number| {
+            let write = &mut writes[*number];
+            write.holders |= 1 << node;
+            write.secured |= write.acked.is_some_and(|acked| acked < flushed_before);
+            !write.secured
+        });
+    }
+
+    /// A disk write has ended on a node.
+    pub fn landed(&mut self, node: usize, value: Value) {
+        if let Some(number) = write_of(value)
+            && let Some(write) = self.writes.get_mut(number)
+        {
+            write.landed |= 1 << node;
+        }
+    }
+
+    /// Whether `value` may be read by a read that began at `began`; and whether another might have been.
+    pub fn judge(&self, sector: u64, value: Value, began: u64) -> Judgement {
+        let sector = usize::try_from(sector).unwrap_or(0);
+        let floor = self.floor(sector, began, false);
+        let alive = |write: &Write| write.ended.is_none_or(|ended| ended >= floor);
+        let (mut fits, mut settled, mut others, mut secured) = (floor == 0 && value == 0, true, floor == 0 && value != 0, false);
+        secured |= fits;
+        for entry in &self.sectors[sector] {
+            let write = &self.writes[entry.write];
+            if !alive(write) {
+                continue;
+            }
+            if entry.value == value {
+                fits = true;
+                secured |= write.secured;
+                settled &= write.ended.is_some_and(|ended| ended < began);
+            } else if write.ended.is_some_and(|ended| ended < began) {
+                others = true;
+            }
+        }
+        if !fits {
+            return Judgement::Wrong;
+        }
+        if settled && others { Judgement::Settles { secured } } else { Judgement::Right }
+    }
+
+    /// A read that began at `began` returned `value` where others were possible: it stays (S10).
+    pub fn settle(&mut self, sector: u64, value: Value, began: u64, holders: u8, secured: bool) {
+        let number = self.writes.len();
+        let now = self.tick();
+        self.writes.push(Write {
+            range: SectorRange::new(sector, 1),
+            zero: false,
+            activation: 0,
+            submitted: began,
+            ended: Some(now),
+            acked: Some(now),
+            holders,
+            secured,
+            landed: 3,
+        });
+        if !secured {
+            self.exposed.push(number);
+        }
+        self.enter(sector, Entry { write: number, value });
+    }
+
+    /// The history of a sector, for a report.
+    pub fn explain(&self, sector: u64) -> String {
+        let mut text = String::new();
+        for entry in &self.sectors[usize::try_from(sector).unwrap_or(0)] {
+            let write = &self.writes[entry.write];
+            text.push_str(&format!(
+                "\n    {:#x}: write {} of activation {} asked {} ended {:?} acked {:?} holders {:02b} secured {} landed {:02b}",
+                entry.value, entry.write, write.activation, write.submitted, write.ended, write.acked, write.holders, write.secured, write.landed
+            ));
+        }
+        text
+    }
+}
+
+/// What a read's value is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// It must not be there.
+    Wrong,
+    /// It is what must be there.
+    Right,
+    /// It is one of several; from now on the others must not be there.
+    Settles {
+        /// Whether it survives a power cut.
+        secured: bool,
+    },
+}
