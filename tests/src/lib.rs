@@ -5,6 +5,8 @@
 //! tables, then `LOCKSTEP_BLESS=1 cargo test -p lockstep-tests` writes the golden files and hashes
 //! anew, and the commit shows which bytes changed.
 
+pub mod sim;
+
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};

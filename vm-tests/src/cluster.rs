@@ -255,7 +255,10 @@ impl Cluster {
 
     /// Directory of this cluster's sockets.
     pub(crate) fn shell_socket(&self) -> PathBuf {
-        shell_path(&self.directory.0, self.machines.first().map_or("node1", Machine::name))
+        shell_path(
+            &self.directory.0,
+            self.machines.first().map_or("node1", Machine::name),
+        )
     }
 
     /// Where a machine's shell answers, if it was given one.

@@ -35,18 +35,38 @@ struct Step {
 }
 
 const STEPS: &[Step] = &[
-    Step { name: "format", about: "the code is formatted", program: "cargo", arguments: &["fmt", "--all", "--check"] },
+    Step {
+        name: "format",
+        about: "the code is formatted",
+        program: "cargo",
+        arguments: &["fmt", "--all", "--check"],
+    },
     Step {
         name: "no-std",
         about: "the core builds for a target without std: no clock, no socket",
         program: "cargo",
-        arguments: &["build", "--quiet", "--package", "mirror-core", "--target", "x86_64-unknown-none"],
+        arguments: &[
+            "build",
+            "--quiet",
+            "--package",
+            "mirror-core",
+            "--target",
+            "x86_64-unknown-none",
+        ],
     },
     Step {
         name: "lints",
         about: "no warning of the compiler or clippy",
         program: "cargo",
-        arguments: &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
+        arguments: &[
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
     },
     Step {
         name: "tests",
@@ -64,20 +84,32 @@ pub fn run(extent: Extent, names: &[String]) -> Tally {
     let mut tally = Tally::default();
     if let Err(error) = packages::ensure() {
         println!("packages: FAILED\n  {error:#}");
-        return Tally { passed: 0, failed: 1 };
+        return Tally {
+            passed: 0,
+            failed: 1,
+        };
     }
-    let chosen = |name: &str| names.is_empty() || names.iter().any(|wanted| name.starts_with(wanted.as_str()));
+    let chosen = |name: &str| {
+        names.is_empty() || names.iter().any(|wanted| name.starts_with(wanted.as_str()))
+    };
     for step in STEPS.iter().filter(|step| chosen(step.name)) {
         tally.count(step.run());
     }
-    for step in [simulator(extent), licences()].into_iter().flatten().filter(|step| chosen(step.name)) {
+    for step in [simulator(extent), licences()]
+        .into_iter()
+        .flatten()
+        .filter(|step| chosen(step.name))
+    {
         tally.count(step.run());
     }
     let mut list = scenarios::all();
     if extent == Extent::All {
         list.extend(scenarios::long());
     }
-    let list: Vec<Scenario> = list.into_iter().filter(|scenario| chosen(scenario.name)).collect();
+    let list: Vec<Scenario> = list
+        .into_iter()
+        .filter(|scenario| chosen(scenario.name))
+        .collect();
     let failed = scenario::run_each(&list);
     tally.passed += list.len() - failed;
     tally.failed += failed;
@@ -99,18 +131,40 @@ fn simulator(extent: Extent) -> Option<Step> {
         Extent::Quick => &["sim", "--seeds", "0..3000"],
         Extent::All => &["sim", "--seeds", "0..100000"],
     };
-    Some(Step { name: "simulator", about: "the rules S1 to S12 hold on random schedules", program: "cargo", arguments })
+    Some(Step {
+        name: "simulator",
+        about: "the rules S1 to S12 hold on random schedules",
+        program: "cargo",
+        arguments,
+    })
 }
 
 /// `cargo deny` takes long to build, so it is used where it is installed, and said where it is not.
 fn licences() -> Option<Step> {
-    let installed = Command::new("cargo").args(["deny", "--version"]).output().is_ok_and(|output| output.status.success());
+    let installed = Command::new("cargo")
+        .args(["deny", "--version"])
+        .output()
+        .is_ok_and(|output| output.status.success());
     if !installed {
-        println!("licences: not checked, cargo-deny is not installed (cargo install --locked cargo-deny)");
+        println!(
+            "licences: not checked, cargo-deny is not installed (cargo install --locked cargo-deny)"
+        );
         return None;
     }
-    let arguments: &[&str] = &["deny", "--all-features", "check", "licenses", "bans", "sources"];
-    Some(Step { name: "licences", about: "licences and sources of all dependencies", program: "cargo", arguments })
+    let arguments: &[&str] = &[
+        "deny",
+        "--all-features",
+        "check",
+        "licenses",
+        "bans",
+        "sources",
+    ];
+    Some(Step {
+        name: "licences",
+        about: "licences and sources of all dependencies",
+        program: "cargo",
+        arguments,
+    })
 }
 
 impl Step {
@@ -118,7 +172,10 @@ impl Step {
         println!("{}: {}", self.name, self.about);
         if self.name == "no-std" {
             // Where it is there already, or cannot be had, the build itself says so.
-            let _ = Command::new("rustup").args(ADD_TARGET).current_dir(workspace()).output();
+            let _ = Command::new("rustup")
+                .args(ADD_TARGET)
+                .current_dir(workspace())
+                .output();
         }
         let start = Instant::now();
         let mut command = Command::new(self.program);
@@ -134,7 +191,12 @@ impl Step {
                 true
             }
             Ok(status) => {
-                println!("{}: FAILED ({seconds:.1} s): {} {}: {status}", self.name, self.program, self.arguments.join(" "));
+                println!(
+                    "{}: FAILED ({seconds:.1} s): {} {}: {status}",
+                    self.name,
+                    self.program,
+                    self.arguments.join(" ")
+                );
                 false
             }
             Err(error) => {

@@ -34,7 +34,10 @@ pub fn with_disks(builder: ClusterBuilder) -> ClusterBuilder {
         .module("dm_mod")
 }
 
-const CONFIG_FILES: [&str; 2] = ["/etc/lockstep/cluster.key", "/etc/lockstep/volumes/data.toml"];
+const CONFIG_FILES: [&str; 2] = [
+    "/etc/lockstep/cluster.key",
+    "/etc/lockstep/volumes/data.toml",
+];
 
 /// Two machines with a volume.
 pub struct Pair {
@@ -231,9 +234,8 @@ impl Pair {
         let waited = wait_until(COPY_LIMIT, &what, || {
             last = self.status(node)?;
             let found = last.pointer(pointer);
-            Ok(found.is_some_and(|found| {
-                found.as_str() == Some(value) || found.to_string() == value
-            }))
+            Ok(found
+                .is_some_and(|found| found.as_str() == Some(value) || found.to_string() == value))
         });
         waited.with_context(|| format!("{last:#}\n{}", self.logs()))?;
         Ok(start.elapsed())
@@ -270,7 +272,9 @@ impl Pair {
         let asked = self
             .status(self.one())
             .or_else(|_| self.status(self.two()))?;
-        asked["size_bytes"].as_u64().context("no size in the status")
+        asked["size_bytes"]
+            .as_u64()
+            .context("no size in the status")
     }
 
     /// What both daemons logged last.

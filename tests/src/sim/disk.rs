@@ -91,8 +91,17 @@ impl DataDisk {
         data: Vec<Value>,
     ) -> u64 {
         self.tickets += 1;
-        let early = (operation == DiskOperation::Read && rng.percent(50)).then(|| self.slice(range).to_vec());
-        self.running.push(Running { ticket: self.tickets, owner, operation, range, data, mark: self.order, early });
+        let early = (operation == DiskOperation::Read && rng.percent(50))
+            .then(|| self.slice(range).to_vec());
+        self.running.push(Running {
+            ticket: self.tickets,
+            owner,
+            operation,
+            range,
+            data,
+            mark: self.order,
+            early,
+        });
         self.tickets
     }
 
@@ -102,24 +111,37 @@ impl DataDisk {
 
     /// Ends an operation. Returns it and what was read.
     pub fn finish(&mut self, ticket: u64) -> Option<(Running, Vec<Value>)> {
-        let position = self.running.iter().position(|running| running.ticket == ticket)?;
+        let position = self
+            .running
+            .iter()
+            .position(|running| running.ticket == ticket)?;
         let mut running = self.running.remove(position);
         let mut read = Vec::new();
         match running.operation {
             DiskOperation::Read => {
-                read = running.early.take().unwrap_or_else(|| self.slice(running.range).to_vec());
+                read = running
+                    .early
+                    .take()
+                    .unwrap_or_else(|| self.slice(running.range).to_vec());
             }
             DiskOperation::Flush => self.flush(running.mark),
             DiskOperation::Write { fua } => self.write(running.range, running.data.clone(), fua),
-            DiskOperation::Discard => self.write(running.range, vec![0; running.range.count as usize], false),
-            DiskOperation::WriteZeroes { fua } => self.write(running.range, vec![0; running.range.count as usize], fua),
+            DiskOperation::Discard => {
+                self.write(running.range, vec![0; running.range.count as usize], false)
+            }
+            DiskOperation::WriteZeroes { fua } => {
+                self.write(running.range, vec![0; running.range.count as usize], fua)
+            }
         }
         Some((running, read))
     }
 
     /// Ends an operation without effect.
     pub fn forget(&mut self, ticket: u64) -> Option<Running> {
-        let position = self.running.iter().position(|running| running.ticket == ticket)?;
+        let position = self
+            .running
+            .iter()
+            .position(|running| running.ticket == ticket)?;
         Some(self.running.remove(position))
     }
 
@@ -127,7 +149,11 @@ impl DataDisk {
         self.order += 1;
         let start = index(range.start);
         self.content[start..start + data.len()].copy_from_slice(&data);
-        let dirty = Dirty { order: self.order, start, data };
+        let dirty = Dirty {
+            order: self.order,
+            start,
+            data,
+        };
         if fua {
             self.settle(&dirty);
         } else {
@@ -169,9 +195,16 @@ impl DataDisk {
         for entry in running {
             if entry.changes() {
                 self.order += 1;
-                let data =
-                    if entry.data.is_empty() { vec![0; entry.range.count as usize] } else { entry.data };
-                let entry = Dirty { order: self.order, start: index(entry.range.start), data };
+                let data = if entry.data.is_empty() {
+                    vec![0; entry.range.count as usize]
+                } else {
+                    entry.data
+                };
+                let entry = Dirty {
+                    order: self.order,
+                    start: index(entry.range.start),
+                    data,
+                };
                 self.keep_some(rng, mood, entry);
             }
         }
@@ -185,7 +218,11 @@ impl DataDisk {
             _ => {
                 for (offset, value) in entry.data.iter().enumerate() {
                     if rng.percent(50) {
-                        let one = Dirty { order: entry.order, start: entry.start + offset, data: vec![*value] };
+                        let one = Dirty {
+                            order: entry.order,
+                            start: entry.start + offset,
+                            data: vec![*value],
+                        };
                         self.settle(&one);
                     }
                 }
@@ -195,7 +232,9 @@ impl DataDisk {
 
     /// Every value that is not yet durable.
     pub fn unflushed(&self) -> impl Iterator<Item = Value> {
-        self.dirty.iter().flat_map(|dirty| dirty.data.first().copied())
+        self.dirty
+            .iter()
+            .flat_map(|dirty| dirty.data.first().copied())
     }
 
     /// The content that would survive now for sure.
@@ -217,7 +256,11 @@ pub struct MetaDisk {
 impl MetaDisk {
     /// Both slots hold `superblock`.
     pub fn new(superblock: &Superblock) -> Self {
-        Self { slots: [superblock.encode(0), superblock.encode(1)], queue: VecDeque::new(), slot: 0 }
+        Self {
+            slots: [superblock.encode(0), superblock.encode(1)],
+            queue: VecDeque::new(),
+            slot: 0,
+        }
     }
 
     /// The slot under way is written. Returns the superblock that is durable in both now.
@@ -225,7 +268,11 @@ impl MetaDisk {
         let first = self.queue.front()?;
         self.slots[usize::from(self.slot)] = first.encode(self.slot);
         self.slot ^= 1;
-        if self.slot == 0 { self.queue.pop_front() } else { None }
+        if self.slot == 0 {
+            self.queue.pop_front()
+        } else {
+            None
+        }
     }
 
     /// The process is gone: what it had under way lands, the rest was never asked for.

@@ -40,7 +40,12 @@ pub struct Device {
 impl Device {
     /// A fresh device.
     pub fn new(activation: u64) -> Self {
-        Self { activation, slots: (0..DEPTH).map(|_| None).collect(), used: true, stopping: false }
+        Self {
+            activation,
+            slots: (0..DEPTH).map(|_| None).collect(),
+            used: true,
+            stopping: false,
+        }
     }
 
     /// Whether nothing is outstanding.
@@ -67,14 +72,26 @@ impl Workload {
     pub fn new(rng: &mut Rng, sectors: u64) -> Self {
         let count = rng.between(2, 12);
         let spots = (0..count).map(|_| rng.below(sectors - 600)).collect();
-        Self { spots, sectors, pause_us: rng.between(3_000, 60_000), discards: rng.percent(60) }
+        Self {
+            spots,
+            sectors,
+            pause_us: rng.between(3_000, 60_000),
+            discards: rng.percent(60),
+        }
     }
 
     fn place(&self, rng: &mut Rng, longest: u64) -> SectorRange {
         let spot = self.spots[rng.index(self.spots.len())];
         let start = spot + rng.below(200);
-        let count = if rng.percent(50) { 8 } else { rng.between(1, longest) };
-        SectorRange::new(start, u32::try_from(count.min(self.sectors - start)).unwrap_or(1))
+        let count = if rng.percent(50) {
+            8
+        } else {
+            rng.between(1, longest)
+        };
+        SectorRange::new(
+            start,
+            u32::try_from(count.min(self.sectors - start)).unwrap_or(1),
+        )
     }
 
     /// The next request.
@@ -89,6 +106,11 @@ impl Workload {
             _ => (RequestKind::Write, self.place(rng, 64)),
         };
         let fua = fua && matches!(kind, RequestKind::Write | RequestKind::WriteZeroes);
-        Request { tag, kind, range, fua }
+        Request {
+            tag,
+            kind,
+            range,
+            fua,
+        }
     }
 }

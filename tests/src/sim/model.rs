@@ -1,6 +1,8 @@
 //! What an application may see: the history of every sector, by the rules of one disk with a
 //! volatile cache, and which nodes hold what is not flushed.
 
+use std::collections::BTreeSet;
+
 use mirror_core::types::SectorRange;
 
 use super::disk::Value;
@@ -43,6 +45,8 @@ pub struct Model {
     exposed: Vec<usize>,
     open: Vec<usize>,
     clock: u64,
+    /// When the reads were asked for that are not answered.
+    pub reading: BTreeSet<u64>,
 }
 
 /// The value that write `number` puts at the `offset`th sector of its range.
@@ -52,7 +56,11 @@ pub fn value_of(number: usize, offset: usize) -> Value {
 
 /// Which write a value belongs to.
 pub fn write_of(value: Value) -> Option<usize> {
-    if value == 0 { None } else { usize::try_from(value >> 8).ok() }
+    if value == 0 {
+        None
+    } else {
+        usize::try_from(value >> 8).ok()
+    }
 }
 
 impl Model {
@@ -70,7 +78,14 @@ impl Model {
             secured: true,
             landed: 3,
         };
-        Self { writes: vec![zero], sectors: vec![Vec::new(); sectors], exposed: Vec::new(), open: Vec::new(), clock: 1 }
+        Self {
+            writes: vec![zero],
+            sectors: vec![Vec::new(); sectors],
+            exposed: Vec::new(),
+            open: Vec::new(),
+            clock: 1,
+            reading: BTreeSet::new(),
+        }
     }
 
     /// A moment after all others.
@@ -110,7 +125,13 @@ impl Model {
         self.writes.push(write);
         for offset in 0..range.count as usize {
             let value = if zero { 0 } else { value_of(number, offset) };
-            self.enter(range.start + offset as u64, Entry { write: number, value });
+            self.enter(
+                range.start + offset as u64,
+                Entry {
+                    write: number,
+                    value,
+                },
+            );
         }
     }
 
@@ -118,15 +139,19 @@ impl Model {
         let sector = usize::try_from(sector).unwrap_or(0);
         self.sectors[sector].push(entry);
         if self.sectors[sector].len() > 12 {
-            let floor = self.floor(sector, u64::MAX, true);
+            let before = self.reading.first().copied().unwrap_or(u64::MAX);
+            let floor = self.floor(sector, before, true);
             let writes = &self.writes;
-            self.sectors[sector].retain(|entry| writes[entry.write].ended.is_none_or(|ended| ended >= floor));
+            self.sectors[sector]
+                .retain(|entry| writes[entry.write].ended.is_none_or(|ended| ended >= floor));
         }
     }
 
     /// Everything that ended before this moment cannot be there any more.
     fn floor(&self, sector: usize, before: u64, secured: bool) -> u64 {
-        let entries = self.sectors[sector].iter().map(|entry| &self.writes[entry.write]);
+        let entries = self.sectors[sector]
+            .iter()
+            .map(|entry| &self.writes[entry.write]);
         entries
             .filter(|write| write.acked.is_some_and(|acked| acked < before))
             .filter(|write| write.secured || (!secured && write.holders != 0))
@@ -172,8 +197,9 @@ impl Model {
         let writes = &mut self.writes;
         self.exposed.retain(|number| {
             let write = &mut writes[*number];
-            write.secured |= write.acked.is_some_and(|acked| acked < submitted);
-            !write.secured
+            write.secured |=
+                write.holders != 0 && write.acked.is_some_and(|acked| acked < submitted);
+            !write.secured && write.holders != 0
         });
     }
 
@@ -185,14 +211,13 @@ impl Model {
     }
 
     /// A node got a complete copy.
-    pub fn joined(&mut self, node: usize, flushed_before: u64) {
-        let writes = &mut self.writes;
-        self.exposed.retain(|number| {
-            let write = &mut writes[*number];
-            write.holders |= 1 << node;
-            write.secured |= write.acked.is_some_and(|acked| acked < flushed_before);
-            !write.secured
-        });
+    pub fn joined(&mut self, node: usize) {
+        for number in &self.exposed {
+            let write = &mut self.writes[*number];
+            if write.holders != 0 {
+                write.holders |= 1 << node;
+            }
+        }
     }
 
     /// A disk write has ended on a node.
@@ -209,7 +234,12 @@ impl Model {
         let sector = usize::try_from(sector).unwrap_or(0);
         let floor = self.floor(sector, began, false);
         let alive = |write: &Write| write.ended.is_none_or(|ended| ended >= floor);
-        let (mut fits, mut settled, mut others, mut secured) = (floor == 0 && value == 0, true, floor == 0 && value != 0, false);
+        let (mut fits, mut settled, mut others, mut secured) = (
+            floor == 0 && value == 0,
+            true,
+            floor == 0 && value != 0,
+            false,
+        );
         secured |= fits;
         for entry in &self.sectors[sector] {
             let write = &self.writes[entry.write];
@@ -227,7 +257,11 @@ impl Model {
         if !fits {
             return Judgement::Wrong;
         }
-        if settled && others { Judgement::Settles { secured } } else { Judgement::Right }
+        if settled && others {
+            Judgement::Settles { secured }
+        } else {
+            Judgement::Right
+        }
     }
 
     /// A read that began at `began` returned `value` where others were possible: it stays (S10).
@@ -248,7 +282,13 @@ impl Model {
         if !secured {
             self.exposed.push(number);
         }
-        self.enter(sector, Entry { write: number, value });
+        self.enter(
+            sector,
+            Entry {
+                write: number,
+                value,
+            },
+        );
     }
 
     /// The history of a sector, for a report.

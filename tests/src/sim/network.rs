@@ -60,7 +60,15 @@ pub struct End {
 
 impl End {
     fn new(session: SessionId, process: u64) -> Self {
-        Self { session, process, opened: false, closed: false, closing: false, authenticated: false, out: VecDeque::new() }
+        Self {
+            session,
+            process,
+            opened: false,
+            closed: false,
+            closing: false,
+            authenticated: false,
+            out: VecDeque::new(),
+        }
     }
 }
 
@@ -69,6 +77,8 @@ impl End {
 pub struct Connection {
     /// The sides, by node.
     pub ends: [End; 2],
+    /// Nothing arrives any more on either side.
+    pub broken: bool,
 }
 
 /// All connections, and what the network lets through.
@@ -85,8 +95,17 @@ impl Network {
     /// A connection stands.
     pub fn connect(&mut self, sessions: [SessionId; 2], processes: [u64; 2]) -> u64 {
         self.numbers += 1;
-        let ends = [End::new(sessions[0], processes[0]), End::new(sessions[1], processes[1])];
-        self.connections.insert(self.numbers, Connection { ends });
+        let ends = [
+            End::new(sessions[0], processes[0]),
+            End::new(sessions[1], processes[1]),
+        ];
+        self.connections.insert(
+            self.numbers,
+            Connection {
+                ends,
+                broken: false,
+            },
+        );
         self.numbers
     }
 
@@ -96,18 +115,28 @@ impl Network {
             let end = &connection.ends[node];
             end.process == process && end.session == session && !end.closed
         };
-        self.connections.iter().find(|(_, connection)| mine(connection)).map(|(number, _)| *number)
+        self.connections
+            .iter()
+            .find(|(_, connection)| mine(connection))
+            .map(|(number, _)| *number)
     }
 
     /// Connections that a process still has.
     pub fn of(&self, node: usize, process: u64) -> Vec<u64> {
-        let mine = |connection: &Connection| connection.ends[node].process == process && !connection.ends[node].closed;
-        self.connections.iter().filter(|(_, connection)| mine(connection)).map(|(number, _)| *number).collect()
+        let mine = |connection: &Connection| {
+            connection.ends[node].process == process && !connection.ends[node].closed
+        };
+        self.connections
+            .iter()
+            .filter(|(_, connection)| mine(connection))
+            .map(|(number, _)| *number)
+            .collect()
     }
 
     /// Removes what both sides have forgotten.
     pub fn tidy(&mut self) {
-        self.connections.retain(|_, connection| connection.ends.iter().any(|end| !end.closed));
+        self.connections
+            .retain(|_, connection| connection.ends.iter().any(|end| !end.closed));
     }
 
     /// The process reuses a buffer at `now`: what is still being sent from it is spoiled.

@@ -28,7 +28,12 @@ pub enum End {
 }
 
 /// What the given end sends to prove that it knows the key.
-pub fn proof(key: &[u8; 32], end: End, dialler_hello: &[u8; 128], listener_hello: &[u8; 128]) -> [u8; 32] {
+pub fn proof(
+    key: &[u8; 32],
+    end: End,
+    dialler_hello: &[u8; 128],
+    listener_hello: &[u8; 128],
+) -> [u8; 32] {
     let link_key = blake3::derive_key(LINK_CONTEXT, key);
     let mut hasher = blake3::Hasher::new_keyed(&link_key);
     hasher.update(match end {
@@ -56,7 +61,10 @@ pub struct Entropy {
 impl Entropy {
     /// From 32 random bytes.
     pub fn new(seed: &[u8; 32]) -> Self {
-        Self { key: blake3::derive_key(ENTROPY_CONTEXT, seed), drawn: 0 }
+        Self {
+            key: blake3::derive_key(ENTROPY_CONTEXT, seed),
+            drawn: 0,
+        }
     }
 
     /// 32 fresh random bytes.
@@ -82,9 +90,21 @@ mod tests {
     fn a_proof_depends_on_key_end_and_both_hellos() {
         let (key, hello_a, hello_b) = ([7; 32], [1; 128], [2; 128]);
         let base = proof(&key, End::Dialler, &hello_a, &hello_b);
-        assert!(proofs_equal(&base, &proof(&key, End::Dialler, &hello_a, &hello_b)));
-        assert!(!proofs_equal(&base, &proof(&[8; 32], End::Dialler, &hello_a, &hello_b)));
-        assert!(!proofs_equal(&base, &proof(&key, End::Listener, &hello_a, &hello_b)));
-        assert!(!proofs_equal(&base, &proof(&key, End::Dialler, &hello_b, &hello_a)));
+        assert!(proofs_equal(
+            &base,
+            &proof(&key, End::Dialler, &hello_a, &hello_b)
+        ));
+        assert!(!proofs_equal(
+            &base,
+            &proof(&[8; 32], End::Dialler, &hello_a, &hello_b)
+        ));
+        assert!(!proofs_equal(
+            &base,
+            &proof(&key, End::Listener, &hello_a, &hello_b)
+        ));
+        assert!(!proofs_equal(
+            &base,
+            &proof(&key, End::Dialler, &hello_b, &hello_a)
+        ));
     }
 }

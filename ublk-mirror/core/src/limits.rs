@@ -35,4 +35,5 @@ pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// Operator commands that wait for an answer at the same time.
 pub const COMMANDS_MAX: usize = 16;
 
-const _: () = assert!(REQUEST_BYTES_MAX.is_multiple_of(4096) && COPY_CHUNK_BYTES <= PAYLOAD_BYTES_MAX);
+const _: () =
+    assert!(REQUEST_BYTES_MAX.is_multiple_of(4096) && COPY_CHUNK_BYTES <= PAYLOAD_BYTES_MAX);

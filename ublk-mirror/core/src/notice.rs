@@ -176,7 +176,11 @@ impl Refusal {
 
     /// As the operator gets it.
     pub fn problem(&self) -> Problem {
-        Problem { code: self.code().to_string(), message: self.message(), advice: self.advice() }
+        Problem {
+            code: self.code().to_string(),
+            message: self.message(),
+            advice: self.advice(),
+        }
     }
 }
 
@@ -304,7 +308,9 @@ impl Notice {
             | Self::Deactivated
             | Self::CopyStarted { .. }
             | Self::CopyFinished { .. } => Level::Info,
-            Self::LinkLost | Self::Alone { .. } | Self::Garbage { .. } | Self::Frozen => Level::Warning,
+            Self::LinkLost | Self::Alone { .. } | Self::Garbage { .. } | Self::Frozen => {
+                Level::Warning
+            }
             Self::RefusedPeer { .. }
             | Self::RefusedByPeer { .. }
             | Self::Deposed { .. }
@@ -318,26 +324,47 @@ impl Notice {
         match self {
             Self::LinkUp { epoch } => format!("connected with the peer under epoch {epoch}"),
             Self::LinkLost => "the connection to the peer is gone".to_string(),
-            Self::Frozen => "writes are frozen: the peer's copy counts and the peer does not answer".to_string(),
+            Self::Frozen => {
+                "writes are frozen: the peer's copy counts and the peer does not answer".to_string()
+            }
             Self::Thawed => "writes go on".to_string(),
             Self::Activated { epoch } => format!("the volume is served here under epoch {epoch}"),
             Self::Deactivated => "the volume is fenced here".to_string(),
-            Self::Alone { epoch } => format!("the volume goes on without the peer under epoch {epoch}"),
+            Self::Alone { epoch } => {
+                format!("the volume goes on without the peer under epoch {epoch}")
+            }
             Self::CopyStarted { cause } => format!("a full copy began: {}", cause_words(*cause)),
-            Self::CopyFinished { epoch } => format!("the copies are equal; both count from epoch {epoch} on"),
+            Self::CopyFinished { epoch } => {
+                format!("the copies are equal; both count from epoch {epoch} on")
+            }
             Self::RefusedPeer { code, ours, theirs } => {
                 format!("refused the peer: {}", refused_words(*code, *ours, *theirs))
             }
             Self::RefusedByPeer { code, ours, theirs } => {
-                format!("the peer refused this node: {}", refused_words(*code, *ours, *theirs))
+                format!(
+                    "the peer refused this node: {}",
+                    refused_words(*code, *ours, *theirs)
+                )
             }
-            Self::Garbage { error } => format!("closed a connection that does not speak our protocol: {error}"),
+            Self::Garbage { error } => {
+                format!("closed a connection that does not speak our protocol: {error}")
+            }
             Self::Deposed { epoch } => {
-                format!("the other node took over under epoch {epoch}; the device here was taken away, un-acknowledged writes failed")
+                format!(
+                    "the other node took over under epoch {epoch}; the device here was taken away, un-acknowledged writes failed"
+                )
             }
-            Self::DiskFailed { errno } => format!("the backing device failed here (kernel error {})", errno.0),
-            Self::PeerDiskFailed { errno } => format!("the peer's backing device failed (kernel error {})", errno.0),
-            Self::MetadataFailed { errno } => format!("the metadata could not be written (kernel error {})", errno.0),
+            Self::DiskFailed { errno } => {
+                format!("the backing device failed here (kernel error {})", errno.0)
+            }
+            Self::PeerDiskFailed { errno } => format!(
+                "the peer's backing device failed (kernel error {})",
+                errno.0
+            ),
+            Self::MetadataFailed { errno } => format!(
+                "the metadata could not be written (kernel error {})",
+                errno.0
+            ),
         }
     }
 
@@ -363,7 +390,11 @@ impl Notice {
 
     /// As the operator gets it.
     pub fn problem(&self) -> Problem {
-        Problem { code: self.code().to_string(), message: self.message(), advice: self.advice() }
+        Problem {
+            code: self.code().to_string(),
+            message: self.message(),
+            advice: self.advice(),
+        }
     }
 }
 
@@ -371,9 +402,13 @@ fn cause_words(cause: CopyCause) -> &'static str {
     match cause {
         CopyCause::FirstCopy => "the peer's copy never held this volume",
         CopyCause::Outdated => "the peer missed acknowledged writes",
-        CopyCause::MemberRebooted => "the peer's machine rebooted and may lack what it had not flushed",
+        CopyCause::MemberRebooted => {
+            "the peer's machine rebooted and may lack what it had not flushed"
+        }
         CopyCause::ActiveCrashed => "the active node stopped in the middle of its service",
-        CopyCause::ActiveRebooted => "the active node rebooted and may lack what it had not flushed",
+        CopyCause::ActiveRebooted => {
+            "the active node rebooted and may lack what it had not flushed"
+        }
         CopyCause::WideningInterrupted => "the connection broke when the copy was nearly done",
         CopyCause::Resumed => "an interrupted copy goes on where it was",
     }
@@ -381,15 +416,27 @@ fn cause_words(cause: CopyCause) -> &'static str {
 
 fn refused_words(code: RefusedCode, ours: u64, theirs: u64) -> String {
     match code {
-        RefusedCode::Version => format!("no common protocol version (ours {ours}, theirs {theirs})"),
+        RefusedCode::Version => {
+            format!("no common protocol version (ours {ours}, theirs {theirs})")
+        }
         RefusedCode::Key => "the cluster keys differ".to_string(),
         RefusedCode::VolumeName => "the volume names differ".to_string(),
         RefusedCode::Node => format!("node numbers do not fit (ours {ours}, theirs {theirs})"),
-        RefusedCode::SecondPeer => "another process with the same node number is connected already".to_string(),
+        RefusedCode::SecondPeer => {
+            "another process with the same node number is connected already".to_string()
+        }
         RefusedCode::VolumeId => "its metadata belongs to another volume".to_string(),
-        RefusedCode::Size => format!("sizes differ: ours {} bytes, theirs {} bytes", ours.saturating_mul(512), theirs.saturating_mul(512)),
-        RefusedCode::BothBlank => "both copies wait to be filled; neither holds the volume".to_string(),
-        RefusedCode::SplitBrain => format!("split brain: both sides went on alone (epochs {ours} and {theirs})"),
+        RefusedCode::Size => format!(
+            "sizes differ: ours {} bytes, theirs {} bytes",
+            ours.saturating_mul(512),
+            theirs.saturating_mul(512)
+        ),
+        RefusedCode::BothBlank => {
+            "both copies wait to be filled; neither holds the volume".to_string()
+        }
+        RefusedCode::SplitBrain => {
+            format!("split brain: both sides went on alone (epochs {ours} and {theirs})")
+        }
         RefusedCode::DiskFailed => "its disk failed".to_string(),
         RefusedCode::Busy => "a takeover is under way".to_string(),
         RefusedCode::Protocol => "a frame came that does not belong there".to_string(),
@@ -401,19 +448,27 @@ fn refused_advice(code: RefusedCode) -> &'static str {
     match code {
         RefusedCode::Version => "install versions of Lockstep that are at most one apart",
         RefusedCode::Key => "put the same cluster key file on both nodes and restart the daemon",
-        RefusedCode::VolumeName | RefusedCode::Node => "compare `node`, `peer` and `volume` in both configuration files",
+        RefusedCode::VolumeName | RefusedCode::Node => {
+            "compare `node`, `peer` and `volume` in both configuration files"
+        }
         RefusedCode::SecondPeer => "find the cloned machine or the second daemon and stop it",
         RefusedCode::VolumeId => {
             "both sides were created as first copies, or a disk was swapped; create the copy to be discarded anew with --join"
         }
-        RefusedCode::Size => "use backing devices of the same usable size, or create the smaller side with --size",
+        RefusedCode::Size => {
+            "use backing devices of the same usable size, or create the smaller side with --size"
+        }
         RefusedCode::BothBlank => "create the side that holds the data without --join",
         RefusedCode::SplitBrain => {
             "decide whose data to keep; on the other side create the volume anew with --join (its own writes are lost)"
         }
-        RefusedCode::DiskFailed => "replace the disk there, then create the volume anew with --join",
+        RefusedCode::DiskFailed => {
+            "replace the disk there, then create the volume anew with --join"
+        }
         RefusedCode::Busy => "wait; it is tried again",
         RefusedCode::Protocol => "look at the versions of both sides and report it",
-        RefusedCode::NoSource => "bring back the node whose copy was last in use; status shows the view of each side",
+        RefusedCode::NoSource => {
+            "bring back the node whose copy was last in use; status shows the view of each side"
+        }
     }
 }

@@ -38,7 +38,11 @@ pub enum Verdict {
 
 /// The verdict for two sides, in any order.
 pub fn decide(one: Side<'_>, other: Side<'_>) -> Verdict {
-    let (a, b) = if one.node < other.node { (one, other) } else { (other, one) };
+    let (a, b) = if one.node < other.node {
+        (one, other)
+    } else {
+        (other, one)
+    };
     match (a.state.volume_id.is_none(), b.state.volume_id.is_none()) {
         (true, true) => return Verdict::Refuse(RefusedCode::BothBlank),
         (true, false) => return first_copy(b, a),
@@ -57,9 +61,24 @@ pub fn decide(one: Side<'_>, other: Side<'_>) -> Verdict {
         descendant(a, b)
     } else if b.state.history.contains(a.state.view.mark()) {
         descendant(b, a)
+    } else if follows_in_vain(a, b) {
+        copy_from_sole(b, a)
+    } else if follows_in_vain(b, a) {
+        copy_from_sole(a, b)
     } else {
         Verdict::Refuse(RefusedCode::SplitBrain)
     }
+}
+
+/// The follower wrote down a view that the leader proposed and then never committed; the leader went
+/// on alone from the view before. The follower has served nothing since: its view still counts the
+/// leader in and does not name itself as the active node, and the leader's history holds what it followed.
+fn follows_in_vain(follower: Side<'_>, leader: Side<'_>) -> bool {
+    let view = follower.state.view;
+    leader.state.view.insync == NodeSet::only(leader.node)
+        && view.insync.contains(leader.node)
+        && view.active != Some(follower.node)
+        && leader.state.history.contains(follower.state.history.0[0])
 }
 
 fn first_copy(source: Side<'_>, blank: Side<'_>) -> Verdict {
@@ -69,7 +88,10 @@ fn first_copy(source: Side<'_>, blank: Side<'_>) -> Verdict {
     if !source.state.view.insync.contains(source.node) || source.state.flags.copy_target {
         return Verdict::Refuse(RefusedCode::NoSource);
     }
-    Verdict::Copy { source: source.node, cause: CopyCause::FirstCopy }
+    Verdict::Copy {
+        source: source.node,
+        cause: CopyCause::FirstCopy,
+    }
 }
 
 fn same_view(a: Side<'_>, b: Side<'_>) -> Verdict {
@@ -103,7 +125,10 @@ fn descendant(newer: Side<'_>, older: Side<'_>) -> Verdict {
     }
     if before == NodeSet::only(newer.node) {
         // The source wrote the wider view down, the target did not.
-        return Verdict::Copy { source: newer.node, cause: CopyCause::WideningInterrupted };
+        return Verdict::Copy {
+            source: newer.node,
+            cause: CopyCause::WideningInterrupted,
+        };
     }
     let direct = newer.state.history.0.first() == Some(&older.state.view.mark());
     if before == both && direct {
@@ -120,33 +145,51 @@ fn copy_from_sole(source: Side<'_>, target: Side<'_>) -> Verdict {
     let resumed = source.state.flags.copy_source
         && target.state.flags.copy_target
         && source.state.copy_id == target.state.copy_id;
-    let cause = if resumed { CopyCause::Resumed } else { CopyCause::Outdated };
-    Verdict::Copy { source: source.node, cause }
+    let cause = if resumed {
+        CopyCause::Resumed
+    } else {
+        CopyCause::Outdated
+    };
+    Verdict::Copy {
+        source: source.node,
+        cause,
+    }
 }
 
 /// Both copies count: what may one of them have lost since?
 fn both_members(a: Side<'_>, b: Side<'_>) -> Verdict {
     let (server, other) = match (served(a), served(b)) {
-        (false, false) => return Verdict::Equal { leader: a.node.min(b.node) },
+        (false, false) => {
+            return Verdict::Equal {
+                leader: a.node.min(b.node),
+            };
+        }
         (true, false) => (a, b),
         (false, true) => (b, a),
         (true, true) => return Verdict::Refuse(RefusedCode::SplitBrain),
     };
     let server_rebooted = other.state.known_peer_boot != server.state.boot;
     let other_rebooted = server.state.known_peer_boot != other.state.boot;
-    let copy = |source: Side<'_>, cause| Verdict::Copy { source: source.node, cause };
+    let copy = |source: Side<'_>, cause| Verdict::Copy {
+        source: source.node,
+        cause,
+    };
     if server.state.flags.serving {
         // What the server had in flight is still in its hands and is sent again.
         return if other_rebooted {
             copy(server, CopyCause::MemberRebooted)
         } else {
-            Verdict::Equal { leader: server.node }
+            Verdict::Equal {
+                leader: server.node,
+            }
         };
     }
     match (server_rebooted, other_rebooted) {
         (true, false) => copy(other, CopyCause::ActiveRebooted),
         (false, true) if !server.state.flags.unclean => copy(server, CopyCause::MemberRebooted),
-        (false, false) if !server.state.flags.unclean => Verdict::Equal { leader: server.node },
+        (false, false) if !server.state.flags.unclean => Verdict::Equal {
+            leader: server.node,
+        },
         _ => copy(server, CopyCause::ActiveCrashed),
     }
 }

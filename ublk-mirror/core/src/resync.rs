@@ -26,7 +26,9 @@ impl ChunkSet {
     }
 
     fn contains(&self, chunk: usize) -> bool {
-        self.0.get(chunk / 64).is_some_and(|word| word & (1 << (chunk % 64)) != 0)
+        self.0
+            .get(chunk / 64)
+            .is_some_and(|word| word & (1 << (chunk % 64)) != 0)
     }
 
     fn insert(&mut self, chunk: usize) {
@@ -45,6 +47,19 @@ impl ChunkSet {
 
     fn clear(&mut self) {
         self.0.fill(0);
+    }
+
+    /// The first chunk at or after `from` that is not in the set.
+    fn first_missing(&self, from: usize) -> Option<usize> {
+        let mut before = (1 << (from % 64)) - 1;
+        for (index, word) in self.0.iter().enumerate().skip(from / 64) {
+            let missing = !(word | before);
+            if missing != 0 {
+                return Some(index * 64 + usize::try_from(missing.trailing_zeros()).unwrap_or(0));
+            }
+            before = 0;
+        }
+        None
     }
 }
 
@@ -72,6 +87,8 @@ pub struct FullCopy {
     slots: [Option<Slot>; COPY_INFLIGHT_MAX as usize],
     /// Every chunk before it is synced.
     frontier: usize,
+    /// A chunk that was never free of application writes: new ones wait until it has had its turn.
+    reserved: Option<usize>,
     since_checkpoint_bytes: u64,
     /// What the durable cursor may become when the flush under way is done.
     checkpoint_cursor: Option<u64>,
@@ -95,13 +112,18 @@ impl FullCopy {
             flushing: ChunkSet::new(chunks),
             slots: [None; COPY_INFLIGHT_MAX as usize],
             frontier: 0,
+            reserved: None,
             since_checkpoint_bytes: 0,
             checkpoint_cursor: None,
             knows_unflushed: cursor_sectors == 0,
             rate_from: None,
             rate_bytes_per_s: 0,
         };
-        let full = if cursor_sectors >= size_sectors { copy.chunks } else { copy.chunk_of(cursor_sectors) };
+        let full = if cursor_sectors >= size_sectors {
+            copy.chunks
+        } else {
+            copy.chunk_of(cursor_sectors)
+        };
         for chunk in 0..full {
             copy.synced.insert(chunk);
         }
@@ -116,7 +138,9 @@ impl FullCopy {
     }
 
     fn chunk_of(&self, sector: u64) -> usize {
-        usize::try_from(sector / CHUNK_SECTORS).unwrap_or(usize::MAX).min(self.chunks)
+        usize::try_from(sector / CHUNK_SECTORS)
+            .unwrap_or(usize::MAX)
+            .min(self.chunks)
     }
 
     fn chunks_in(&self, range: SectorRange) -> core::ops::Range<usize> {
@@ -132,7 +156,8 @@ impl FullCopy {
 
     /// Whether a write to `range` must reach the target too.
     pub fn must_mirror(&self, range: SectorRange) -> bool {
-        self.chunks_in(range).any(|chunk| self.synced.contains(chunk))
+        self.chunks_in(range)
+            .any(|chunk| self.synced.contains(chunk))
     }
 
     /// A write to `range` was sent to the target and is not yet flushed there.
@@ -159,10 +184,15 @@ impl FullCopy {
         had
     }
 
-    /// Whether a chunk under way overlaps `range`.
+    /// Whether a chunk under way (or next in turn) overlaps `range`.
     pub fn locks(&self, range: SectorRange) -> bool {
         let chunks = self.chunks_in(range);
-        self.slots.iter().flatten().any(|slot| chunks.contains(&slot.chunk))
+        self.reserved.is_some_and(|chunk| chunks.contains(&chunk))
+            || self
+                .slots
+                .iter()
+                .flatten()
+                .any(|slot| chunks.contains(&slot.chunk))
     }
 
     /// Takes the next chunk that `is_free` allows. `None`: nothing to begin now. `reading` has a bit
@@ -176,14 +206,40 @@ impl FullCopy {
         if self.slots.iter().flatten().count() >= slots_max {
             return None;
         }
-        let unused = |(index, slot): (usize, &Option<Slot>)| slot.is_none() && reading & (1 << index) == 0;
+        let unused =
+            |(index, slot): (usize, &Option<Slot>)| slot.is_none() && reading & (1 << index) == 0;
         let free = self.slots.iter().enumerate().position(unused)?;
-        let chunk = (self.frontier..self.chunks).find(|chunk| {
-            !self.synced.contains(*chunk)
-                && !self.slots.iter().flatten().any(|slot| slot.chunk == *chunk)
-                && is_free(self.range_of(*chunk))
-        })?;
-        self.slots[free] = Some(Slot { chunk, wanted: true });
+        let mut busy = None;
+        let mut from = self.frontier;
+        let chunk = loop {
+            let Some(chunk) = self
+                .synced
+                .first_missing(from)
+                .filter(|chunk| *chunk < self.chunks)
+            else {
+                break None;
+            };
+            from = chunk + 1;
+            if self.slots.iter().flatten().any(|slot| slot.chunk == chunk) {
+                continue;
+            }
+            if is_free(self.range_of(chunk)) {
+                break Some(chunk);
+            }
+            busy = busy.or(Some(chunk));
+        };
+        let Some(chunk) = chunk else {
+            // Only chunks that the application writes to all the time are left: they must have a turn.
+            self.reserved = self.reserved.or(busy);
+            return None;
+        };
+        if self.reserved == Some(chunk) {
+            self.reserved = None;
+        }
+        self.slots[free] = Some(Slot {
+            chunk,
+            wanted: true,
+        });
         Some((u16::try_from(free).unwrap_or(0), self.range_of(chunk)))
     }
 
@@ -195,7 +251,9 @@ impl FullCopy {
 
     /// The chunk in `slot` has reached the target, or (`false`) came to nothing.
     pub fn finish(&mut self, slot: u16, arrived: Arrived) {
-        let Some(entry) = self.slots.get_mut(usize::from(slot)).and_then(Option::take) else { return };
+        let Some(entry) = self.slots.get_mut(usize::from(slot)).and_then(Option::take) else {
+            return;
+        };
         if arrived == Arrived::No || !entry.wanted || self.synced.contains(entry.chunk) {
             return;
         }
@@ -219,6 +277,7 @@ impl FullCopy {
                 }
             }
         }
+        self.reserved = None;
         self.checkpoint_cursor = None;
         let unflushed = &mut self.unflushed.0;
         for (word, flushing) in unflushed.iter_mut().zip(&self.flushing.0) {
@@ -285,9 +344,17 @@ impl FullCopy {
     /// Progress for the status; also moves the rate on.
     pub fn progress(&self) -> CopyProgress {
         let total_bytes = self.size_sectors * SECTOR_BYTES;
-        let copied_bytes = (self.synced_count as u64 * u64::from(COPY_CHUNK_BYTES)).min(total_bytes);
+        let copied_bytes =
+            (self.synced_count as u64 * u64::from(COPY_CHUNK_BYTES)).min(total_bytes);
         let eta_s = (total_bytes - copied_bytes).checked_div(self.rate_bytes_per_s);
-        CopyProgress { cause: self.cause, source: true, copied_bytes, total_bytes, rate_bytes_per_s: self.rate_bytes_per_s, eta_s }
+        CopyProgress {
+            cause: self.cause,
+            source: true,
+            copied_bytes,
+            total_bytes,
+            rate_bytes_per_s: self.rate_bytes_per_s,
+            eta_s,
+        }
     }
 
     /// Takes a sample for the rate.
@@ -300,7 +367,11 @@ impl FullCopy {
                 if passed >= RATE_WINDOW / 4 {
                     let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX).max(1);
                     let rate = copied.saturating_sub(before).saturating_mul(1000) / millis;
-                    let old = if self.rate_bytes_per_s == 0 { rate } else { self.rate_bytes_per_s };
+                    let old = if self.rate_bytes_per_s == 0 {
+                        rate
+                    } else {
+                        self.rate_bytes_per_s
+                    };
                     self.rate_bytes_per_s = (old * 3 + rate) / 4;
                     self.rate_from = Some((now, copied));
                 }

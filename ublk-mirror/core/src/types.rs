@@ -122,7 +122,11 @@ pub struct NodeId(u8);
 impl NodeId {
     /// A node number; `None` above 7.
     pub const fn new(number: u8) -> Option<Self> {
-        if number < crate::limits::NODES_MAX { Some(Self(number)) } else { None }
+        if number < crate::limits::NODES_MAX {
+            Some(Self(number))
+        } else {
+            None
+        }
     }
 
     /// The number, 0..=7.
@@ -219,7 +223,9 @@ impl SectorRange {
 
     /// Whether the range lies within a volume of `size_sectors` and is not empty.
     pub const fn fits(self, size_sectors: u64) -> bool {
-        self.count > 0 && self.start < size_sectors && self.count as u64 <= size_sectors - self.start
+        self.count > 0
+            && self.start < size_sectors
+            && self.count as u64 <= size_sectors - self.start
     }
 }
 

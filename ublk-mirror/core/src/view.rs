@@ -24,7 +24,10 @@ impl View {
 
     /// This view's mark in a history.
     pub fn mark(&self) -> ViewMark {
-        ViewMark { epoch: self.epoch, id: self.id }
+        ViewMark {
+            epoch: self.epoch,
+            id: self.id,
+        }
     }
 }
 

@@ -7,7 +7,9 @@ use vm_tests::demo::{self, AfterTheEnd};
 use vm_tests::packages;
 
 #[derive(Parser)]
-#[command(about = "Two virtual machines, a mirrored volume, a database, a power cut: nothing is lost")]
+#[command(
+    about = "Two virtual machines, a mirrored volume, a database, a power cut: nothing is lost"
+)]
 struct Cli {
     /// Leave the two machines up and print how to get a shell.
     #[arg(long)]
@@ -16,11 +18,15 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let after = if cli.keep { AfterTheEnd::Keep } else { AfterTheEnd::Leave };
+    let after = if cli.keep {
+        AfterTheEnd::Keep
+    } else {
+        AfterTheEnd::Leave
+    };
     match packages::ensure().and_then(|()| demo::run(after)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("\nVERDICT: the demo failed.\n{error:?}");
+            eprintln!("\nVERDICT: the demo failed.\n{error:#}");
             ExitCode::FAILURE
         }
     }

@@ -6,7 +6,9 @@ use clap::Parser;
 use vm_tests::verify::{self, Extent};
 
 #[derive(Parser)]
-#[command(about = "Formatting, lints, unit and property tests, simulator, scenarios on virtual machines")]
+#[command(
+    about = "Formatting, lints, unit and property tests, simulator, scenarios on virtual machines"
+)]
 struct Cli {
     /// The long scenarios and many more simulated schedules as well.
     #[arg(long)]
@@ -21,5 +23,9 @@ fn main() -> ExitCode {
     let tally = verify::run(extent, &cli.names);
     // The last line is what continuous integration reads.
     println!("{} passed, {} failed", tally.passed, tally.failed);
-    if tally.failed == 0 && tally.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if tally.failed == 0 && tally.passed > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

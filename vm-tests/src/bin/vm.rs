@@ -66,7 +66,9 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Task::List => {
-            for Scenario { name, about, .. } in scenarios::all().into_iter().chain(scenarios::long()) {
+            for Scenario { name, about, .. } in
+                scenarios::all().into_iter().chain(scenarios::long())
+            {
                 println!("{name:32} {about}");
             }
             Ok(ExitCode::SUCCESS)
@@ -93,7 +95,11 @@ fn main() -> anyhow::Result<ExitCode> {
 }
 
 fn run(names: &[String]) -> anyhow::Result<ExitCode> {
-    let long = if names.is_empty() { Vec::new() } else { scenarios::long() };
+    let long = if names.is_empty() {
+        Vec::new()
+    } else {
+        scenarios::long()
+    };
     let chosen: Vec<Scenario> = scenarios::all()
         .into_iter()
         .chain(long)

@@ -34,9 +34,17 @@ const LIMIT: Duration = Duration::from_secs(15);
 fn all_fail(node: &Machine, commands: &[String]) -> anyhow::Result<()> {
     for command in commands {
         let output = node.exec(command, LIMIT)?;
-        ensure!(!output.ok() && !output.timed_out, "`{command}` on {} should fail at once: {output:?}", node.name());
+        ensure!(
+            !output.ok() && !output.timed_out,
+            "`{command}` on {} should fail at once: {output:?}",
+            node.name()
+        );
         ensure!(!output.stderr.trim().is_empty(), "`{command}` says nothing");
-        say(format!("{}: {command}: {}", node.name(), output.stderr.trim().lines().last().unwrap_or_default()));
+        say(format!(
+            "{}: {command}: {}",
+            node.name(),
+            output.stderr.trim().lines().last().unwrap_or_default()
+        ));
     }
     Ok(())
 }
@@ -51,12 +59,18 @@ fn misuse(device: &str) -> Vec<String> {
 }
 
 fn fenced_unusable(context: &Context) -> anyhow::Result<()> {
-    let pair = Pair::active(with_disks(context.cluster()).binaries(&context.product()?).boot()?)?;
+    let pair = Pair::active(
+        with_disks(context.cluster())
+            .binaries(&context.product()?)
+            .boot()?,
+    )?;
     let (one, two) = (pair.one(), pair.two());
     one.exec_ok(&format!("mkfs.ext4 -q {DEVICE} && sync"))?;
     // The standby: its device, its backing disk and its metadata disk.
     let mut commands = misuse(DEVICE);
-    commands.push(format!("dd if={DEVICE} of=/dev/null bs=4k count=1 status=none"));
+    commands.push(format!(
+        "dd if={DEVICE} of=/dev/null bs=4k count=1 status=none"
+    ));
     commands.extend(misuse(&two.disk_path("data")));
     commands.extend(misuse(&two.disk_path("meta")));
     all_fail(two, &commands)?;
@@ -70,7 +84,11 @@ fn fenced_unusable(context: &Context) -> anyhow::Result<()> {
 }
 
 fn stale_mount(context: &Context) -> anyhow::Result<()> {
-    let pair = Pair::active(with_disks(context.cluster()).binaries(&context.product()?).boot()?)?;
+    let pair = Pair::active(
+        with_disks(context.cluster())
+            .binaries(&context.product()?)
+            .boot()?,
+    )?;
     let (one, two) = (pair.one(), pair.two());
     one.exec_ok(&format!("mkfs.ext4 -q {DEVICE} && mkdir -p /mnt && mount {DEVICE} /mnt && echo old >/mnt/file && sync"))?;
     pair.refused(one, "deactivate", "LS1008")?;
@@ -78,13 +96,18 @@ fn stale_mount(context: &Context) -> anyhow::Result<()> {
     let write = "echo stale >/mnt/file && sync -f /mnt/file";
     let dead = |when: &str| -> anyhow::Result<()> {
         let output = one.exec(write, LIMIT)?;
-        ensure!(!output.ok() && !output.timed_out, "{when}: a stale mount took a write: {output:?}");
+        ensure!(
+            !output.ok() && !output.timed_out,
+            "{when}: a stale mount took a write: {output:?}"
+        );
         Ok(())
     };
     dead("after the forced deactivation")?;
     // The other node serves it, and changes it.
     pair.lockstep(two, "activate")?;
-    two.exec_ok(&format!("mkdir -p /mnt && mount {DEVICE} /mnt && echo new >/mnt/file && umount /mnt"))?;
+    two.exec_ok(&format!(
+        "mkdir -p /mnt && mount {DEVICE} /mnt && echo new >/mnt/file && umount /mnt"
+    ))?;
     dead("while the other node serves")?;
     pair.lockstep(two, "deactivate")?;
     // This node serves it again: the old mount must not come to life.
@@ -100,7 +123,11 @@ fn stale_mount(context: &Context) -> anyhow::Result<()> {
 }
 
 fn bad_metadata(context: &Context) -> anyhow::Result<()> {
-    let pair = Pair::active(with_disks(context.cluster()).binaries(&context.product()?).boot()?)?;
+    let pair = Pair::active(
+        with_disks(context.cluster())
+            .binaries(&context.product()?)
+            .boot()?,
+    )?;
     let (one, two) = (pair.one(), pair.two());
     // One superblock of the standby is damaged on the disk: repaired with a warning.
     pair.lockstep(two, "stop")?;
@@ -110,24 +137,33 @@ fn bad_metadata(context: &Context) -> anyhow::Result<()> {
     pair.wait_in_sync()?;
     let log = two.exec_ok("cat /var/log/lockstep/data.log")?;
     ensure!(log.contains("LS3010"), "{log}");
-    let mut repaired = [0; 8];
+    let mut repaired = [0; 512];
     meta.read_at(0, &mut repaired)?;
-    ensure!(&repaired == b"LOCKSTEP", "slot 0 was not rewritten");
+    ensure!(
+        repaired.starts_with(b"LOCKSTEP"),
+        "slot 0 was not rewritten"
+    );
     // Both: refused, nothing is written.
     pair.lockstep(two, "stop")?;
     meta.write_at(0, &[0x5a; 4096])?;
     meta.write_at(64 * 1024, &[0x5a; 4096])?;
     refused_start(two, "LS3011")?;
-    let mut untouched = [0; 4];
+    let mut untouched = [0; 512];
     meta.read_at(0, &mut untouched)?;
-    ensure!(untouched == [0x5a; 4], "a refused start wrote to the metadata");
+    ensure!(
+        untouched == [0x5a; 512],
+        "a refused start wrote to the metadata"
+    );
     // A disk that carries something is not overwritten by create.
     let used = two.exec("mkfs.ext4 -q /dev/disk/by-id/virtio-node2-data", LIMIT)?;
     say(format!("mkfs on the released disk: exit {}", used.code));
     two.exec_ok("rm -f /etc/lockstep/volumes/data.toml")?;
     let create = pair.create_command(two, one, "--join");
     let output = two.exec(&create, LIMIT)?;
-    ensure!(output.code == 1 && output.stderr.contains("LS4"), "{output:?}");
+    ensure!(
+        output.code == 1 && output.stderr.contains("LS4"),
+        "{output:?}"
+    );
     two.exec_ok(&pair.create_command(two, one, "--join --force"))?;
     pair.start(two)?;
     pair.wait_in_sync()?;
@@ -137,6 +173,9 @@ fn bad_metadata(context: &Context) -> anyhow::Result<()> {
 fn refused_start(node: &Machine, code: &str) -> anyhow::Result<()> {
     let output = node.exec("lockstep volume start data", Duration::from_secs(60))?;
     let said = format!("{}{}", output.stdout, output.stderr);
-    ensure!(output.code == 1 && said.contains(code), "start should be refused with {code}: {output:?}");
+    ensure!(
+        output.code == 1 && said.contains(code),
+        "start should be refused with {code}: {output:?}"
+    );
     Ok(())
 }

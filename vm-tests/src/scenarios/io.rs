@@ -48,15 +48,27 @@ fn volume_io(context: &Context) -> anyhow::Result<()> {
              {more} --output-format=terse"
         );
         let output = one.exec(&script, FIO_LIMIT)?;
-        ensure!(output.ok(), "fio {block_size} depth {depth} direct {direct} {more}: {output:?}");
+        ensure!(
+            output.ok(),
+            "fio {block_size} depth {depth} direct {direct} {more}: {output:?}"
+        );
     }
     say(format!("{} fio jobs verified", JOBS.len()));
     one.exec_ok("sync")?;
     pair.assert_equal_copies()?;
     discard(&pair)?;
-    let (active, standby) = (one.disk("data")?.counters(), pair.two().disk("data")?.counters());
-    ensure!(standby.flushes > 0 && active.flushes > 0, "flushes reach both disks: {active:?} {standby:?}");
-    say(format!("flushes: {} on the active disk, {} on the standby's", active.flushes, standby.flushes));
+    let (active, standby) = (
+        one.disk("data")?.counters(),
+        pair.two().disk("data")?.counters(),
+    );
+    ensure!(
+        standby.flushes > 0 && active.flushes > 0,
+        "flushes reach both disks: {active:?} {standby:?}"
+    );
+    say(format!(
+        "flushes: {} on the active disk, {} on the standby's",
+        active.flushes, standby.flushes
+    ));
     let log = one.exec_ok("cat /var/log/lockstep/data.log")?;
     ensure!(!log.contains("panic"), "{log}");
     Ok(())
@@ -70,8 +82,12 @@ fn discard(pair: &Pair) -> anyhow::Result<()> {
          blkdiscard --offset 1048576 --length 6295552 {DEVICE} && blkdiscard -z --offset 9437184 --length 12288 {DEVICE}"
     ))?;
     let zeroes = "cmp -n 6295552 /dev/zero -i 0:1048576";
-    one.exec_ok(&format!("{zeroes} {DEVICE} && cmp -n 12288 -i 0:9437184 /dev/zero {DEVICE}"))?;
-    one.exec_ok(&format!("dd if={DEVICE} bs=1M count=1 iflag=direct status=none | tr -d 'x' | wc -c | grep -qx 0"))?;
+    one.exec_ok(&format!(
+        "{zeroes} {DEVICE} && cmp -n 12288 -i 0:9437184 /dev/zero {DEVICE}"
+    ))?;
+    one.exec_ok(&format!(
+        "dd if={DEVICE} bs=1M count=1 iflag=direct status=none | tr -d 'x' | wc -c | grep -qx 0"
+    ))?;
     pair.assert_equal_copies()
 }
 
@@ -82,7 +98,10 @@ fn first_copy(context: &Context) -> anyhow::Result<()> {
     cluster.machine("node1").exec_ok(fill)?;
     for node in ["node1", "node2"] {
         // A slow disk, so that something can happen during the copy.
-        cluster.machine(node).disk("data")?.slow(Duration::from_millis(30));
+        cluster
+            .machine(node)
+            .disk("data")?
+            .slow(Duration::from_millis(150));
     }
     let pair = Pair::create(cluster)?;
     let (one, two) = (pair.one(), pair.two());
@@ -90,12 +109,15 @@ fn first_copy(context: &Context) -> anyhow::Result<()> {
     pair.lockstep(one, "activate")?;
     pair.refused(two, "activate", "LS1001")?;
     let progress = pair.lockstep(one, "status");
-    ensure!(progress.is_err() || progress?.contains('%'), "the copy's progress is shown");
+    ensure!(
+        progress.is_err() || progress?.contains('%'),
+        "the copy's progress is shown"
+    );
     // Newer writes all over the volume while the copy runs.
     let writes = one.spawn(
         &format!(
             "fio --name=new --filename={DEVICE} --ioengine=libaio --direct=1 --bs=16k --iodepth=8 --size=90m \
-             --io_size=8m --rw=randwrite --verify=crc32c --verify_fatal=1 --randrepeat=0"
+             --io_size=4m --rw=randwrite --verify=crc32c --verify_fatal=1 --randrepeat=0"
         ),
         FIO_LIMIT,
     )?;
@@ -104,7 +126,10 @@ fn first_copy(context: &Context) -> anyhow::Result<()> {
         node.disk("data")?.heal();
     }
     let output = writes.wait()?;
-    ensure!(output.ok(), "application writes during the copy: {output:?}");
+    ensure!(
+        output.ok(),
+        "application writes during the copy: {output:?}"
+    );
     pair.wait_in_sync()?;
     one.exec_ok("sync")?;
     pair.assert_equal_copies()
@@ -115,9 +140,15 @@ fn break_link_during_copy(pair: &Pair) -> anyhow::Result<()> {
     use crate::wait::wait_until;
     let (one, two) = (pair.one(), pair.two());
     let copied = |node| -> anyhow::Result<u64> {
-        Ok(pair.status(node)?.pointer("/progress/copied_bytes").and_then(serde_json::Value::as_u64).unwrap_or(0))
+        Ok(pair
+            .status(node)?
+            .pointer("/progress/copied_bytes")
+            .and_then(serde_json::Value::as_u64)
+            .unwrap_or(0))
     };
-    wait_until(FIO_LIMIT, "a quarter copied", || Ok(copied(one)? > pair.volume_bytes()? / 4))?;
+    wait_until(FIO_LIMIT, "an eighth copied", || {
+        Ok(copied(one)? > pair.volume_bytes()? / 8)
+    })?;
     pair.cluster.cut(one, two, Net::Mirror)?;
     pair.wait_status(one, "/link/state", "down")?;
     pair.refused(two, "takeover --confirm 'node1 is off'", "LS1004")?;
@@ -126,7 +157,15 @@ fn break_link_during_copy(pair: &Pair) -> anyhow::Result<()> {
     two.hear(Net::Mirror)?;
     pair.wait_status(one, "/link/state", "up")?;
     let after = copied(one)?;
-    say(format!("the link broke at {} MiB; the copy went on at {} MiB", before >> 20, after >> 20));
-    ensure!(after * 4 > before * 3, "the copy began anew: {after} of {before} bytes");
-    pair.wait_status(one, "/progress/cause", "resumed").map(drop)
+    say(format!(
+        "the link broke at {} MiB; the copy went on at {} MiB",
+        before >> 20,
+        after >> 20
+    ));
+    ensure!(
+        after * 4 > before * 3,
+        "the copy began anew: {after} of {before} bytes"
+    );
+    pair.wait_status(one, "/progress/cause", "resumed")
+        .map(drop)
 }

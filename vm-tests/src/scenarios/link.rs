@@ -34,9 +34,17 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn link_loss(context: &Context) -> anyhow::Result<()> {
-    let pair = Pair::active(with_disks(context.cluster()).binaries(&context.product()?).boot()?)?;
+    let pair = Pair::active(
+        with_disks(context.cluster())
+            .binaries(&context.product()?)
+            .boot()?,
+    )?;
     let (one, two) = (pair.one(), pair.two());
-    let writer = Writer { fsync: Fsync::Every(16), seconds: 40, ..Writer::new(1, DEVICE, 1024) };
+    let writer = Writer {
+        fsync: Fsync::Every(16),
+        seconds: 40,
+        ..Writer::new(1, DEVICE, 1024)
+    };
     let running = writer.start(one)?;
     let acks = || pair.cluster.ledger(&[1]).count(Kind::Ack);
     wait_until(LIMIT, "acknowledged writes", || Ok(acks() > 100))?;
@@ -46,7 +54,9 @@ fn link_loss(context: &Context) -> anyhow::Result<()> {
     one.link_up(Net::Mirror)?;
     pair.wait_status(one, "/link/state", "up")?;
     let before = acks();
-    wait_until(LIMIT, "writes after the unplugged cable", || Ok(acks() > before + 50))?;
+    wait_until(LIMIT, "writes after the unplugged cable", || {
+        Ok(acks() > before + 50)
+    })?;
 
     pair.cluster.cut(one, two, Net::Mirror)?;
     pair.wait_status(one, "/frozen", "peer-lost")?;
@@ -54,7 +64,9 @@ fn link_loss(context: &Context) -> anyhow::Result<()> {
     two.hear(Net::Mirror)?;
     pair.wait_status(one, "/link/state", "up")?;
     let before = acks();
-    wait_until(LIMIT, "writes after the silent loss", || Ok(acks() > before + 50))?;
+    wait_until(LIMIT, "writes after the silent loss", || {
+        Ok(acks() > before + 50)
+    })?;
 
     let output = running.wait()?;
     ensure!(output.ok(), "the writer saw an error: {output:?}");
@@ -62,13 +74,20 @@ fn link_loss(context: &Context) -> anyhow::Result<()> {
     for node in [one, two] {
         check(&ledger, node.disk("data")?, Durability::Acked)?.require_ok()?;
     }
-    say(format!("longest stall {:.1} s, no error", ledger.longest_stall().as_secs_f32()));
+    say(format!(
+        "longest stall {:.1} s, no error",
+        ledger.longest_stall().as_secs_f32()
+    ));
     one.exec_ok("sync")?;
     pair.assert_equal_copies()
 }
 
 fn two_writers(context: &Context) -> anyhow::Result<()> {
-    let pair = Pair::active(with_disks(context.cluster()).binaries(&context.product()?).boot()?)?;
+    let pair = Pair::active(
+        with_disks(context.cluster())
+            .binaries(&context.product()?)
+            .boot()?,
+    )?;
     let (one, two) = (pair.one(), pair.two());
     // Everything up.
     pair.refused(two, "activate", "LS1001")?;
@@ -83,27 +102,31 @@ fn two_writers(context: &Context) -> anyhow::Result<()> {
     two.hear(Net::Mirror)?;
     pair.wait_in_sync()?;
     // The active node's daemon is down: its device waits for it, and the standby must not serve.
-    one.exec_ok(&format!("pkill -9 -f 'ublk-mirror run'; lockstep volume status {NAME} >/dev/null; true"))?;
+    one.exec_ok(&format!(
+        "pkill -9 -f '[u]blk-mirror run'; lockstep volume status {NAME} >/dev/null; true"
+    ))?;
     pair.wait_status(two, "/link/state", "down")?;
     pair.refused(two, "activate", "LS1002")?;
     pair.start(one)?;
     pair.wait_in_sync()?;
     // The standby's daemon is down and back.
-    two.exec_ok("pkill -9 -f 'ublk-mirror run'")?;
+    two.exec_ok("pkill -9 -f '[u]blk-mirror run'")?;
     pair.wait_status(one, "/link/state", "down")?;
     pair.start(two)?;
     pair.wait_in_sync()?;
     pair.refused(two, "activate", "LS1001")?;
     // Both restarted: the active one is still the active one.
-    one.exec_ok("pkill -9 -f 'ublk-mirror run'")?;
-    two.exec_ok("pkill -9 -f 'ublk-mirror run'")?;
+    one.exec_ok("pkill -9 -f '[u]blk-mirror run'")?;
+    two.exec_ok("pkill -9 -f '[u]blk-mirror run'")?;
     pair.start(two)?;
     pair.refused(two, "activate", "LS1002")?;
     pair.start(one)?;
     pair.wait_in_sync()?;
     pair.refused(two, "activate", "LS1001")?;
     pair.wait_status(one, "/role", "active")?;
-    one.exec_ok(&format!("dd if=/dev/urandom of={DEVICE} bs=64k count=4 oflag=direct conv=fsync status=none"))?;
+    one.exec_ok(&format!(
+        "dd if=/dev/urandom of={DEVICE} bs=64k count=4 oflag=direct conv=fsync status=none"
+    ))?;
     // A planned move.
     pair.lockstep(one, "deactivate")?;
     pair.lockstep(two, "activate")?;
@@ -112,13 +135,19 @@ fn two_writers(context: &Context) -> anyhow::Result<()> {
 }
 
 fn split_brain(context: &Context) -> anyhow::Result<()> {
-    let pair = Pair::active(with_disks(context.cluster()).binaries(&context.product()?).boot()?)?;
+    let pair = Pair::active(
+        with_disks(context.cluster())
+            .binaries(&context.product()?)
+            .boot()?,
+    )?;
     let (one, two) = (pair.one(), pair.two());
     pair.cluster.cut(one, two, Net::Mirror)?;
     pair.wait_status(one, "/link/state", "down")?;
     pair.wait_status(two, "/link/state", "down")?;
     pair.lockstep(two, "takeover --confirm 'node1 is off'")?;
-    let write = |text: &str| format!("echo {text} | dd of={DEVICE} bs=4k conv=sync,fsync oflag=direct status=none");
+    let write = |text: &str| {
+        format!("echo {text} | dd of={DEVICE} bs=4k conv=sync,fsync oflag=direct status=none")
+    };
     two.exec_ok(&write("two"))?;
     pair.lockstep(one, "takeover --confirm 'node2 is off'")?;
     one.exec_ok(&write("one"))?;
@@ -127,8 +156,13 @@ fn split_brain(context: &Context) -> anyhow::Result<()> {
     pair.wait_status(one, "/link/state", "refused")?;
     pair.wait_status(two, "/link/state", "refused")?;
     for (node, text) in [(one, "one"), (two, "two")] {
-        let status = pair.lockstep(node, "status").unwrap_or_else(|error| error.to_string());
-        ensure!(status.contains("split brain"), "the status names the split brain: {status}");
+        let status = pair
+            .lockstep(node, "status")
+            .unwrap_or_else(|error| error.to_string());
+        ensure!(
+            status.contains("split brain"),
+            "the status names the split brain: {status}"
+        );
         let read = node.exec_ok(&format!("head -c 3 {DEVICE}"))?;
         ensure!(read == text, "{} reads {read}", node.name());
     }

@@ -44,18 +44,28 @@ const BLOCKS: u64 = 2048;
 const ACKS_BEFORE_CUT: usize = 300;
 
 fn boot(context: &Context) -> anyhow::Result<Pair> {
-    Pair::active(with_disks(context.cluster()).binaries(&context.product()?).boot()?)
+    Pair::active(
+        with_disks(context.cluster())
+            .binaries(&context.product()?)
+            .boot()?,
+    )
 }
 
 /// A writer that only a power cut ends.
 fn endless(run: u32, fsync: Fsync) -> Writer {
-    Writer { fsync, seconds: 600, ..Writer::new(run, DEVICE, BLOCKS) }
+    Writer {
+        fsync,
+        seconds: 600,
+        ..Writer::new(run, DEVICE, BLOCKS)
+    }
 }
 
 fn wait_acks(pair: &Pair, run: u32, acks: usize) -> anyhow::Result<()> {
-    wait_until(LIMIT, "acknowledged writes", || Ok(pair.cluster.ledger(&[run]).count(Kind::Ack) >= acks))
-        .with_context(|| pair.logs())
-        .map(drop)
+    wait_until(LIMIT, "acknowledged writes", || {
+        Ok(pair.cluster.ledger(&[run]).count(Kind::Ack) >= acks)
+    })
+    .with_context(|| pair.logs())
+    .map(drop)
 }
 
 fn power_cuts(context: &Context, cuts: u32) -> anyhow::Result<()> {
@@ -64,7 +74,11 @@ fn power_cuts(context: &Context, cuts: u32) -> anyhow::Result<()> {
     let mut longest = Duration::ZERO;
     for cut in 1..=cuts {
         let standby = pair.other(active);
-        let fsync = if cut % 2 == 0 { Fsync::Every(16) } else { Fsync::Never };
+        let fsync = if cut % 2 == 0 {
+            Fsync::Every(16)
+        } else {
+            Fsync::Never
+        };
         let writer = endless(cut, fsync).start(active)?;
         wait_acks(&pair, cut, ACKS_BEFORE_CUT)?;
         let lost = active.power_cut(u64::from(cut) * 7919)?;
@@ -74,8 +88,14 @@ fn power_cuts(context: &Context, cuts: u32) -> anyhow::Result<()> {
         takeover(&pair, standby, active)?;
         longest = longest.max(start.elapsed());
         let runs: Vec<u32> = (1..=cut).collect();
-        let verdict = check(&pair.cluster.ledger(&runs), standby.disk("data")?, Durability::Acked)?;
-        verdict.require_ok().with_context(|| format!("after cut {cut} of {}\n{}", active.name(), pair.logs()))?;
+        let verdict = check(
+            &pair.cluster.ledger(&runs),
+            standby.disk("data")?,
+            Durability::Acked,
+        )?;
+        verdict
+            .require_ok()
+            .with_context(|| format!("after cut {cut} of {}\n{}", active.name(), pair.logs()))?;
         say(format!(
             "cut {cut}/{cuts} of {}: {} writes acknowledged, 0 lost (its own disk lost {} and tore {})",
             active.name(),
@@ -88,18 +108,29 @@ fn power_cuts(context: &Context, cuts: u32) -> anyhow::Result<()> {
         pair.wait_in_sync()?;
         active = standby;
     }
-    say(format!("longest time from cut to served again, commanded: {:.1} s", longest.as_secs_f32()));
+    say(format!(
+        "longest time from cut to served again, commanded: {:.1} s",
+        longest.as_secs_f32()
+    ));
     pair.assert_equal_copies()
 }
 
 fn takeover(pair: &Pair, node: &Machine, dead: &Machine) -> anyhow::Result<()> {
-    pair.lockstep(node, &format!("takeover --confirm '{} is off'", dead.name())).map(drop)
+    pair.lockstep(
+        node,
+        &format!("takeover --confirm '{} is off'", dead.name()),
+    )
+    .map(drop)
 }
 
 fn standby_cut(context: &Context) -> anyhow::Result<()> {
     let pair = boot(context)?;
     let (one, two) = (pair.one(), pair.two());
-    let writer = Writer { fsync: Fsync::Every(16), seconds: 30, ..Writer::new(1, DEVICE, BLOCKS) };
+    let writer = Writer {
+        fsync: Fsync::Every(16),
+        seconds: 30,
+        ..Writer::new(1, DEVICE, BLOCKS)
+    };
     let running = writer.start(one)?;
     wait_acks(&pair, 1, ACKS_BEFORE_CUT)?;
     two.power_cut(11)?;
@@ -110,7 +141,11 @@ fn standby_cut(context: &Context) -> anyhow::Result<()> {
         pair.status(one)?;
     }
     let now = pair.cluster.ledger(&[1]).count(Kind::Ack);
-    ensure!(now == acked, "{} writes were acknowledged while frozen", now - acked);
+    ensure!(
+        now == acked,
+        "{} writes were acknowledged while frozen",
+        now - acked
+    );
     pair.refused(one, "takeover", "LS1007")?;
     takeover(&pair, one, two)?;
     wait_acks(&pair, 1, acked + 100)?;
@@ -118,7 +153,10 @@ fn standby_cut(context: &Context) -> anyhow::Result<()> {
     ensure!(output.ok(), "the writer saw an error: {output:?}");
     let ledger = pair.cluster.ledger(&[1]);
     check(&ledger, one.disk("data")?, Durability::Acked)?.require_ok()?;
-    say(format!("the writer stalled for {:.1} s and saw no error", ledger.longest_stall().as_secs_f32()));
+    say(format!(
+        "the writer stalled for {:.1} s and saw no error",
+        ledger.longest_stall().as_secs_f32()
+    ));
     pair.boot_again(two)?;
     pair.start(two)?;
     pair.wait_in_sync()?;

@@ -30,34 +30,54 @@ echo 'PRAGMA synchronous=FULL;' >/tmp/first.sql
 
 fn rows(running: &mut crate::machine::Running) -> anyhow::Result<u64> {
     let text = running.stdout_so_far()?;
-    let last = text.lines().filter_map(|line| line.strip_prefix("row ")).next_back();
+    let last = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("row "))
+        .next_back();
     Ok(last.and_then(|number| number.parse().ok()).unwrap_or(0))
 }
 
 fn kill(node: &Machine) -> anyhow::Result<()> {
-    node.exec_ok("pkill -9 -f 'ublk-mirror run'").map(drop)
+    node.exec_ok("pkill -9 -f '[u]blk-mirror run'").map(drop)
 }
 
 fn daemon_kill(context: &Context) -> anyhow::Result<()> {
-    let pair = Pair::active(with_disks(context.cluster()).binaries(&context.product()?).boot()?)?;
+    let pair = Pair::active(
+        with_disks(context.cluster())
+            .binaries(&context.product()?)
+            .boot()?,
+    )?;
     let (one, two) = (pair.one(), pair.two());
-    one.exec_ok(&format!("mkfs.ext4 -q {DEVICE} && mkdir -p /mnt && mount {DEVICE} /mnt"))?;
+    one.exec_ok(&format!(
+        "mkfs.ext4 -q {DEVICE} && mkdir -p /mnt && mount {DEVICE} /mnt"
+    ))?;
     let mut client = one.spawn(CLIENT, Duration::from_secs(600))?;
     for round in 1..=KILLS {
         for node in [one, two] {
             let before = rows(&mut client)?;
-            wait_until(LIMIT, "rows", || Ok(rows(&mut client)? > before + 20)).with_context(|| pair.logs())?;
+            wait_until(LIMIT, "rows", || Ok(rows(&mut client)? > before + 20))
+                .with_context(|| pair.logs())?;
             kill(node)?;
             pair.start(node)?;
             let before = rows(&mut client)?;
-            let waited = wait_until(LIMIT, "rows after the restart", || Ok(rows(&mut client)? > before + 5));
+            let waited = wait_until(LIMIT, "rows after the restart", || {
+                Ok(rows(&mut client)? > before + 5)
+            });
             let waited = waited.with_context(|| pair.logs())?;
-            say(format!("round {round}: {} killed, rows again after {:.1} s", node.name(), waited.as_secs_f32()));
+            say(format!(
+                "round {round}: {} killed, rows again after {:.1} s",
+                node.name(),
+                waited.as_secs_f32()
+            ));
         }
     }
     one.exec_ok("touch /tmp/stop")?;
     let output = client.wait()?;
-    ensure!(output.ok() && output.stderr.is_empty(), "the database saw an error: {}", output.stderr);
+    ensure!(
+        output.ok() && output.stderr.is_empty(),
+        "the database saw an error: {}",
+        output.stderr
+    );
     let check = one.exec_ok("sqlite3 /mnt/app.db 'PRAGMA integrity_check'")?;
     ensure!(check == "ok", "{check}");
     let dmesg = one.exec_ok("dmesg | grep -iE 'i/o error|ext4.*error' || true")?;

@@ -40,14 +40,25 @@ const GONE: Duration = Duration::from_secs(20);
 /// The killed processes are really gone: not in D state, not zombies of a dead leader.
 fn wait_gone(node: &Machine, pids: &str) -> anyhow::Result<()> {
     wait_until(GONE, "the killed daemon to be gone", || {
-        Ok(node.exec(&format!("for p in {pids}; do [ ! -e /proc/$p ] || exit 1; done"), GONE)?.ok())
+        Ok(node
+            .exec(
+                &format!("for p in {pids}; do [ ! -e /proc/$p ] || exit 1; done"),
+                GONE,
+            )?
+            .ok())
     })
-    .with_context(|| node.exec_ok("ps -eo pid,stat,wchan:30,args | grep -v '\\[' | head -40").unwrap_or_default())
+    .with_context(|| {
+        node.exec_ok("ps -eo pid,stat,wchan:30,args | grep -v '\\[' | head -40")
+            .unwrap_or_default()
+    })
     .map(drop)
 }
 
 fn daemons(node: &Machine) -> anyhow::Result<String> {
-    Ok(node.exec_ok("pgrep -f 'ublk-mirror run' | tr '\\n' ' '")?.trim().to_owned())
+    Ok(node
+        .exec_ok("pgrep -f '[u]blk-mirror run' | tr '\\n' ' '")?
+        .trim()
+        .to_owned())
 }
 
 fn kill_daemon(node: &Machine) -> anyhow::Result<()> {
@@ -58,7 +69,11 @@ fn kill_daemon(node: &Machine) -> anyhow::Result<()> {
 }
 
 fn boot(context: &Context) -> anyhow::Result<Pair> {
-    let pair = Pair::create(with_disks(context.cluster()).binaries(&context.product()?).boot()?)?;
+    let pair = Pair::create(
+        with_disks(context.cluster())
+            .binaries(&context.product()?)
+            .boot()?,
+    )?;
     pair.wait_in_sync()?;
     Ok(pair)
 }
@@ -73,25 +88,31 @@ fn kill_during_start(context: &Context) -> anyhow::Result<()> {
         let activate = one.spawn("lockstep volume activate data", LIMIT)?;
         let wait = format!("sleep 0.{round}");
         one.exec_ok(&wait)?;
-        one.exec_ok("kill -9 $(pgrep -f 'ublk-mirror run')")?;
+        one.exec_ok("kill -9 $(pgrep -f '[u]blk-mirror run')")?;
         disk.heal();
         drop(activate);
-        wait_until(GONE, "the daemon to be gone", || Ok(daemons_or_none(one)?.is_empty()))?;
+        wait_until(GONE, "the daemon to be gone", || {
+            Ok(daemons_or_none(one)?.is_empty())
+        })?;
         pair.start(one)?;
         pair.wait_in_sync()?;
-        say(format!("round {round}: killed {round}00 ms into the activation, restarted"));
+        say(format!(
+            "round {round}: killed {round}00 ms into the activation, restarted"
+        ));
         let status = pair.status(one)?;
         if status["role"] == "active" {
             pair.lockstep(one, "deactivate")?;
         }
     }
     pair.lockstep(one, "activate")?;
-    one.exec_ok(&format!("dd if=/dev/urandom of={DEVICE} bs=1M count=4 oflag=direct status=none"))?;
+    one.exec_ok(&format!(
+        "dd if=/dev/urandom of={DEVICE} bs=1M count=4 oflag=direct status=none"
+    ))?;
     pair.assert_equal_copies()
 }
 
 fn daemons_or_none(node: &Machine) -> anyhow::Result<String> {
-    node.exec_ok("pgrep -f 'ublk-mirror run' | tr '\\n' ' ' || true")
+    node.exec_ok("pgrep -f '[u]blk-mirror run' | tr '\\n' ' ' || true")
 }
 
 fn kill_during_stop(context: &Context) -> anyhow::Result<()> {
@@ -101,8 +122,13 @@ fn kill_during_stop(context: &Context) -> anyhow::Result<()> {
     pair.cluster.cut(one, two, Net::Mirror)?;
     pair.wait_status(one, "/link/state", "down")?;
     // A write that waits for the peer, then an end by force, then the kill.
-    let parked = one.spawn(&format!("dd if=/dev/zero of={DEVICE} bs=4k count=1 oflag=direct"), LIMIT)?;
-    wait_until(LIMIT, "the parked write", || Ok(pair.status(one)?["inflight"].as_u64() > Some(0)))?;
+    let parked = one.spawn(
+        &format!("dd if=/dev/zero of={DEVICE} bs=4k count=1 oflag=direct"),
+        LIMIT,
+    )?;
+    wait_until(LIMIT, "the parked write", || {
+        Ok(pair.status(one)?["inflight"].as_u64() > Some(0))
+    })?;
     pair.refused(one, "deactivate", "LS1009")?;
     let stop = one.spawn("lockstep volume deactivate data --force", LIMIT)?;
     kill_daemon(one)?;
@@ -114,15 +140,21 @@ fn kill_during_stop(context: &Context) -> anyhow::Result<()> {
     if pair.status(one)?["role"] != "active" {
         pair.lockstep(one, "activate")?;
     }
-    one.exec_ok(&format!("dd if=/dev/urandom of={DEVICE} bs=1M count=4 oflag=direct status=none"))?;
+    one.exec_ok(&format!(
+        "dd if=/dev/urandom of={DEVICE} bs=1M count=4 oflag=direct status=none"
+    ))?;
     pair.assert_equal_copies()
 }
 
 fn memory_pressure(context: &Context) -> anyhow::Result<()> {
-    let builder = with_disks(context.cluster()).binaries(&context.product()?).memory_mib(400);
+    let builder = with_disks(context.cluster())
+        .binaries(&context.product()?)
+        .memory_mib(400);
     let pair = Pair::active(builder.boot()?)?;
     let one = pair.one();
-    one.exec_ok(&format!("mkfs.ext4 -q {DEVICE} && mkdir -p /mnt && mount {DEVICE} /mnt"))?;
+    one.exec_ok(&format!(
+        "mkfs.ext4 -q {DEVICE} && mkdir -p /mnt && mount {DEVICE} /mnt"
+    ))?;
     // Memory is taken by somebody who does not give it back; then the page cache is flooded.
     let hog = "mount -t tmpfs -o size=90% none /media && \
                free=$(awk '/MemAvailable/{print int($2/1024)-60}' /proc/meminfo); \
@@ -131,7 +163,11 @@ fn memory_pressure(context: &Context) -> anyhow::Result<()> {
     let flood = "for round in 1 2 3; do dd if=/dev/urandom of=/mnt/flood bs=1M count=60 status=none || exit 1; done; sync -f /mnt/flood";
     let running = one.spawn(flood, Duration::from_secs(300))?;
     wait_until(LIMIT, "dirty pages on their way", || {
-        Ok(pair.status(one)?.pointer("/counters/writes").and_then(serde_json::Value::as_u64) > Some(20))
+        Ok(pair
+            .status(one)?
+            .pointer("/counters/writes")
+            .and_then(serde_json::Value::as_u64)
+            > Some(20))
     })?;
     kill_daemon(one)?;
     pair.start(one)?;
@@ -147,24 +183,34 @@ fn clean_shutdown(context: &Context) -> anyhow::Result<()> {
     let pair = boot(context)?;
     let one = pair.one();
     pair.lockstep(one, "activate")?;
-    one.exec_ok(&format!("mkfs.ext4 -q {DEVICE} && mkdir -p /mnt && mount {DEVICE} /mnt && echo kept >/mnt/file"))?;
+    one.exec_ok(&format!(
+        "mkfs.ext4 -q {DEVICE} && mkdir -p /mnt && mount {DEVICE} /mnt && echo kept >/mnt/file"
+    ))?;
     // The daemon dies and is started again below its own mount: it must not pin it.
     kill_daemon(one)?;
     pair.start(one)?;
     one.exec_ok("cat /mnt/file && echo more >>/mnt/file")?;
     // What a shutdown does: a polite end for everybody, then umount, then the rest.
-    one.exec_ok("pkill -TERM -f 'ublk-mirror run'")?;
+    one.exec_ok("pkill -TERM -f '[u]blk-mirror run'")?;
     let umount = one.exec("umount /mnt", GONE)?;
-    ensure!(umount.ok() && !umount.timed_out, "umount at shutdown: {umount:?}\n{}", pair.logs());
+    ensure!(
+        umount.ok() && !umount.timed_out,
+        "umount at shutdown: {umount:?}\n{}",
+        pair.logs()
+    );
     pair.lockstep(one, "deactivate")?;
-    one.exec_ok("pkill -TERM -f 'ublk-mirror run'")?;
-    wait_until(GONE, "the daemon to end", || Ok(daemons_or_none(one)?.is_empty()))?;
+    one.exec_ok("pkill -TERM -f '[u]blk-mirror run'")?;
+    wait_until(GONE, "the daemon to end", || {
+        Ok(daemons_or_none(one)?.is_empty())
+    })?;
     one.power_off()?;
     pair.boot_again(one)?;
     pair.start(one)?;
     pair.wait_in_sync()?;
     pair.lockstep(one, "activate")?;
-    let read = one.exec_ok(&format!("mkdir -p /mnt && mount {DEVICE} /mnt && cat /mnt/file && umount /mnt"))?;
+    let read = one.exec_ok(&format!(
+        "mkdir -p /mnt && mount {DEVICE} /mnt && cat /mnt/file && umount /mnt"
+    ))?;
     ensure!(read == "kept\nmore", "{read}");
     pair.assert_equal_copies()
 }

@@ -56,11 +56,15 @@ impl Layout {
     ///
     /// # Errors
     /// [`LayoutError::Size`] if the size is outside the limits.
-    pub fn for_growth_to(growth_sectors: u64, bitmap_block_bytes: u32) -> Result<Self, LayoutError> {
+    pub fn for_growth_to(
+        growth_sectors: u64,
+        bitmap_block_bytes: u32,
+    ) -> Result<Self, LayoutError> {
         if !(VOLUME_SECTORS_MIN..=VOLUME_SECTORS_MAX).contains(&growth_sectors) {
             return Err(LayoutError::Size(growth_sectors));
         }
-        let bits = (growth_sectors * SECTOR_BYTES).div_ceil(u64::from(bitmap_block_bytes).max(SECTOR_BYTES));
+        let bits = (growth_sectors * SECTOR_BYTES)
+            .div_ceil(u64::from(bitmap_block_bytes).max(SECTOR_BYTES));
         let bitmap_peer_bytes = bits.div_ceil(BITMAP_PAGE_BITS) * BITMAP_PAGE_BYTES;
         let end = BITMAP_START_BYTES + bitmap_peer_bytes * u64::from(NODES_MAX - 1);
         Ok(Self {

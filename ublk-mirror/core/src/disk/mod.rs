@@ -6,5 +6,6 @@ mod superblock;
 
 pub use layout::{Layout, LayoutError, METADATA_ALIGN_BYTES, SUPERBLOCK_SLOTS};
 pub use superblock::{
-    CopyRecord, CopyRole, FORMAT_VERSION, Found, SUPERBLOCK_BYTES, SlotFault, Superblock, SuperblockError, choose,
+    CopyRecord, CopyRole, FORMAT_VERSION, Found, SUPERBLOCK_BYTES, SlotFault, Superblock,
+    SuperblockError, choose,
 };

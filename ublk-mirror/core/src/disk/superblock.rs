@@ -10,7 +10,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::Layout;
 use crate::limits::{NODES_MAX, VIEW_HISTORY_MAX, VOLUME_NAME_BYTES_MAX, VOLUME_SECTORS_MAX};
-use crate::types::{BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId};
+use crate::types::{
+    BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId,
+};
 use crate::view::{View, ViewHistory, ViewMark};
 
 /// Bytes of one superblock.
@@ -191,13 +193,19 @@ pub struct Found {
 ///
 /// # Errors
 /// Both are unusable, or one was written by a newer program.
-pub fn choose(slot0: &[u8; SUPERBLOCK_BYTES], slot1: &[u8; SUPERBLOCK_BYTES]) -> Result<Found, SuperblockError> {
+pub fn choose(
+    slot0: &[u8; SUPERBLOCK_BYTES],
+    slot1: &[u8; SUPERBLOCK_BYTES],
+) -> Result<Found, SuperblockError> {
     let decoded = [Superblock::decode(slot0, 0), Superblock::decode(slot1, 1)];
     for (slot, result) in (0u8..).zip(&decoded) {
         if let Err(SlotFault::Version(version)) = result
             && *version > FORMAT_VERSION
         {
-            return Err(SuperblockError::Newer { slot, version: *version });
+            return Err(SuperblockError::Newer {
+                slot,
+                version: *version,
+            });
         }
     }
     match decoded {
@@ -208,10 +216,22 @@ pub fn choose(slot0: &[u8; SUPERBLOCK_BYTES], slot1: &[u8; SUPERBLOCK_BYTES]) ->
             } else {
                 (second, Some(0))
             };
-            Ok(Found { superblock, stale_slot, damaged_slot: None })
+            Ok(Found {
+                superblock,
+                stale_slot,
+                damaged_slot: None,
+            })
         }
-        [Ok(superblock), Err(fault)] => Ok(Found { superblock, stale_slot: None, damaged_slot: Some((1, fault)) }),
-        [Err(fault), Ok(superblock)] => Ok(Found { superblock, stale_slot: None, damaged_slot: Some((0, fault)) }),
+        [Ok(superblock), Err(fault)] => Ok(Found {
+            superblock,
+            stale_slot: None,
+            damaged_slot: Some((1, fault)),
+        }),
+        [Err(fault), Ok(superblock)] => Ok(Found {
+            superblock,
+            stale_slot: None,
+            damaged_slot: Some((0, fault)),
+        }),
         [Err(first), Err(second)] => Err(SuperblockError::Both(first, second)),
     }
 }
@@ -223,8 +243,14 @@ impl Superblock {
         flags |= if self.serving { FLAG_SERVING } else { 0 };
         flags |= if self.drained { FLAG_DRAINED } else { 0 };
         flags |= match self.copy {
-            Some(CopyRecord { role: CopyRole::Source, .. }) => FLAG_COPY_SOURCE,
-            Some(CopyRecord { role: CopyRole::Target, .. }) => FLAG_COPY_TARGET,
+            Some(CopyRecord {
+                role: CopyRole::Source,
+                ..
+            }) => FLAG_COPY_SOURCE,
+            Some(CopyRecord {
+                role: CopyRole::Target,
+                ..
+            }) => FLAG_COPY_TARGET,
             None => 0,
         };
         let mut raw = SuperblockBytes {
@@ -262,7 +288,10 @@ impl Superblock {
             own_boot: self.own_boot.0,
             incarnation: U64::new(self.incarnation.0),
             member_boots: self.member_boots.map(|boot| boot.0),
-            history: self.history.0.map(|mark| MarkBytes { epoch: U64::new(mark.epoch.0), id: mark.id.0 }),
+            history: self.history.0.map(|mark| MarkBytes {
+                epoch: U64::new(mark.epoch.0),
+                id: mark.id.0,
+            }),
             reserved2: [0; 3296],
         };
         raw.crc = U32::new(crate::checksum::crc32c(raw.as_bytes()));
@@ -276,7 +305,8 @@ impl Superblock {
     /// # Errors
     /// [`SlotFault`] says what is wrong.
     pub fn decode(bytes: &[u8; SUPERBLOCK_BYTES], slot: u8) -> Result<Self, SlotFault> {
-        let mut raw = SuperblockBytes::read_from_bytes(bytes).map_err(|_| SlotFault::NotASuperblock)?;
+        let mut raw =
+            SuperblockBytes::read_from_bytes(bytes).map_err(|_| SlotFault::NotASuperblock)?;
         if raw.magic != MAGIC {
             return Err(SlotFault::NotASuperblock);
         }
@@ -325,7 +355,10 @@ impl SuperblockBytes {
                 total_bytes: self.metadata_bytes.get(),
             },
             view: self.view()?,
-            history: ViewHistory(self.history.map(|mark| ViewMark { epoch: Epoch(mark.epoch.get()), id: ViewId(mark.id) })),
+            history: ViewHistory(self.history.map(|mark| ViewMark {
+                epoch: Epoch(mark.epoch.get()),
+                id: ViewId(mark.id),
+            })),
             sealed: Epoch(self.sealed.get()),
             serving: flags & FLAG_SERVING != 0,
             drained: flags & FLAG_DRAINED != 0,
@@ -358,8 +391,12 @@ impl SuperblockBytes {
 impl Superblock {
     fn check(self) -> Result<Self, SlotFault> {
         let sane_chunk = self.chunk_sectors.is_power_of_two();
-        let sane_block = self.logical_block_bytes.is_power_of_two() && (512..=65536).contains(&self.logical_block_bytes);
-        let sane_active = self.view.active.is_none_or(|active| self.view.insync.contains(active));
+        let sane_block = self.logical_block_bytes.is_power_of_two()
+            && (512..=65536).contains(&self.logical_block_bytes);
+        let sane_active = self
+            .view
+            .active
+            .is_none_or(|active| self.view.insync.contains(active));
         if self.node == self.peer {
             Err(SlotFault::Value("peer"))
         } else if !(1..=VOLUME_SECTORS_MAX).contains(&self.size_sectors) {
@@ -368,7 +405,10 @@ impl Superblock {
             Err(SlotFault::Value("geometry"))
         } else if !sane_active {
             Err(SlotFault::Value("view.insync"))
-        } else if self.copy.is_some_and(|copy| copy.cursor_sectors > self.size_sectors) {
+        } else if self
+            .copy
+            .is_some_and(|copy| copy.cursor_sectors > self.size_sectors)
+        {
             Err(SlotFault::Value("copy cursor"))
         } else {
             Ok(self)

@@ -47,7 +47,15 @@ pub(super) struct InFlight {
 
 impl InFlight {
     pub(super) fn new(request: Request, arrived: Instant) -> Self {
-        Self { request, arrived, stage: Stage::Waiting, local: Leg::Unsent, peer: Leg::Unsent, wire_id: 0, failure: None }
+        Self {
+            request,
+            arrived,
+            stage: Stage::Waiting,
+            local: Leg::Unsent,
+            peer: Leg::Unsent,
+            wire_id: 0,
+            failure: None,
+        }
     }
 
     pub(super) fn changes_data(&self) -> bool {

@@ -167,7 +167,9 @@ impl Engine {
         self.held = false;
         self.waiting.clear();
         for index in 0..self.slots.len() {
-            let Some(entry) = self.slots[index].as_mut() else { continue };
+            let Some(entry) = self.slots[index].as_mut() else {
+                continue;
+            };
             entry.failure = Some(Errno::EIO);
             if entry.stage == Stage::Waiting {
                 entry.local = Leg::NotNeeded;
@@ -181,11 +183,17 @@ impl Engine {
     pub fn submit(&mut self, now: Instant, request: Request, effects: &mut Effects) {
         let tag = request.tag;
         let index = usize::from(tag.0);
-        assert!(self.slots.get(index).is_some_and(Option::is_none), "a tag was handed over twice");
+        assert!(
+            self.slots.get(index).is_some_and(Option::is_none),
+            "a tag was handed over twice"
+        );
         let flush = request.kind == RequestKind::Flush;
         if self.gate == Gate::Shut || (!flush && !request.range.fits(self.size_sectors)) {
             self.counters.failed += 1;
-            effects.push(Effect::Complete { tag, result: Err(Errno::EIO) });
+            effects.push(Effect::Complete {
+                tag,
+                result: Err(Errno::EIO),
+            });
             return;
         }
         self.slots[index] = Some(InFlight::new(request, now));
@@ -211,7 +219,9 @@ impl Engine {
     }
 
     fn may_begin(&self, now: Instant, tag: Tag, position: usize) -> bool {
-        let Some(entry) = self.request(tag) else { return true };
+        let Some(entry) = self.request(tag) else {
+            return true;
+        };
         let request = entry.request;
         if request.kind == RequestKind::Read {
             let leased = match self.lease {
@@ -227,21 +237,30 @@ impl Engine {
             return true;
         }
         let running = self.slots.iter().flatten().any(|other| {
-            other.stage == Stage::Running && other.changes_data() && other.request.range.overlaps(request.range)
+            other.stage == Stage::Running
+                && other.changes_data()
+                && other.request.range.overlaps(request.range)
         });
-        let copying = self.copy.as_ref().is_some_and(|copy| copy.locks(request.range));
+        let copying = self
+            .copy
+            .as_ref()
+            .is_some_and(|copy| copy.locks(request.range));
         !running && !copying && !self.earlier_write_overlaps(request.range, position)
     }
 
     /// Whether a change of data that came earlier and still waits overlaps.
     fn earlier_write_overlaps(&self, range: SectorRange, position: usize) -> bool {
-        self.waiting.iter().take(position).filter_map(|tag| self.request(*tag)).any(|earlier| {
-            earlier.changes_data() && earlier.request.range.overlaps(range)
-        })
+        self.waiting
+            .iter()
+            .take(position)
+            .filter_map(|tag| self.request(*tag))
+            .any(|earlier| earlier.changes_data() && earlier.request.range.overlaps(range))
     }
 
     fn begin(&mut self, now: Instant, tag: Tag, effects: &mut Effects) {
-        let Some(request) = self.request(tag).map(|entry| entry.request) else { return };
+        let Some(request) = self.request(tag).map(|entry| entry.request) else {
+            return;
+        };
         let peer = self.peer_leg(&request);
         let operation = match request.kind {
             RequestKind::Read => DiskOperation::Read,
@@ -250,7 +269,11 @@ impl Engine {
             RequestKind::Discard => DiskOperation::Discard,
             RequestKind::WriteZeroes => DiskOperation::WriteZeroes { fua: request.fua },
         };
-        effects.push(Effect::Disk { owner: IoOwner::Application(tag), operation, range: request.range });
+        effects.push(Effect::Disk {
+            owner: IoOwner::Application(tag),
+            operation,
+            range: request.range,
+        });
         if let Some(entry) = self.slots[usize::from(tag.0)].as_mut() {
             entry.stage = Stage::Running;
             entry.local = Leg::Sent;
@@ -287,7 +310,9 @@ impl Engine {
 
     /// The target misses this write: what was remembered as copied is forgotten, durably first (S7).
     fn missed(&mut self, range: SectorRange) -> Leg {
-        let Some(copy) = self.copy.as_mut() else { return Leg::NotNeeded };
+        let Some(copy) = self.copy.as_mut() else {
+            return Leg::NotNeeded;
+        };
         if !copy.note_missed(range) {
             return Leg::NotNeeded;
         }
@@ -298,16 +323,22 @@ impl Engine {
     }
 
     fn send_to_peer(&mut self, tag: Tag, effects: &mut Effects) {
-        let Some(session) = self.peer.session() else { return };
+        let Some(session) = self.peer.session() else {
+            return;
+        };
         let id = self.next_id;
         let epoch = self.epoch;
-        let Some(entry) = self.slots[usize::from(tag.0)].as_mut() else { return };
+        let Some(entry) = self.slots[usize::from(tag.0)].as_mut() else {
+            return;
+        };
         self.next_id += 1;
         entry.peer = Leg::Sent;
         entry.wire_id = id;
         let request = entry.request;
         let (kind, payload) = match request.kind {
-            RequestKind::Write | RequestKind::Read => (FrameKind::Write, Some(PayloadSource::Application(tag))),
+            RequestKind::Write | RequestKind::Read => {
+                (FrameKind::Write, Some(PayloadSource::Application(tag)))
+            }
             RequestKind::Flush => (FrameKind::Flush, None),
             RequestKind::Discard => (FrameKind::Discard, None),
             RequestKind::WriteZeroes => (FrameKind::WriteZeroes, None),
@@ -315,15 +346,29 @@ impl Engine {
         let mut frame = Frame::new(kind, epoch, id);
         frame.range = request.range;
         frame.flags = if request.fua { FLAG_FUA } else { 0 };
-        frame.length_bytes = payload.map_or(0, |_| u32::try_from(request.range.bytes()).unwrap_or(0));
-        effects.push(Effect::Send { session, frame, body: Vec::new(), payload });
+        frame.length_bytes =
+            payload.map_or(0, |_| u32::try_from(request.range.bytes()).unwrap_or(0));
+        effects.push(Effect::Send {
+            session,
+            frame,
+            body: Vec::new(),
+            payload,
+        });
     }
 
     /// The local disk is done with a request. A failure is a failed member (S1): the caller shuts the
     /// gate; the request itself fails in any case.
-    pub fn local_done(&mut self, now: Instant, tag: Tag, result: DiskResult, effects: &mut Effects) {
+    pub fn local_done(
+        &mut self,
+        now: Instant,
+        tag: Tag,
+        result: DiskResult,
+        effects: &mut Effects,
+    ) {
         let index = usize::from(tag.0);
-        let Some(entry) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
+        let Some(entry) = self.slots.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
         entry.local = Leg::Done;
         if let Err(errno) = result {
             entry.failure = Some(errno);
@@ -333,14 +378,25 @@ impl Engine {
     }
 
     fn finish_if_done(&mut self, now: Instant, index: usize, effects: &mut Effects) {
-        let Some(entry) = self.slots[index].as_ref() else { return };
+        let Some(entry) = self.slots[index].as_ref() else {
+            return;
+        };
         let shut = entry.failure.is_some() && entry.local.is_settled();
-        if !shut && (entry.stage == Stage::Waiting || !entry.local.is_settled() || !entry.peer.is_settled()) {
+        if !shut
+            && (entry.stage == Stage::Waiting
+                || !entry.local.is_settled()
+                || !entry.peer.is_settled())
+        {
             return;
         }
-        let Some(entry) = self.slots[index].take() else { return };
+        let Some(entry) = self.slots[index].take() else {
+            return;
+        };
         self.count(now, &entry);
-        effects.push(Effect::Complete { tag: entry.request.tag, result: entry.failure.map_or(Ok(()), Err) });
+        effects.push(Effect::Complete {
+            tag: entry.request.tag,
+            result: entry.failure.map_or(Ok(()), Err),
+        });
         self.pump(now, effects);
     }
 
@@ -360,6 +416,8 @@ impl Engine {
             RequestKind::Discard | RequestKind::WriteZeroes => counters.writes += 1,
         }
         let waited: Duration = now.since(entry.arrived);
-        counters.longest_wait_ms = counters.longest_wait_ms.max(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+        counters.longest_wait_ms = counters
+            .longest_wait_ms
+            .max(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
     }
 }

@@ -19,7 +19,8 @@ impl Engine {
     /// answer belongs to a request.
     pub fn peer_done(&mut self, now: Instant, id: u64, effects: &mut Effects) -> bool {
         let Some(index) = self.slots.iter().position(|slot| {
-            slot.as_ref().is_some_and(|entry| entry.peer == Leg::Sent && entry.wire_id == id)
+            slot.as_ref()
+                .is_some_and(|entry| entry.peer == Leg::Sent && entry.wire_id == id)
         }) else {
             return false;
         };
@@ -36,7 +37,9 @@ impl Engine {
         self.peer = Peer::Member(session);
         self.held = false;
         for index in 0..self.slots.len() {
-            let Some(entry) = self.slots[index].as_ref() else { continue };
+            let Some(entry) = self.slots[index].as_ref() else {
+                continue;
+            };
             if entry.stage == Stage::Running && entry.peer == Leg::Unsent {
                 let tag = entry.request.tag;
                 self.send_to_peer(tag, effects);
@@ -77,10 +80,16 @@ impl Engine {
         self.peer = peer;
         self.held = false;
         for index in 0..self.slots.len() {
-            let Some(entry) = self.slots[index].as_ref() else { continue };
+            let Some(entry) = self.slots[index].as_ref() else {
+                continue;
+            };
             if entry.stage == Stage::Running && matches!(entry.peer, Leg::Unsent | Leg::Sent) {
                 let (range, changes) = (entry.request.range, entry.changes_data());
-                let leg = if changes { self.missed(range) } else { Leg::NotNeeded };
+                let leg = if changes {
+                    self.missed(range)
+                } else {
+                    Leg::NotNeeded
+                };
                 if let Some(entry) = self.slots[index].as_mut() {
                     entry.peer = leg;
                 }
@@ -119,7 +128,9 @@ impl Engine {
     /// The marks up to this generation are durable.
     pub fn mark_durable(&mut self, now: Instant, generation: u64, effects: &mut Effects) {
         for index in 0..self.slots.len() {
-            let Some(entry) = self.slots[index].as_mut() else { continue };
+            let Some(entry) = self.slots[index].as_mut() else {
+                continue;
+            };
             if matches!(entry.peer, Leg::Mark(wanted) if wanted <= generation) {
                 entry.peer = Leg::Done;
                 self.finish_if_done(now, index, effects);
@@ -134,7 +145,10 @@ impl Engine {
 
     /// Whether requests that change data or flush are in flight or waiting (they would be lost).
     pub fn has_unfinished_writes(&self) -> bool {
-        self.slots.iter().flatten().any(|entry| entry.request.kind != RequestKind::Read)
+        self.slots
+            .iter()
+            .flatten()
+            .any(|entry| entry.request.kind != RequestKind::Read)
     }
 
     /// Whether the gate is open.
@@ -145,19 +159,35 @@ impl Engine {
     /// Begins chunks of the full copy as far as the bounds allow.
     pub fn copy_more(&mut self, effects: &mut Effects) {
         let Peer::Target(_) = self.peer else { return };
-        let busy = self.slots.iter().flatten().any(|entry| entry.changes_data());
-        let slots_max = if busy { COPY_INFLIGHT_BUSY } else { usize::from(COPY_INFLIGHT_MAX) };
+        let busy = self
+            .slots
+            .iter()
+            .flatten()
+            .any(|entry| entry.changes_data());
+        let slots_max = if busy {
+            COPY_INFLIGHT_BUSY
+        } else {
+            usize::from(COPY_INFLIGHT_MAX)
+        };
         loop {
             let slots = &self.slots;
-            let Some(copy) = self.copy.as_mut() else { return };
+            let Some(copy) = self.copy.as_mut() else {
+                return;
+            };
             let next = copy.begin(slots_max, self.copy_reading, |range| {
                 !slots.iter().flatten().any(|entry| {
-                    entry.stage == Stage::Running && entry.changes_data() && entry.request.range.overlaps(range)
+                    entry.stage == Stage::Running
+                        && entry.changes_data()
+                        && entry.request.range.overlaps(range)
                 })
             });
             let Some((slot, range)) = next else { return };
             self.copy_reading |= 1 << slot;
-            effects.push(Effect::Disk { owner: IoOwner::Copy(slot), operation: DiskOperation::Read, range });
+            effects.push(Effect::Disk {
+                owner: IoOwner::Copy(slot),
+                operation: DiskOperation::Read,
+                range,
+            });
         }
     }
 
@@ -166,13 +196,20 @@ impl Engine {
         self.copy_reading &= !(1 << slot);
         let session = self.peer.session();
         let epoch = self.epoch;
-        let Some(copy) = self.copy.as_mut() else { return };
+        let Some(copy) = self.copy.as_mut() else {
+            return;
+        };
         match (copy.in_slot(slot), session, result) {
             (Some(range), Some(session), Ok(())) => {
                 let mut frame = Frame::new(FrameKind::CopyWrite, epoch, u64::from(slot));
                 frame.range = range;
                 frame.length_bytes = u32::try_from(range.bytes()).unwrap_or(0);
-                effects.push(Effect::Send { session, frame, body: Vec::new(), payload: Some(PayloadSource::Copy(slot)) });
+                effects.push(Effect::Send {
+                    session,
+                    frame,
+                    body: Vec::new(),
+                    payload: Some(PayloadSource::Copy(slot)),
+                });
             }
             _ => copy.finish(slot, Arrived::No),
         }

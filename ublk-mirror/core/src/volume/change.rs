@@ -57,13 +57,22 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) enum Kind {
     /// The handshake's proposal; this node leads.
-    Lead { session: SessionId, copy: Option<(CopyRecord, crate::admin::CopyCause)> },
+    Lead {
+        session: SessionId,
+        copy: Option<(CopyRecord, crate::admin::CopyCause)>,
+    },
     /// The handshake's proposal; this node follows.
-    Follow { session: SessionId, propose: Propose },
+    Follow {
+        session: SessionId,
+        propose: Propose,
+    },
     /// An operator activates.
     Activate { command: u64 },
     /// An operator deactivates, or a failed activation is undone.
-    Deactivate { command: Option<u64>, failure: Option<Errno> },
+    Deactivate {
+        command: Option<u64>,
+        failure: Option<Errno>,
+    },
     /// An operator takes over on a standby.
     Takeover { command: u64 },
     /// An operator lets a frozen active node go on alone.
@@ -86,9 +95,13 @@ pub(super) struct Change {
 impl Change {
     pub(super) fn command(&self) -> Option<u64> {
         match &self.kind {
-            Kind::Activate { command } | Kind::Takeover { command } | Kind::GoAlone { command } => Some(*command),
+            Kind::Activate { command } | Kind::Takeover { command } | Kind::GoAlone { command } => {
+                Some(*command)
+            }
             Kind::Deactivate { command, .. } => *command,
-            Kind::Lead { .. } | Kind::Follow { .. } | Kind::Drop { .. } | Kind::Widen { .. } => None,
+            Kind::Lead { .. } | Kind::Follow { .. } | Kind::Drop { .. } | Kind::Widen { .. } => {
+                None
+            }
         }
     }
 }
@@ -114,17 +127,25 @@ impl Volume {
         self.set_step(Step::Flush);
         self.view_flush_wanted = true;
         let owner = IoOwner::ViewFlush;
-        effects.push(Effect::Disk { owner, operation: DiskOperation::Flush, range: SectorRange::new(0, 0) });
+        effects.push(Effect::Disk {
+            owner,
+            operation: DiskOperation::Flush,
+            range: SectorRange::new(0, 0),
+        });
     }
 
     pub(super) fn view_flushed(&mut self, now: Instant, effects: &mut Effects) {
         self.view_flush_wanted = false;
-        let Some(change) = self.change.as_ref() else { return };
+        let Some(change) = self.change.as_ref() else {
+            return;
+        };
         if !matches!(change.step, Step::Flush) {
             return;
         }
         match change.kind {
-            Kind::Lead { .. } | Kind::Drop { .. } | Kind::GoAlone { .. } => self.persist_change(effects),
+            Kind::Lead { .. } | Kind::Drop { .. } | Kind::GoAlone { .. } => {
+                self.persist_change(effects)
+            }
             Kind::Takeover { .. } => {
                 let until = self.granted_until;
                 self.set_step(Step::Lease(until));
@@ -137,7 +158,9 @@ impl Volume {
 
     /// Writes the change's view down.
     pub(super) fn persist_change(&mut self, effects: &mut Effects) {
-        let Some(view) = self.change_view() else { return };
+        let Some(view) = self.change_view() else {
+            return;
+        };
         self.stage_view(view);
         let me = self.me();
         let serving = view.active == Some(me);
@@ -186,12 +209,16 @@ impl Volume {
     }
 
     fn persisted_change(&mut self, now: Instant, effects: &mut Effects) {
-        let Some(change) = self.change.as_ref() else { return };
+        let Some(change) = self.change.as_ref() else {
+            return;
+        };
         match (&change.kind, &change.step) {
             (Kind::Takeover { .. }, Step::Seal) => self.flush_for_view(effects),
             (_, Step::Persist) => match change.kind {
                 Kind::Lead { session, .. } => self.lead_settled(now, session, effects),
-                Kind::Follow { session, propose } => self.follow_settled(now, session, &propose, effects),
+                Kind::Follow { session, propose } => {
+                    self.follow_settled(now, session, &propose, effects)
+                }
                 Kind::Activate { .. } | Kind::Takeover { .. } => {
                     self.set_step(Step::Device);
                     self.role = Role::Activating;
@@ -226,8 +253,16 @@ impl Volume {
     }
 
     /// The peer's answer to a proposal.
-    pub(super) fn accepted(&mut self, now: Instant, session: SessionId, accept: crate::wire::Accept, effects: &mut Effects) {
-        let Some(change) = self.change.as_ref() else { return };
+    pub(super) fn accepted(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        accept: crate::wire::Accept,
+        effects: &mut Effects,
+    ) {
+        let Some(change) = self.change.as_ref() else {
+            return;
+        };
         let expected = change.view.is_some_and(|view| view.id == accept.view_id);
         if self.current != Some(session) || !matches!(change.step, Step::Accept) || !expected {
             return;
@@ -250,29 +285,43 @@ impl Volume {
     }
 
     fn proposal_refused(&mut self, session: SessionId, effects: &mut Effects) {
-        let Some(change) = self.change.take() else { return };
+        let Some(change) = self.change.take() else {
+            return;
+        };
         match change.kind {
             Kind::Activate { command } => {
                 let peer = self.peer_name();
                 self.answer(Some(command), Err(Refusal::PeerRefused { peer }), effects);
             }
             Kind::Deactivate { command, failure } => {
-                self.change = Some(Change { kind: Kind::Deactivate { command, failure }, step: Step::Accept, view: None });
+                self.change = Some(Change {
+                    kind: Kind::Deactivate { command, failure },
+                    step: Step::Accept,
+                    view: None,
+                });
                 self.deactivate_alone(effects);
             }
-            Kind::Lead { .. } | Kind::Drop { .. } | Kind::Widen { .. } => self.close(session, effects),
+            Kind::Lead { .. } | Kind::Drop { .. } | Kind::Widen { .. } => {
+                self.close(session, effects)
+            }
             Kind::Follow { .. } | Kind::Takeover { .. } | Kind::GoAlone { .. } => {}
         }
     }
 
     /// The session that the change depended on is gone.
     pub(super) fn change_lost_session(&mut self, session: SessionId, effects: &mut Effects) {
-        let Some(change) = self.change.as_ref() else { return };
+        let Some(change) = self.change.as_ref() else {
+            return;
+        };
         match (&change.kind, &change.step) {
             // Once the peer has agreed, or a superblock is on its way, the change goes on without it.
-            (Kind::Lead { session: s, .. } | Kind::Follow { session: s, .. } | Kind::Drop { session: s } | Kind::Widen { session: s }, step)
-                if *s == session && !matches!(step, Step::Persist | Step::Device | Step::Flush) =>
-            {
+            (
+                Kind::Lead { session: s, .. }
+                | Kind::Follow { session: s, .. }
+                | Kind::Drop { session: s }
+                | Kind::Widen { session: s },
+                step,
+            ) if *s == session && !matches!(step, Step::Persist | Step::Device | Step::Flush) => {
                 self.change = None;
                 self.engine.resume();
             }
@@ -282,7 +331,9 @@ impl Volume {
                 self.role = Role::Fenced;
                 self.answer(Some(command), Err(Refusal::Ambiguous { peer }), effects);
             }
-            (Kind::Deactivate { .. }, Step::Accept | Step::PeerFlush) => self.deactivate_alone(effects),
+            (Kind::Deactivate { .. }, Step::Accept | Step::PeerFlush) => {
+                self.deactivate_alone(effects)
+            }
             _ => {}
         }
     }
@@ -333,11 +384,15 @@ impl Volume {
     }
 
     fn deactivated(&mut self, effects: &mut Effects) {
-        let Some(change) = self.change.take() else { return };
+        let Some(change) = self.change.take() else {
+            return;
+        };
         self.role = Role::Fenced;
         self.aborted_writes = false;
         effects.push(Effect::Notice(Notice::Deactivated));
-        let Kind::Deactivate { command, failure } = change.kind else { return };
+        let Kind::Deactivate { command, failure } = change.kind else {
+            return;
+        };
         let outcome = match failure {
             None => Ok(Done::Fenced),
             Some(errno) => Err(Refusal::Device { errno }),
@@ -349,8 +404,13 @@ impl Volume {
 
     /// Checkpoints, and the last step of a copy that is complete.
     pub(super) fn copy_steps(&mut self, now: Instant, effects: &mut Effects) {
-        let Peer::Target(session) = self.engine.peer() else { return };
-        let Some(copy) = self.engine.copy.as_mut() else { return };
+        let Peer::Target(session) = self.engine.peer() else {
+            return;
+        };
+        self.engine.copy_more(effects);
+        let Some(copy) = self.engine.copy.as_mut() else {
+            return;
+        };
         if copy.is_complete() && self.change.is_none() && self.failed.is_none() {
             self.engine.peer_is_joining(session);
             self.begin_change(Kind::Widen { session }, Step::PeerFlush, None);
@@ -369,12 +429,19 @@ impl Volume {
     }
 
     /// The peer has flushed something that is not a request of the device.
-    pub(super) fn special_flush_done(&mut self, id: u64, session: SessionId, effects: &mut Effects) {
+    pub(super) fn special_flush_done(
+        &mut self,
+        id: u64,
+        session: SessionId,
+        effects: &mut Effects,
+    ) {
         if id == FLUSH_CHECKPOINT {
             self.checkpoint_done(effects);
             return;
         }
-        let Some(change) = self.change.as_ref() else { return };
+        let Some(change) = self.change.as_ref() else {
+            return;
+        };
         match (&change.kind, &change.step) {
             (Kind::Widen { .. }, Step::PeerFlush) if id == FLUSH_JOIN => {
                 let both = self.both();
@@ -393,7 +460,14 @@ impl Volume {
     }
 
     fn checkpoint_done(&mut self, effects: &mut Effects) {
-        let Some(cursor) = self.engine.copy.as_mut().and_then(crate::resync::FullCopy::checkpoint_done) else { return };
+        let Some(cursor) = self
+            .engine
+            .copy
+            .as_mut()
+            .and_then(crate::resync::FullCopy::checkpoint_done)
+        else {
+            return;
+        };
         if let Some(copy) = self.staged.copy.as_mut()
             && copy.role == CopyRole::Source
             && copy.cursor_sectors < cursor
@@ -428,7 +502,11 @@ impl Volume {
             CopyState::Blank
         } else if self.is_member() {
             CopyState::InSync
-        } else if self.durable.copy.is_some_and(|copy| copy.role == CopyRole::Target) {
+        } else if self
+            .durable
+            .copy
+            .is_some_and(|copy| copy.role == CopyRole::Target)
+        {
             CopyState::Copying
         } else {
             CopyState::Outdated

@@ -21,7 +21,9 @@ use crate::engine::{Engine, ReadLease};
 use crate::event::{DiskResult, Event, IoOwner};
 use crate::limits::VOLUME_NAME_BYTES_MAX;
 use crate::notice::{Notice, Refusal};
-use crate::types::{BootId, Epoch, Errno, Incarnation, Instant, NodeId, NodeSet, SessionId, ViewId};
+use crate::types::{
+    BootId, Epoch, Errno, Incarnation, Instant, NodeId, NodeSet, SessionId, ViewId,
+};
 use crate::view::View;
 use change::{Change, Then};
 use session::Session;
@@ -107,7 +109,12 @@ struct Told {
 
 impl Volume {
     /// A volume as its superblock says, without a connection.
-    pub fn new(settings: Settings, superblock: Superblock, device: DeviceAtStart, now: Instant) -> Self {
+    pub fn new(
+        settings: Settings,
+        superblock: Superblock,
+        device: DeviceAtStart,
+        now: Instant,
+    ) -> Self {
         let mut engine = Engine::new(superblock.size_sectors);
         engine.set_epoch(superblock.view.epoch);
         let entropy = Entropy::new(&settings.seed);
@@ -138,10 +145,16 @@ impl Volume {
         };
         volume.prepare_copy(device);
         volume.set_peer_without_session();
-        if device == DeviceAtStart::Recovered && volume.durable.view.active == Some(volume.settings.node) {
+        if device == DeviceAtStart::Recovered
+            && volume.durable.view.active == Some(volume.settings.node)
+        {
             volume.role = Role::Active;
             volume.engine.open();
-            let lease = if volume.is_sole() { ReadLease::NotNeeded } else { ReadLease::Until(now) };
+            let lease = if volume.is_sole() {
+                ReadLease::NotNeeded
+            } else {
+                ReadLease::Until(now)
+            };
             volume.engine.set_lease(now, lease, &mut Vec::new());
         }
         volume
@@ -149,7 +162,9 @@ impl Volume {
 
     /// A source that restarts knows what its superblock says; after an unclean end that is nothing.
     fn prepare_copy(&mut self, device: DeviceAtStart) {
-        let Some(record) = self.durable.copy else { return };
+        let Some(record) = self.durable.copy else {
+            return;
+        };
         if record.role != CopyRole::Source {
             return;
         }
@@ -158,7 +173,12 @@ impl Volume {
         if let Some(copy) = self.staged.copy.as_mut() {
             copy.cursor_sectors = cursor;
         }
-        let copy = crate::resync::FullCopy::new(record.id, CopyCause::Resumed, self.durable.size_sectors, cursor);
+        let copy = crate::resync::FullCopy::new(
+            record.id,
+            CopyCause::Resumed,
+            self.durable.size_sectors,
+            cursor,
+        );
         self.engine.copy = Some(copy);
     }
 
@@ -199,16 +219,28 @@ impl Volume {
             Event::DiskDone { owner, result } => self.disk_done(now, owner, result, effects),
             Event::Persisted { sequence } => self.persisted(now, sequence, effects),
             Event::PersistFailed { errno } => self.metadata_failed(now, errno, effects),
-            Event::SessionOpened { session, dialled } => self.session_opened(now, session, dialled, effects),
-            Event::Received { session, frame, body, buffer } => {
+            Event::SessionOpened { session, dialled } => {
+                self.session_opened(now, session, dialled, effects)
+            }
+            Event::Received {
+                session,
+                frame,
+                body,
+                buffer,
+            } => {
                 self.received(now, session, frame, body, buffer, effects);
             }
-            Event::SessionClosed { session, reason } => self.session_closed(now, session, reason, effects),
+            Event::SessionClosed { session, reason } => {
+                self.session_closed(now, session, reason, effects)
+            }
             Event::DeviceStarted => self.device_started(now, effects),
             Event::DeviceStopped => self.device_stopped(now, effects),
             Event::DeviceFailed { errno } => self.device_failed(errno, effects),
             Event::DeviceBusy => self.device_busy(effects),
-            Event::Operator { command_id, command } => self.operator(now, command_id, command, effects),
+            Event::Operator {
+                command_id,
+                command,
+            } => self.operator(now, command_id, command, effects),
         }
         self.timers(now, effects);
         self.background(now, effects);
@@ -230,7 +262,13 @@ impl Volume {
         self.standby_steps(effects);
     }
 
-    fn disk_done(&mut self, now: Instant, owner: IoOwner, result: DiskResult, effects: &mut Effects) {
+    fn disk_done(
+        &mut self,
+        now: Instant,
+        owner: IoOwner,
+        result: DiskResult,
+        effects: &mut Effects,
+    ) {
         match owner {
             IoOwner::Application(tag) => self.engine.local_done(now, tag, result, effects),
             IoOwner::Peer(slot) => self.peer_op_done(slot, result, effects),
@@ -284,8 +322,13 @@ impl Volume {
     }
 
     fn persisted(&mut self, now: Instant, sequence: u64, effects: &mut Effects) {
-        let Some((superblock, then)) = self.persists.pop_front() else { return };
-        assert_eq!(superblock.sequence, sequence, "superblocks become durable in their order");
+        let Some((superblock, then)) = self.persists.pop_front() else {
+            return;
+        };
+        assert_eq!(
+            superblock.sequence, sequence,
+            "superblocks become durable in their order"
+        );
         self.durable = superblock;
         self.engine.set_epoch(self.durable.view.epoch);
         self.after_persist(now, then, effects);
@@ -304,13 +347,27 @@ impl Volume {
 
     /// A view that follows everything this node has seen.
     fn next_view(&mut self, active: Option<NodeId>, insync: NodeSet, at_least: Epoch) -> View {
-        let epoch = self.staged.view.epoch.max(self.staged.sealed).max(at_least).next();
-        View { epoch, id: ViewId(self.entropy.bytes16()), active, insync }
+        let epoch = self
+            .staged
+            .view
+            .epoch
+            .max(self.staged.sealed)
+            .max(at_least)
+            .next();
+        View {
+            epoch,
+            id: ViewId(self.entropy.bytes16()),
+            active,
+            insync,
+        }
     }
 
     fn answer(&self, command_id: Option<u64>, outcome: Outcome, effects: &mut Effects) {
         if let Some(command_id) = command_id {
-            effects.push(Effect::Reply { command_id, outcome });
+            effects.push(Effect::Reply {
+                command_id,
+                outcome,
+            });
         }
     }
 

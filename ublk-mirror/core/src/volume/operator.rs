@@ -15,7 +15,13 @@ use super::change::{Kind, Step, Then};
 use super::session::Taken;
 
 impl Volume {
-    pub(super) fn operator(&mut self, now: Instant, id: u64, command: Command, effects: &mut Effects) {
+    pub(super) fn operator(
+        &mut self,
+        now: Instant,
+        id: u64,
+        command: Command,
+        effects: &mut Effects,
+    ) {
         let outcome = match command {
             Command::Activate => self.activate(now, id, effects),
             Command::Deactivate { force } => self.deactivate(now, id, Force::from(force), effects),
@@ -32,7 +38,11 @@ impl Volume {
         let handshake = self.current.is_some() && self.up_session().is_none();
         if self.failed.is_some() {
             Some(Refusal::DiskFailed)
-        } else if self.change.is_some() || handshake || !self.persists.is_empty() || self.leaving.is_some() {
+        } else if self.change.is_some()
+            || handshake
+            || !self.persists.is_empty()
+            || self.leaving.is_some()
+        {
             Some(Refusal::Busy)
         } else {
             None
@@ -53,11 +63,19 @@ impl Volume {
         }
         if !self.is_member() {
             let copying = self.durable.copy.is_some();
-            return Some(Err(if self.peer_serving { Refusal::PeerActive { peer } } else { Refusal::CopyNotCurrent { copying } }));
+            return Some(Err(if self.peer_serving {
+                Refusal::PeerActive { peer }
+            } else {
+                Refusal::CopyNotCurrent { copying }
+            }));
         }
         let up = self.up_session();
         if up.is_none() && self.peer_counts() {
-            return Some(Err(if self.durable.serving { Refusal::Unclean { peer } } else { Refusal::PeerSilent { peer } }));
+            return Some(Err(if self.durable.serving {
+                Refusal::Unclean { peer }
+            } else {
+                Refusal::PeerSilent { peer }
+            }));
         }
         if self.peer_serving && up.is_some() {
             return Some(Err(Refusal::PeerActive { peer }));
@@ -71,7 +89,13 @@ impl Volume {
         None
     }
 
-    fn deactivate(&mut self, now: Instant, id: u64, force: Force, effects: &mut Effects) -> Option<Outcome> {
+    fn deactivate(
+        &mut self,
+        now: Instant,
+        id: u64,
+        force: Force,
+        effects: &mut Effects,
+    ) -> Option<Outcome> {
         match self.role {
             Role::Fenced => return Some(Ok(Done::AlreadyFenced)),
             Role::Deactivating if force == Force::Yes => {
@@ -93,9 +117,21 @@ impl Volume {
         if self.engine.is_frozen() {
             self.abort_writes(now, effects);
         }
-        self.begin_change(Kind::Deactivate { command: Some(id), failure: None }, Step::Device, None);
+        self.begin_change(
+            Kind::Deactivate {
+                command: Some(id),
+                failure: None,
+            },
+            Step::Device,
+            None,
+        );
         self.role = Role::Deactivating;
-        self.device(DeviceCommand::StopLive { force: force == Force::Yes }, effects);
+        self.device(
+            DeviceCommand::StopLive {
+                force: force == Force::Yes,
+            },
+            effects,
+        );
         None
     }
 
@@ -104,7 +140,13 @@ impl Volume {
         self.engine.shut(now, effects);
     }
 
-    fn takeover(&mut self, now: Instant, id: u64, confirm: &str, effects: &mut Effects) -> Option<Outcome> {
+    fn takeover(
+        &mut self,
+        now: Instant,
+        id: u64,
+        confirm: &str,
+        effects: &mut Effects,
+    ) -> Option<Outcome> {
         let peer = self.peer_name();
         if self.current.is_some() {
             return Some(Err(Refusal::LinkUp { peer }));
@@ -116,10 +158,16 @@ impl Volume {
             return Some(Err(Refusal::Blank { peer }));
         }
         if !self.is_member() {
-            return Some(Err(Refusal::CopyNotCurrent { copying: self.durable.copy.is_some() }));
+            return Some(Err(Refusal::CopyNotCurrent {
+                copying: self.durable.copy.is_some(),
+            }));
         }
         if self.is_sole() {
-            return Some(if self.role == Role::Active { Ok(Done::AlreadyActive) } else { Err(Refusal::NothingToTakeOver) });
+            return Some(if self.role == Role::Active {
+                Ok(Done::AlreadyActive)
+            } else {
+                Err(Refusal::NothingToTakeOver)
+            });
         }
         if confirm != format!("{peer} is off") {
             return Some(Err(Refusal::NotConfirmed { peer }));
@@ -138,7 +186,10 @@ impl Volume {
 
     /// Everything that the old active node sent and that was accepted is on disk: seal (S4).
     pub(super) fn takeover_drained(&mut self, effects: &mut Effects) {
-        let draining = self.change.as_ref().is_some_and(|change| matches!(change.step, Step::Drain));
+        let draining = self
+            .change
+            .as_ref()
+            .is_some_and(|change| matches!(change.step, Step::Drain));
         if draining && self.peer_ops.is_empty() {
             self.set_step(Step::Seal);
             self.staged.sealed = self.staged.view.epoch;
@@ -147,7 +198,11 @@ impl Volume {
     }
 
     pub(super) fn lease_deadline(&self) -> Option<Instant> {
-        if let Step::Lease(until) = self.change.as_ref()?.step { Some(until) } else { None }
+        if let Step::Lease(until) = self.change.as_ref()?.step {
+            Some(until)
+        } else {
+            None
+        }
     }
 
     /// The last lease that was granted has run out: the new view may be committed (S5).
@@ -164,7 +219,9 @@ impl Volume {
     // --- the device ---------------------------------------------------------------------------
 
     pub(super) fn device_started(&mut self, now: Instant, effects: &mut Effects) {
-        let Some(change) = self.change.take() else { return };
+        let Some(change) = self.change.take() else {
+            return;
+        };
         self.role = Role::Active;
         let sole = self.is_sole();
         if sole && self.current.is_none() {
@@ -189,7 +246,14 @@ impl Volume {
 
     pub(super) fn device_failed(&mut self, errno: Errno, effects: &mut Effects) {
         let command = self.change.take().and_then(|change| change.command());
-        self.begin_change(Kind::Deactivate { command, failure: Some(errno) }, Step::Flush, None);
+        self.begin_change(
+            Kind::Deactivate {
+                command,
+                failure: Some(errno),
+            },
+            Step::Flush,
+            None,
+        );
         self.role = Role::Deactivating;
         self.flush_for_view(effects);
     }
@@ -243,7 +307,12 @@ impl Volume {
             Some(session) if self.peer_serving && self.is_member() && self.failed.is_none() => {
                 let patience = self.settings.link_timeout * 2;
                 self.leaving = Some((id, now + patience));
-                self.send(session, Frame::new(FrameKind::Leave, self.durable.view.epoch, 0), Vec::new(), effects);
+                self.send(
+                    session,
+                    Frame::new(FrameKind::Leave, self.durable.view.epoch, 0),
+                    Vec::new(),
+                    effects,
+                );
                 None
             }
             _ => {

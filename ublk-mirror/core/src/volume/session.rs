@@ -11,8 +11,8 @@ use crate::limits::HANDSHAKE_LIMIT;
 use crate::notice::Notice;
 use crate::types::{BootId, Epoch, Instant, SECTOR_BYTES, SessionId};
 use crate::wire::{
-    Accept, Auth, DecodeError, FEATURES, Frame, FrameKind, Hello, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Propose, Purpose,
-    Refused, RefusedCode, State,
+    Accept, Auth, DecodeError, FEATURES, Frame, FrameKind, Hello, PROTOCOL_VERSION,
+    PROTOCOL_VERSION_MIN, Propose, Purpose, Refused, RefusedCode, State,
 };
 
 use super::{Told, Volume, lease_with_margin};
@@ -53,7 +53,13 @@ pub(super) struct Session {
 }
 
 impl Volume {
-    pub(super) fn session_opened(&mut self, now: Instant, id: SessionId, dialled: bool, effects: &mut Effects) {
+    pub(super) fn session_opened(
+        &mut self,
+        now: Instant,
+        id: SessionId,
+        dialled: bool,
+        effects: &mut Effects,
+    ) {
         let hello = Hello {
             version_min: PROTOCOL_VERSION_MIN,
             version_max: PROTOCOL_VERSION,
@@ -79,13 +85,29 @@ impl Volume {
             own_state: None,
             epoch: Epoch(0),
         });
-        self.send(id, Frame::new(FrameKind::Hello, Epoch(0), 0), own_hello.to_vec(), effects);
+        self.send(
+            id,
+            Frame::new(FrameKind::Hello, Epoch(0), 0),
+            own_hello.to_vec(),
+            effects,
+        );
     }
 
     /// Sends a frame with a control body (or none).
-    pub(super) fn send(&self, session: SessionId, mut frame: Frame, body: Vec<u8>, effects: &mut Effects) {
+    pub(super) fn send(
+        &self,
+        session: SessionId,
+        mut frame: Frame,
+        body: Vec<u8>,
+        effects: &mut Effects,
+    ) {
         frame.length_bytes = u32::try_from(body.len()).unwrap_or(0);
-        effects.push(Effect::Send { session, frame, body, payload: None });
+        effects.push(Effect::Send {
+            session,
+            frame,
+            body,
+            payload: None,
+        });
     }
 
     pub(super) fn session(&mut self, id: SessionId) -> Option<&mut Session> {
@@ -93,7 +115,9 @@ impl Volume {
     }
 
     pub(super) fn current_session(&self) -> Option<&Session> {
-        self.sessions.iter().find(|session| Some(session.id) == self.current)
+        self.sessions
+            .iter()
+            .find(|session| Some(session.id) == self.current)
     }
 
     pub(super) fn current_peer_boot(&self) -> Option<BootId> {
@@ -102,7 +126,9 @@ impl Volume {
 
     /// The session that both sides agreed on.
     pub(super) fn up_session(&self) -> Option<SessionId> {
-        self.current_session().filter(|session| session.phase == Phase::Up).map(|session| session.id)
+        self.current_session()
+            .filter(|session| session.phase == Phase::Up)
+            .map(|session| session.id)
     }
 
     pub(super) fn close(&mut self, id: SessionId, effects: &mut Effects) {
@@ -115,9 +141,27 @@ impl Volume {
     }
 
     /// Tells the peer why, then closes.
-    pub(super) fn refuse(&mut self, id: SessionId, code: RefusedCode, ours: u64, theirs: u64, effects: &mut Effects) {
-        let body = Refused { code, ours, yours: theirs }.encode().to_vec();
-        self.send(id, Frame::new(FrameKind::Refused, Epoch(0), 0), body, effects);
+    pub(super) fn refuse(
+        &mut self,
+        id: SessionId,
+        code: RefusedCode,
+        ours: u64,
+        theirs: u64,
+        effects: &mut Effects,
+    ) {
+        let body = Refused {
+            code,
+            ours,
+            yours: theirs,
+        }
+        .encode()
+        .to_vec();
+        self.send(
+            id,
+            Frame::new(FrameKind::Refused, Epoch(0), 0),
+            body,
+            effects,
+        );
         let notice = Notice::RefusedPeer { code, ours, theirs };
         self.note_refusal(notice, effects);
         self.close(id, effects);
@@ -135,8 +179,19 @@ impl Volume {
     pub(super) fn refuse_all_sessions(&mut self, effects: &mut Effects) {
         let ids: Vec<SessionId> = self.sessions.iter().map(|session| session.id).collect();
         for id in ids {
-            let body = Refused { code: RefusedCode::DiskFailed, ours: 0, yours: 0 }.encode().to_vec();
-            self.send(id, Frame::new(FrameKind::Refused, Epoch(0), 0), body, effects);
+            let body = Refused {
+                code: RefusedCode::DiskFailed,
+                ours: 0,
+                yours: 0,
+            }
+            .encode()
+            .to_vec();
+            self.send(
+                id,
+                Frame::new(FrameKind::Refused, Epoch(0), 0),
+                body,
+                effects,
+            );
             self.close(id, effects);
         }
     }
@@ -160,11 +215,15 @@ impl Volume {
         }
         let handled = match (phase, frame.kind) {
             (None | Some(Phase::Closing), _) => Ok(false),
-            (Some(_), FrameKind::Refused) => Refused::decode(body).map(|refused| self.peer_refused(id, refused, effects)),
+            (Some(_), FrameKind::Refused) => {
+                Refused::decode(body).map(|refused| self.peer_refused(id, refused, effects))
+            }
             (Some(Phase::Hello), FrameKind::Hello) => {
                 Hello::decode(body).map(|hello| self.hello(now, id, &hello, body, effects))
             }
-            (Some(Phase::Auth), FrameKind::Auth) => Auth::decode(body).map(|auth| self.proved(now, id, &auth, effects)),
+            (Some(Phase::Auth), FrameKind::Auth) => {
+                Auth::decode(body).map(|auth| self.proved(now, id, &auth, effects))
+            }
             (Some(Phase::State), FrameKind::State) => State::decode(body).map(|state| {
                 self.state_came(id, state, effects);
                 true
@@ -172,10 +231,12 @@ impl Volume {
             (Some(Phase::Settling | Phase::Up), FrameKind::Propose) => {
                 Propose::decode(body).map(|propose| self.proposed(now, id, propose, effects))
             }
-            (Some(Phase::Settling | Phase::Up), FrameKind::Accept) => Accept::decode(body).map(|accept| {
-                self.accepted(now, id, accept, effects);
-                true
-            }),
+            (Some(Phase::Settling | Phase::Up), FrameKind::Accept) => {
+                Accept::decode(body).map(|accept| {
+                    self.accepted(now, id, accept, effects);
+                    true
+                })
+            }
             (Some(Phase::State | Phase::Settling | Phase::Up), FrameKind::Ping) => {
                 self.pinged(now, id, frame, effects);
                 Ok(true)
@@ -212,17 +273,32 @@ impl Volume {
     }
 
     /// Both hellos are here: are they for each other? Not yet believed; only mistakes are told early.
-    fn hello(&mut self, now: Instant, id: SessionId, hello: &Hello, bytes: &[u8], effects: &mut Effects) -> bool {
+    fn hello(
+        &mut self,
+        now: Instant,
+        id: SessionId,
+        hello: &Hello,
+        bytes: &[u8],
+        effects: &mut Effects,
+    ) -> bool {
         let _ = now;
         let own = (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION);
         let wrong = if hello.version_max < own.0 || hello.version_min > own.1 {
-            Some((RefusedCode::Version, u64::from(own.1), u64::from(hello.version_max)))
+            Some((
+                RefusedCode::Version,
+                u64::from(own.1),
+                u64::from(hello.version_max),
+            ))
         } else if hello.cluster_id != auth::cluster_id(&self.settings.cluster_key) {
             Some((RefusedCode::Key, 0, 0))
         } else if hello.volume_name != self.settings.volume_name {
             Some((RefusedCode::VolumeName, 0, 0))
         } else if hello.node != self.settings.peer || hello.peer != self.me() {
-            Some((RefusedCode::Node, u64::from(self.me().number()), u64::from(hello.node.number())))
+            Some((
+                RefusedCode::Node,
+                u64::from(self.me().number()),
+                u64::from(hello.node.number()),
+            ))
         } else {
             None
         };
@@ -231,17 +307,26 @@ impl Volume {
             return true;
         }
         let key = self.settings.cluster_key;
-        let Some(session) = self.session(id) else { return true };
+        let Some(session) = self.session(id) else {
+            return true;
+        };
         session.peer_hello.copy_from_slice(bytes);
         session.phase = Phase::Auth;
         let proof = session.proof(&key, session.own_end());
-        self.send(id, Frame::new(FrameKind::Auth, Epoch(0), 0), Auth { proof }.encode().to_vec(), effects);
+        self.send(
+            id,
+            Frame::new(FrameKind::Auth, Epoch(0), 0),
+            Auth { proof }.encode().to_vec(),
+            effects,
+        );
         true
     }
 
     fn proved(&mut self, now: Instant, id: SessionId, auth: &Auth, effects: &mut Effects) -> bool {
         let key = self.settings.cluster_key;
-        let Some(session) = self.session(id) else { return true };
+        let Some(session) = self.session(id) else {
+            return true;
+        };
         let expected = session.proof(&key, session.other_end());
         if !auth::proofs_equal(&expected, &auth.proof) {
             self.refuse(id, RefusedCode::Key, 0, 0, effects);
@@ -271,7 +356,8 @@ impl Volume {
 
     fn current_spoke_lately(&self, now: Instant) -> bool {
         let lately = self.settings.keepalive_interval * 2;
-        self.current_session().is_some_and(|session| now.since(session.heard) < lately)
+        self.current_session()
+            .is_some_and(|session| now.since(session.heard) < lately)
     }
 
     /// Old writes of the peer must be on disk before a new session is agreed on.
@@ -280,7 +366,9 @@ impl Volume {
         if !self.peer_ops.is_empty() {
             return;
         }
-        let waits = self.session(id).is_some_and(|session| session.phase == Phase::State && !session.state_sent);
+        let waits = self
+            .session(id)
+            .is_some_and(|session| session.phase == Phase::State && !session.state_sent);
         // A takeover or a superblock on its way: what would be told now could be wrong in a moment.
         if !waits || self.change.is_some() || !self.persists.is_empty() {
             return;
@@ -290,12 +378,21 @@ impl Volume {
             session.state_sent = true;
             session.own_state = Some(state);
         }
-        self.send(id, Frame::new(FrameKind::State, Epoch(0), 0), state.encode().to_vec(), effects);
+        self.send(
+            id,
+            Frame::new(FrameKind::State, Epoch(0), 0),
+            state.encode().to_vec(),
+            effects,
+        );
         self.settle(id, effects);
     }
 
     fn peer_refused(&mut self, id: SessionId, refused: Refused, effects: &mut Effects) -> bool {
-        let notice = Notice::RefusedByPeer { code: refused.code, ours: refused.yours, theirs: refused.ours };
+        let notice = Notice::RefusedByPeer {
+            code: refused.code,
+            ours: refused.yours,
+            theirs: refused.ours,
+        };
         self.note_refusal(notice, effects);
         self.close(id, effects);
         true
@@ -315,7 +412,9 @@ impl Volume {
     }
 
     fn pinged(&mut self, now: Instant, id: SessionId, frame: Frame, effects: &mut Effects) {
-        self.granted_until = self.granted_until.max(now + lease_with_margin(self.settings.read_lease));
+        self.granted_until = self
+            .granted_until
+            .max(now + lease_with_margin(self.settings.read_lease));
         self.note_progress(now, frame.range.start);
         let pong = Frame::new(FrameKind::Pong, self.durable.view.epoch, frame.id);
         self.send(id, pong, Vec::new(), effects);
@@ -326,10 +425,22 @@ impl Volume {
             Some(told) if sectors >= told.sectors && now.since(told.at).as_millis() > 0 => {
                 let millis = u64::try_from(now.since(told.at).as_millis()).unwrap_or(u64::MAX);
                 let rate = (sectors - told.sectors).saturating_mul(SECTOR_BYTES * 1000) / millis;
-                let old = if told.rate_bytes_per_s == 0 { rate } else { told.rate_bytes_per_s };
-                Told { at: now, sectors, rate_bytes_per_s: (old * 3 + rate) / 4 }
+                let old = if told.rate_bytes_per_s == 0 {
+                    rate
+                } else {
+                    told.rate_bytes_per_s
+                };
+                Told {
+                    at: now,
+                    sectors,
+                    rate_bytes_per_s: (old * 3 + rate) / 4,
+                }
             }
-            _ => Told { at: now, sectors, rate_bytes_per_s: 0 },
+            _ => Told {
+                at: now,
+                sectors,
+                rate_bytes_per_s: 0,
+            },
         };
         self.told = Some(told);
     }
@@ -341,7 +452,11 @@ impl Volume {
             return;
         }
         if matches!(self.engine.peer(), Peer::Member(_)) {
-            self.engine.set_lease(now, ReadLease::Until(asked + self.settings.read_lease), effects);
+            self.engine.set_lease(
+                now,
+                ReadLease::Until(asked + self.settings.read_lease),
+                effects,
+            );
         }
     }
 
@@ -357,7 +472,9 @@ impl Volume {
 
     fn session_timers(&mut self, now: Instant, id: SessionId, effects: &mut Effects) {
         let (keepalive, timeout) = (self.settings.keepalive_interval, self.settings.link_timeout);
-        let Some(session) = self.session(id) else { return };
+        let Some(session) = self.session(id) else {
+            return;
+        };
         match session.phase {
             Phase::Closing => {}
             Phase::Hello | Phase::Auth => {
@@ -377,20 +494,32 @@ impl Volume {
 
     /// When [`crate::event::Event::Tick`] is due at the latest.
     pub fn deadline(&self) -> Option<Instant> {
-        let sessions = self.sessions.iter().filter_map(|session| match session.phase {
-            Phase::Closing => None,
-            Phase::Hello | Phase::Auth => Some(session.opened + HANDSHAKE_LIMIT),
-            Phase::State | Phase::Settling | Phase::Up => {
-                let ping = session.pinged + self.settings.keepalive_interval;
-                Some(ping.min(session.heard + self.settings.link_timeout))
-            }
-        });
-        sessions.chain(self.lease_deadline()).chain(self.leaving.map(|(_, until)| until)).min()
+        let sessions = self
+            .sessions
+            .iter()
+            .filter_map(|session| match session.phase {
+                Phase::Closing => None,
+                Phase::Hello | Phase::Auth => Some(session.opened + HANDSHAKE_LIMIT),
+                Phase::State | Phase::Settling | Phase::Up => {
+                    let ping = session.pinged + self.settings.keepalive_interval;
+                    Some(ping.min(session.heard + self.settings.link_timeout))
+                }
+            });
+        sessions
+            .chain(self.lease_deadline())
+            .chain(self.leaving.map(|(_, until)| until))
+            .min()
     }
 
     // --- the end of a connection --------------------------------------------------------------
 
-    pub(super) fn session_closed(&mut self, now: Instant, id: SessionId, reason: CloseReason, effects: &mut Effects) {
+    pub(super) fn session_closed(
+        &mut self,
+        now: Instant,
+        id: SessionId,
+        reason: CloseReason,
+        effects: &mut Effects,
+    ) {
         let was_up = self.up_before_close(id);
         self.sessions.retain(|session| session.id != id);
         let _ = reason;
@@ -414,7 +543,10 @@ impl Volume {
 
     fn up_before_close(&self, id: SessionId) -> bool {
         self.current == Some(id)
-            && self.sessions.iter().any(|session| session.id == id && session.epoch > Epoch(0))
+            && self
+                .sessions
+                .iter()
+                .any(|session| session.id == id && session.epoch > Epoch(0))
     }
 
     /// What the peer means while nothing is connected.
@@ -425,10 +557,26 @@ impl Volume {
     }
 
     /// Asks the peer to write a view down.
-    pub(super) fn propose(&mut self, id: SessionId, purpose: Purpose, view: crate::view::View, effects: &mut Effects) {
+    pub(super) fn propose(
+        &mut self,
+        id: SessionId,
+        purpose: Purpose,
+        view: crate::view::View,
+        effects: &mut Effects,
+    ) {
         let copy_id = self.proposed_copy_id();
-        let propose = Propose { view, purpose, copy_id, volume_id: self.staged.volume_id };
-        self.send(id, Frame::new(FrameKind::Propose, view.epoch, 0), propose.encode().to_vec(), effects);
+        let propose = Propose {
+            view,
+            purpose,
+            copy_id,
+            volume_id: self.staged.volume_id,
+        };
+        self.send(
+            id,
+            Frame::new(FrameKind::Propose, view.epoch, 0),
+            propose.encode().to_vec(),
+            effects,
+        );
     }
 }
 
@@ -445,16 +593,27 @@ pub(super) enum Taken {
 
 impl Session {
     fn own_end(&self) -> End {
-        if self.dialled { End::Dialler } else { End::Listener }
+        if self.dialled {
+            End::Dialler
+        } else {
+            End::Listener
+        }
     }
 
     fn other_end(&self) -> End {
-        if self.dialled { End::Listener } else { End::Dialler }
+        if self.dialled {
+            End::Listener
+        } else {
+            End::Dialler
+        }
     }
 
     fn proof(&self, key: &[u8; 32], end: End) -> [u8; 32] {
-        let (dialler, listener) =
-            if self.dialled { (&self.own_hello, &self.peer_hello) } else { (&self.peer_hello, &self.own_hello) };
+        let (dialler, listener) = if self.dialled {
+            (&self.own_hello, &self.peer_hello)
+        } else {
+            (&self.peer_hello, &self.own_hello)
+        };
         auth::proof(key, end, dialler, listener)
     }
 }

@@ -20,7 +20,9 @@ impl Volume {
     pub(super) fn own_state(&self) -> State {
         let durable = &self.durable;
         let serving = self.role != Role::Fenced;
-        let source = durable.copy.filter(|copy| copy.role == CopyRole::Source && self.engine.copy.is_some());
+        let source = durable
+            .copy
+            .filter(|copy| copy.role == CopyRole::Source && self.engine.copy.is_some());
         let target = durable.copy.filter(|copy| copy.role == CopyRole::Target);
         State {
             volume_id: durable.volume_id,
@@ -57,12 +59,25 @@ impl Volume {
     /// Both states are told: what has to happen?
     pub(super) fn settle(&mut self, id: SessionId, effects: &mut Effects) {
         let (me, peer) = (self.me(), self.settings.peer);
-        let Some(session) = self.session(id) else { return };
-        let (Some(own), Some(theirs)) = (session.own_state, session.peer_state) else { return };
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        let (Some(own), Some(theirs)) = (session.own_state, session.peer_state) else {
+            return;
+        };
         if session.phase != Phase::State {
             return;
         }
-        let verdict = decide(Side { node: me, state: &own }, Side { node: peer, state: &theirs });
+        let verdict = decide(
+            Side {
+                node: me,
+                state: &own,
+            },
+            Side {
+                node: peer,
+                state: &theirs,
+            },
+        );
         match verdict {
             Verdict::Refuse(code) => {
                 let (ours, yours) = if code == RefusedCode::Size {
@@ -81,7 +96,14 @@ impl Volume {
         }
     }
 
-    fn lead(&mut self, id: SessionId, verdict: Verdict, own: &State, theirs: &State, effects: &mut Effects) {
+    fn lead(
+        &mut self,
+        id: SessionId,
+        verdict: Verdict,
+        own: &State,
+        theirs: &State,
+        effects: &mut Effects,
+    ) {
         let me = self.me();
         let active = own.flags.serving.then_some(me);
         let insync = match verdict {
@@ -90,8 +112,14 @@ impl Volume {
         };
         let seen = theirs.view.epoch.max(theirs.sealed);
         let fits = own.view.active == active && own.view.insync == insync;
-        let newest = own.view.epoch > theirs.sealed && own.view.epoch > own.sealed && own.view.epoch >= theirs.view.epoch;
-        let view = if fits && newest { own.view } else { self.next_view(active, insync, seen) };
+        let newest = own.view.epoch > theirs.sealed
+            && own.view.epoch > own.sealed
+            && own.view.epoch >= theirs.view.epoch;
+        let view = if fits && newest {
+            own.view
+        } else {
+            self.next_view(active, insync, seen)
+        };
         let copy = match verdict {
             Verdict::Copy { cause, .. } => Some(self.plan_copy(cause, own, theirs)),
             Verdict::Equal { .. } | Verdict::Refuse(_) => None,
@@ -101,7 +129,12 @@ impl Volume {
     }
 
     /// Goes on with an interrupted copy where that is sure, otherwise starts from the beginning.
-    fn plan_copy(&mut self, cause: CopyCause, own: &State, theirs: &State) -> (CopyRecord, CopyCause) {
+    fn plan_copy(
+        &mut self,
+        cause: CopyCause,
+        own: &State,
+        theirs: &State,
+    ) -> (CopyRecord, CopyCause) {
         let rebooted = own.known_peer_boot != theirs.boot;
         if cause == CopyCause::Resumed
             && let Some(copy) = self.engine.copy.as_mut()
@@ -116,15 +149,32 @@ impl Volume {
             copy.set_cause(CopyCause::Resumed);
             let durable = self.staged.copy.map_or(0, |record| record.cursor_sectors);
             let cursor_sectors = durable.min(copy.prefix_sectors());
-            return (CopyRecord { id: copy.id(), role: CopyRole::Source, cursor_sectors }, cause);
+            return (
+                CopyRecord {
+                    id: copy.id(),
+                    role: CopyRole::Source,
+                    cursor_sectors,
+                },
+                cause,
+            );
         }
         let id = CopyId(self.entropy.bytes16());
-        (CopyRecord { id, role: CopyRole::Source, cursor_sectors: 0 }, cause)
+        (
+            CopyRecord {
+                id,
+                role: CopyRole::Source,
+                cursor_sectors: 0,
+            },
+            cause,
+        )
     }
 
     pub(super) fn proposed_copy_id(&self) -> CopyId {
         match self.change.as_ref().map(|change| &change.kind) {
-            Some(Kind::Lead { copy: Some((record, _)), .. }) => record.id,
+            Some(Kind::Lead {
+                copy: Some((record, _)),
+                ..
+            }) => record.id,
             _ => CopyId::NONE,
         }
     }
@@ -132,7 +182,11 @@ impl Volume {
     /// The follower has agreed: a narrower view needs this node's flush first (S2).
     pub(super) fn lead_accepted(&mut self, now: Instant, effects: &mut Effects) {
         let _ = now;
-        let narrows = self.change.as_ref().and_then(|change| change.view).is_some_and(|view| view.is_sole(self.me()));
+        let narrows = self
+            .change
+            .as_ref()
+            .and_then(|change| change.view)
+            .is_some_and(|view| view.is_sole(self.me()));
         if narrows && self.peer_counts() {
             self.flush_for_view(effects);
         } else {
@@ -141,15 +195,29 @@ impl Volume {
     }
 
     pub(super) fn lead_settled(&mut self, now: Instant, id: SessionId, effects: &mut Effects) {
-        let Some(change) = self.change.take() else { return };
-        let Kind::Lead { copy, .. } = change.kind else { return };
+        let Some(change) = self.change.take() else {
+            return;
+        };
+        let Kind::Lead { copy, .. } = change.kind else {
+            return;
+        };
         let connected = self.current == Some(id);
         let thaws = self.engine.is_frozen();
         self.become_up(id, effects);
         match copy {
             Some((record, cause)) => {
-                if self.engine.copy.as_ref().is_none_or(|copy| copy.id() != record.id) {
-                    self.engine.copy = Some(FullCopy::new(record.id, cause, self.durable.size_sectors, 0));
+                if self
+                    .engine
+                    .copy
+                    .as_ref()
+                    .is_none_or(|copy| copy.id() != record.id)
+                {
+                    self.engine.copy = Some(FullCopy::new(
+                        record.id,
+                        cause,
+                        self.durable.size_sectors,
+                        0,
+                    ));
                 }
                 self.engine.set_lease(now, ReadLease::NotNeeded, effects);
                 if connected {
@@ -176,7 +244,9 @@ impl Volume {
 
     fn become_up(&mut self, id: SessionId, effects: &mut Effects) {
         let epoch = self.durable.view.epoch;
-        let Some(session) = self.session(id) else { return };
+        let Some(session) = self.session(id) else {
+            return;
+        };
         if session.phase == Phase::Settling {
             session.phase = Phase::Up;
             session.epoch = epoch;
@@ -188,29 +258,62 @@ impl Volume {
     // --- the follower -------------------------------------------------------------------------
 
     /// A view is proposed. Returns whether the frame was legal here.
-    pub(super) fn proposed(&mut self, now: Instant, id: SessionId, propose: Propose, effects: &mut Effects) -> bool {
+    pub(super) fn proposed(
+        &mut self,
+        now: Instant,
+        id: SessionId,
+        propose: Propose,
+        effects: &mut Effects,
+    ) -> bool {
         if self.current != Some(id) {
             return false;
         }
         self.yield_to(&propose, effects);
-        let newer = propose.view.epoch > self.staged.view.epoch && propose.view.epoch > self.floor();
+        let newer =
+            propose.view.epoch > self.staged.view.epoch && propose.view.epoch > self.floor();
         let same = propose.view == self.staged.view && propose.view.epoch > self.floor();
-        let settling = self.session(id).is_some_and(|session| session.phase == Phase::Settling);
+        let settling = self
+            .session(id)
+            .is_some_and(|session| session.phase == Phase::Settling);
         let fits = self.change.is_none()
             && settling == (propose.purpose == Purpose::Settle)
             && (newer || (same && propose.purpose == Purpose::Settle))
             && self.proposal_fits(id, &propose);
         if !fits {
-            let body = Accept { view_id: propose.view.id, refused: true }.encode().to_vec();
-            self.send(id, Frame::new(FrameKind::Accept, Epoch(0), 0), body, effects);
+            let body = Accept {
+                view_id: propose.view.id,
+                refused: true,
+            }
+            .encode()
+            .to_vec();
+            self.send(
+                id,
+                Frame::new(FrameKind::Accept, Epoch(0), 0),
+                body,
+                effects,
+            );
             return true;
         }
         if self.role == Role::Fenced {
-            self.begin_change(Kind::Follow { session: id, propose }, Step::Persist, Some(propose.view));
+            self.begin_change(
+                Kind::Follow {
+                    session: id,
+                    propose,
+                },
+                Step::Persist,
+                Some(propose.view),
+            );
             self.follow_persist(&propose, effects);
         } else {
             // Somebody else took over: the device here goes away for ever before we agree (S12).
-            self.begin_change(Kind::Follow { session: id, propose }, Step::Device, Some(propose.view));
+            self.begin_change(
+                Kind::Follow {
+                    session: id,
+                    propose,
+                },
+                Step::Device,
+                Some(propose.view),
+            );
             self.role = Role::Deactivating;
             self.engine.shut(now, effects);
             let epoch = propose.view.epoch;
@@ -238,23 +341,51 @@ impl Volume {
         let fenced = self.role == Role::Fenced;
         match propose.purpose {
             Purpose::Settle => {
-                let Some(session) = self.session(id) else { return false };
-                let (Some(own), Some(theirs)) = (session.own_state, session.peer_state) else { return false };
-                let verdict = decide(Side { node: me, state: &own }, Side { node: peer, state: &theirs });
+                let Some(session) = self.session(id) else {
+                    return false;
+                };
+                let (Some(own), Some(theirs)) = (session.own_state, session.peer_state) else {
+                    return false;
+                };
+                let verdict = decide(
+                    Side {
+                        node: me,
+                        state: &own,
+                    },
+                    Side {
+                        node: peer,
+                        state: &theirs,
+                    },
+                );
                 let insync = match verdict {
                     Verdict::Equal { leader } if leader == peer => NodeSet::only(me).with(peer),
                     Verdict::Copy { source, .. } if source == peer => NodeSet::only(peer),
-                    Verdict::Equal { .. } | Verdict::Copy { .. } | Verdict::Refuse(_) => return false,
+                    Verdict::Equal { .. } | Verdict::Copy { .. } | Verdict::Refuse(_) => {
+                        return false;
+                    }
                 };
                 let volume = own.volume_id.is_none() || propose.volume_id == own.volume_id;
                 view.insync == insync && view.active.is_none_or(|active| active == peer) && volume
             }
-            Purpose::Activate => fenced && now.active.is_none_or(|a| a == peer) && view.active == Some(peer) && view.insync == now.insync,
+            Purpose::Activate => {
+                fenced
+                    && now.active.is_none_or(|a| a == peer)
+                    && view.active == Some(peer)
+                    && view.insync == now.insync
+            }
             Purpose::Deactivate => fenced && view.active.is_none() && view.insync == now.insync,
-            Purpose::Leave => fenced && self.leaving.is_some() && view.insync == NodeSet::only(peer),
+            Purpose::Leave => {
+                fenced && self.leaving.is_some() && view.insync == NodeSet::only(peer)
+            }
             Purpose::Widen => {
-                let target = self.staged.copy.is_some_and(|copy| copy.role == CopyRole::Target);
-                fenced && target && view.insync == NodeSet::only(me).with(peer) && view.active == now.active
+                let target = self
+                    .staged
+                    .copy
+                    .is_some_and(|copy| copy.role == CopyRole::Target);
+                fenced
+                    && target
+                    && view.insync == NodeSet::only(me).with(peer)
+                    && view.active == now.active
             }
         }
     }
@@ -263,7 +394,9 @@ impl Volume {
     pub(super) fn follow_persist(&mut self, propose: &Propose, effects: &mut Effects) {
         self.set_step(Step::Persist);
         if self.staged.volume_id.is_none()
-            && let Some(theirs) = self.current_session().and_then(|session| session.peer_state)
+            && let Some(theirs) = self
+                .current_session()
+                .and_then(|session| session.peer_state)
         {
             self.staged.volume_id = propose.volume_id;
             self.staged.size_sectors = theirs.size_sectors;
@@ -272,9 +405,11 @@ impl Volume {
         self.stage_view(propose.view);
         let member = propose.view.insync.contains(self.me());
         self.staged.copy = match propose.purpose {
-            Purpose::Settle if !member => {
-                Some(CopyRecord { id: propose.copy_id, role: CopyRole::Target, cursor_sectors: 0 })
-            }
+            Purpose::Settle if !member => Some(CopyRecord {
+                id: propose.copy_id,
+                role: CopyRole::Target,
+                cursor_sectors: 0,
+            }),
             Purpose::Settle | Purpose::Widen | Purpose::Leave => None,
             // Who serves changes; what is being copied goes on.
             Purpose::Activate | Purpose::Deactivate => self.staged.copy,
@@ -288,14 +423,30 @@ impl Volume {
         self.persist(Then::Continue, effects);
     }
 
-    pub(super) fn follow_settled(&mut self, now: Instant, id: SessionId, propose: &Propose, effects: &mut Effects) {
+    pub(super) fn follow_settled(
+        &mut self,
+        now: Instant,
+        id: SessionId,
+        propose: &Propose,
+        effects: &mut Effects,
+    ) {
         self.change = None;
         self.aborted_writes = false;
         let view = self.durable.view;
         self.peer_serving = view.active == Some(self.settings.peer);
         if self.current == Some(id) {
-            let body = Accept { view_id: view.id, refused: false }.encode().to_vec();
-            self.send(id, Frame::new(FrameKind::Accept, view.epoch, 0), body, effects);
+            let body = Accept {
+                view_id: view.id,
+                refused: false,
+            }
+            .encode()
+            .to_vec();
+            self.send(
+                id,
+                Frame::new(FrameKind::Accept, view.epoch, 0),
+                body,
+                effects,
+            );
             if propose.purpose == Purpose::Settle {
                 self.become_up(id, effects);
             }
@@ -308,7 +459,9 @@ impl Volume {
             self.set_peer_without_session();
         }
         match propose.purpose {
-            Purpose::Widen => effects.push(Effect::Notice(Notice::CopyFinished { epoch: view.epoch })),
+            Purpose::Widen => {
+                effects.push(Effect::Notice(Notice::CopyFinished { epoch: view.epoch }))
+            }
             Purpose::Leave => self.left(Ok(Done::Stopped), effects),
             Purpose::Settle | Purpose::Activate | Purpose::Deactivate => {}
         }

@@ -38,7 +38,12 @@ pub(super) struct PeerOps {
 
 impl PeerOps {
     pub(super) fn new() -> Self {
-        Self { slots: (0..usize::from(PEER_BUFFERS) + BARE_OPS_MAX).map(|_| None).collect(), writes_done: 0 }
+        Self {
+            slots: (0..usize::from(PEER_BUFFERS) + BARE_OPS_MAX)
+                .map(|_| None)
+                .collect(),
+            writes_done: 0,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -70,7 +75,9 @@ impl Volume {
         buffer: Option<u16>,
         effects: &mut Effects,
     ) -> Taken {
-        let base = self.session(id).map_or(Epoch(u64::MAX), |session| session.epoch);
+        let base = self
+            .session(id)
+            .map_or(Epoch(u64::MAX), |session| session.epoch);
         if self.current != Some(id) || frame.epoch < base || frame.epoch <= self.floor() {
             return Taken::No;
         }
@@ -78,9 +85,11 @@ impl Volume {
             FrameKind::Done => self.peer_answered(now, id, frame, effects),
             FrameKind::CopyDone => self.copy_answered(now, id, frame, effects),
             FrameKind::Leave => self.peer_leaves(id, effects),
-            FrameKind::Write | FrameKind::CopyWrite | FrameKind::Discard | FrameKind::WriteZeroes | FrameKind::Flush => {
-                self.peer_asks(id, frame, buffer, effects)
-            }
+            FrameKind::Write
+            | FrameKind::CopyWrite
+            | FrameKind::Discard
+            | FrameKind::WriteZeroes
+            | FrameKind::Flush => self.peer_asks(id, frame, buffer, effects),
             FrameKind::Hello
             | FrameKind::Auth
             | FrameKind::Refused
@@ -92,8 +101,15 @@ impl Volume {
         }
     }
 
-    fn peer_asks(&mut self, session: SessionId, frame: Frame, buffer: Option<u16>, effects: &mut Effects) -> Taken {
-        let peer_may = self.staged.view.insync.contains(self.settings.peer) && self.role == Role::Fenced;
+    fn peer_asks(
+        &mut self,
+        session: SessionId,
+        frame: Frame,
+        buffer: Option<u16>,
+        effects: &mut Effects,
+    ) -> Taken {
+        let peer_may =
+            self.staged.view.insync.contains(self.settings.peer) && self.role == Role::Fenced;
         let copying = self.staged.copy.is_some();
         let fits = frame.kind == FrameKind::Flush || frame.range.fits(self.staged.size_sectors);
         let copy_fits = frame.kind != FrameKind::CopyWrite || (copying && !self.is_staged_member());
@@ -125,12 +141,26 @@ impl Volume {
                 op.before_drain |= op.kind != FrameKind::Flush;
             }
         }
-        let op = PeerOp { session, id: frame.id, kind: frame.kind, before_drain: false, parked };
+        let op = PeerOp {
+            session,
+            id: frame.id,
+            kind: frame.kind,
+            before_drain: false,
+            parked,
+        };
         self.peer_ops.slots[usize::from(slot)] = Some(op);
         if !parked {
-            effects.push(Effect::Disk { owner: IoOwner::Peer(slot), operation, range: frame.range });
+            effects.push(Effect::Disk {
+                owner: IoOwner::Peer(slot),
+                operation,
+                range: frame.range,
+            });
         }
-        if buffer.is_some() { Taken::WithBuffer } else { Taken::Yes }
+        if buffer.is_some() {
+            Taken::WithBuffer
+        } else {
+            Taken::Yes
+        }
     }
 
     fn is_staged_member(&self) -> bool {
@@ -146,7 +176,11 @@ impl Volume {
                 {
                     op.parked = false;
                     let owner = IoOwner::Peer(slot);
-                    effects.push(Effect::Disk { owner, operation: DiskOperation::Flush, range: SectorRange::new(0, 0) });
+                    effects.push(Effect::Disk {
+                        owner,
+                        operation: DiskOperation::Flush,
+                        range: SectorRange::new(0, 0),
+                    });
                 }
             }
         }
@@ -155,7 +189,14 @@ impl Volume {
     }
 
     pub(super) fn peer_op_done(&mut self, slot: u16, result: DiskResult, effects: &mut Effects) {
-        let Some(op) = self.peer_ops.slots.get_mut(usize::from(slot)).and_then(Option::take) else { return };
+        let Some(op) = self
+            .peer_ops
+            .slots
+            .get_mut(usize::from(slot))
+            .and_then(Option::take)
+        else {
+            return;
+        };
         if slot < PEER_BUFFERS {
             effects.push(Effect::ReleaseBuffer { slot });
         }
@@ -165,13 +206,23 @@ impl Volume {
         if self.up_session() != Some(op.session) {
             return;
         }
-        let kind = if op.kind == FrameKind::CopyWrite { FrameKind::CopyDone } else { FrameKind::Done };
+        let kind = if op.kind == FrameKind::CopyWrite {
+            FrameKind::CopyDone
+        } else {
+            FrameKind::Done
+        };
         let mut frame = Frame::new(kind, self.staged.view.epoch, op.id);
         frame.status = result.err().map_or(0, |errno| errno.0);
         self.send(op.session, frame, Vec::new(), effects);
     }
 
-    fn peer_answered(&mut self, now: Instant, session: SessionId, frame: Frame, effects: &mut Effects) -> Taken {
+    fn peer_answered(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        frame: Frame,
+        effects: &mut Effects,
+    ) -> Taken {
         if frame.status != 0 {
             self.peer_disk_failed(session, frame.status, effects);
             return Taken::Yes;
@@ -185,7 +236,13 @@ impl Volume {
         Taken::Yes
     }
 
-    fn copy_answered(&mut self, now: Instant, session: SessionId, frame: Frame, effects: &mut Effects) -> Taken {
+    fn copy_answered(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        frame: Frame,
+        effects: &mut Effects,
+    ) -> Taken {
         if frame.status != 0 {
             self.peer_disk_failed(session, frame.status, effects);
             return Taken::Yes;
@@ -200,7 +257,9 @@ impl Volume {
     }
 
     fn peer_disk_failed(&mut self, session: SessionId, status: i32, effects: &mut Effects) {
-        effects.push(Effect::Notice(Notice::PeerDiskFailed { errno: Errno(status) }));
+        effects.push(Effect::Notice(Notice::PeerDiskFailed {
+            errno: Errno(status),
+        }));
         self.close(session, effects);
     }
 }

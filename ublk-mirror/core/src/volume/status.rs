@@ -4,7 +4,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::admin::{
-    CopyCause, CopyProgress, CopyState, Frozen, LinkState, LinkStatus, Role, SCHEMA, Status, ViewStatus,
+    CopyCause, CopyProgress, CopyState, Frozen, LinkState, LinkStatus, Role, SCHEMA, Status,
+    ViewStatus,
 };
 use crate::disk::CopyRole;
 use crate::engine::Peer;
@@ -24,7 +25,11 @@ impl Volume {
             problems.push(Notice::Frozen.problem());
         }
         if self.up_session().is_none() {
-            problems.push(self.last_refusal.clone().unwrap_or_else(|| Notice::LinkLost.problem()));
+            problems.push(
+                self.last_refusal
+                    .clone()
+                    .unwrap_or_else(|| Notice::LinkLost.problem()),
+            );
         }
         let size_bytes = self.staged.size_sectors * SECTOR_BYTES;
         let mut counters = self.engine.counters().clone();
@@ -52,7 +57,10 @@ impl Volume {
 
     fn volume_name(&self) -> String {
         let name = &self.settings.volume_name;
-        let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+        let end = name
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(name.len());
         String::from_utf8_lossy(&name[..end]).to_string()
     }
 
@@ -92,14 +100,18 @@ impl Volume {
         };
         LinkStatus {
             state,
-            last_heard_ms: self.last_heard.map(|at| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX)),
+            last_heard_ms: self
+                .last_heard
+                .map(|at| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX)),
             refusal: self.last_refusal.clone(),
         }
     }
 
     fn view_status(&self) -> ViewStatus {
         let view = self.durable.view;
-        let members = [self.me(), self.settings.peer].into_iter().filter(|node| view.insync.contains(*node));
+        let members = [self.me(), self.settings.peer]
+            .into_iter()
+            .filter(|node| view.insync.contains(*node));
         ViewStatus {
             epoch: view.epoch.0,
             id: view.id.to_string(),
@@ -110,14 +122,21 @@ impl Volume {
     }
 
     fn name_of(&self, node: NodeId) -> String {
-        if node == self.me() { self.settings.node_name.clone() } else { self.peer_name() }
+        if node == self.me() {
+            self.settings.node_name.clone()
+        } else {
+            self.peer_name()
+        }
     }
 
     fn progress(&self, total_bytes: u64) -> Option<CopyProgress> {
         if let Some(copy) = self.engine.copy.as_ref() {
             return Some(copy.progress());
         }
-        let target = self.durable.copy.is_some_and(|copy| copy.role == CopyRole::Target);
+        let target = self
+            .durable
+            .copy
+            .is_some_and(|copy| copy.role == CopyRole::Target);
         let told = self.told.filter(|_| target)?;
         let copied_bytes = (told.sectors * SECTOR_BYTES).min(total_bytes);
         Some(CopyProgress {

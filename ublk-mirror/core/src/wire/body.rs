@@ -5,7 +5,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::DecodeError;
 use crate::limits::{CONTROL_BYTES_MAX, NODES_MAX, VIEW_HISTORY_MAX, VOLUME_NAME_BYTES_MAX};
-use crate::types::{BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId};
+use crate::types::{
+    BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId,
+};
 use crate::view::{View, ViewHistory, ViewMark};
 
 /// `active` of a view in which nobody is.
@@ -42,7 +44,10 @@ body! {
 }
 
 fn read<T: FromBytes + KnownLayout + Immutable>(bytes: &[u8]) -> Result<T, DecodeError> {
-    T::read_from_bytes(bytes).map_err(|_| DecodeError::Body { got: bytes.len(), expected: size_of::<T>() })
+    T::read_from_bytes(bytes).map_err(|_| DecodeError::Body {
+        got: bytes.len(),
+        expected: size_of::<T>(),
+    })
 }
 
 fn node(byte: u8, what: &'static str) -> Result<NodeId, DecodeError> {
@@ -61,12 +66,21 @@ impl ViewBytes {
     }
 
     fn view(&self) -> Result<View, DecodeError> {
-        let active = if self.active == NOBODY { None } else { Some(node(self.active, "view.active")?) };
+        let active = if self.active == NOBODY {
+            None
+        } else {
+            Some(node(self.active, "view.active")?)
+        };
         let insync = NodeSet::from_bits(self.insync);
         if active.is_some_and(|active| !insync.contains(active)) {
             return Err(DecodeError::Value("view.insync"));
         }
-        Ok(View { epoch: Epoch(self.epoch.get()), id: ViewId(self.id), active, insync })
+        Ok(View {
+            epoch: Epoch(self.epoch.get()),
+            id: ViewId(self.id),
+            active,
+            insync,
+        })
     }
 }
 
@@ -212,7 +226,10 @@ pub struct Refused {
 impl Refused {
     /// As bytes of a Refused body.
     pub fn encode(&self) -> [u8; 24] {
-        let code = RefusedCode::ALL.iter().find(|(_, code)| *code == self.code).map_or(0, |(number, _)| *number);
+        let code = RefusedCode::ALL
+            .iter()
+            .find(|(_, code)| *code == self.code)
+            .map_or(0, |(number, _)| *number);
         zerocopy::transmute!(RefusedBytes {
             code: U16::new(code),
             reserved: [0; 6],
@@ -227,9 +244,17 @@ impl Refused {
     /// A wrong length or code.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let raw: RefusedBytes = read(bytes)?;
-        let code = RefusedCode::ALL.iter().find(|(number, _)| *number == raw.code.get());
-        let code = code.map(|(_, code)| *code).ok_or(DecodeError::Value("refused.code"))?;
-        Ok(Self { code, ours: raw.ours.get(), yours: raw.yours.get() })
+        let code = RefusedCode::ALL
+            .iter()
+            .find(|(number, _)| *number == raw.code.get());
+        let code = code
+            .map(|(_, code)| *code)
+            .ok_or(DecodeError::Value("refused.code"))?;
+        Ok(Self {
+            code,
+            ours: raw.ours.get(),
+            yours: raw.yours.get(),
+        })
     }
 }
 
@@ -295,7 +320,10 @@ impl State {
             known_peer_boot: self.known_peer_boot.0,
             incarnation: U64::new(self.incarnation.0),
             reserved: U64::new(0),
-            history: self.history.0.map(|mark| MarkBytes { epoch: U64::new(mark.epoch.0), id: mark.id.0 }),
+            history: self.history.0.map(|mark| MarkBytes {
+                epoch: U64::new(mark.epoch.0),
+                id: mark.id.0
+            }),
         })
     }
 
@@ -312,7 +340,10 @@ impl State {
             logical_block_bytes: raw.logical_block_bytes.get(),
             sealed: Epoch(raw.sealed.get()),
             view: raw.view.view()?,
-            history: ViewHistory(raw.history.map(|mark| ViewMark { epoch: Epoch(mark.epoch.get()), id: ViewId(mark.id) })),
+            history: ViewHistory(raw.history.map(|mark| ViewMark {
+                epoch: Epoch(mark.epoch.get()),
+                id: ViewId(mark.id),
+            })),
             flags: StateFlags {
                 serving: flags & 1 != 0,
                 unclean: flags & 2 != 0,
@@ -344,8 +375,13 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    const ALL: [(u8, Self); 5] =
-        [(1, Self::Settle), (2, Self::Activate), (3, Self::Deactivate), (4, Self::Leave), (5, Self::Widen)];
+    const ALL: [(u8, Self); 5] = [
+        (1, Self::Settle),
+        (2, Self::Activate),
+        (3, Self::Deactivate),
+        (4, Self::Leave),
+        (5, Self::Widen),
+    ];
 }
 
 /// A view that the receiver shall make durable.
@@ -364,7 +400,10 @@ pub struct Propose {
 impl Propose {
     /// As bytes of a Propose body.
     pub fn encode(&self) -> [u8; 72] {
-        let purpose = Purpose::ALL.iter().find(|(_, p)| *p == self.purpose).map_or(0, |(number, _)| *number);
+        let purpose = Purpose::ALL
+            .iter()
+            .find(|(_, p)| *p == self.purpose)
+            .map_or(0, |(number, _)| *number);
         zerocopy::transmute!(ProposeBytes {
             view: ViewBytes::of(&self.view),
             purpose,
@@ -380,10 +419,14 @@ impl Propose {
     /// A wrong length, purpose or view.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let raw: ProposeBytes = read(bytes)?;
-        let purpose = Purpose::ALL.iter().find(|(number, _)| *number == raw.purpose);
+        let purpose = Purpose::ALL
+            .iter()
+            .find(|(number, _)| *number == raw.purpose);
         Ok(Self {
             view: raw.view.view()?,
-            purpose: purpose.map(|(_, purpose)| *purpose).ok_or(DecodeError::Value("propose.purpose"))?,
+            purpose: purpose
+                .map(|(_, purpose)| *purpose)
+                .ok_or(DecodeError::Value("propose.purpose"))?,
             copy_id: CopyId(raw.copy_id),
             volume_id: VolumeId(raw.volume_id),
         })
@@ -415,7 +458,10 @@ impl Accept {
     /// A wrong length.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let raw: AcceptBytes = read(bytes)?;
-        Ok(Self { view_id: ViewId(raw.view_id), refused: raw.refused.get() != 0 })
+        Ok(Self {
+            view_id: ViewId(raw.view_id),
+            refused: raw.refused.get() != 0,
+        })
     }
 }
 

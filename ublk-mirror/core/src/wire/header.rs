@@ -78,11 +78,17 @@ impl FrameKind {
     ];
 
     fn from_byte(byte: u8) -> Option<Self> {
-        Self::ALL.iter().find(|(code, _)| *code == byte).map(|(_, kind)| *kind)
+        Self::ALL
+            .iter()
+            .find(|(code, _)| *code == byte)
+            .map(|(_, kind)| *kind)
     }
 
     fn to_byte(self) -> u8 {
-        Self::ALL.iter().find(|(_, kind)| *kind == self).map_or(0, |(code, _)| *code)
+        Self::ALL
+            .iter()
+            .find(|(_, kind)| *kind == self)
+            .map_or(0, |(code, _)| *code)
     }
 
     /// Whether bytes after the header belong into a data buffer.
@@ -92,11 +98,17 @@ impl FrameKind {
 
     /// Whether bytes after the header are a control body.
     pub fn has_body(self) -> bool {
-        matches!(self, Self::Hello | Self::Auth | Self::Refused | Self::State | Self::Propose | Self::Accept)
+        matches!(
+            self,
+            Self::Hello | Self::Auth | Self::Refused | Self::State | Self::Propose | Self::Accept
+        )
     }
 
     fn has_range(self) -> bool {
-        matches!(self, Self::Write | Self::CopyWrite | Self::Discard | Self::WriteZeroes)
+        matches!(
+            self,
+            Self::Write | Self::CopyWrite | Self::Discard | Self::WriteZeroes
+        )
     }
 }
 
@@ -122,7 +134,15 @@ pub struct Frame {
 impl Frame {
     /// A frame without range, status and bytes.
     pub fn new(kind: FrameKind, epoch: Epoch, id: u64) -> Self {
-        Self { kind, flags: 0, length_bytes: 0, epoch, id, range: SectorRange::new(0, 0), status: 0 }
+        Self {
+            kind,
+            flags: 0,
+            length_bytes: 0,
+            epoch,
+            id,
+            range: SectorRange::new(0, 0),
+            status: 0,
+        }
     }
 }
 
@@ -224,7 +244,8 @@ pub fn encode_header(frame: &Frame, payload_crc: u32) -> [u8; FRAME_HEADER_BYTES
 /// # Errors
 /// [`DecodeError`] says what is wrong; the connection must be closed.
 pub fn decode_header(bytes: &[u8; FRAME_HEADER_BYTES]) -> Result<(Frame, u32), DecodeError> {
-    let mut header = HeaderBytes::read_from_bytes(bytes).map_err(|_| DecodeError::HeaderChecksum)?;
+    let mut header =
+        HeaderBytes::read_from_bytes(bytes).map_err(|_| DecodeError::HeaderChecksum)?;
     if header.magic.get() != MAGIC {
         return Err(DecodeError::Magic(header.magic.get()));
     }
@@ -267,7 +288,10 @@ fn check_shape(frame: &Frame) -> Result<(), DecodeError> {
         0
     };
     if length_bytes > allowed {
-        return Err(DecodeError::Length { length_bytes, allowed });
+        return Err(DecodeError::Length {
+            length_bytes,
+            allowed,
+        });
     }
     if frame.kind.has_payload() && u64::from(length_bytes) != u64::from(count) * SECTOR_BYTES {
         return Err(DecodeError::Range { start, count });
@@ -277,5 +301,9 @@ fn check_shape(frame: &Frame) -> Result<(), DecodeError> {
 
 /// CRC-32C of a frame's body or payload.
 pub fn payload_crc(bytes: &[u8]) -> u32 {
-    if bytes.is_empty() { 0 } else { crate::checksum::crc32c(bytes) }
+    if bytes.is_empty() {
+        0
+    } else {
+        crate::checksum::crc32c(bytes)
+    }
 }

@@ -5,7 +5,10 @@ mod body;
 mod header;
 
 pub use body::{Accept, Auth, Hello, Propose, Purpose, Refused, RefusedCode, State, StateFlags};
-pub use header::{DecodeError, FLAG_DRAIN, FLAG_FUA, FRAME_HEADER_BYTES, Frame, FrameKind, decode_header, encode_header, payload_crc};
+pub use header::{
+    DecodeError, FLAG_DRAIN, FLAG_FUA, FRAME_HEADER_BYTES, Frame, FrameKind, decode_header,
+    encode_header, payload_crc,
+};
 
 /// The version of the protocol that this code speaks.
 pub const PROTOCOL_VERSION: u16 = 1;

@@ -1,0 +1,288 @@
+//! What must hold.
+
+use mirror_core::admin::{LinkState, Notice, Role};
+use mirror_core::disk::CopyRole;
+use mirror_core::effect::DiskOperation;
+use mirror_core::event::{IoOwner, RequestKind};
+use mirror_core::types::{NodeSet, SectorRange};
+use mirror_core::view::View;
+use mirror_core::wire::RefusedCode;
+
+use super::disk::Value;
+use super::kernel::Outstanding;
+use super::model::{Judgement, write_of};
+use super::node::{MS, id};
+use super::shell::first_word;
+use super::world::{Happening, World};
+
+impl World {
+    /// Members of the view that is durable on the active node, as bits.
+    fn members(&self, node: usize) -> u8 {
+        self.nodes[node].view().insync.bits()
+    }
+
+    /// Members that know that they are.
+    fn sure_members(&self, node: usize) -> u8 {
+        let view = self.nodes[node].view();
+        let sure = |member: usize| {
+            view.insync.contains(id(member))
+                && self.nodes[member].view().insync.contains(id(member))
+        };
+        (0..2)
+            .filter(|member| sure(*member))
+            .fold(0, |bits, member| bits | 1 << member)
+    }
+
+    pub(super) fn acknowledged(&mut self, node: usize, activation: u64, outstanding: &Outstanding) {
+        self.completed += 1;
+        let members = self.members(node);
+        let request = outstanding.request;
+        match request.kind {
+            RequestKind::Read => {
+                self.count("reads");
+                self.check_read(
+                    node,
+                    request.range,
+                    &outstanding.data,
+                    outstanding.submitted,
+                );
+                return;
+            }
+            RequestKind::Flush => {
+                self.count("flushes");
+                self.check_flush(members, outstanding.submitted);
+                self.model.flushed(outstanding.submitted);
+            }
+            RequestKind::Write | RequestKind::Discard | RequestKind::WriteZeroes => {
+                self.count("writes")
+            }
+        }
+        if activation != self.activations {
+            self.fail(format!(
+                "{node}: {request:?} was acknowledged after another node was activated (I1)"
+            ));
+        }
+        if let Some(number) = outstanding.write {
+            let landed = self.model.write(number).landed;
+            if request.kind == RequestKind::Write && landed & members != members {
+                self.fail(format!(
+                    "{node}: {request:?} was acknowledged on {landed:02b}, members are {members:02b} (S1)"
+                ));
+            }
+            let holders = self.sure_members(node);
+            self.model.acknowledge(number, holders, request.fua);
+        }
+    }
+
+    /// Everything acknowledged before the flush was asked for is durable on every member (S1).
+    fn check_flush(&mut self, members: u8, asked: u64) {
+        for member in 0..2 {
+            if members & (1 << member) == 0 {
+                continue;
+            }
+            let late = self.nodes[member].data.unflushed().find(|value| {
+                write_of(*value).is_some_and(|write| {
+                    self.model
+                        .write(write)
+                        .acked
+                        .is_some_and(|acked| acked < asked)
+                })
+            });
+            if let Some(value) = late {
+                self.fail(format!(
+                    "a flush was acknowledged, but {value:#x} is not durable on {member} (S1)"
+                ));
+            }
+        }
+    }
+
+    fn check_read(&mut self, node: usize, range: SectorRange, data: &[Value], asked: u64) {
+        if data.len() != range.count as usize {
+            self.fail(format!(
+                "{node}: a read of {range:?} returned {} sectors",
+                data.len()
+            ));
+            return;
+        }
+        let holders = self.members(node);
+        for (offset, value) in (0u64..).zip(data) {
+            let sector = range.start + offset;
+            match self.model.judge(sector, *value, asked) {
+                Judgement::Right => {}
+                Judgement::Settles { secured } => {
+                    self.count("sectors settled by a read");
+                    self.model.settle(sector, *value, asked, holders, secured);
+                }
+                Judgement::Wrong => {
+                    let history = self.model.explain(sector);
+                    self.fail(format!(
+                        "{node}: sector {sector} reads {value:#x} (asked at {asked}), which must not be there:{history}"
+                    ));
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn check_disk_start(
+        &mut self,
+        node: usize,
+        owner: IoOwner,
+        operation: DiskOperation,
+        range: SectorRange,
+    ) {
+        let running = &self.nodes[node].data.running;
+        if running
+            .iter()
+            .any(|other| other.owner == owner && owner != IoOwner::ViewFlush)
+        {
+            self.fail(format!(
+                "{node}: {owner:?} has two disk operations at a time"
+            ));
+            return;
+        }
+        if operation == DiskOperation::Flush {
+            return;
+        }
+        if !range.fits(self.plan.sectors) {
+            self.fail(format!(
+                "{node}: {owner:?} {operation:?} {range:?} is outside the volume"
+            ));
+            return;
+        }
+        let write = operation != DiskOperation::Read;
+        let clash = running.iter().find(|other| {
+            let copies =
+                matches!(owner, IoOwner::Copy(_)) || matches!(other.owner, IoOwner::Copy(_));
+            other.range.overlaps(range)
+                && other.operation != DiskOperation::Flush
+                && ((write && other.changes()) || (copies && (write || other.changes())))
+        });
+        if let Some(other) = clash {
+            let (owner, range) = ((owner, other.owner), (range, other.range));
+            self.fail(format!(
+                "{node}: disk operations overlap: {owner:?} {range:?}"
+            ));
+        }
+    }
+
+    /// S3, S9: who may serve.
+    pub(super) fn check_activation(&mut self, node: usize) {
+        let superblock = self.nodes[node].meta.peek();
+        let me = id(node);
+        let target = superblock
+            .copy
+            .is_some_and(|copy| copy.role == CopyRole::Target);
+        if superblock.view.active != Some(me) || !superblock.view.insync.contains(me) || target {
+            self.fail(format!(
+                "{node} serves under {:?}, copy {:?} (S3, S9)",
+                superblock.view, superblock.copy
+            ));
+        } else if superblock.sealed >= superblock.view.epoch || !superblock.serving {
+            self.fail(format!(
+                "{node} serves under epoch {}, sealed {}",
+                superblock.view.epoch, superblock.sealed
+            ));
+        }
+    }
+
+    /// A superblock with another view became durable.
+    pub(super) fn view_is_durable(&mut self, node: usize, before: &View, after: &View) {
+        self.note(|| format!("{node} durable {after:?}"));
+        if after.epoch < before.epoch {
+            self.fail(format!(
+                "{node}: the epoch went back from {} to {}",
+                before.epoch, after.epoch
+            ));
+        }
+        let me = id(node);
+        if after.insync.contains(me) && !before.insync.contains(me) {
+            self.count("copy became a member");
+            self.model.joined(node);
+        }
+        if after.insync == NodeSet::only(me) && before.insync.len() == 2 {
+            let flushed = std::mem::take(&mut self.nodes[node].view_flushed);
+            self.model.flushed(flushed);
+        }
+    }
+
+    pub(super) fn noticed(&mut self, node: usize, notice: &Notice) {
+        self.note(|| format!("{node} notice {notice:?}"));
+        let key = match notice {
+            Notice::CopyStarted { cause } => format!("copy {cause:?}"),
+            Notice::RefusedPeer { code, .. } => format!("refused {code:?}"),
+            other => first_word(&format!("{other:?}")),
+        };
+        self.count(&key);
+        match notice {
+            Notice::RefusedPeer {
+                code: RefusedCode::Protocol,
+                ..
+            } => {
+                self.fail(format!("{node}: an honest peer broke the protocol"));
+            }
+            Notice::RefusedPeer {
+                code: RefusedCode::SplitBrain,
+                ..
+            } if !self.desk.split_expected => {
+                self.fail(format!(
+                    "{node}: split brain without a wrong word of an operator"
+                ));
+            }
+            Notice::Garbage { error } => {
+                self.fail(format!("{node}: an honest peer sent garbage: {error}"))
+            }
+            _ => {}
+        }
+    }
+
+    /// Both count, are connected and idle: then they are equal.
+    pub(super) fn compare(&mut self) {
+        self.at(500 * MS, Happening::Compare);
+        if !self.both_quiet() {
+            return;
+        }
+        self.count("copies compared");
+        self.must_be_equal();
+    }
+
+    pub(super) fn must_be_equal(&mut self) {
+        let (one, other) = (&self.nodes[0].data.content, &self.nodes[1].data.content);
+        if one == other {
+            return;
+        }
+        let Some(sector) = one.iter().zip(other).position(|(one, other)| one != other) else {
+            return;
+        };
+        let (one, other) = (one[sector], other[sector]);
+        let history = self.model.explain(sector as u64);
+        self.fail(format!(
+            "copies count and differ: sector {sector} is {one:#x} and {other:#x}:{history}"
+        ));
+    }
+
+    fn both_quiet(&self) -> bool {
+        let both = NodeSet::only(id(0)).with(id(1));
+        let views = [self.nodes[0].view(), self.nodes[1].view()];
+        if views[0] != views[1] || views[0].insync != both {
+            return false;
+        }
+        self.nodes.iter().all(|node| {
+            let idle = node
+                .device
+                .as_ref()
+                .is_none_or(super::kernel::Device::is_idle);
+            let up = node.process.as_ref().is_some_and(|process| {
+                let status = process.volume.status(node.clock(self.now));
+                status.link.state == LinkState::Up
+                    && !matches!(status.role, Role::Activating | Role::Deactivating)
+            });
+            idle && up && node.data.running.is_empty() && node.meta.queue.is_empty()
+        }) && !self.network.silent.contains(&true)
+            && self
+                .network
+                .connections
+                .values()
+                .all(|connection| connection.ends.iter().all(|end| end.out.is_empty()))
+    }
+}

@@ -1,0 +1,210 @@
+//! Starts, kills, power.
+
+use mirror_core::event::Event;
+use mirror_core::types::{BootId, Incarnation, Tag};
+use mirror_core::volume::{DeviceAtStart, Settings, Volume};
+
+use super::kernel::DEPTH;
+use super::node::{KEY, MS, Process, id, name};
+use super::world::{Happening, Mutant, World};
+use core::time::Duration;
+
+impl World {
+    /// Starts the daemon as soon as the disks are quiet.
+    pub fn start(&mut self, node: usize) {
+        let place = &self.nodes[node];
+        if !place.power || place.process.is_some() {
+            return;
+        }
+        if !place.data.running.is_empty() {
+            self.at(MS, Happening::Start { node });
+            return;
+        }
+        let place = &mut self.nodes[node];
+        let superblock = place.meta.load();
+        let stopping = place.device.as_ref().is_some_and(|device| device.stopping);
+        let recovers =
+            place.device.is_some() && superblock.serving && !(stopping && self.rng.percent(50));
+        if !recovers {
+            self.device_vanishes(node);
+        }
+        self.processes += 1;
+        let number = self.processes;
+        let place = &mut self.nodes[node];
+        if let Some(device) = place.device.as_mut() {
+            device.stopping = false;
+        }
+        let settings = Settings {
+            volume_name: superblock.volume_name,
+            node: id(node),
+            peer: id(1 - node),
+            node_name: name(node).to_string(),
+            peer_name: name(1 - node).to_string(),
+            cluster_key: KEY,
+            boot: place.boot,
+            incarnation: Incarnation(self.rng.bits()),
+            seed: self.rng.bytes32(),
+            keepalive_interval: Duration::from_millis(500),
+            link_timeout: Duration::from_millis(2000),
+            read_lease: Duration::from_millis(1500),
+        };
+        let device = if recovers {
+            DeviceAtStart::Recovered
+        } else {
+            DeviceAtStart::None
+        };
+        let clock = place.clock(self.now);
+        let volume = Volume::new(settings, superblock, device, clock);
+        let dials = volume.dials();
+        place.process = Some(Process::new(number, volume));
+        self.note(|| format!("{node} starts as process {number}, device {device:?}"));
+        self.count(if recovers {
+            "device recovered"
+        } else {
+            "daemon starts"
+        });
+        self.feed(node, Event::Tick);
+        if dials {
+            self.at(
+                MS,
+                Happening::Dial {
+                    node,
+                    process: number,
+                },
+            );
+        }
+        if recovers {
+            self.reissue(node, number);
+        }
+    }
+
+    fn reissue(&mut self, node: usize, process: u64) {
+        for tag in 0..DEPTH {
+            let held = self.nodes[node]
+                .device
+                .as_ref()
+                .is_some_and(|device| device.slots[tag].is_some());
+            if held {
+                self.count("requests reissued");
+                let after = self.micros(1, 2000);
+                let tag = Tag(u16::try_from(tag).unwrap_or(0));
+                self.at(after, Happening::Hand { node, process, tag });
+            }
+        }
+    }
+
+    fn device_vanishes(&mut self, node: usize) {
+        if let Some(device) = self.nodes[node].device.take() {
+            for outstanding in device.slots.into_iter().flatten() {
+                self.model.reading.remove(&outstanding.submitted);
+                if let Some(write) = outstanding.write {
+                    self.model.fail(write);
+                }
+            }
+        }
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self, node: usize) {
+        let Some(process) = self.nodes[node].process.take() else {
+            return;
+        };
+        self.note(|| format!("{node} kill -9"));
+        self.count("kill -9");
+        self.drop_connections(node, process.number, true);
+        let before = self.nodes[node].meta.peek().view;
+        self.nodes[node].meta.kill(&mut self.rng);
+        let after = self.nodes[node].meta.peek().view;
+        if before != after {
+            self.view_is_durable(node, &before, &after);
+        }
+    }
+
+    /// The daemon ended by itself.
+    pub(super) fn exit(&mut self, node: usize) {
+        let Some(process) = self.nodes[node].process.take() else {
+            return;
+        };
+        if self.nodes[node].device.is_some() {
+            self.fail(format!("{node}: the daemon ended with a live device"));
+        }
+        if !self.nodes[node].meta.queue.is_empty() {
+            self.fail(format!(
+                "{node}: the daemon ended while a superblock is being written"
+            ));
+        }
+        self.drop_connections(node, process.number, true);
+        if self.chaos.is_some() {
+            let after = self.micros(100_000, 4_000_000);
+            self.at(after, Happening::Start { node });
+        }
+    }
+
+    /// The power goes.
+    pub fn power_cut(&mut self, node: usize) {
+        if !self.nodes[node].power {
+            return;
+        }
+        self.note(|| format!("{node} power cut"));
+        self.count("power cuts");
+        if let Some(process) = self.nodes[node].process.take() {
+            self.drop_connections(node, process.number, false);
+        }
+        self.device_vanishes(node);
+        let before = self.nodes[node].meta.peek().view;
+        let place = &mut self.nodes[node];
+        place.power = false;
+        place.paused_until = 0;
+        place.data.power_cut(&mut self.rng);
+        place.meta.power_cut(&mut self.rng);
+        let after = self.nodes[node].meta.peek().view;
+        if before != after {
+            self.view_is_durable(node, &before, &after);
+        }
+        self.model.power_cut(node);
+    }
+
+    /// The power comes back; the daemon starts a little later.
+    pub fn power_on(&mut self, node: usize) {
+        if self.nodes[node].power {
+            return;
+        }
+        if self.nodes[node].held_off {
+            self.at(500 * MS, Happening::PowerOn { node });
+            return;
+        }
+        self.note(|| format!("{node} power on"));
+        let boot = BootId(self.rng.bytes16());
+        let place = &mut self.nodes[node];
+        place.power = true;
+        place.boots += 1;
+        if self.plan.mutant != Some(Mutant::SameBoot) {
+            place.boot = boot;
+        }
+        place.booted_at = self.now;
+        place.hidden = 0;
+        place.view_flush = 0;
+        place.view_flushed = 0;
+        self.reset_old_connections(node);
+        let after = self.micros(1000, 300_000);
+        self.at(after, Happening::Start { node });
+    }
+
+    /// A virtual machine stands still; its clock may not see it.
+    pub fn pause(&mut self, node: usize, millis: u64, seen: bool) {
+        self.note(|| format!("{node} pauses for {millis} ms, seen {seen}"));
+        let place = &mut self.nodes[node];
+        if place.paused_until > self.now {
+            return;
+        }
+        place.paused_until = self.now + millis * MS;
+        if !seen {
+            place.hidden += millis * MS;
+        }
+        self.count(if seen {
+            "pauses"
+        } else {
+            "pauses that no clock saw"
+        });
+    }
+}

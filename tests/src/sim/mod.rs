@@ -1,0 +1,23 @@
+//! A deterministic simulator: two nodes run the real [`mirror_core::volume::Volume`] from a seed, on
+//! simulated disks, network, clocks and kernels; one thread, virtual time.
+//!
+//! [`world::World`] is the agenda; `shell` executes the core's effects, `link` moves frames, `life`
+//! starts and kills, `checks` judges, `operator` and `faults` act. What must hold is in `checks` and
+//! [`model`]; a broken rule ends the run with the seed and the last steps.
+
+mod checks;
+mod disk;
+mod faults;
+mod kernel;
+mod life;
+mod link;
+mod model;
+mod network;
+pub mod node;
+mod operator;
+mod rng;
+mod run;
+mod shell;
+pub mod world;
+
+pub use run::{Report, run_seed};

@@ -1,0 +1,200 @@
+//! A simulated server: power, clock, disks, kernel, and the daemon that may run on it.
+
+use mirror_core::auth::cluster_id;
+use mirror_core::disk::{Layout, Superblock};
+use mirror_core::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS};
+use mirror_core::types::{BootId, Epoch, Incarnation, Instant, NodeId, NodeSet, ViewId, VolumeId};
+use mirror_core::view::{View, ViewHistory};
+use mirror_core::volume::Volume;
+
+use super::disk::{DataDisk, MetaDisk, Value};
+use super::kernel::Device;
+use super::rng::Rng;
+
+/// The cluster's key.
+pub const KEY: [u8; 32] = [7; 32];
+/// Nanoseconds of a millisecond.
+pub const MS: u64 = 1_000_000;
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Process {
+    /// Unique over all nodes.
+    pub number: u64,
+    /// The real core.
+    pub volume: Volume,
+    /// When its next tick is on the agenda.
+    pub tick_at: Option<u64>,
+    /// Receive buffers: content while in use.
+    pub receive: Vec<Option<Vec<Value>>>,
+    /// Copy buffers.
+    pub copy: Vec<Vec<Value>>,
+    /// Pause before the next attempt to dial.
+    pub backoff: u64,
+    /// It said that it ends.
+    pub exiting: bool,
+}
+
+/// A server.
+#[derive(Debug)]
+pub struct Node {
+    /// Whether it has power.
+    pub power: bool,
+    /// Its boots so far.
+    pub boots: u64,
+    /// This boot.
+    pub boot: BootId,
+    /// Global time of this boot.
+    pub booted_at: u64,
+    /// How fast its clock runs, parts per million.
+    pub ppm: u64,
+    /// Time that its clock did not see.
+    pub hidden: u64,
+    /// Nothing happens here until then.
+    pub paused_until: u64,
+    /// Backing device.
+    pub data: DataDisk,
+    /// Metadata device.
+    pub meta: MetaDisk,
+    /// Live device.
+    pub device: Option<Device>,
+    /// The daemon.
+    pub process: Option<Process>,
+    /// Sessions so far.
+    pub sessions: u64,
+    /// An operator keeps it off.
+    pub held_off: bool,
+    /// Model time of the last flush before a change of view.
+    pub view_flush: u64,
+    /// The same, once that flush is done.
+    pub view_flushed: u64,
+}
+
+/// The node's number as the core knows it.
+pub fn id(node: usize) -> NodeId {
+    NodeId::new(u8::try_from(node).unwrap_or(0)).unwrap_or_else(|| unreachable!("two nodes"))
+}
+
+/// The node's name.
+pub fn name(node: usize) -> &'static str {
+    ["alpha", "beta"][node]
+}
+
+impl Node {
+    /// A node with a first (`Some(volume)`) or joining copy.
+    pub fn new(rng: &mut Rng, node: usize, sectors: u64, volume: Option<VolumeId>) -> Self {
+        let boot = BootId(rng.bytes16());
+        let superblock = format(rng, node, sectors, volume, boot);
+        Self {
+            power: true,
+            boots: 1,
+            boot,
+            booted_at: 0,
+            ppm: 1_000_000,
+            hidden: 0,
+            paused_until: 0,
+            data: DataDisk::new(sectors),
+            meta: MetaDisk::new(&superblock),
+            device: None,
+            process: None,
+            sessions: 0,
+            held_off: false,
+            view_flush: 0,
+            view_flushed: 0,
+        }
+    }
+
+    /// Its clock at a global time.
+    pub fn clock(&self, now: u64) -> Instant {
+        let real = now - self.booted_at;
+        Instant::from_nanos(
+            1_000_000_000 + (real / 1000 * self.ppm / 1000).saturating_sub(self.hidden),
+        )
+    }
+
+    /// The global time at which its clock shows `instant` or a little more.
+    pub fn when(&self, instant: Instant) -> u64 {
+        let local = (instant.as_nanos() + self.hidden).saturating_sub(1_000_000_000);
+        self.booted_at + (local / self.ppm + 1) * 1_000_000 + 1000
+    }
+
+    /// The present process, if it is this one.
+    pub fn process_is(&self, number: u64) -> bool {
+        self.process
+            .as_ref()
+            .is_some_and(|process| process.number == number)
+    }
+
+    /// The view that is durable here.
+    pub fn view(&self) -> View {
+        self.meta.peek().view
+    }
+}
+
+impl Process {
+    /// A daemon around a volume.
+    pub fn new(number: u64, volume: Volume) -> Self {
+        Self {
+            number,
+            volume,
+            tick_at: None,
+            receive: (0..PEER_BUFFERS).map(|_| None).collect(),
+            copy: (0..COPY_INFLIGHT_MAX).map(|_| Vec::new()).collect(),
+            backoff: 200 * MS,
+            exiting: false,
+        }
+    }
+}
+
+/// What `create` writes.
+pub fn format(
+    rng: &mut Rng,
+    node: usize,
+    sectors: u64,
+    volume: Option<VolumeId>,
+    boot: BootId,
+) -> Superblock {
+    let me = id(node);
+    let mut volume_name = [0; 64];
+    volume_name[..4].copy_from_slice(b"data");
+    let mut member_boots = [BootId::NONE; 8];
+    member_boots[me.index()] = boot;
+    let view = match volume {
+        Some(_) => View {
+            epoch: Epoch(1),
+            id: ViewId(rng.bytes16()),
+            active: None,
+            insync: NodeSet::only(me),
+        },
+        None => View {
+            epoch: Epoch(0),
+            id: ViewId::NONE,
+            active: None,
+            insync: NodeSet::EMPTY,
+        },
+    };
+    let layout =
+        Layout::for_growth_to(sectors.max(2048), 4096).unwrap_or_else(|error| panic!("{error}"));
+    Superblock {
+        sequence: 1,
+        cluster_id: cluster_id(&KEY),
+        volume_id: volume.unwrap_or(VolumeId::NONE),
+        volume_name,
+        node: me,
+        peer: id(1 - node),
+        size_sectors: sectors,
+        data_start_sectors: 0,
+        chunk_sectors: 8192,
+        logical_block_bytes: 512,
+        layout,
+        view,
+        history: ViewHistory::default(),
+        sealed: Epoch(0),
+        serving: false,
+        drained: false,
+        copy: None,
+        member_boots,
+        own_boot: boot,
+        incarnation: Incarnation(0),
+    }
+}

@@ -1,0 +1,581 @@
+//! The simulated shell of a node: executes the core's effects.
+
+use mirror_core::effect::{DeviceCommand, DiskOperation, Effect, PayloadSource};
+use mirror_core::event::{Event, IoOwner, RequestKind};
+use mirror_core::types::{Errno, SessionId, Tag};
+use mirror_core::wire::{Frame, FrameKind};
+
+use super::disk::Value;
+use super::kernel::{DEPTH, Device, Outstanding};
+use super::model::value_of;
+use super::network::{InTransit, Message};
+use super::world::{Happening, Mutant, World};
+
+impl World {
+    pub(super) fn effect(&mut self, node: usize, process: u64, effect: Effect) {
+        if !self.nodes[node].process_is(process) {
+            return;
+        }
+        match effect {
+            Effect::Complete { tag, result } => self.complete(node, process, tag, result),
+            Effect::Disk {
+                owner,
+                operation,
+                range,
+            } => self.disk(node, process, owner, operation, range),
+            Effect::Persist(superblock) => {
+                self.note(|| {
+                    format!(
+                        "{node} persist {} view {:?} sealed {} serving {} drained {} copy {:?}",
+                        superblock.sequence,
+                        superblock.view,
+                        superblock.sealed,
+                        superblock.serving,
+                        superblock.drained,
+                        superblock.copy
+                    )
+                });
+                if self.plan.mutant == Some(Mutant::EarlyPersist) {
+                    self.at(
+                        0,
+                        Happening::EarlyPersisted {
+                            node,
+                            process,
+                            sequence: superblock.sequence,
+                        },
+                    );
+                }
+                self.nodes[node].meta.queue.push_back(*superblock);
+                if self.nodes[node].meta.queue.len() == 1 {
+                    let after = self.micros(100, 1500);
+                    self.at(after, Happening::MetaStep { node, process });
+                }
+            }
+            Effect::Send {
+                session,
+                frame,
+                body,
+                payload,
+            } => self.send(node, process, session, frame, body, payload),
+            Effect::Close { session } => self.close(node, process, session),
+            Effect::ReleaseBuffer { slot } => self.release(node, slot),
+            Effect::Device(command) => self.device_command(node, process, command),
+            Effect::Reply {
+                command_id,
+                outcome,
+            } => {
+                self.note(|| format!("{node} answers {command_id}: {outcome:?}"));
+                let key = match &outcome {
+                    Ok(done) => format!("answer {done:?}"),
+                    Err(refusal) => format!("refusal {}", first_word(&format!("{refusal:?}"))),
+                };
+                self.count(&key);
+                if self.answers.insert(command_id, outcome).is_some() {
+                    self.fail(format!("command {command_id} was answered twice"));
+                }
+            }
+            Effect::Notice(notice) => self.noticed(node, &notice),
+            Effect::Exit => {
+                self.note(|| format!("{node} exits"));
+                self.count("daemon exits");
+                self.exit(node);
+            }
+        }
+    }
+
+    // --- disks --------------------------------------------------------------------------------
+
+    fn disk(
+        &mut self,
+        node: usize,
+        process: u64,
+        owner: IoOwner,
+        operation: DiskOperation,
+        range: mirror_core::types::SectorRange,
+    ) {
+        self.check_disk_start(node, owner, operation, range);
+        let place = &mut self.nodes[node];
+        let data: Vec<Value> = match (operation, owner) {
+            (DiskOperation::Write { .. }, IoOwner::Application(tag)) => place
+                .device
+                .as_ref()
+                .and_then(|device| device.slots[usize::from(tag.0)].as_ref())
+                .map(|outstanding| outstanding.data.clone())
+                .unwrap_or_default(),
+            (DiskOperation::Write { .. }, IoOwner::Peer(slot)) => place
+                .process
+                .as_ref()
+                .and_then(|process| process.receive[usize::from(slot)].clone())
+                .unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        if matches!(operation, DiskOperation::Write { .. }) && data.len() != range.count as usize {
+            self.fail(format!(
+                "{node}: {owner:?} writes {range:?} from a buffer of {} sectors",
+                data.len()
+            ));
+            return;
+        }
+        if owner == IoOwner::ViewFlush {
+            self.nodes[node].view_flush = self.model.tick();
+        }
+        if let IoOwner::Copy(slot) = owner {
+            let now = self.now;
+            if self
+                .network
+                .reuse(node, process, PayloadSource::Copy(slot), now)
+            {
+                self.count("copy buffer reused before it was sent");
+            }
+        }
+        let ticket = self.nodes[node]
+            .data
+            .start(&mut self.rng, owner, operation, range, data);
+        let after = match operation {
+            DiskOperation::Flush => self.micros(200, 5000),
+            _ if self.rng.percent(2) => self.micros(1000, 80_000),
+            _ => self.micros(40, 900),
+        };
+        let boot = self.nodes[node].boots;
+        self.at(
+            after,
+            Happening::DiskEnd {
+                node,
+                boot,
+                process,
+                ticket,
+            },
+        );
+    }
+
+    pub(super) fn disk_end(&mut self, node: usize, boot: u64, process: u64, ticket: u64) {
+        if self.nodes[node].boots != boot || !self.nodes[node].power {
+            return;
+        }
+        let place = &mut self.nodes[node];
+        let Some(started) = place
+            .data
+            .running
+            .iter()
+            .find(|running| running.ticket == ticket)
+        else {
+            return;
+        };
+        let flush = started.operation == DiskOperation::Flush;
+        let peer = matches!(started.owner, IoOwner::Peer(_));
+        let skipped = match self.plan.mutant {
+            Some(Mutant::SkipFlush) => flush && !peer,
+            Some(Mutant::SkipPeerFlush) => flush && peer,
+            _ => false,
+        };
+        let Some((running, read)) = (if skipped {
+            place
+                .data
+                .forget(ticket)
+                .map(|running| (running, Vec::new()))
+        } else {
+            place.data.finish(ticket)
+        }) else {
+            return;
+        };
+        if running.changes() {
+            let value = place.data.content[usize::try_from(running.range.start).unwrap_or(0)];
+            self.model.landed(node, value);
+        }
+        if !self.nodes[node].process_is(process) {
+            return;
+        }
+        match running.owner {
+            IoOwner::Application(tag) if running.operation == DiskOperation::Read => {
+                let device = self.nodes[node].device.as_mut();
+                if let Some(outstanding) =
+                    device.and_then(|device| device.slots[usize::from(tag.0)].as_mut())
+                {
+                    outstanding.data = read;
+                }
+            }
+            IoOwner::Copy(slot) => {
+                if let Some(process) = self.nodes[node].process.as_mut() {
+                    process.copy[usize::from(slot)] = read;
+                }
+            }
+            IoOwner::ViewFlush => self.nodes[node].view_flushed = self.nodes[node].view_flush,
+            IoOwner::Application(_) | IoOwner::Peer(_) => {}
+        }
+        self.feed(
+            node,
+            Event::DiskDone {
+                owner: running.owner,
+                result: Ok(()),
+            },
+        );
+    }
+
+    pub(super) fn meta_step(&mut self, node: usize, process: u64) {
+        if !self.nodes[node].process_is(process) {
+            return;
+        }
+        let before = self.nodes[node].meta.peek();
+        let done = self.nodes[node].meta.step();
+        if !self.nodes[node].meta.queue.is_empty() {
+            let after = self.micros(100, 1500);
+            self.at(after, Happening::MetaStep { node, process });
+        }
+        let after = self.nodes[node].meta.peek();
+        if before.view != after.view {
+            self.view_is_durable(node, &before.view, &after.view);
+        }
+        if let Some(superblock) = done
+            && self.plan.mutant != Some(Mutant::EarlyPersist)
+        {
+            self.feed(
+                node,
+                Event::Persisted {
+                    sequence: superblock.sequence,
+                },
+            );
+        }
+    }
+
+    fn release(&mut self, node: usize, slot: u16) {
+        let place = &mut self.nodes[node];
+        let busy = place
+            .data
+            .running
+            .iter()
+            .any(|running| running.owner == IoOwner::Peer(slot));
+        let freed = place
+            .process
+            .as_mut()
+            .and_then(|process| process.receive.get_mut(usize::from(slot))?.take());
+        if freed.is_none() {
+            self.fail(format!(
+                "{node}: receive buffer {slot} was released, but it was free"
+            ));
+        } else if busy {
+            self.fail(format!(
+                "{node}: receive buffer {slot} was released while a disk operation uses it"
+            ));
+        }
+    }
+
+    // --- frames -------------------------------------------------------------------------------
+
+    fn send(
+        &mut self,
+        node: usize,
+        process: u64,
+        session: SessionId,
+        frame: Frame,
+        body: Vec<u8>,
+        payload: Option<PayloadSource>,
+    ) {
+        let data = payload.map(|source| self.payload(node, source));
+        let Some(number) = self.network.find(node, process, session) else {
+            return;
+        };
+        let (now, delay) = (self.now, self.micros(20, 400));
+        let slow = if self.rng.percent(1) {
+            self.micros(100, 30_000)
+        } else {
+            0
+        };
+        let sending = self.micros(1, 200);
+        if !matches!(
+            frame.kind,
+            FrameKind::Ping | FrameKind::Pong | FrameKind::CopyWrite | FrameKind::CopyDone
+        ) {
+            self.note(|| {
+                format!(
+                    "{node} sends {:?} id {} epoch {} {:?}",
+                    frame.kind, frame.id, frame.epoch, frame.range
+                )
+            });
+        }
+        let Some(connection) = self.network.connections.get_mut(&number) else {
+            return;
+        };
+        let end = &mut connection.ends[node];
+        let earliest = end.out.back().map_or(now, |last| last.arrives);
+        let sent_before = end.out.back().map_or(now, |last| last.sent);
+        let arrives = earliest.max(now + delay + slow);
+        let sent = sent_before.max(now + sending).min(arrives);
+        let message = Message::Frame { frame, body, data };
+        end.out.push_back(InTransit {
+            arrives,
+            sent,
+            source: payload,
+            altered: false,
+            message,
+        });
+        self.at(
+            arrives - now,
+            Happening::Arrive {
+                connection: number,
+                from: node,
+            },
+        );
+    }
+
+    fn payload(&self, node: usize, source: PayloadSource) -> Vec<Value> {
+        let place = &self.nodes[node];
+        match source {
+            PayloadSource::Application(tag) => place
+                .device
+                .as_ref()
+                .and_then(|device| device.slots[usize::from(tag.0)].as_ref())
+                .map(|outstanding| outstanding.data.clone())
+                .unwrap_or_default(),
+            PayloadSource::Copy(slot) => place
+                .process
+                .as_ref()
+                .map(|process| process.copy[usize::from(slot)].clone())
+                .unwrap_or_default(),
+        }
+    }
+
+    // --- the device ---------------------------------------------------------------------------
+
+    fn device_command(&mut self, node: usize, process: u64, command: DeviceCommand) {
+        self.note(|| format!("{node} device {command:?}"));
+        match command {
+            DeviceCommand::StartLive => {
+                self.check_activation(node);
+                let after = self.micros(2000, 40_000);
+                self.at(after, Happening::DeviceUp { node, process });
+            }
+            DeviceCommand::StopLive { force } => {
+                let after = self.micros(500, 10_000);
+                self.at(
+                    after,
+                    Happening::DeviceStop {
+                        node,
+                        process,
+                        force,
+                    },
+                );
+            }
+        }
+    }
+
+    pub(super) fn device_up(&mut self, node: usize, process: u64) {
+        if !self.nodes[node].process_is(process) {
+            return;
+        }
+        if self.nodes[node].device.is_some() {
+            self.fail(format!("{node}: a live device was started beside another"));
+            return;
+        }
+        if self.rng.percent(2) && self.chaos.is_some() {
+            self.count("device failed");
+            self.feed(node, Event::DeviceFailed { errno: Errno::EIO });
+            return;
+        }
+        self.activations += 1;
+        let activation = self.activations;
+        self.count("activations");
+        self.model.end_others(activation);
+        self.nodes[node].device = Some(Device::new(activation));
+        self.note(|| format!("{node} activation {activation}"));
+        self.start_application(node);
+        self.feed(node, Event::DeviceStarted);
+    }
+
+    pub(super) fn start_application(&mut self, node: usize) {
+        let Some(device) = self.nodes[node].device.as_mut() else {
+            return;
+        };
+        device.used = self.plan.application;
+        let activation = device.activation;
+        if self.plan.application {
+            for slot in 0..DEPTH {
+                let after = self.micros(10, 20_000);
+                self.at(
+                    after,
+                    Happening::App {
+                        node,
+                        activation,
+                        slot,
+                    },
+                );
+            }
+        }
+    }
+
+    pub(super) fn device_stop(&mut self, node: usize, process: u64, force: bool) {
+        if !self.nodes[node].process_is(process) {
+            return;
+        }
+        let Some(device) = self.nodes[node].device.as_mut() else {
+            self.at(0, Happening::DeviceGone { node, process });
+            return;
+        };
+        if device.used && !force {
+            self.count("device busy");
+            self.feed(node, Event::DeviceBusy);
+            return;
+        }
+        device.used = false;
+        device.stopping = true;
+        if device.is_idle() {
+            let after = self.micros(100, 3000);
+            self.at(after, Happening::DeviceGone { node, process });
+        }
+    }
+
+    pub(super) fn device_gone(&mut self, node: usize, process: u64) {
+        if !self.nodes[node].process_is(process) {
+            return;
+        }
+        self.nodes[node].device = None;
+        self.note(|| format!("{node} device gone"));
+        self.feed(node, Event::DeviceStopped);
+    }
+
+    fn complete(&mut self, node: usize, process: u64, tag: Tag, result: Result<(), Errno>) {
+        let now = self.now;
+        if self
+            .network
+            .reuse(node, process, PayloadSource::Application(tag), now)
+        {
+            self.count("request buffer reused before it was sent");
+        }
+        let owner = IoOwner::Application(tag);
+        if self.nodes[node]
+            .data
+            .running
+            .iter()
+            .any(|running| running.owner == owner)
+        {
+            self.fail(format!(
+                "{node}: tag {} was completed while its disk operation runs",
+                tag.0
+            ));
+            return;
+        }
+        let Some(device) = self.nodes[node].device.as_mut() else {
+            self.fail(format!(
+                "{node}: tag {} was completed without a device",
+                tag.0
+            ));
+            return;
+        };
+        let Some(outstanding) = device.slots[usize::from(tag.0)].take() else {
+            self.fail(format!(
+                "{node}: tag {} was completed, but it was free",
+                tag.0
+            ));
+            return;
+        };
+        let (activation, stopping, idle) = (device.activation, device.stopping, device.is_idle());
+        self.model.reading.remove(&outstanding.submitted);
+        match result {
+            Ok(()) => self.acknowledged(node, activation, &outstanding),
+            Err(_) => self.failed(node, &outstanding),
+        }
+        if stopping && idle {
+            let after = self.micros(100, 3000);
+            self.at(after, Happening::DeviceGone { node, process });
+        } else if self.plan.application {
+            let pause = self.workload.pause_us;
+            let after = self.micros(10, pause * 2);
+            self.at(
+                after,
+                Happening::App {
+                    node,
+                    activation,
+                    slot: usize::from(tag.0),
+                },
+            );
+        }
+    }
+
+    fn failed(&mut self, node: usize, outstanding: &Outstanding) {
+        self.note(|| format!("{node} EIO {:?}", outstanding.request));
+        self.count("requests failed");
+        if let Some(write) = outstanding.write {
+            self.model.fail(write);
+        }
+        let stops = self.rng.percent(70);
+        if stops && let Some(device) = self.nodes[node].device.as_mut() {
+            device.used = false;
+        }
+    }
+
+    // --- the application ----------------------------------------------------------------------
+
+    pub(super) fn app(&mut self, node: usize, activation: u64, slot: usize) {
+        let tag = Tag(u16::try_from(slot).unwrap_or(0));
+        let Some(device) = self.nodes[node].device.as_ref() else {
+            return;
+        };
+        if device.activation != activation || !device.used || device.slots[slot].is_some() {
+            return;
+        }
+        let request = self.workload.next(&mut self.rng, tag);
+        self.ask(node, request);
+    }
+
+    /// The application asks for something.
+    pub fn ask(&mut self, node: usize, request: mirror_core::event::Request) -> Option<usize> {
+        let activation = self.nodes[node].device.as_ref()?.activation;
+        let zero = matches!(
+            request.kind,
+            RequestKind::Discard | RequestKind::WriteZeroes
+        );
+        let changes = zero || request.kind == RequestKind::Write;
+        let write = changes.then(|| self.model.submit(request.range, zero, activation));
+        let data = match (write, zero) {
+            (Some(number), false) => (0..request.range.count as usize)
+                .map(|offset| value_of(number, offset))
+                .collect(),
+            _ => Vec::new(),
+        };
+        let submitted = self.model.tick();
+        if request.kind == RequestKind::Read {
+            self.model.reading.insert(submitted);
+        }
+        let outstanding = Outstanding {
+            request,
+            write,
+            data,
+            submitted,
+            process: 0,
+        };
+        self.nodes[node].device.as_mut()?.slots[usize::from(request.tag.0)] = Some(outstanding);
+        if let Some(process) = self.nodes[node].process.as_ref() {
+            let process = process.number;
+            self.at(
+                5000,
+                Happening::Hand {
+                    node,
+                    process,
+                    tag: request.tag,
+                },
+            );
+        }
+        write
+    }
+
+    pub(super) fn hand(&mut self, node: usize, process: u64, tag: Tag) {
+        if !self.nodes[node].process_is(process) {
+            return;
+        }
+        let device = self.nodes[node].device.as_mut();
+        let Some(outstanding) = device.and_then(|device| device.slots[usize::from(tag.0)].as_mut())
+        else {
+            return;
+        };
+        if outstanding.process == process {
+            return;
+        }
+        outstanding.process = process;
+        let request = outstanding.request;
+        self.note(|| format!("{node} request {request:?}"));
+        self.feed(node, Event::Request(request));
+    }
+}
+
+pub(super) fn first_word(text: &str) -> String {
+    text.chars().take_while(|c| c.is_alphanumeric()).collect()
+}

@@ -1,0 +1,444 @@
+//! The agenda: what happens next, and to whom.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use mirror_core::admin::{Command, Outcome};
+use mirror_core::event::{CloseReason, Event};
+use mirror_core::types::{Tag, VolumeId};
+use mirror_core::volume::Volume;
+
+use super::kernel::Workload;
+use super::model::Model;
+use super::network::Network;
+use super::node::{MS, Node};
+use super::operator::Desk;
+use super::rng::Rng;
+
+/// Steps that a report shows.
+const STEPS_SHOWN: usize = 300;
+
+/// Something on the agenda.
+#[derive(Clone, Debug)]
+pub(super) enum Happening {
+    Tick {
+        node: usize,
+        process: u64,
+    },
+    DiskEnd {
+        node: usize,
+        boot: u64,
+        process: u64,
+        ticket: u64,
+    },
+    MetaStep {
+        node: usize,
+        process: u64,
+    },
+    EarlyPersisted {
+        node: usize,
+        process: u64,
+        sequence: u64,
+    },
+    Dial {
+        node: usize,
+        process: u64,
+    },
+    Opened {
+        connection: u64,
+        node: usize,
+        dialled: bool,
+    },
+    Arrive {
+        connection: u64,
+        from: usize,
+    },
+    Closed {
+        connection: u64,
+        node: usize,
+        reason: CloseReason,
+    },
+    DeviceUp {
+        node: usize,
+        process: u64,
+    },
+    DeviceStop {
+        node: usize,
+        process: u64,
+        force: bool,
+    },
+    DeviceGone {
+        node: usize,
+        process: u64,
+    },
+    Hand {
+        node: usize,
+        process: u64,
+        tag: Tag,
+    },
+    App {
+        node: usize,
+        activation: u64,
+        slot: usize,
+    },
+    Start {
+        node: usize,
+    },
+    PowerOn {
+        node: usize,
+    },
+    Heal {
+        silent: [bool; 2],
+    },
+    Chaos,
+    Desk,
+    Compare,
+}
+
+/// What a run may do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Size of the volume.
+    pub sectors: u64,
+    /// The application works by itself.
+    pub application: bool,
+    /// A deliberate fault of the shell, to prove that the checks see it.
+    pub mutant: Option<Mutant>,
+}
+
+/// Deliberate faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// A flush of the local disk does nothing.
+    SkipFlush,
+    /// A flush that the peer asks for does nothing.
+    SkipPeerFlush,
+    /// The peer's answers to writes are forged at once.
+    ForgeDone,
+    /// A superblock counts before it is written.
+    EarlyPersist,
+    /// A copied chunk is not written.
+    DropCopy,
+    /// The operator's word is not asked for.
+    TwoWriters,
+    /// A restarted machine keeps its boot id.
+    SameBoot,
+}
+
+impl Mutant {
+    /// All of them, by name.
+    pub const ALL: [(&'static str, Self); 7] = [
+        ("skip-flush", Self::SkipFlush),
+        ("skip-peer-flush", Self::SkipPeerFlush),
+        ("forge-done", Self::ForgeDone),
+        ("early-persist", Self::EarlyPersist),
+        ("drop-copy", Self::DropCopy),
+        ("two-writers", Self::TwoWriters),
+        ("same-boot", Self::SameBoot),
+    ];
+}
+
+/// Two nodes and everything between them.
+#[derive(Debug)]
+pub struct World {
+    /// Global time, nanoseconds.
+    pub now: u64,
+    agenda: BTreeMap<(u64, u64), Happening>,
+    sequence: u64,
+    /// Chance.
+    pub rng: Rng,
+    /// The nodes.
+    pub nodes: [Node; 2],
+    /// The network.
+    pub network: Network,
+    /// What the application may see.
+    pub model: Model,
+    pub(super) workload: Workload,
+    /// What the run may do.
+    pub plan: Plan,
+    /// How often things happened.
+    pub coverage: BTreeMap<String, u64>,
+    /// The first broken rule.
+    pub failure: Option<String>,
+    /// Prints every step.
+    pub trace: bool,
+    /// The last steps.
+    pub steps: VecDeque<String>,
+    /// Activations so far; the last one is the only one that may acknowledge.
+    pub activations: u64,
+    /// Answers to commands.
+    pub answers: BTreeMap<u64, Outcome>,
+    pub(super) commands: u64,
+    pub(super) processes: u64,
+    pub(super) desk: Desk,
+    /// Requests that succeeded.
+    pub completed: u64,
+    pub(super) chaos: Option<super::faults::Chaos>,
+}
+
+impl World {
+    /// Two fresh nodes: the first has the volume, the second joins it.
+    pub fn new(seed: u64, plan: Plan) -> Self {
+        let mut rng = Rng::new(seed);
+        let volume = VolumeId(rng.bytes16());
+        let mut nodes = [
+            Node::new(&mut rng, 0, plan.sectors, Some(volume)),
+            Node::new(&mut rng, 1, plan.sectors, None),
+        ];
+        for node in &mut nodes {
+            node.ppm = rng.between(995_500, 1_004_500);
+        }
+        let workload = Workload::new(&mut rng, plan.sectors);
+        let mut world = Self {
+            now: 1000,
+            agenda: BTreeMap::new(),
+            sequence: 0,
+            rng,
+            nodes,
+            network: Network::default(),
+            model: Model::new(plan.sectors),
+            workload,
+            plan,
+            coverage: BTreeMap::new(),
+            failure: None,
+            trace: false,
+            steps: VecDeque::new(),
+            activations: 0,
+            answers: BTreeMap::new(),
+            commands: 0,
+            processes: 0,
+            desk: Desk::default(),
+            completed: 0,
+            chaos: None,
+        };
+        world.at(1 * MS, Happening::Start { node: 0 });
+        world.at(2 * MS, Happening::Start { node: 1 });
+        world.at(500 * MS, Happening::Compare);
+        world
+    }
+
+    /// Puts something on the agenda, `after` nanoseconds from now.
+    pub(super) fn at(&mut self, after: u64, happening: Happening) {
+        self.sequence += 1;
+        self.agenda
+            .insert((self.now + after, self.sequence), happening);
+    }
+
+    /// Between `low` and `high` microseconds.
+    pub(super) fn micros(&mut self, low: u64, high: u64) -> u64 {
+        self.rng.between(low * 1000, high * 1000)
+    }
+
+    /// Writes a step down.
+    pub(super) fn note(&mut self, text: impl FnOnce() -> String) {
+        let line = format!("{:>12.6} {}", self.now as f64 / 1e9, text());
+        if self.trace {
+            println!("{line}");
+        }
+        self.steps.push_back(line);
+        if self.steps.len() > STEPS_SHOWN {
+            self.steps.pop_front();
+        }
+    }
+
+    /// Counts something.
+    pub(super) fn count(&mut self, what: &str) {
+        if let Some(count) = self.coverage.get_mut(what) {
+            *count += 1;
+        } else {
+            self.coverage.insert(what.to_string(), 1);
+        }
+    }
+
+    /// A rule is broken.
+    pub(super) fn fail(&mut self, what: String) {
+        self.note(|| format!("BROKEN: {what}"));
+        self.failure.get_or_insert(what);
+    }
+
+    /// Lets virtual time pass.
+    pub fn run_for(&mut self, millis: u64) {
+        let end = self.now + millis * MS;
+        while self.failure.is_none() {
+            let Some(entry) = self.agenda.first_entry() else {
+                break;
+            };
+            if entry.key().0 > end {
+                break;
+            }
+            let ((time, _), happening) = entry.remove_entry();
+            self.now = self.now.max(time);
+            self.happen(happening);
+        }
+        self.now = self.now.max(end);
+    }
+
+    /// Lets time pass until `reached`; `false` if `millis` were not enough.
+    pub fn run_until(&mut self, millis: u64, reached: impl Fn(&Self) -> bool) -> bool {
+        for _ in 0..millis {
+            if reached(self) {
+                return true;
+            }
+            if self.failure.is_some() {
+                return false;
+            }
+            self.run_for(1);
+        }
+        reached(self)
+    }
+
+    fn place_of(happening: &Happening) -> Option<usize> {
+        match happening {
+            Happening::Tick { node, .. }
+            | Happening::DiskEnd { node, .. }
+            | Happening::MetaStep { node, .. }
+            | Happening::EarlyPersisted { node, .. }
+            | Happening::Dial { node, .. }
+            | Happening::Opened { node, .. }
+            | Happening::Closed { node, .. }
+            | Happening::DeviceUp { node, .. }
+            | Happening::DeviceStop { node, .. }
+            | Happening::DeviceGone { node, .. }
+            | Happening::Hand { node, .. }
+            | Happening::App { node, .. }
+            | Happening::Start { node } => Some(*node),
+            Happening::Arrive { from, .. } => Some(1 - from),
+            Happening::PowerOn { .. }
+            | Happening::Heal { .. }
+            | Happening::Chaos
+            | Happening::Desk
+            | Happening::Compare => None,
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        if let Some(node) = Self::place_of(&happening) {
+            let until = self.nodes[node].paused_until;
+            if until > self.now {
+                self.at(until - self.now, happening);
+                return;
+            }
+        }
+        match happening {
+            Happening::Tick { node, process } => self.tick(node, process),
+            Happening::DiskEnd {
+                node,
+                boot,
+                process,
+                ticket,
+            } => self.disk_end(node, boot, process, ticket),
+            Happening::MetaStep { node, process } => self.meta_step(node, process),
+            Happening::EarlyPersisted {
+                node,
+                process,
+                sequence,
+            } => {
+                if self.nodes[node].process_is(process) {
+                    self.feed(node, Event::Persisted { sequence });
+                }
+            }
+            Happening::Dial { node, process } => self.dial(node, process),
+            Happening::Opened {
+                connection,
+                node,
+                dialled,
+            } => self.opened(connection, node, dialled),
+            Happening::Arrive { connection, from } => self.arrive(connection, from),
+            Happening::Closed {
+                connection,
+                node,
+                reason,
+            } => self.closed(connection, node, reason),
+            Happening::DeviceUp { node, process } => self.device_up(node, process),
+            Happening::DeviceStop {
+                node,
+                process,
+                force,
+            } => self.device_stop(node, process, force),
+            Happening::DeviceGone { node, process } => self.device_gone(node, process),
+            Happening::Hand { node, process, tag } => self.hand(node, process, tag),
+            Happening::App {
+                node,
+                activation,
+                slot,
+            } => self.app(node, activation, slot),
+            Happening::Start { node } => self.start(node),
+            Happening::PowerOn { node } => self.power_on(node),
+            Happening::Heal { silent } => self.silence(silent),
+            Happening::Chaos => self.chaos(),
+            Happening::Desk => self.work_the_desk(),
+            Happening::Compare => self.compare(),
+        }
+    }
+
+    /// Tells a node's core what happened and does what it says.
+    pub(super) fn feed(&mut self, node: usize, event: Event<'_>) {
+        let clock = self.nodes[node].clock(self.now);
+        let Some(process) = self.nodes[node].process.as_mut() else {
+            return;
+        };
+        let mut effects = Vec::new();
+        process.volume.handle(clock, event, &mut effects);
+        let number = process.number;
+        for effect in effects {
+            self.effect(node, number, effect);
+        }
+        self.plan_tick(node);
+    }
+
+    fn plan_tick(&mut self, node: usize) {
+        let place = &self.nodes[node];
+        let Some(process) = place.process.as_ref() else {
+            return;
+        };
+        let Some(deadline) = process.volume.deadline() else {
+            return;
+        };
+        let time = place.when(deadline).max(self.now);
+        if process.tick_at.is_none_or(|planned| planned > time) {
+            let number = process.number;
+            if let Some(process) = self.nodes[node].process.as_mut() {
+                process.tick_at = Some(time);
+            }
+            self.at(
+                time - self.now,
+                Happening::Tick {
+                    node,
+                    process: number,
+                },
+            );
+        }
+    }
+
+    fn tick(&mut self, node: usize, number: u64) {
+        if !self.nodes[node].process_is(number) {
+            return;
+        }
+        if let Some(process) = self.nodes[node].process.as_mut() {
+            process.tick_at = None;
+        }
+        self.feed(node, Event::Tick);
+    }
+
+    /// The core on a node.
+    pub fn volume(&self, node: usize) -> Option<&Volume> {
+        self.nodes[node]
+            .process
+            .as_ref()
+            .map(|process| &process.volume)
+    }
+
+    /// Gives a command; returns its number.
+    pub fn command(&mut self, node: usize, command: Command) -> u64 {
+        self.commands += 1;
+        let number = self.commands;
+        self.note(|| format!("{node} command {number} {command:?}"));
+        self.feed(
+            node,
+            Event::Operator {
+                command_id: number,
+                command,
+            },
+        );
+        number
+    }
+}
