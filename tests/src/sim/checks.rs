@@ -132,10 +132,7 @@ impl World {
         range: SectorRange,
     ) {
         let running = &self.nodes[node].data.running;
-        if running
-            .iter()
-            .any(|other| other.owner == owner && owner != IoOwner::ViewFlush)
-        {
+        if running.iter().any(|other| other.owner == owner) {
             self.fail(format!(
                 "{node}: {owner:?} has two disk operations at a time"
             ));

@@ -1,0 +1,137 @@
+//! Keepalive, read leases and everything that waits for time to pass.
+
+use alloc::vec::Vec;
+
+use crate::effect::Effects;
+use crate::engine::{Peer, ReadLease};
+use crate::limits::HANDSHAKE_LIMIT;
+use crate::types::{Instant, SECTOR_BYTES, SessionId};
+use crate::wire::{Frame, FrameKind};
+
+use super::session::Phase;
+use super::{Told, Volume, lease_with_margin};
+
+impl Volume {
+    pub(super) fn ping(&mut self, now: Instant, id: SessionId, effects: &mut Effects) {
+        let mut frame = Frame::new(FrameKind::Ping, self.durable.view.epoch, now.as_nanos());
+        if let Some(copy) = self.engine.copy.as_ref() {
+            frame.range.start = copy.progress().copied_bytes / SECTOR_BYTES;
+        }
+        if let Some(session) = self.session(id) {
+            session.pinged = now;
+        }
+        self.send(id, frame, Vec::new(), effects);
+    }
+
+    pub(super) fn pinged(
+        &mut self,
+        now: Instant,
+        id: SessionId,
+        frame: Frame,
+        effects: &mut Effects,
+    ) {
+        self.granted_until = self
+            .granted_until
+            .max(now + lease_with_margin(self.settings.read_lease));
+        self.note_progress(now, frame.range.start);
+        let pong = Frame::new(FrameKind::Pong, self.durable.view.epoch, frame.id);
+        self.send(id, pong, Vec::new(), effects);
+    }
+
+    fn note_progress(&mut self, now: Instant, sectors: u64) {
+        let told = match self.told {
+            Some(told) if sectors >= told.sectors && now.since(told.at).as_millis() > 0 => {
+                let millis = u64::try_from(now.since(told.at).as_millis()).unwrap_or(u64::MAX);
+                let rate = (sectors - told.sectors).saturating_mul(SECTOR_BYTES * 1000) / millis;
+                let old = if told.rate_bytes_per_s == 0 {
+                    rate
+                } else {
+                    told.rate_bytes_per_s
+                };
+                Told {
+                    at: now,
+                    sectors,
+                    rate_bytes_per_s: (old * 3 + rate) / 4,
+                }
+            }
+            _ => Told {
+                at: now,
+                sectors,
+                rate_bytes_per_s: 0,
+            },
+        };
+        self.told = Some(told);
+    }
+
+    /// The lease counts from when it was asked for (S5).
+    pub(super) fn ponged(
+        &mut self,
+        now: Instant,
+        id: SessionId,
+        frame: Frame,
+        effects: &mut Effects,
+    ) {
+        let asked = Instant::from_nanos(frame.id);
+        if asked > now || self.up_session() != Some(id) {
+            return;
+        }
+        if matches!(self.engine.peer(), Peer::Member(_)) {
+            self.engine.set_lease(
+                now,
+                ReadLease::Until(asked + self.settings.read_lease),
+                effects,
+            );
+        }
+    }
+
+    /// Timers of all sessions, and of changes that wait for time to pass.
+    pub(super) fn timers(&mut self, now: Instant, effects: &mut Effects) {
+        let ids: Vec<SessionId> = self.sessions.iter().map(|session| session.id).collect();
+        for id in ids {
+            self.session_timers(now, id, effects);
+        }
+        self.lease_over(now, effects);
+        self.leave_over(now, effects);
+    }
+
+    fn session_timers(&mut self, now: Instant, id: SessionId, effects: &mut Effects) {
+        let (keepalive, timeout) = (self.settings.keepalive_interval, self.settings.link_timeout);
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        match session.phase {
+            Phase::Closing => {}
+            Phase::Hello | Phase::Auth => {
+                if now.since(session.opened) >= HANDSHAKE_LIMIT {
+                    self.close(id, effects);
+                }
+            }
+            Phase::State | Phase::Settling | Phase::Up => {
+                if now.since(session.heard) >= timeout {
+                    self.close(id, effects);
+                } else if now.since(session.pinged) >= keepalive {
+                    self.ping(now, id, effects);
+                }
+            }
+        }
+    }
+
+    /// When [`crate::event::Event::Tick`] is due at the latest.
+    pub fn deadline(&self) -> Option<Instant> {
+        let sessions = self
+            .sessions
+            .iter()
+            .filter_map(|session| match session.phase {
+                Phase::Closing => None,
+                Phase::Hello | Phase::Auth => Some(session.opened + HANDSHAKE_LIMIT),
+                Phase::State | Phase::Settling | Phase::Up => {
+                    let ping = session.pinged + self.settings.keepalive_interval;
+                    Some(ping.min(session.heard + self.settings.link_timeout))
+                }
+            });
+        sessions
+            .chain(self.lease_deadline())
+            .chain(self.leaving.map(|(_, until)| until))
+            .min()
+    }
+}
