@@ -20,6 +20,11 @@ pub fn admin_socket(volume: &str) -> PathBuf {
     run_directory().join(format!("{volume}.sock"))
 }
 
+/// The file that a volume's daemon holds locked (`flock`) as long as it lives.
+pub fn daemon_lock(volume: &str) -> PathBuf {
+    run_directory().join(format!("{volume}.lock"))
+}
+
 /// Whether `name` can be a volume's name: it becomes a file name, a device name and 64 bytes on disk.
 pub fn volume_name_is_legal(name: &str) -> bool {
     let legal = |byte: u8| {

@@ -145,11 +145,11 @@ fn bad_metadata(context: &Context) -> anyhow::Result<()> {
     );
     // Both: refused, nothing is written.
     pair.lockstep(two, "stop")?;
-    meta.write_at(0, &[0x5a; 4096])?;
-    meta.write_at(64 * 1024, &[0x5a; 4096])?;
+    meta.write_at(512, &[0x5a; 512])?;
+    meta.write_at(64 * 1024 + 512, &[0x5a; 512])?;
     refused_start(two, "LS3011")?;
     let mut untouched = [0; 512];
-    meta.read_at(0, &mut untouched)?;
+    meta.read_at(512, &mut untouched)?;
     ensure!(
         untouched == [0x5a; 512],
         "a refused start wrote to the metadata"

@@ -1,5 +1,6 @@
 //! Every scenario, in the order they are run.
 
+mod faults;
 mod fencing;
 mod harness;
 mod io;
@@ -20,6 +21,7 @@ pub fn all() -> Vec<Scenario> {
         link::SCENARIOS,
         process::SCENARIOS,
         fencing::SCENARIOS,
+        faults::SCENARIOS,
         traps::SCENARIOS,
     ]
     .concat()

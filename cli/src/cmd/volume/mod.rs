@@ -3,6 +3,7 @@
 mod create;
 mod start;
 mod status;
+mod stop;
 mod takeover;
 
 use controlplane_api::Client;
@@ -16,7 +17,7 @@ pub(crate) fn run(command: Volume) -> Result<u8, Failure> {
     match command {
         Volume::Create(create) => create::run(create),
         Volume::Start { name } => start::run(&name),
-        Volume::Stop { name } => tell(&name, Command::Stop),
+        Volume::Stop { name } => stop::run(&name),
         Volume::Status { name, json, watch } => {
             status::run(name.as_deref(), json.into(), watch.into())
         }
