@@ -95,12 +95,10 @@ pub fn run(extent: Extent, names: &[String]) -> Tally {
     for step in STEPS.iter().filter(|step| chosen(step.name)) {
         tally.count(step.run());
     }
-    for step in [simulator(extent), licences()]
-        .into_iter()
-        .flatten()
-        .filter(|step| chosen(step.name))
-    {
-        tally.count(step.run());
+    for step in [simulator(extent), LICENCES] {
+        if chosen(step.name) {
+            tally.count(step.run());
+        }
     }
     let mut list = scenarios::all();
     if extent == Extent::All {
@@ -126,45 +124,46 @@ impl Tally {
     }
 }
 
-fn simulator(extent: Extent) -> Option<Step> {
+fn simulator(extent: Extent) -> Step {
     let arguments: &[&str] = match extent {
         Extent::Quick => &["sim", "--seeds", "0..3000"],
         Extent::All => &["sim", "--seeds", "0..100000"],
     };
-    Some(Step {
+    Step {
         name: "simulator",
         about: "the rules S1 to S12 hold on random schedules",
         program: "cargo",
         arguments,
-    })
+    }
 }
 
-/// `cargo deny` takes long to build, so it is used where it is installed, and said where it is not.
-fn licences() -> Option<Step> {
-    let installed = Command::new("cargo")
-        .args(["deny", "--version"])
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if !installed {
-        println!(
-            "licences: not checked, cargo-deny is not installed (cargo install --locked cargo-deny)"
-        );
-        return None;
-    }
-    let arguments: &[&str] = &[
+/// Licences and sources. The tool is installed where it is missing; advisories are left to
+/// `cargo deny check advisories`, because their database is not in a package registry.
+const LICENCES: Step = Step {
+    name: "licences",
+    about: "licences and sources of all dependencies",
+    program: "cargo",
+    arguments: &[
         "deny",
-        "--all-features",
+        "--log-level",
+        "error",
         "check",
         "licenses",
         "bans",
         "sources",
-    ];
-    Some(Step {
-        name: "licences",
-        about: "licences and sources of all dependencies",
-        program: "cargo",
-        arguments,
-    })
+    ],
+};
+
+fn install_licence_tool() {
+    let version = Command::new("cargo").args(["deny", "--version"]).output();
+    if version.is_ok_and(|output| output.status.success()) {
+        return;
+    }
+    println!("licences: installing cargo-deny, which takes some minutes");
+    // If it cannot be had, the step itself fails and says so.
+    let _ = Command::new("cargo")
+        .args(["install", "--quiet", "--locked", "cargo-deny"])
+        .status();
 }
 
 impl Step {
@@ -176,6 +175,9 @@ impl Step {
                 .args(ADD_TARGET)
                 .current_dir(workspace())
                 .output();
+        }
+        if self.name == LICENCES.name {
+            install_licence_tool();
         }
         let start = Instant::now();
         let mut command = Command::new(self.program);

@@ -1,7 +1,7 @@
 //! Starts, kills, power.
 
 use mirror_core::event::Event;
-use mirror_core::types::{BootId, Incarnation, Tag};
+use mirror_core::types::{BootId, Incarnation, NodeSet, Tag};
 use mirror_core::volume::{DeviceAtStart, Settings, Volume};
 
 use super::kernel::DEPTH;
@@ -21,7 +21,11 @@ impl World {
             return;
         }
         let place = &mut self.nodes[node];
-        let superblock = place.meta.load();
+        let mut superblock = place.meta.load();
+        if self.plan.mutant == Some(Mutant::ForgetPeer) && superblock.view.insync.contains(id(node))
+        {
+            superblock.view.insync = NodeSet::only(id(node));
+        }
         let stopping = place.device.as_ref().is_some_and(|device| device.stopping);
         let recovers =
             place.device.is_some() && superblock.serving && !(stopping && self.rng.percent(50));

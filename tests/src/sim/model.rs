@@ -28,6 +28,8 @@ pub struct Write {
     pub secured: bool,
     /// Nodes where it has completed at some time (bits).
     pub landed: u8,
+    /// Nodes that lost their power before it was acknowledged (bits).
+    pub lost: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +79,7 @@ impl Model {
             holders: 0,
             secured: true,
             landed: 3,
+            lost: 0,
         };
         Self {
             writes: vec![zero],
@@ -113,6 +116,7 @@ impl Model {
             holders: 0,
             secured: false,
             landed: 0,
+            lost: 0,
         });
         self.open.push(number);
         number
@@ -167,7 +171,7 @@ impl Model {
         let write = &mut self.writes[number];
         write.acked = Some(now);
         write.ended = Some(now);
-        write.holders = holders;
+        write.holders = holders & !write.lost;
         write.secured = durable;
         if !durable {
             self.exposed.push(number);
@@ -207,6 +211,9 @@ impl Model {
     pub fn power_cut(&mut self, node: usize) {
         for number in &self.exposed {
             self.writes[*number].holders &= !(1 << node);
+        }
+        for number in &self.open {
+            self.writes[*number].lost |= 1 << node;
         }
     }
 
@@ -278,6 +285,7 @@ impl Model {
             holders,
             secured,
             landed: 3,
+            lost: 0,
         });
         if !secured {
             self.exposed.push(number);

@@ -195,7 +195,9 @@ impl World {
                 }
             }
             IoOwner::Copy(slot) => {
+                let lost = self.plan.mutant == Some(Mutant::DropCopy);
                 if let Some(process) = self.nodes[node].process.as_mut() {
+                    let read = if lost { vec![0; read.len()] } else { read };
                     process.copy[usize::from(slot)] = read;
                 }
             }
@@ -270,6 +272,18 @@ impl World {
         body: Vec<u8>,
         payload: Option<PayloadSource>,
     ) {
+        if self.plan.mutant == Some(Mutant::ForgeDone) && frame.kind == FrameKind::Write {
+            let frame = Frame::new(FrameKind::Done, frame.epoch, frame.id);
+            self.at(
+                0,
+                Happening::Forged {
+                    node,
+                    process,
+                    session,
+                    frame,
+                },
+            );
+        }
         let data = payload.map(|source| self.payload(node, source));
         let Some(number) = self.network.find(node, process, session) else {
             return;

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use mirror_core::admin::{Command, Outcome};
 use mirror_core::event::{CloseReason, Event};
-use mirror_core::types::{Tag, VolumeId};
+use mirror_core::types::{SessionId, Tag, VolumeId};
 use mirror_core::volume::Volume;
+use mirror_core::wire::Frame;
 
 use super::kernel::Workload;
 use super::model::Model;
@@ -38,6 +39,12 @@ pub(super) enum Happening {
         node: usize,
         process: u64,
         sequence: u64,
+    },
+    Forged {
+        node: usize,
+        process: u64,
+        session: SessionId,
+        frame: Frame,
     },
     Dial {
         node: usize,
@@ -116,10 +123,10 @@ pub enum Mutant {
     ForgeDone,
     /// A superblock counts before it is written.
     EarlyPersist,
-    /// A copied chunk is not written.
+    /// Chunks of a full copy are read as zeroes.
     DropCopy,
-    /// The operator's word is not asked for.
-    TwoWriters,
+    /// A daemon that starts believes that only its own copy counts.
+    ForgetPeer,
     /// A restarted machine keeps its boot id.
     SameBoot,
 }
@@ -132,7 +139,7 @@ impl Mutant {
         ("forge-done", Self::ForgeDone),
         ("early-persist", Self::EarlyPersist),
         ("drop-copy", Self::DropCopy),
-        ("two-writers", Self::TwoWriters),
+        ("forget-peer", Self::ForgetPeer),
         ("same-boot", Self::SameBoot),
     ];
 }
@@ -292,6 +299,7 @@ impl World {
             | Happening::DiskEnd { node, .. }
             | Happening::MetaStep { node, .. }
             | Happening::EarlyPersisted { node, .. }
+            | Happening::Forged { node, .. }
             | Happening::Dial { node, .. }
             | Happening::Opened { node, .. }
             | Happening::Closed { node, .. }
@@ -334,6 +342,24 @@ impl World {
             } => {
                 if self.nodes[node].process_is(process) {
                     self.feed(node, Event::Persisted { sequence });
+                }
+            }
+            Happening::Forged {
+                node,
+                process,
+                session,
+                frame,
+            } => {
+                if self.network.find(node, process, session).is_some() {
+                    self.feed(
+                        node,
+                        Event::Received {
+                            session,
+                            frame,
+                            body: &[],
+                            buffer: None,
+                        },
+                    );
                 }
             }
             Happening::Dial { node, process } => self.dial(node, process),

@@ -131,8 +131,10 @@ fn descendant(newer: Side<'_>, older: Side<'_>) -> Verdict {
         };
     }
     let direct = newer.state.history.0.first() == Some(&older.state.view.mark());
-    if before == both && direct {
-        // Only who is active changed, by consent: nothing was written in between (S3).
+    // Only who is active changed, by consent: nothing was written in between (S3). Several such views
+    // are those that the newer side wrote down for the older one, which never committed them.
+    let followed = newer.state.view.active != Some(newer.node) && !served(newer);
+    if before == both && (direct || followed) {
         return both_members(newer, older);
     }
     Verdict::Refuse(RefusedCode::SplitBrain)

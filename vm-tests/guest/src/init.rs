@@ -148,7 +148,7 @@ fn prepare() -> anyhow::Result<()> {
         // An interactive shell on the second serial line, for `vm shell`.
         // The line must be standard input already when setsid makes it the controlling terminal.
         Command::new("sh")
-            .args(["-c", "exec setsid -c bash -l </dev/ttyS1 >/dev/ttyS1 2>&1"])
+            .args(["-c", "exec setsid -c bash -i </dev/ttyS1 >/dev/ttyS1 2>&1"])
             .spawn()
             .context("start the shell")?;
     }

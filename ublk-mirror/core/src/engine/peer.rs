@@ -151,6 +151,12 @@ impl Engine {
             .any(|entry| entry.request.kind != RequestKind::Read)
     }
 
+    /// Whether a change of data has begun and is not acknowledged.
+    pub fn is_changing(&self) -> bool {
+        let mut entries = self.slots.iter().flatten();
+        entries.any(|entry| entry.stage == Stage::Running && entry.changes_data())
+    }
+
     /// Whether the gate is open.
     pub fn is_open(&self) -> bool {
         self.gate == Gate::Open

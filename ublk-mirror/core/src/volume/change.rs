@@ -43,7 +43,7 @@ pub(super) enum Step {
     Persist,
     /// The live device.
     Device,
-    /// Everything that the peer sent before to be on disk.
+    /// Everything that the peer sent before, or that was begun here, to be done.
     Drain,
     /// The seal.
     Seal,
@@ -92,6 +92,26 @@ pub(super) struct Change {
     pub(super) view: Option<View>,
 }
 
+/// A deactivation that waits for its device while both sides come together again: frozen writes keep the
+/// device from ending, and only a new session thaws them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stopping {
+    pub(super) command: Option<u64>,
+    /// The device is gone meanwhile.
+    pub(super) gone: bool,
+}
+
+/// The own flush before a change of view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ViewFlush {
+    /// None is under way.
+    None,
+    /// The present change's.
+    Running,
+    /// One of an earlier change; the present one needs another.
+    Stale,
+}
+
 impl Change {
     pub(super) fn command(&self) -> Option<u64> {
         match &self.kind {
@@ -112,6 +132,44 @@ impl Volume {
         self.change = Some(Change { kind, step, view });
     }
 
+    /// Whether an operator's deactivation waits for the device.
+    pub(super) fn waits_for_device(&self) -> bool {
+        self.change.as_ref().is_some_and(|change| {
+            matches!(
+                (&change.kind, &change.step),
+                (Kind::Deactivate { failure: None, .. }, Step::Device)
+            )
+        })
+    }
+
+    /// Makes room for coming together.
+    pub(super) fn put_deactivation_aside(&mut self) {
+        if self.waits_for_device() {
+            let command = self.change.take().and_then(|change| change.command());
+            self.stopping = Some(Stopping {
+                command,
+                gone: false,
+            });
+        }
+    }
+
+    /// Both sides came together, or it came to nothing: the deactivation goes on.
+    pub(super) fn resume_deactivation(&mut self, effects: &mut Effects) {
+        if self.change.is_some() {
+            return;
+        }
+        if let Some(Stopping { command, gone }) = self.stopping.take() {
+            let kind = Kind::Deactivate {
+                command,
+                failure: None,
+            };
+            self.begin_change(kind, Step::Device, None);
+            if gone {
+                self.flush_for_view(effects);
+            }
+        }
+    }
+
     pub(super) fn set_step(&mut self, step: Step) {
         if let Some(change) = self.change.as_mut() {
             change.step = step;
@@ -125,34 +183,79 @@ impl Volume {
     /// Flushes this node's disk as a step of the change.
     pub(super) fn flush_for_view(&mut self, effects: &mut Effects) {
         self.set_step(Step::Flush);
-        self.view_flush_wanted = true;
-        let owner = IoOwner::ViewFlush;
+        if self.view_flush == ViewFlush::None {
+            self.begin_view_flush(effects);
+        } else {
+            // That one began for a change that came to nothing; it covers less.
+            self.view_flush = ViewFlush::Stale;
+        }
+    }
+
+    fn begin_view_flush(&mut self, effects: &mut Effects) {
+        self.view_flush = ViewFlush::Running;
         effects.push(Effect::Disk {
-            owner,
+            owner: IoOwner::ViewFlush,
             operation: DiskOperation::Flush,
             range: SectorRange::new(0, 0),
         });
     }
 
     pub(super) fn view_flushed(&mut self, now: Instant, effects: &mut Effects) {
-        self.view_flush_wanted = false;
+        let stale = core::mem::replace(&mut self.view_flush, ViewFlush::None) == ViewFlush::Stale;
         let Some(change) = self.change.as_ref() else {
             return;
         };
         if !matches!(change.step, Step::Flush) {
             return;
         }
+        if stale {
+            self.begin_view_flush(effects);
+            return;
+        }
         match change.kind {
-            Kind::Lead { .. } | Kind::Drop { .. } | Kind::GoAlone { .. } => {
-                self.persist_change(effects)
+            Kind::Lead { session, .. } => self.propose_change(session, Purpose::Settle, effects),
+            Kind::Drop { session } => self.propose_change(session, Purpose::Leave, effects),
+            Kind::Follow { propose, .. } => self.follow_persist(&propose, effects),
+            Kind::Widen { session } => {
+                self.set_step(Step::PeerFlush);
+                self.send_drain(session, FLUSH_JOIN, effects);
             }
+            Kind::GoAlone { .. } => self.persist_change(effects),
             Kind::Takeover { .. } => {
                 let until = self.granted_until;
                 self.set_step(Step::Lease(until));
                 self.lease_over(now, effects);
             }
             Kind::Deactivate { .. } => self.deactivate_flush_peer(now, effects),
-            Kind::Follow { .. } | Kind::Activate { .. } | Kind::Widen { .. } => {}
+            Kind::Activate { .. } => {}
+        }
+    }
+
+    /// Asks the peer to write the change's view down.
+    pub(super) fn propose_change(
+        &mut self,
+        session: SessionId,
+        purpose: Purpose,
+        effects: &mut Effects,
+    ) {
+        let Some(view) = self.change_view() else {
+            return;
+        };
+        self.set_step(Step::Accept);
+        self.propose(session, purpose, view, effects);
+    }
+
+    /// The peer wants to leave: everything acknowledged is flushed here before it writes down that its
+    /// copy does not count, or else a power cut now would lose what only the peer still has (S2).
+    pub(super) fn drop_drained(&mut self, effects: &mut Effects) {
+        let waits = self.change.as_ref().is_some_and(|change| {
+            matches!(
+                (&change.kind, &change.step),
+                (Kind::Drop { .. }, Step::Drain)
+            )
+        });
+        if waits && !self.engine.is_changing() {
+            self.flush_for_view(effects);
         }
     }
 
@@ -255,7 +358,6 @@ impl Volume {
     /// The peer's answer to a proposal.
     pub(super) fn accepted(
         &mut self,
-        now: Instant,
         session: SessionId,
         accept: crate::wire::Accept,
         effects: &mut Effects,
@@ -272,9 +374,12 @@ impl Volume {
             return;
         }
         match change.kind {
-            Kind::Lead { .. } => self.lead_accepted(now, effects),
-            Kind::Activate { .. } | Kind::Deactivate { .. } => self.persist_change(effects),
-            Kind::Drop { .. } => self.flush_for_view(effects),
+            Kind::Lead { .. }
+            | Kind::Activate { .. }
+            | Kind::Deactivate { .. }
+            | Kind::Drop { .. } => {
+                self.persist_change(effects);
+            }
             Kind::Widen { .. } => {
                 self.change = None;
                 let epoch = self.durable.view.epoch;
@@ -321,7 +426,7 @@ impl Volume {
                 | Kind::Drop { session: s }
                 | Kind::Widen { session: s },
                 step,
-            ) if *s == session && !matches!(step, Step::Persist | Step::Device | Step::Flush) => {
+            ) if *s == session && !matches!(step, Step::Persist | Step::Device) => {
                 self.change = None;
                 self.engine.resume();
             }
@@ -342,6 +447,8 @@ impl Volume {
 
     pub(super) fn deactivate_flush_peer(&mut self, now: Instant, effects: &mut Effects) {
         match self.engine.peer() {
+            // The peer lacks what was thrown away: its consent would call unequal copies equal.
+            Peer::Member(_) if self.aborted_writes => self.deactivate_alone(effects),
             Peer::Member(session) => {
                 self.set_step(Step::PeerFlush);
                 let frame = Frame::new(FrameKind::Flush, self.engine.epoch(), FLUSH_DEACTIVATE);
@@ -413,8 +520,9 @@ impl Volume {
         };
         if copy.is_complete() && self.change.is_none() && self.failed.is_none() {
             self.engine.peer_is_joining(session);
-            self.begin_change(Kind::Widen { session }, Step::PeerFlush, None);
-            self.send_drain(session, FLUSH_JOIN, effects);
+            // Both sides flush: a view under which nobody serves says that both copies are durable.
+            self.begin_change(Kind::Widen { session }, Step::Flush, None);
+            self.flush_for_view(effects);
         } else if copy.wants_checkpoint(COPY_CHECKPOINT_BYTES) {
             copy.checkpoint_sent();
             self.send_drain(session, FLUSH_CHECKPOINT, effects);

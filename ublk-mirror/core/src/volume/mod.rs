@@ -26,7 +26,7 @@ use crate::types::{
     BootId, Epoch, Errno, Incarnation, Instant, NodeId, NodeSet, SessionId, ViewId,
 };
 use crate::view::View;
-use change::{Change, Then};
+use change::{Change, Stopping, Then, ViewFlush};
 use session::Session;
 use standby::PeerOps;
 
@@ -93,7 +93,8 @@ pub struct Volume {
     peer_serving: bool,
     /// Progress that the source told, in sectors, and when and how much before that.
     told: Option<Told>,
-    view_flush_wanted: bool,
+    view_flush: ViewFlush,
+    stopping: Option<Stopping>,
     /// Un-acknowledged writes were failed when the service ended: the copies may differ (S10).
     aborted_writes: bool,
     copy_cause: Option<CopyCause>,
@@ -138,7 +139,8 @@ impl Volume {
             last_refusal: None,
             peer_serving: false,
             told: None,
-            view_flush_wanted: false,
+            view_flush: ViewFlush::None,
+            stopping: None,
             aborted_writes: false,
             copy_cause: None,
             leaving: None,
@@ -259,6 +261,8 @@ impl Volume {
                 self.persist(Then::Mark(generation), effects);
             }
         }
+        self.resume_deactivation(effects);
+        self.drop_drained(effects);
         self.copy_steps(now, effects);
         self.standby_steps(effects);
     }
@@ -308,6 +312,8 @@ impl Volume {
     fn stop_everything(&mut self, now: Instant, effects: &mut Effects) {
         self.engine.shut(now, effects);
         self.refuse_all_sessions(effects);
+        let stopping = self.stopping.take().and_then(|stopping| stopping.command);
+        self.answer(stopping, Err(Refusal::DiskFailed), effects);
         if let Some(change) = self.change.take() {
             self.answer(change.command(), Err(Refusal::DiskFailed), effects);
         }

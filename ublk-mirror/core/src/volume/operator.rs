@@ -186,10 +186,12 @@ impl Volume {
 
     /// Everything that the old active node sent and that was accepted is on disk: seal (S4).
     pub(super) fn takeover_drained(&mut self, effects: &mut Effects) {
-        let draining = self
-            .change
-            .as_ref()
-            .is_some_and(|change| matches!(change.step, Step::Drain));
+        let draining = self.change.as_ref().is_some_and(|change| {
+            matches!(
+                (&change.kind, &change.step),
+                (Kind::Takeover { .. }, Step::Drain)
+            )
+        });
         if draining && self.peer_ops.is_empty() {
             self.set_step(Step::Seal);
             self.staged.sealed = self.staged.view.epoch;
@@ -259,6 +261,21 @@ impl Volume {
     }
 
     pub(super) fn device_busy(&mut self, effects: &mut Effects) {
+        if let Some(stopping) = self.stopping.take() {
+            self.answer(stopping.command, Err(Refusal::InUse), effects);
+            let deposed = self.change.as_ref().is_some_and(|change| {
+                matches!(
+                    (&change.kind, &change.step),
+                    (Kind::Follow { .. }, Step::Device)
+                )
+            });
+            if deposed {
+                self.device(DeviceCommand::StopLive { force: true }, effects);
+            } else {
+                self.role = Role::Active;
+            }
+            return;
+        }
         let command = self.change.take().and_then(|change| change.command());
         self.role = Role::Active;
         self.answer(command, Err(Refusal::InUse), effects);
@@ -268,6 +285,22 @@ impl Volume {
         self.abort_writes(now, effects);
         let Some(change) = self.change.as_ref() else {
             self.role = Role::Fenced;
+            return;
+        };
+        let deposed = matches!(change.kind, Kind::Follow { .. });
+        match self.stopping.as_mut() {
+            Some(stopping) if deposed => {
+                let command = stopping.command;
+                self.stopping = None;
+                self.answer(command, Ok(Done::Fenced), effects);
+            }
+            Some(stopping) => {
+                stopping.gone = true;
+                return;
+            }
+            None => {}
+        }
+        let Some(change) = self.change.as_ref() else {
             return;
         };
         match change.kind {
@@ -328,8 +361,9 @@ impl Volume {
         let me = self.me();
         if self.change.is_none() && self.role == Role::Active && self.peer_counts() {
             let view = self.next_view(Some(me), NodeSet::only(me), self.floor());
-            self.begin_change(Kind::Drop { session: id }, Step::Accept, Some(view));
-            self.propose(id, Purpose::Leave, view, effects);
+            self.engine.hold();
+            self.begin_change(Kind::Drop { session: id }, Step::Drain, Some(view));
+            self.drop_drained(effects);
         }
         Taken::Yes
     }

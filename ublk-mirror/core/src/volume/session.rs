@@ -231,7 +231,7 @@ impl Volume {
             }
             (Some(Phase::Settling | Phase::Up), FrameKind::Accept) => {
                 Accept::decode(body).map(|accept| {
-                    self.accepted(now, id, accept, effects);
+                    self.accepted(id, accept, effects);
                     true
                 })
             }
@@ -368,7 +368,8 @@ impl Volume {
             .session(id)
             .is_some_and(|session| session.phase == Phase::State && !session.state_sent);
         // A takeover or a superblock on its way: what would be told now could be wrong in a moment.
-        if !waits || self.change.is_some() || !self.persists.is_empty() {
+        let changing = self.change.is_some() && !self.waits_for_device();
+        if !waits || changing || !self.persists.is_empty() {
             return;
         }
         let state = self.own_state();

@@ -112,9 +112,8 @@ impl Volume {
         };
         let seen = theirs.view.epoch.max(theirs.sealed);
         let fits = own.view.active == active && own.view.insync == insync;
-        let newest = own.view.epoch > theirs.sealed
-            && own.view.epoch > own.sealed
-            && own.view.epoch >= theirs.view.epoch;
+        let unsealed = own.view.epoch > theirs.sealed && own.view.epoch > own.sealed;
+        let newest = unsealed && (own.view.epoch > theirs.view.epoch || own.view == theirs.view);
         let view = if fits && newest {
             own.view
         } else {
@@ -124,8 +123,20 @@ impl Volume {
             Verdict::Copy { cause, .. } => Some(self.plan_copy(cause, own, theirs)),
             Verdict::Equal { .. } | Verdict::Refuse(_) => None,
         };
-        self.begin_change(Kind::Lead { session: id, copy }, Step::Accept, Some(view));
-        self.propose(id, Purpose::Settle, view, effects);
+        self.put_deactivation_aside();
+        self.begin_change(Kind::Lead { session: id, copy }, Step::Flush, Some(view));
+        if self.needs_flush(view) {
+            self.flush_for_view(effects);
+        } else {
+            self.propose_change(id, Purpose::Settle, effects);
+        }
+    }
+
+    /// A narrower view needs the flush of who stays in before the other writes it down (S2). A view with
+    /// both under which nobody serves says that both copies are durable: it is believed after a reboot.
+    fn needs_flush(&self, view: View) -> bool {
+        let narrows = view.is_sole(self.me()) && self.peer_counts();
+        narrows || (view.active.is_none() && view.insync == self.both())
     }
 
     /// Goes on with an interrupted copy where that is sure, otherwise starts from the beginning.
@@ -176,21 +187,6 @@ impl Volume {
                 ..
             }) => record.id,
             _ => CopyId::NONE,
-        }
-    }
-
-    /// The follower has agreed: a narrower view needs this node's flush first (S2).
-    pub(super) fn lead_accepted(&mut self, now: Instant, effects: &mut Effects) {
-        let _ = now;
-        let narrows = self
-            .change
-            .as_ref()
-            .and_then(|change| change.view)
-            .is_some_and(|view| view.is_sole(self.me()));
-        if narrows && self.peer_counts() {
-            self.flush_for_view(effects);
-        } else {
-            self.persist_change(effects);
         }
     }
 
@@ -275,7 +271,7 @@ impl Volume {
         let settling = self
             .session(id)
             .is_some_and(|session| session.phase == Phase::Settling);
-        let fits = self.change.is_none()
+        let fits = (self.change.is_none() || self.waits_for_device())
             && settling == (propose.purpose == Purpose::Settle)
             && (newer || (same && propose.purpose == Purpose::Settle))
             && self.proposal_fits(id, &propose);
@@ -294,16 +290,22 @@ impl Volume {
             );
             return true;
         }
+        self.put_deactivation_aside();
         if self.role == Role::Fenced {
+            let view = propose.view;
             self.begin_change(
                 Kind::Follow {
                     session: id,
                     propose,
                 },
-                Step::Persist,
-                Some(propose.view),
+                Step::Flush,
+                Some(view),
             );
-            self.follow_persist(&propose, effects);
+            if propose.purpose == Purpose::Settle && self.needs_flush(view) {
+                self.flush_for_view(effects);
+            } else {
+                self.follow_persist(&propose, effects);
+            }
         } else {
             // Somebody else took over: the device here goes away for ever before we agree (S12).
             self.begin_change(
@@ -318,7 +320,9 @@ impl Volume {
             self.engine.shut(now, effects);
             let epoch = propose.view.epoch;
             effects.push(Effect::Notice(Notice::Deposed { epoch }));
-            self.device(DeviceCommand::StopLive { force: true }, effects);
+            if self.stopping.is_none() {
+                self.device(DeviceCommand::StopLive { force: true }, effects);
+            }
         }
         true
     }
