@@ -442,6 +442,14 @@ pub fn published_id(name: &str) -> Result<Option<u32>, DeviceError> {
     Ok(id.and_then(|id| id.parse().ok()))
 }
 
+/// The name must be gone before the device's id is free: the kernel gives the id to the next
+/// device, which may be another volume's.
+pub fn retract_name_or_warn(name: &str, dev_id: u32) {
+    if let Err(error) = retract_name(name, dev_id) {
+        tracing::warn!(code = "LS3029", %error, dev_id, "cannot take the volume's name off its device");
+    }
+}
+
 /// Removes the name if it still leads to this device.
 pub fn retract_name(name: &str, dev_id: u32) -> Result<(), DeviceError> {
     if published_id(name)? != Some(dev_id) {

@@ -46,7 +46,7 @@ pub enum DeviceEvent {
     Broken,
 }
 
-/// Geometry and names that do not change.
+/// Geometry and names; a node that joins learns the size (`note_size`), the rest does not change.
 #[derive(Clone, Debug)]
 pub struct DeviceSettings {
     pub name: String,
@@ -61,7 +61,10 @@ pub struct DeviceSettings {
 /// What an answer of the helper belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Job {
-    Add(DeviceKind),
+    Add {
+        kind: DeviceKind,
+        size_sectors: u64,
+    },
     Start {
         place: usize,
     },
@@ -80,6 +83,7 @@ struct Attached {
     queue: Queue,
     dev_id: u32,
     kind: DeviceKind,
+    size_sectors: u64,
     generation: u32,
     /// Tags that the kernel has not taken back.
     tags_out: u16,
@@ -112,6 +116,8 @@ pub struct DeviceControl {
     change: Change,
     generation: u32,
     events: Vec<DeviceEvent>,
+    /// The daemon ends: no device may come any more.
+    ending: bool,
 }
 
 impl DeviceControl {
@@ -132,6 +138,7 @@ impl DeviceControl {
             change: Change::None,
             generation: 0,
             events: Vec::with_capacity(256),
+            ending: false,
         })
     }
 
@@ -153,7 +160,7 @@ impl DeviceControl {
     /// Serves a device of a dead daemon whose recovery has begun.
     pub fn start_recovered(&mut self, ring: &mut Ring, dev_id: u32) -> Result<(), DeviceEvent> {
         let place = self
-            .attach(ring, dev_id, DeviceKind::Active)
+            .attach(ring, dev_id, DeviceKind::Active, self.settings.size_sectors)
             .map_err(DeviceEvent::Failed)?;
         self.ask(
             device::Request::EndRecovery {
@@ -168,6 +175,28 @@ impl DeviceControl {
     /// The id of the view in force, for the record of a live device.
     pub fn note_view(&mut self, view: String) {
         self.settings.record.view = view;
+    }
+
+    /// The volume's size, durable: what is made from now on has it. A fenced device is remade, for
+    /// the kernel lets no live device change its size.
+    pub fn note_size(&mut self, size_sectors: u64) {
+        self.settings.size_sectors = size_sectors;
+        self.refit_fenced();
+    }
+
+    /// Whether a device serves the volume, or is about to.
+    pub fn serves(&self) -> bool {
+        self.live().is_some() || self.change != Change::None
+    }
+
+    /// Takes the fenced device away for good; done when `has_ended`.
+    pub fn end(&mut self) {
+        self.ending = true;
+        self.stop_fenced();
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.places.iter().all(Option::is_none) && self.jobs.is_empty()
     }
 
     /// Carries out what the core wants.
@@ -276,9 +305,13 @@ impl DeviceControl {
 
     fn answered(&mut self, ring: &mut Ring, job: Job, outcome: Outcome) {
         match (job, outcome) {
-            (Job::Add(kind), Ok(Answer::Added { dev_id })) => self.added(ring, kind, dev_id),
-            (Job::Add(kind), Ok(Answer::Done | Answer::Info(_))) => self.not_up(kind, Errno::EIO),
-            (Job::Add(kind), Err(failure)) => {
+            (Job::Add { kind, size_sectors }, Ok(Answer::Added { dev_id })) => {
+                self.added(ring, kind, size_sectors, dev_id);
+            }
+            (Job::Add { kind, .. }, Ok(Answer::Done | Answer::Info(_))) => {
+                self.not_up(kind, Errno::EIO);
+            }
+            (Job::Add { kind, .. }, Err(failure)) => {
                 tracing::error!(code = "LS3026", ?kind, %failure, "cannot add a ublk device");
                 self.not_up(kind, errno_of(&failure));
             }
@@ -315,7 +348,11 @@ impl DeviceControl {
         self.detach_if_done(ring, place);
     }
 
-    fn added(&mut self, ring: &mut Ring, kind: DeviceKind, dev_id: u32) {
+    fn added(&mut self, ring: &mut Ring, kind: DeviceKind, size_sectors: u64, dev_id: u32) {
+        if self.ending {
+            self.delete(dev_id);
+            return;
+        }
         if kind == DeviceKind::Active {
             // Before START: from then on a crash leaves a device that must be found again.
             let record = DeviceRecord {
@@ -326,7 +363,7 @@ impl DeviceControl {
                 tracing::warn!(code = "LS3028", %error, "a crash of this daemon could not be recovered from");
             }
         }
-        match self.attach(ring, dev_id, kind) {
+        match self.attach(ring, dev_id, kind, size_sectors) {
             Ok(place) => self.ask(
                 device::Request::Start {
                     dev_id,
@@ -335,13 +372,19 @@ impl DeviceControl {
                 Job::Start { place },
             ),
             Err(errno) => {
-                self.ask(device::Request::Delete { dev_id }, Job::Other);
+                self.delete(dev_id);
                 self.not_up(kind, errno);
             }
         }
     }
 
-    fn attach(&mut self, ring: &mut Ring, dev_id: u32, kind: DeviceKind) -> Result<usize, Errno> {
+    fn attach(
+        &mut self,
+        ring: &mut Ring,
+        dev_id: u32,
+        kind: DeviceKind,
+        size_sectors: u64,
+    ) -> Result<usize, Errno> {
         let place = self
             .places
             .iter()
@@ -380,6 +423,7 @@ impl DeviceControl {
             queue,
             dev_id,
             kind,
+            size_sectors,
             generation,
             tags_out,
             stopped: false,
@@ -395,8 +439,8 @@ impl DeviceControl {
         else {
             return;
         };
-        if kind == DeviceKind::Fenced && self.live().is_some() {
-            // An activation overtook it: the name must not lead to it any more.
+        if kind == DeviceKind::Fenced && (self.ending || self.live().is_some()) {
+            // The end or an activation overtook it: the name must not lead to it any more.
             self.stop_fenced();
             return;
         }
@@ -417,6 +461,7 @@ impl DeviceControl {
                 self.ask(device::Request::DeleteOnExit { dev_id, name }, Job::Other);
                 tracing::info!(dev_id, "fenced device");
                 self.fenced_is_settled();
+                self.refit_fenced();
             }
         }
     }
@@ -444,9 +489,28 @@ impl DeviceControl {
     }
 
     fn stop_fenced(&mut self) {
+        self.stop_fenced_if(|_| true);
+    }
+
+    /// `detach_if_done` makes the next one.
+    fn refit_fenced(&mut self) {
+        let size_sectors = self.settings.size_sectors;
+        self.stop_fenced_if(|fenced| fenced.size_sectors != size_sectors);
+    }
+
+    fn stop_fenced_if(&mut self, wanted: impl Fn(&Attached) -> bool) {
         for place in 0..self.places.len() {
+            // One that is starting comes here again from `started`. A second STOP could be answered
+            // when the place belongs to the next device.
+            let busy = self
+                .jobs
+                .iter()
+                .any(|(_, job)| *job == Job::Start { place } || *job == Job::Stop { place });
             if let Some(found) = &self.places[place]
                 && found.kind == DeviceKind::Fenced
+                && !found.stopped
+                && !busy
+                && wanted(found)
             {
                 let dev_id = found.dev_id;
                 self.ask(device::Request::Stop { dev_id }, Job::Stop { place });
@@ -487,15 +551,35 @@ impl DeviceControl {
             tracing::error!(%error, "cannot unregister a queue");
         }
         drop(queue);
-        self.ask(device::Request::Delete { dev_id }, Job::Other);
+        self.delete(dev_id);
         match (kind, failed) {
             (DeviceKind::Active, None) => {
                 self.state_file.remove();
                 self.add(DeviceKind::Fenced);
             }
             (kind, Some(errno)) => self.not_up(kind, errno),
-            (DeviceKind::Fenced, None) => {}
+            (DeviceKind::Fenced, None) => {
+                // Stopped for its size, unless another device has taken or takes its place.
+                let alone = self.live().is_none() && !self.has_fenced();
+                if alone && self.change == Change::None && !self.ending {
+                    self.add(DeviceKind::Fenced);
+                }
+            }
         }
+    }
+
+    fn delete(&mut self, dev_id: u32) {
+        device::retract_name_or_warn(&self.settings.name, dev_id);
+        self.ask(device::Request::Delete { dev_id }, Job::Other);
+    }
+
+    /// Whether a fenced device is there or coming.
+    fn has_fenced(&self) -> bool {
+        let mut places = self.places.iter().flatten();
+        let mut jobs = self.jobs.iter();
+        let coming =
+            |job: &Job| matches!(job, Job::Add { kind, .. } if *kind == DeviceKind::Fenced);
+        places.any(|found| found.kind == DeviceKind::Fenced) || jobs.any(|(_, job)| coming(job))
     }
 
     fn not_up(&mut self, kind: DeviceKind, errno: Errno) {
@@ -504,20 +588,12 @@ impl DeviceControl {
                 self.state_file.remove();
                 self.change = Change::None;
                 self.events.push(DeviceEvent::Failed(errno));
-                let fenced = self
-                    .places
-                    .iter()
-                    .flatten()
-                    .any(|found| found.kind == DeviceKind::Fenced);
-                let coming = self
-                    .jobs
-                    .iter()
-                    .any(|(_, job)| *job == Job::Add(DeviceKind::Fenced));
-                if !fenced && !coming {
+                if !self.has_fenced() {
                     self.add(DeviceKind::Fenced);
                 }
             }
-            // Without it the name leads nowhere, which protects as well.
+            // Without it there is no name: every device takes it along when it is deleted. That
+            // protects as well.
             DeviceKind::Fenced => self.fenced_is_settled(),
         }
     }
@@ -542,9 +618,10 @@ impl DeviceControl {
             DeviceKind::Fenced => (FENCED_DEPTH, FENCED_BYTES),
         };
         let settings = &self.settings;
+        let size_sectors = settings.size_sectors;
         let params = DeviceParams {
             kind,
-            size_sectors: settings.size_sectors,
+            size_sectors,
             logical_block_bytes: settings.logical_block_bytes,
             physical_block_bytes: settings.physical_block_bytes,
             chunk_sectors: settings.chunk_sectors,
@@ -558,7 +635,10 @@ impl DeviceControl {
             }),
             owner_tag: settings.owner_tag,
         };
-        self.ask(device::Request::Add(params), Job::Add(kind));
+        self.ask(
+            device::Request::Add(params),
+            Job::Add { kind, size_sectors },
+        );
     }
 
     fn ask(&mut self, request: device::Request, job: Job) {

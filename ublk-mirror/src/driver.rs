@@ -21,12 +21,12 @@ use crate::admin_server::{Unanswered, outcome_line, status_line, too_many_line};
 use crate::claim::Claim;
 use crate::device::{DeviceError, name_path};
 use crate::device_control::{DeviceControl, DeviceEvent};
-use crate::explain::Explain;
+use crate::explain::{Explain, with_causes};
 use crate::inbox::{Answer, Inbox, Message};
 use crate::local_disk::LocalDisk;
 use crate::metadata::{Persister, Written};
 use crate::peer_link::{LinkEvent, PeerLink};
-use crate::ring::{Completion, Kind, Ring, Token};
+use crate::ring::{Completion, DATA_FILE, Kind, METADATA_FILE, Ring, Token};
 use crate::sys;
 
 /// Longest time without a look at the clock.
@@ -35,6 +35,8 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 const WAIT_MIN: Duration = Duration::from_millis(1);
 /// What was sent and answered before the end may take so long to go out.
 const EXIT_MAX: Duration = Duration::from_secs(1);
+/// After that the last I/O and the fenced device may take so long to end.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// Why the daemon cannot go on.
 #[derive(Debug, Error)]
@@ -80,7 +82,7 @@ pub struct Parts {
     pub device: Option<DeviceControl>,
     pub inbox: Arc<Inbox>,
     pub unanswered: Unanswered,
-    /// Held as long as the daemon runs.
+    /// Released at an orderly end only: after any other the protection must stay.
     pub claims: Vec<Claim>,
 }
 
@@ -124,6 +126,7 @@ impl Driver {
         loop {
             self.settle()?;
             if self.may_exit() {
+                self.close_down();
                 return Ok(());
             }
             let wait = self.wait();
@@ -199,6 +202,84 @@ impl Driver {
         quiet || until <= now()
     }
 
+    /// The orderly end: frees the backing device. The core is told nothing any more, as if the
+    /// process were gone, so no new I/O comes.
+    fn close_down(mut self) {
+        if let Err(error) = self.end_all_io() {
+            not_released(&error);
+            return;
+        }
+        let parts = self.parts;
+        // After the devices: their parked fetches would keep these files open in the ring.
+        for file in [DATA_FILE, METADATA_FILE] {
+            if let Err(error) = parts.ring.unregister(file) {
+                not_released(&error);
+                return;
+            }
+        }
+        for claim in parts.claims {
+            if let Err(error) = claim.release() {
+                not_released(&error);
+            }
+        }
+    }
+
+    /// A device of which something is still in flight must stay protected.
+    fn end_all_io(&mut self) -> io::Result<()> {
+        if let Some(device) = &mut self.parts.device {
+            if device.serves() {
+                return Err(io::Error::other("the live device is still there"));
+            }
+            device.end();
+        }
+        let until = now() + CLOSE_MAX;
+        loop {
+            let parts = &self.parts;
+            let no_device = parts.device.as_ref().is_none_or(DeviceControl::has_ended);
+            if no_device && parts.disk.in_flight() == 0 && !parts.persister.busy() {
+                return Ok(());
+            }
+            let wait = until.since(now());
+            if wait.is_zero() {
+                return Err(io::Error::other(
+                    "the last I/O or the fenced device does not end",
+                ));
+            }
+            self.parts.ring.submit_and_wait(wait)?;
+            let mut completions = std::mem::take(&mut self.completions);
+            self.parts.ring.completions(&mut completions);
+            for completion in completions.drain(..) {
+                self.completed_at_end(&completion)?;
+            }
+            self.completions = completions;
+        }
+    }
+
+    fn completed_at_end(&mut self, completion: &Completion) -> io::Result<()> {
+        let (token, outcome) = (completion.token, completion.outcome());
+        let parts = &mut self.parts;
+        match token.kind {
+            Kind::Ublk => {
+                if let Some(device) = &mut parts.device {
+                    device.on_queue(&mut parts.ring, token, completion.result);
+                }
+            }
+            Kind::Helper => {
+                if let Some(device) = &mut parts.device {
+                    device
+                        .on_helper(&mut parts.ring)
+                        .map_err(io::Error::other)?;
+                }
+                self.watch_helper();
+            }
+            Kind::Disk => drop(parts.disk.complete(&mut parts.ring, token.index, outcome)),
+            Kind::Persist => drop(parts.persister.complete(&mut parts.ring, outcome)),
+            // The end of the process closes the connections.
+            Kind::Accept | Kind::Connect | Kind::Receive | Kind::Send | Kind::Inbox => {}
+        }
+        Ok(())
+    }
+
     fn completed(&mut self, completion: &Completion) -> Result<(), DriverError> {
         let token = completion.token;
         let parts = &mut self.parts;
@@ -221,7 +302,16 @@ impl Driver {
                 .persister
                 .complete(&mut parts.ring, completion.outcome())
             {
-                Some(Written::Durable { sequence }) => self.feed(Event::Persisted { sequence }),
+                Some(Written::Durable {
+                    sequence,
+                    size_sectors,
+                }) => {
+                    // Before the core hears of it, and perhaps wants a live device.
+                    if let Some(device) = &mut parts.device {
+                        device.note_size(size_sectors);
+                    }
+                    self.feed(Event::Persisted { sequence });
+                }
                 Some(Written::Failed { errno }) => self.feed(Event::PersistFailed {
                     errno: Errno(errno),
                 }),
@@ -412,6 +502,15 @@ impl Driver {
                 .poll(device.helper_fd(), libc::POLLIN, Token::new(Kind::Helper));
         }
     }
+}
+
+fn not_released(error: &dyn std::error::Error) {
+    let error = with_causes(error.to_string(), error.source());
+    tracing::warn!(
+        code = "LS3042",
+        advice = "start and stop the daemon again, or see `dmsetup ls` and `blockdev --setrw`",
+        "a device stays protected after the daemon's end: {error}"
+    );
 }
 
 fn without_device(command: mirror_core::effect::DeviceCommand) -> DeviceEvent {

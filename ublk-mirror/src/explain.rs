@@ -23,13 +23,16 @@ pub trait Explain: Error {
 
     /// The message and its causes in one line.
     fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        with_causes(self.to_string(), self.source())
     }
+}
+
+/// `text` and the chain of causes in one line.
+pub fn with_causes(mut text: String, mut cause: Option<&dyn Error>) -> String {
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

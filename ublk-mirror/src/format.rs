@@ -342,6 +342,7 @@ fn first_superblock(
         sealed: Epoch(0),
         serving: false,
         drained: false,
+        failed: false,
         copy: None,
         member_boots,
         own_boot: boot,

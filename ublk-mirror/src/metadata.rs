@@ -271,7 +271,7 @@ pub fn check(
 /// How an update of the metadata ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
-    Durable { sequence: u64 },
+    Durable { sequence: u64, size_sectors: u64 },
     Failed { errno: i32 },
 }
 
@@ -342,6 +342,7 @@ impl Persister {
         Some(match failure {
             None => Written::Durable {
                 sequence: superblock.sequence,
+                size_sectors: superblock.size_sectors,
             },
             Some(errno) => Written::Failed { errno },
         })

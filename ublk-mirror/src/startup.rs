@@ -395,8 +395,14 @@ fn prepare_device(
     let owner_tag = u64::from_le_bytes(owner[..8].try_into().expect("8 bytes"));
     let mut helper = DeviceHelper::spawn()?;
     let state_file = StateFile::new(&options.runtime_dir, &config.volume);
-    let recovered =
-        leftovers::recover_or_remove(&mut helper, owner_tag, &state_file, superblock, boot)?;
+    let recovered = leftovers::recover_or_remove(
+        &mut helper,
+        &config.volume,
+        owner_tag,
+        &state_file,
+        superblock,
+        boot,
+    )?;
     let view = superblock.view.id.to_string();
     let settings = DeviceSettings {
         name: config.volume.clone(),

@@ -192,6 +192,7 @@ pub fn format(
         sealed: Epoch(0),
         serving: false,
         drained: false,
+        failed: false,
         copy: None,
         member_boots,
         own_boot: boot,

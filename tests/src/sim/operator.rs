@@ -38,6 +38,11 @@ impl World {
         }
     }
 
+    /// An operator will say something wrong, and both nodes may go alone.
+    pub fn expect_split_brain(&mut self) {
+        self.desk.split_expected = true;
+    }
+
     /// The status on a node, if its daemon runs and is not paused.
     pub fn status(&self, node: usize) -> Option<Status> {
         let place = &self.nodes[node];

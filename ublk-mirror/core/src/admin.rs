@@ -126,6 +126,8 @@ pub enum CopyCause {
     ActiveRebooted,
     /// A copy was nearly in the view when the connection broke.
     WideningInterrupted,
+    /// The peer's disk had failed.
+    DiskFailed,
     /// A copy that was interrupted goes on.
     Resumed,
 }

@@ -269,6 +269,11 @@ pub enum Notice {
         /// The kernel's answer.
         errno: Errno,
     },
+    /// A range could not be read for the full copy: the copy waits, the application goes on.
+    CopyReadFailed {
+        /// The kernel's answer.
+        errno: Errno,
+    },
     /// The metadata could not be written.
     MetadataFailed {
         /// The kernel's answer.
@@ -296,6 +301,7 @@ impl Notice {
             Self::DiskFailed { .. } => "LS3001",
             Self::PeerDiskFailed { .. } => "LS3002",
             Self::MetadataFailed { .. } => "LS3003",
+            Self::CopyReadFailed { .. } => "LS3004",
         }
     }
 
@@ -316,6 +322,7 @@ impl Notice {
             | Self::Deposed { .. }
             | Self::DiskFailed { .. }
             | Self::PeerDiskFailed { .. }
+            | Self::CopyReadFailed { .. }
             | Self::MetadataFailed { .. } => Level::Error,
         }
     }
@@ -361,6 +368,10 @@ impl Notice {
                 "the peer's backing device failed (kernel error {})",
                 errno.0
             ),
+            Self::CopyReadFailed { errno } => format!(
+                "a range could not be read for the full copy (kernel error {}); the copy waits",
+                errno.0
+            ),
             Self::MetadataFailed { errno } => format!(
                 "the metadata could not be written (kernel error {})",
                 errno.0
@@ -383,6 +394,9 @@ impl Notice {
             Self::DiskFailed { .. } => "serve the volume on the other node (takeover there), then replace the disk".to_string(),
             Self::PeerDiskFailed { .. } => {
                 "stop the peer's daemon and go on alone with `lockstep volume takeover NAME`, then replace its disk".to_string()
+            }
+            Self::CopyReadFailed { .. } => {
+                "save what can be read to another volume; the copy is tried again with the next connection".to_string()
             }
             Self::MetadataFailed { .. } => "replace the metadata device; the volume does not change its state without it".to_string(),
         }
@@ -410,6 +424,7 @@ fn cause_words(cause: CopyCause) -> &'static str {
             "the active node rebooted and may lack what it had not flushed"
         }
         CopyCause::WideningInterrupted => "the connection broke when the copy was nearly done",
+        CopyCause::DiskFailed => "the peer's disk had failed",
         CopyCause::Resumed => "an interrupted copy goes on where it was",
     }
 }
@@ -441,6 +456,10 @@ fn refused_words(code: RefusedCode, ours: u64, theirs: u64) -> String {
         RefusedCode::Busy => "a takeover is under way".to_string(),
         RefusedCode::Protocol => "a frame came that does not belong there".to_string(),
         RefusedCode::NoSource => "neither side holds a copy that counts".to_string(),
+        RefusedCode::BlockSize => {
+            format!("logical block sizes differ: ours {ours} bytes, theirs {theirs} bytes")
+        }
+        RefusedCode::Lease => format!("read leases differ: ours {ours} ms, theirs {theirs} ms"),
     }
 }
 
@@ -467,6 +486,8 @@ fn refused_advice(code: RefusedCode) -> &'static str {
         }
         RefusedCode::Busy => "wait; it is tried again",
         RefusedCode::Protocol => "look at the versions of both sides and report it",
+        RefusedCode::BlockSize => "use disks with the same logical block size on both nodes",
+        RefusedCode::Lease => "set `read_lease_ms` to the same value on both nodes",
         RefusedCode::NoSource => {
             "bring back the node whose copy was last in use; status shows the view of each side"
         }

@@ -49,12 +49,48 @@ pub fn decide(one: Side<'_>, other: Side<'_>) -> Verdict {
         (false, true) => return first_copy(a, b),
         (false, false) => {}
     }
+    if a.state.logical_block_bytes != b.state.logical_block_bytes {
+        return Verdict::Refuse(RefusedCode::BlockSize);
+    }
+    if a.state.read_lease_ms != b.state.read_lease_ms {
+        return Verdict::Refuse(RefusedCode::Lease);
+    }
     if a.state.volume_id != b.state.volume_id {
         return Verdict::Refuse(RefusedCode::VolumeId);
     }
     if a.state.size_sectors != b.state.size_sectors {
         return Verdict::Refuse(RefusedCode::Size);
     }
+    let verdict = histories(a, b);
+    match (verdict, a.state.flags.failed, b.state.flags.failed) {
+        (Verdict::Refuse(_), _, _) | (_, false, false) => verdict,
+        (_, true, true) => Verdict::Refuse(RefusedCode::NoSource),
+        (_, true, false) => replace_failed(verdict, b, a),
+        (_, false, true) => replace_failed(verdict, a, b),
+    }
+}
+
+/// A copy whose disk failed is never equal and never a source (S1): it is filled anew from the other,
+/// if the other counts.
+fn replace_failed(verdict: Verdict, good: Side<'_>, failed: Side<'_>) -> Verdict {
+    match verdict {
+        Verdict::Copy { source, .. } if source == good.node => verdict,
+        _ if good.state.view.insync.contains(good.node)
+            && !good.state.flags.copy_target
+            && !failed.state.flags.serving =>
+        {
+            Verdict::Copy {
+                source: good.node,
+                cause: CopyCause::DiskFailed,
+            }
+        }
+        Verdict::Refuse(_) | Verdict::Equal { .. } | Verdict::Copy { .. } => {
+            Verdict::Refuse(RefusedCode::NoSource)
+        }
+    }
+}
+
+fn histories(a: Side<'_>, b: Side<'_>) -> Verdict {
     if a.state.view.mark() == b.state.view.mark() {
         same_view(a, b)
     } else if a.state.history.contains(b.state.view.mark()) {
@@ -78,14 +114,23 @@ fn follows_in_vain(follower: Side<'_>, leader: Side<'_>) -> bool {
     leader.state.view.insync == NodeSet::only(leader.node)
         && view.insync.contains(leader.node)
         && view.active != Some(follower.node)
-        && leader.state.history.contains(follower.state.history.0[0])
+        && leader.state.history.shares_with(&follower.state.history)
 }
 
 fn first_copy(source: Side<'_>, blank: Side<'_>) -> Verdict {
+    if blank.state.logical_block_bytes != source.state.logical_block_bytes {
+        return Verdict::Refuse(RefusedCode::BlockSize);
+    }
+    if blank.state.read_lease_ms != source.state.read_lease_ms {
+        return Verdict::Refuse(RefusedCode::Lease);
+    }
     if blank.state.size_sectors < source.state.size_sectors {
         return Verdict::Refuse(RefusedCode::Size);
     }
-    if !source.state.view.insync.contains(source.node) || source.state.flags.copy_target {
+    if !source.state.view.insync.contains(source.node)
+        || source.state.flags.copy_target
+        || source.state.flags.failed
+    {
         return Verdict::Refuse(RefusedCode::NoSource);
     }
     Verdict::Copy {

@@ -9,7 +9,7 @@ use mirror_core::types::BootId;
 
 use crate::device::{
     Answer, DeviceError, DeviceHelper, DeviceInfo, DeviceKind, DeviceState, HelperFailure, Request,
-    existing_ids,
+    existing_ids, published_id, retract_name_or_warn,
 };
 use crate::device_control::state_file::{DeviceRecord, StateFile};
 
@@ -21,6 +21,7 @@ const RECOVERY_TIMEOUT_MS: u64 = 60_000;
 /// The device that goes on, its recovery begun.
 pub(super) fn recover_or_remove(
     helper: &mut DeviceHelper,
+    name: &str,
     owner_tag: u64,
     state_file: &StateFile,
     superblock: &Superblock,
@@ -46,11 +47,17 @@ pub(super) fn recover_or_remove(
         if is_wanted && recover(helper, dev_id)? {
             recovered = Some(dev_id);
         } else {
-            remove(helper, dev_id)?;
+            remove(helper, name, dev_id)?;
         }
     }
     if recovered.is_none() {
         state_file.remove();
+    }
+    // A name that outlived its device: the id may be another volume's by now.
+    if let Ok(Some(dev_id)) = published_id(name)
+        && recovered != Some(dev_id)
+    {
+        retract_name_or_warn(name, dev_id);
     }
     Ok(recovered)
 }
@@ -91,7 +98,8 @@ fn recover(helper: &mut DeviceHelper, dev_id: u32) -> Result<bool, DeviceError> 
     }
 }
 
-fn remove(helper: &mut DeviceHelper, dev_id: u32) -> Result<(), DeviceError> {
+fn remove(helper: &mut DeviceHelper, name: &str, dev_id: u32) -> Result<(), DeviceError> {
+    retract_name_or_warn(name, dev_id);
     for request in [Request::Stop { dev_id }, Request::Delete { dev_id }] {
         match helper.call(request) {
             Ok(_) => {}

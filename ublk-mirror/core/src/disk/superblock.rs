@@ -26,6 +26,7 @@ const FLAG_SERVING: u32 = 1;
 const FLAG_DRAINED: u32 = 2;
 const FLAG_COPY_SOURCE: u32 = 4;
 const FLAG_COPY_TARGET: u32 = 8;
+const FLAG_FAILED: u32 = 16;
 
 /// This node's part in a full copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +83,8 @@ pub struct Superblock {
     pub serving: bool,
     /// The last service ended clean, with nothing in flight, but the peer could not be told.
     pub drained: bool,
+    /// The backing device failed: the copy is not promotable and no source until it was filled anew.
+    pub failed: bool,
     /// The unfinished full copy.
     pub copy: Option<CopyRecord>,
     /// The boot under which each node is a member, as far as this node knows (S11).
@@ -242,6 +245,7 @@ impl Superblock {
         let mut flags = 0;
         flags |= if self.serving { FLAG_SERVING } else { 0 };
         flags |= if self.drained { FLAG_DRAINED } else { 0 };
+        flags |= if self.failed { FLAG_FAILED } else { 0 };
         flags |= match self.copy {
             Some(CopyRecord {
                 role: CopyRole::Source,
@@ -362,6 +366,7 @@ impl SuperblockBytes {
             sealed: Epoch(self.sealed.get()),
             serving: flags & FLAG_SERVING != 0,
             drained: flags & FLAG_DRAINED != 0,
+            failed: flags & FLAG_FAILED != 0,
             copy: role.map(|role| CopyRecord {
                 id: CopyId(self.copy_id),
                 role,

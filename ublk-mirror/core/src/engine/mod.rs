@@ -49,6 +49,8 @@ impl Peer {
 pub enum Gate {
     /// Every request fails at once (S12).
     Shut,
+    /// The device is being started: requests (somebody's probe of it) wait.
+    Starting,
     /// Requests are carried out.
     Open,
 }
@@ -79,6 +81,10 @@ pub struct Engine {
     pub copy: Option<FullCopy>,
     copy_reading: u64,
     mark_generation: u64,
+    /// Every mark up to this generation is durable.
+    durable_generation: u64,
+    /// A chunk could not be read here: the copy waits for the next session.
+    copy_halted: bool,
     wanted_mark: Option<(u64, u64)>,
     counters: Counters,
 }
@@ -99,6 +105,8 @@ impl Engine {
             copy: None,
             copy_reading: 0,
             mark_generation: 0,
+            durable_generation: 0,
+            copy_halted: false,
             wanted_mark: None,
             counters: Counters::default(),
         }
@@ -119,6 +127,12 @@ impl Engine {
         self.slots.iter().flatten().count()
     }
 
+    /// Whether the request with this tag reads.
+    pub fn is_read(&self, tag: Tag) -> bool {
+        self.request(tag)
+            .is_some_and(|entry| entry.request.kind == RequestKind::Read)
+    }
+
     /// Whether the peer's copy counts and the peer is gone.
     pub fn is_frozen(&self) -> bool {
         self.gate == Gate::Open && self.peer == Peer::Lost
@@ -132,6 +146,11 @@ impl Engine {
     /// What the peer means now.
     pub fn peer(&self) -> Peer {
         self.peer
+    }
+
+    /// The device is being started: what comes waits for [`Self::open`] or [`Self::shut`].
+    pub fn park(&mut self) {
+        self.gate = Gate::Starting;
     }
 
     /// Lets requests in.
@@ -174,7 +193,13 @@ impl Engine {
             if entry.stage == Stage::Waiting {
                 entry.local = Leg::NotNeeded;
             }
+            let (range, changes) = (entry.request.range, entry.changes_data());
+            let unanswered = matches!(entry.peer, Leg::Unsent | Leg::Sent);
             entry.peer = Leg::NotNeeded;
+            if unanswered && changes {
+                // The target may or may not get it: its chunk is copied again.
+                self.missed(range);
+            }
             self.finish_if_done(now, index, effects);
         }
     }
@@ -223,6 +248,9 @@ impl Engine {
             return true;
         };
         let request = entry.request;
+        if self.gate == Gate::Starting {
+            return false;
+        }
         if request.kind == RequestKind::Read {
             let leased = match self.lease {
                 ReadLease::NotNeeded => true,
@@ -314,7 +342,12 @@ impl Engine {
             return Leg::NotNeeded;
         };
         if !copy.note_missed(range) {
-            return Leg::NotNeeded;
+            // Already forgotten, but perhaps not yet durably: then this write waits for that mark too.
+            return if self.durable_generation < self.mark_generation {
+                Leg::Mark(self.mark_generation)
+            } else {
+                Leg::NotNeeded
+            };
         }
         self.mark_generation += 1;
         let cursor = copy.prefix_sectors();

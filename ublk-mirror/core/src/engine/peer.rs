@@ -56,6 +56,7 @@ impl Engine {
 
     /// The peer's copy is being filled; requests in flight do not wait for it.
     pub fn peer_is_target(&mut self, now: Instant, session: SessionId, effects: &mut Effects) {
+        self.copy_halted = false;
         self.without_peer(now, Peer::Target(session), effects);
         self.copy_more(effects);
     }
@@ -127,6 +128,7 @@ impl Engine {
 
     /// The marks up to this generation are durable.
     pub fn mark_durable(&mut self, now: Instant, generation: u64, effects: &mut Effects) {
+        self.durable_generation = self.durable_generation.max(generation);
         for index in 0..self.slots.len() {
             let Some(entry) = self.slots[index].as_mut() else {
                 continue;
@@ -165,6 +167,9 @@ impl Engine {
     /// Begins chunks of the full copy as far as the bounds allow.
     pub fn copy_more(&mut self, effects: &mut Effects) {
         let Peer::Target(_) = self.peer else { return };
+        if self.copy_halted {
+            return;
+        }
         let busy = self
             .slots
             .iter()
@@ -197,9 +202,17 @@ impl Engine {
         }
     }
 
-    /// A chunk was read: send it. A read error ends the copy of this chunk (the caller reports it).
-    pub fn copy_read_done(&mut self, slot: u16, result: DiskResult, effects: &mut Effects) {
+    /// A chunk was read: send it. After a read error the copy waits for the next session (the caller
+    /// reports it); the application goes on.
+    pub fn copy_read_done(
+        &mut self,
+        now: Instant,
+        slot: u16,
+        result: DiskResult,
+        effects: &mut Effects,
+    ) {
         self.copy_reading &= !(1 << slot);
+        self.copy_halted |= result.is_err();
         let session = self.peer.session();
         let epoch = self.epoch;
         let Some(copy) = self.copy.as_mut() else {
@@ -217,7 +230,11 @@ impl Engine {
                     payload: Some(PayloadSource::Copy(slot)),
                 });
             }
-            _ => copy.finish(slot, Arrived::No),
+            _ => {
+                copy.finish(slot, Arrived::No);
+                // Writes may have waited for this chunk.
+                self.pump(now, effects);
+            }
         }
     }
 

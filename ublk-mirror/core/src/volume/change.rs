@@ -269,7 +269,7 @@ impl Volume {
         let serving = view.active == Some(me);
         match self.change.as_ref().map(|change| &change.kind) {
             Some(Kind::Lead { copy, .. }) => {
-                self.staged.copy = copy.map(|(record, _)| record);
+                self.staged.copy = self.planned_copy(*copy);
                 self.settle_flags(serving);
             }
             Some(Kind::Drop { .. } | Kind::GoAlone { .. }) => self.staged.copy = None,
@@ -291,6 +291,26 @@ impl Volume {
         }
         self.set_step(Step::Persist);
         self.persist(Then::Continue, effects);
+    }
+
+    /// What was planned when the handshake began, less what the target missed since (S7).
+    fn planned_copy(
+        &self,
+        planned: Option<(CopyRecord, crate::admin::CopyCause)>,
+    ) -> Option<CopyRecord> {
+        let (mut record, _) = planned?;
+        if let Some(staged) = self.staged.copy.filter(|staged| staged.id == record.id) {
+            record.cursor_sectors = record.cursor_sectors.min(staged.cursor_sectors);
+        }
+        if let Some(copy) = self
+            .engine
+            .copy
+            .as_ref()
+            .filter(|copy| copy.id() == record.id)
+        {
+            record.cursor_sectors = record.cursor_sectors.min(copy.prefix_sectors());
+        }
+        Some(record)
     }
 
     fn settle_flags(&mut self, serving: bool) {
@@ -325,6 +345,7 @@ impl Volume {
                 Kind::Activate { .. } | Kind::Takeover { .. } => {
                     self.set_step(Step::Device);
                     self.role = Role::Activating;
+                    self.engine.park();
                     self.device(DeviceCommand::StartLive, effects);
                 }
                 Kind::Deactivate { .. } => self.deactivated(effects),
@@ -496,6 +517,12 @@ impl Volume {
         };
         self.role = Role::Fenced;
         self.aborted_writes = false;
+        // Writes were thrown away and the copies may differ: the next handshake decides (S10).
+        if self.durable.serving
+            && let Some(session) = self.current
+        {
+            self.close(session, effects);
+        }
         effects.push(Effect::Notice(Notice::Deactivated));
         let Kind::Deactivate { command, failure } = change.kind else {
             return;
@@ -604,7 +631,7 @@ impl Volume {
 
     /// What this node's copy is worth.
     pub(super) fn own_copy(&self) -> CopyState {
-        if self.failed.is_some() {
+        if self.failed.is_some() || self.durable.failed {
             CopyState::Failed
         } else if self.is_blank() {
             CopyState::Blank

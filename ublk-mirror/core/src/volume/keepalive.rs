@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::effect::Effects;
 use crate::engine::{Peer, ReadLease};
-use crate::limits::HANDSHAKE_LIMIT;
+use crate::limits::{HANDSHAKE_LIMIT, VOLUME_SECTORS_MAX};
 use crate::types::{Instant, SECTOR_BYTES, SessionId};
 use crate::wire::{Frame, FrameKind};
 
@@ -33,7 +33,7 @@ impl Volume {
         self.granted_until = self
             .granted_until
             .max(now + lease_with_margin(self.settings.read_lease));
-        self.note_progress(now, frame.range.start);
+        self.note_progress(now, frame.range.start.min(VOLUME_SECTORS_MAX));
         let pong = Frame::new(FrameKind::Pong, self.durable.view.epoch, frame.id);
         self.send(id, pong, Vec::new(), effects);
     }
@@ -51,7 +51,7 @@ impl Volume {
                 Told {
                     at: now,
                     sectors,
-                    rate_bytes_per_s: (old * 3 + rate) / 4,
+                    rate_bytes_per_s: old / 4 * 3 + rate / 4,
                 }
             }
             _ => Told {

@@ -99,6 +99,8 @@ pub struct Volume {
     aborted_writes: bool,
     copy_cause: Option<CopyCause>,
     leaving: Option<(u64, Instant)>,
+    /// Views up to this epoch may be known to the peer.
+    told_epoch: Epoch,
 }
 
 /// What a source tells of the copy's progress.
@@ -117,6 +119,7 @@ impl Volume {
         device: DeviceAtStart,
         now: Instant,
     ) -> Self {
+        let superblock_epoch = superblock.view.epoch;
         let mut engine = Engine::new(superblock.size_sectors);
         engine.set_epoch(superblock.view.epoch);
         let entropy = Entropy::new(&settings.seed);
@@ -144,6 +147,8 @@ impl Volume {
             aborted_writes: false,
             copy_cause: None,
             leaving: None,
+            // What earlier runs told is not remembered: all of it may be known.
+            told_epoch: superblock_epoch,
             settings,
         };
         volume.prepare_copy(device);
@@ -152,6 +157,11 @@ impl Volume {
             && volume.durable.view.active == Some(volume.settings.node)
         {
             volume.role = Role::Active;
+            if volume.durable.failed {
+                // The disk failed under an earlier run: its requests fail, nothing is promised any more.
+                volume.failed = Some(Errno::EIO);
+                return volume;
+            }
             volume.engine.open();
             let lease = if volume.is_sole() {
                 ReadLease::NotNeeded
@@ -238,7 +248,7 @@ impl Volume {
             }
             Event::DeviceStarted => self.device_started(now, effects),
             Event::DeviceStopped => self.device_stopped(now, effects),
-            Event::DeviceFailed { errno } => self.device_failed(errno, effects),
+            Event::DeviceFailed { errno } => self.device_failed(now, errno, effects),
             Event::DeviceBusy => self.device_busy(effects),
             Event::Operator {
                 command_id,
@@ -274,18 +284,27 @@ impl Volume {
         result: DiskResult,
         effects: &mut Effects,
     ) {
+        let read = matches!(owner, IoOwner::Application(tag) if self.engine.is_read(tag));
         match owner {
             IoOwner::Application(tag) => self.engine.local_done(now, tag, result, effects),
             IoOwner::Peer(slot) => self.peer_op_done(slot, result, effects),
-            IoOwner::Copy(slot) => self.engine.copy_read_done(slot, result, effects),
+            IoOwner::Copy(slot) => self.engine.copy_read_done(now, slot, result, effects),
             IoOwner::ViewFlush => {
                 if result.is_ok() {
                     self.view_flushed(now, effects);
                 }
             }
         }
-        if let Err(errno) = result {
-            self.disk_failed(now, errno, effects);
+        match (result, owner) {
+            (Ok(()), _) => {}
+            // A failed read concerns the request alone; nothing that was promised is in doubt.
+            (Err(_), IoOwner::Application(_)) if read => {}
+            (Err(errno), IoOwner::Copy(_)) => {
+                effects.push(Effect::Notice(Notice::CopyReadFailed { errno }));
+            }
+            (Err(errno), IoOwner::Application(_) | IoOwner::Peer(_) | IoOwner::ViewFlush) => {
+                self.disk_failed(now, errno, effects);
+            }
         }
     }
 
@@ -297,6 +316,9 @@ impl Volume {
         self.failed = Some(errno);
         effects.push(Effect::Notice(Notice::DiskFailed { errno }));
         self.stop_everything(now, effects);
+        // A restart must not make a good copy of it again.
+        self.staged.failed = true;
+        self.persist(Then::Nothing, effects);
     }
 
     fn metadata_failed(&mut self, now: Instant, errno: Errno, effects: &mut Effects) {
@@ -345,7 +367,8 @@ impl Volume {
     fn stage_view(&mut self, view: View) {
         if self.staged.view.mark() != view.mark() {
             let old = self.staged.view.mark();
-            if old.epoch != Epoch(0) {
+            // A view that the peer was never told needs no place: it cannot come back with it.
+            if old.epoch != Epoch(0) && old.epoch <= self.told_epoch {
                 self.staged.history.push(old);
             }
             self.staged.view = view;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::admin::{Command, Done, Outcome, Role};
 use crate::effect::{DeviceCommand, Effect, Effects};
-use crate::engine::ReadLease;
+use crate::engine::{Peer, ReadLease};
 use crate::notice::{Notice, Refusal};
 use crate::types::{Errno, Instant, NodeSet, SessionId};
 use crate::wire::{Frame, FrameKind, Purpose};
@@ -36,7 +36,7 @@ impl Volume {
     /// What speaks against any change right now.
     fn obstacle(&self) -> Option<Refusal> {
         let handshake = self.current.is_some() && self.up_session().is_none();
-        if self.failed.is_some() {
+        if self.failed.is_some() || self.durable.failed {
             Some(Refusal::DiskFailed)
         } else if self.change.is_some()
             || handshake
@@ -70,12 +70,11 @@ impl Volume {
             }));
         }
         let up = self.up_session();
+        if self.durable.serving && self.peer_counts() {
+            return Some(Err(Refusal::Unclean { peer }));
+        }
         if up.is_none() && self.peer_counts() {
-            return Some(Err(if self.durable.serving {
-                Refusal::Unclean { peer }
-            } else {
-                Refusal::PeerSilent { peer }
-            }));
+            return Some(Err(Refusal::PeerSilent { peer }));
         }
         if self.peer_serving && up.is_some() {
             return Some(Err(Refusal::PeerActive { peer }));
@@ -136,7 +135,13 @@ impl Volume {
     }
 
     fn abort_writes(&mut self, now: Instant, effects: &mut Effects) {
-        self.aborted_writes |= self.engine.has_unfinished_writes();
+        if self.engine.has_unfinished_writes() {
+            self.aborted_writes = true;
+            // What was told or agreed on took these writes for still being in our hands.
+            if let Some(session) = self.current {
+                self.close(session, effects);
+            }
+        }
         self.engine.shut(now, effects);
     }
 
@@ -226,7 +231,7 @@ impl Volume {
         };
         self.role = Role::Active;
         let sole = self.is_sole();
-        if sole && self.current.is_none() {
+        if sole && (self.current.is_none() || self.engine.peer() == Peer::Lost) {
             self.engine.peer_is_out(now, effects);
         }
         self.engine.open();
@@ -246,7 +251,7 @@ impl Volume {
         self.answer(change.command(), Ok(Done::Active), effects);
     }
 
-    pub(super) fn device_failed(&mut self, errno: Errno, effects: &mut Effects) {
+    pub(super) fn device_failed(&mut self, now: Instant, errno: Errno, effects: &mut Effects) {
         let command = self.change.take().and_then(|change| change.command());
         self.begin_change(
             Kind::Deactivate {
@@ -257,6 +262,7 @@ impl Volume {
             None,
         );
         self.role = Role::Deactivating;
+        self.abort_writes(now, effects);
         self.flush_for_view(effects);
     }
 
@@ -271,8 +277,10 @@ impl Volume {
             });
             if deposed {
                 self.device(DeviceCommand::StopLive { force: true }, effects);
-            } else {
+            } else if self.engine.is_open() {
                 self.role = Role::Active;
+            } else {
+                self.device(DeviceCommand::StopLive { force: true }, effects);
             }
             return;
         }
@@ -285,6 +293,12 @@ impl Volume {
         self.abort_writes(now, effects);
         let Some(change) = self.change.as_ref() else {
             self.role = Role::Fenced;
+            // Its end was not clean: the next handshake decides what the copies are worth.
+            if self.durable.serving
+                && let Some(session) = self.current
+            {
+                self.close(session, effects);
+            }
             return;
         };
         let deposed = matches!(change.kind, Kind::Follow { .. });

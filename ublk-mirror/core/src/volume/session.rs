@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::auth::{self, End};
 use crate::effect::{Effect, Effects};
+use crate::engine::Peer;
 use crate::event::CloseReason;
 use crate::notice::Notice;
 use crate::types::{BootId, Epoch, Instant, SessionId};
@@ -419,6 +420,9 @@ impl Volume {
         self.engine.session_lost(now, effects);
         self.change_lost_session(id, effects);
         self.set_peer_without_session();
+        if self.engine.peer() == Peer::Lost && self.is_sole() {
+            self.engine.peer_is_out(now, effects);
+        }
         if was_up {
             effects.push(Effect::Notice(Notice::LinkLost));
         }
@@ -436,6 +440,8 @@ impl Volume {
     }
 
     /// What the peer means while nothing is connected.
+    ///
+    /// A sole member must not wait for a peer that was lost before its copy stopped to count.
     pub(super) fn set_peer_without_session(&mut self) {
         if self.current.is_none() && self.peer_counts() && self.is_member() {
             self.engine.peer_is_missing();
@@ -451,6 +457,7 @@ impl Volume {
         effects: &mut Effects,
     ) {
         let copy_id = self.proposed_copy_id();
+        self.told_epoch = self.told_epoch.max(view.epoch);
         let propose = Propose {
             view,
             purpose,

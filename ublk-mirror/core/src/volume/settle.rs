@@ -19,7 +19,8 @@ impl Volume {
     /// What this node says of itself; everything in it is durable.
     pub(super) fn own_state(&self) -> State {
         let durable = &self.durable;
-        let serving = self.role != Role::Fenced;
+        // After writes were thrown away the copies differ: that is an unclean end, not a service (S10).
+        let serving = self.role != Role::Fenced && !self.aborted_writes;
         let source = durable
             .copy
             .filter(|copy| copy.role == CopyRole::Source && self.engine.copy.is_some());
@@ -35,6 +36,7 @@ impl Volume {
                 serving,
                 unclean: durable.serving && !serving,
                 drained: durable.drained && !serving,
+                failed: durable.failed,
                 copy_target: target.is_some(),
                 copy_source: source.is_some(),
             },
@@ -42,6 +44,7 @@ impl Volume {
             boot: self.settings.boot,
             known_peer_boot: durable.member_boots[self.settings.peer.index()],
             incarnation: self.settings.incarnation,
+            read_lease_ms: u64::try_from(self.settings.read_lease.as_millis()).unwrap_or(u64::MAX),
         }
     }
 
@@ -82,6 +85,13 @@ impl Volume {
             Verdict::Refuse(code) => {
                 let (ours, yours) = if code == RefusedCode::Size {
                     (own.size_sectors, theirs.size_sectors)
+                } else if code == RefusedCode::BlockSize {
+                    (
+                        u64::from(own.logical_block_bytes),
+                        u64::from(theirs.logical_block_bytes),
+                    )
+                } else if code == RefusedCode::Lease {
+                    (own.read_lease_ms, theirs.read_lease_ms)
                 } else {
                     (own.view.epoch.0, theirs.view.epoch.0)
                 };
@@ -197,6 +207,9 @@ impl Volume {
         let Kind::Lead { copy, .. } = change.kind else {
             return;
         };
+        if copy.is_some() {
+            self.aborted_writes = false;
+        }
         let connected = self.current == Some(id);
         let thaws = self.engine.is_frozen();
         self.become_up(id, effects);
@@ -407,7 +420,12 @@ impl Volume {
             self.engine.set_size(theirs.size_sectors);
         }
         self.stage_view(propose.view);
+        self.told_epoch = self.told_epoch.max(propose.view.epoch);
         let member = propose.view.insync.contains(self.me());
+        if propose.purpose == Purpose::Settle && !member {
+            // Filled anew, it is as good as its disk; until then it is not promotable anyway (S9).
+            self.staged.failed = false;
+        }
         self.staged.copy = match propose.purpose {
             Purpose::Settle if !member => Some(CopyRecord {
                 id: propose.copy_id,

@@ -4,12 +4,16 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::DecodeError;
-use crate::limits::{CONTROL_BYTES_MAX, NODES_MAX, VIEW_HISTORY_MAX, VOLUME_NAME_BYTES_MAX};
+use crate::limits::{
+    CONTROL_BYTES_MAX, NODES_MAX, VIEW_HISTORY_MAX, VOLUME_NAME_BYTES_MAX, VOLUME_SECTORS_MAX,
+};
 use crate::types::{
     BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId,
 };
 use crate::view::{View, ViewHistory, ViewMark};
 
+/// No cluster changes its view so often; sums of epochs stay far from overflow.
+const EPOCH_MAX: u64 = 1 << 62;
 /// `active` of a view in which nobody is.
 const NOBODY: u8 = 0xff;
 
@@ -36,7 +40,7 @@ body! {
     struct StateBytes {
         volume_id: [u8; 16], size_sectors: U64, sealed: U64, view: ViewBytes,
         flags: U32, logical_block_bytes: U32, copy_id: [u8; 16],
-        boot: [u8; 16], known_peer_boot: [u8; 16], incarnation: U64, reserved: U64,
+        boot: [u8; 16], known_peer_boot: [u8; 16], incarnation: U64, read_lease_ms: U64,
         history: [MarkBytes; VIEW_HISTORY_MAX],
     } = 520;
     struct ProposeBytes { view: ViewBytes, purpose: u8, reserved: [u8; 7], copy_id: [u8; 16], volume_id: [u8; 16], } = 72;
@@ -72,6 +76,9 @@ impl ViewBytes {
             Some(node(self.active, "view.active")?)
         };
         let insync = NodeSet::from_bits(self.insync);
+        if self.epoch.get() > EPOCH_MAX {
+            return Err(DecodeError::Value("view.epoch"));
+        }
         if active.is_some_and(|active| !insync.contains(active)) {
             return Err(DecodeError::Value("view.insync"));
         }
@@ -192,10 +199,14 @@ pub enum RefusedCode {
     Protocol,
     /// Neither side holds a copy that counts.
     NoSource,
+    /// Logical block sizes differ.
+    BlockSize,
+    /// Read leases differ.
+    Lease,
 }
 
 impl RefusedCode {
-    const ALL: [(u16, Self); 13] = [
+    const ALL: [(u16, Self); 15] = [
         (1, Self::Version),
         (2, Self::Key),
         (3, Self::VolumeName),
@@ -209,6 +220,8 @@ impl RefusedCode {
         (11, Self::Busy),
         (12, Self::Protocol),
         (13, Self::NoSource),
+        (14, Self::BlockSize),
+        (15, Self::Lease),
     ];
 }
 
@@ -271,6 +284,8 @@ pub struct StateFlags {
     pub copy_target: bool,
     /// It is the source of the copy `copy_id` and can go on with it.
     pub copy_source: bool,
+    /// Its disk failed: it can only be the target of a full copy.
+    pub failed: bool,
 }
 
 /// Everything that a rejoin is decided on.
@@ -298,6 +313,8 @@ pub struct State {
     pub known_peer_boot: BootId,
     /// The run of its daemon.
     pub incarnation: Incarnation,
+    /// How long its read leases last, milliseconds; must be equal on both sides (S5).
+    pub read_lease_ms: u64,
 }
 
 impl State {
@@ -307,7 +324,8 @@ impl State {
             | u32::from(self.flags.unclean) << 1
             | u32::from(self.flags.copy_target) << 2
             | u32::from(self.flags.copy_source) << 3
-            | u32::from(self.flags.drained) << 4;
+            | u32::from(self.flags.drained) << 4
+            | u32::from(self.flags.failed) << 5;
         zerocopy::transmute!(StateBytes {
             volume_id: self.volume_id.0,
             size_sectors: U64::new(self.size_sectors),
@@ -319,7 +337,7 @@ impl State {
             boot: self.boot.0,
             known_peer_boot: self.known_peer_boot.0,
             incarnation: U64::new(self.incarnation.0),
-            reserved: U64::new(0),
+            read_lease_ms: U64::new(self.read_lease_ms),
             history: self.history.0.map(|mark| MarkBytes {
                 epoch: U64::new(mark.epoch.0),
                 id: mark.id.0
@@ -334,6 +352,12 @@ impl State {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let raw: StateBytes = read(bytes)?;
         let flags = raw.flags.get();
+        if raw.sealed.get() > EPOCH_MAX {
+            return Err(DecodeError::Value("state.sealed"));
+        }
+        if !(1..=VOLUME_SECTORS_MAX).contains(&raw.size_sectors.get()) {
+            return Err(DecodeError::Value("state.size_sectors"));
+        }
         Ok(Self {
             volume_id: VolumeId(raw.volume_id),
             size_sectors: raw.size_sectors.get(),
@@ -350,11 +374,13 @@ impl State {
                 copy_target: flags & 4 != 0,
                 copy_source: flags & 8 != 0,
                 drained: flags & 16 != 0,
+                failed: flags & 32 != 0,
             },
             copy_id: CopyId(raw.copy_id),
             boot: BootId(raw.boot),
             known_peer_boot: BootId(raw.known_peer_boot),
             incarnation: Incarnation(raw.incarnation.get()),
+            read_lease_ms: raw.read_lease_ms.get(),
         })
     }
 }
