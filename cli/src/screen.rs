@@ -176,6 +176,7 @@ fn cause(cause: CopyCause) -> &'static str {
             "the active node rebooted and may lack what it had not flushed"
         }
         CopyCause::WideningInterrupted => "the connection broke when the copy was nearly done",
+        CopyCause::DiskFailed => "its disk had failed",
         CopyCause::Resumed => "an interrupted copy goes on where it was",
     }
 }

@@ -59,6 +59,7 @@ fn superblock() -> Superblock {
         sealed: Epoch(40),
         serving: true,
         drained: false,
+        failed: false,
         copy: Some(CopyRecord {
             id: CopyId([0x66; 16]),
             role: CopyRole::Source,
@@ -84,6 +85,7 @@ fn blank() -> Superblock {
         sealed: Epoch(0),
         serving: false,
         drained: true,
+        failed: true,
         copy: Some(CopyRecord {
             id: CopyId([0x66; 16]),
             role: CopyRole::Target,

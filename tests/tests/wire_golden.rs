@@ -92,6 +92,7 @@ fn state() -> State {
             serving: true,
             unclean: false,
             drained: true,
+            failed: true,
             copy_target: false,
             copy_source: true,
         },
@@ -99,6 +100,7 @@ fn state() -> State {
         boot: BootId([0x77; 16]),
         known_peer_boot: BootId([0x88; 16]),
         incarnation: Incarnation(0x9999),
+        read_lease_ms: 2000,
     }
 }
 
@@ -210,6 +212,8 @@ fn every_purpose_and_every_refusal_keeps_its_number() {
         RefusedCode::Busy,
         RefusedCode::Protocol,
         RefusedCode::NoSource,
+        RefusedCode::BlockSize,
+        RefusedCode::Lease,
     ];
     for (number, code) in (1u8..).zip(codes) {
         let name = format!("body-refused-{number:02}");

@@ -24,6 +24,7 @@ use crate::ring::{FileSlot, Ring, Token, UBLK_FILES};
 use crate::sys;
 
 mod convert;
+mod fenced;
 mod in_use;
 pub mod state_file;
 
@@ -152,11 +153,6 @@ impl DeviceControl {
         into.append(&mut self.events);
     }
 
-    /// Makes the fenced device that stands for the volume.
-    pub fn start_fenced(&mut self) {
-        self.add(DeviceKind::Fenced);
-    }
-
     /// Serves a device of a dead daemon whose recovery has begun.
     pub fn start_recovered(&mut self, ring: &mut Ring, dev_id: u32) -> Result<(), DeviceEvent> {
         let place = self
@@ -175,28 +171,6 @@ impl DeviceControl {
     /// The id of the view in force, for the record of a live device.
     pub fn note_view(&mut self, view: String) {
         self.settings.record.view = view;
-    }
-
-    /// The volume's size, durable: what is made from now on has it. A fenced device is remade, for
-    /// the kernel lets no live device change its size.
-    pub fn note_size(&mut self, size_sectors: u64) {
-        self.settings.size_sectors = size_sectors;
-        self.refit_fenced();
-    }
-
-    /// Whether a device serves the volume, or is about to.
-    pub fn serves(&self) -> bool {
-        self.live().is_some() || self.change != Change::None
-    }
-
-    /// Takes the fenced device away for good; done when `has_ended`.
-    pub fn end(&mut self) {
-        self.ending = true;
-        self.stop_fenced();
-    }
-
-    pub fn has_ended(&self) -> bool {
-        self.places.iter().all(Option::is_none) && self.jobs.is_empty()
     }
 
     /// Carries out what the core wants.
@@ -488,36 +462,6 @@ impl DeviceControl {
         self.ask(device::Request::Stop { dev_id }, Job::Stop { place });
     }
 
-    fn stop_fenced(&mut self) {
-        self.stop_fenced_if(|_| true);
-    }
-
-    /// `detach_if_done` makes the next one.
-    fn refit_fenced(&mut self) {
-        let size_sectors = self.settings.size_sectors;
-        self.stop_fenced_if(|fenced| fenced.size_sectors != size_sectors);
-    }
-
-    fn stop_fenced_if(&mut self, wanted: impl Fn(&Attached) -> bool) {
-        for place in 0..self.places.len() {
-            // One that is starting comes here again from `started`. A second STOP could be answered
-            // when the place belongs to the next device.
-            let busy = self
-                .jobs
-                .iter()
-                .any(|(_, job)| *job == Job::Start { place } || *job == Job::Stop { place });
-            if let Some(found) = &self.places[place]
-                && found.kind == DeviceKind::Fenced
-                && !found.stopped
-                && !busy
-                && wanted(found)
-            {
-                let dev_id = found.dev_id;
-                self.ask(device::Request::Stop { dev_id }, Job::Stop { place });
-            }
-        }
-    }
-
     /// A device that did not come up is taken away like one that did.
     fn abandon(&mut self, place: usize, errno: Errno) {
         let Some(found) = &mut self.places[place] else {
@@ -573,15 +517,6 @@ impl DeviceControl {
         self.ask(device::Request::Delete { dev_id }, Job::Other);
     }
 
-    /// Whether a fenced device is there or coming.
-    fn has_fenced(&self) -> bool {
-        let mut places = self.places.iter().flatten();
-        let mut jobs = self.jobs.iter();
-        let coming =
-            |job: &Job| matches!(job, Job::Add { kind, .. } if *kind == DeviceKind::Fenced);
-        places.any(|found| found.kind == DeviceKind::Fenced) || jobs.any(|(_, job)| coming(job))
-    }
-
     fn not_up(&mut self, kind: DeviceKind, errno: Errno) {
         match kind {
             DeviceKind::Active => {
@@ -595,13 +530,6 @@ impl DeviceControl {
             // Without it there is no name: every device takes it along when it is deleted. That
             // protects as well.
             DeviceKind::Fenced => self.fenced_is_settled(),
-        }
-    }
-
-    fn fenced_is_settled(&mut self) {
-        if self.change == Change::Stopping {
-            self.change = Change::None;
-            self.events.push(DeviceEvent::Stopped);
         }
     }
 

@@ -123,6 +123,12 @@ impl Helper {
             tracing::error!(line, "unreadable request");
             return;
         };
+        // At once: a Delete that comes later must find this duty to strike it out. Left over, it
+        // would delete the device of the id's next owner.
+        if let Request::DeleteOnExit { .. } = body {
+            send(&self.answers, token, self.serve(&body));
+            return;
+        }
         if self.running.fetch_add(1, Ordering::Relaxed) >= REQUESTS_MAX {
             self.running.fetch_sub(1, Ordering::Relaxed);
             let limit = REQUESTS_MAX;

@@ -48,6 +48,16 @@ enum Shells {
     All,
 }
 
+impl Shells {
+    fn has(self, number: usize) -> bool {
+        match self {
+            Self::None => false,
+            Self::First => number == 1,
+            Self::All => true,
+        }
+    }
+}
+
 impl ClusterBuilder {
     pub(crate) fn new(artifacts: PathBuf) -> Self {
         Self {
@@ -159,11 +169,7 @@ impl ClusterBuilder {
             }
             let console = self.artifacts.join(format!("{name}.console"));
             let _ = fs::remove_file(&console);
-            let has_shell = match self.shells {
-                Shells::None => false,
-                Shells::First => number == 1,
-                Shells::All => true,
-            };
+            let has_shell = self.shells.has(number);
             let shell_socket = has_shell.then(|| shell_path(&directory.0, name));
             let hardware = Hardware {
                 name: name.clone(),

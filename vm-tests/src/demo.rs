@@ -77,7 +77,21 @@ struct Story<'a> {
 
 impl Story<'_> {
     fn tell(&self) -> anyhow::Result<String> {
-        let (one, two) = (self.pair.one(), self.pair.two());
+        let client = self.database()?;
+        let (committed, cut, mut client) = self.power_cut(client)?;
+        let stall = cut.as_secs_f32();
+        let rate = self.coming_back(&mut client)?;
+        Ok(format!(
+            "  rows committed before the cut   {committed}, all found\n  \
+               stall seen by the writer        {stall:.1} s (from the power cut to its next commit; the takeover was commanded)\n  \
+               copy rate                       {}/s first copy, {}/s coming back",
+            HumanBytes(self.first_copy_rate),
+            HumanBytes(rate)
+        ))
+    }
+
+    fn database(&self) -> anyhow::Result<Running> {
+        let one = self.pair.one();
         chapter("2. A file system and a database on it");
         self.serve_on(one, "activate")?;
         one.exec_ok(&format!("mkfs.ext4 -q {DEVICE}"))?;
@@ -88,7 +102,12 @@ impl Story<'_> {
         tell("node1: ext4 and an SQLite database with an `orders` table on /dev/lockstep/data");
         let mut client = one.spawn(CLIENT, Duration::from_secs(900))?;
         self.watch_client(one, &mut client, ROWS_BEFORE_CUT)?;
+        Ok(client)
+    }
 
+    /// Rows committed before, the writer's stall, and the client on the other node.
+    fn power_cut(&self, mut client: Running) -> anyhow::Result<(u64, Duration, Running)> {
+        let (one, two) = (self.pair.one(), self.pair.two());
         chapter("3. node1 loses its power in the middle of it");
         let lost = one.power_cut(20_26)?;
         let cut = Instant::now();
@@ -107,19 +126,7 @@ impl Story<'_> {
         ));
         self.serve_on(two, "takeover --confirm 'node1 is off'")?;
         mount(two)?;
-        let check = two.exec_ok("sqlite3 /srv/db/shop.db 'PRAGMA integrity_check'")?;
-        let query = format!(
-            "sqlite3 /srv/db/shop.db 'SELECT count(*) FROM orders WHERE id <= {committed}'"
-        );
-        let found: u64 = two.exec_ok(&query)?.parse()?;
-        let missing = committed.saturating_sub(found);
-        tell(format!(
-            "node2: integrity_check says {check}; of {committed} committed rows {missing} are missing"
-        ));
-        ensure!(
-            check == "ok" && missing == 0,
-            "rows were lost: {committed} committed, {found} found"
-        );
+        find_rows(two, committed)?;
         let mut client = two.spawn(CLIENT, Duration::from_secs(900))?;
         wait_until(LIMIT, "the client to go on", || {
             Ok(rows(&mut client)? > committed)
@@ -129,7 +136,11 @@ impl Story<'_> {
             "the client goes on on node2, {:.1} s after the cut",
             stall.as_secs_f32()
         ));
+        Ok((committed, stall, client))
+    }
 
+    fn coming_back(&self, client: &mut Running) -> anyhow::Result<u64> {
+        let (one, two) = (self.pair.one(), self.pair.two());
         chapter("4. node1 comes back and is brought up to date");
         let booting = step("node1 boots");
         self.pair.boot_again(one)?;
@@ -140,21 +151,13 @@ impl Story<'_> {
             two,
             "copy, node2 to node1, while the client writes",
         )?;
-        let before = rows(&mut client)?;
-        self.watch_client(two, &mut client, before + ROWS_AFTER_CUT)?;
+        let before = rows(client)?;
+        self.watch_client(two, client, before + ROWS_AFTER_CUT)?;
         client.kill()?;
-        drop(client);
         two.exec_ok("fuser -k /srv/db || true; sync; umount /srv/db")?;
         show_status(self.pair, two)?;
         self.pair.assert_equal_copies()?;
-        Ok(format!(
-            "  rows committed before the cut   {committed}, all found\n  \
-               stall seen by the writer        {:.1} s (from the power cut to its next commit; the takeover was commanded)\n  \
-               copy rate                       {}/s first copy, {}/s coming back",
-            stall.as_secs_f32(),
-            HumanBytes(self.first_copy_rate),
-            HumanBytes(rate)
-        ))
+        Ok(rate)
     }
 
     fn serve_on(&self, node: &Machine, words: &str) -> anyhow::Result<()> {
@@ -185,6 +188,23 @@ impl Story<'_> {
         })?;
         Ok(())
     }
+}
+
+/// Every committed row must be there.
+fn find_rows(node: &Machine, committed: u64) -> anyhow::Result<()> {
+    let check = node.exec_ok("sqlite3 /srv/db/shop.db 'PRAGMA integrity_check'")?;
+    let query =
+        format!("sqlite3 /srv/db/shop.db 'SELECT count(*) FROM orders WHERE id <= {committed}'");
+    let found: u64 = node.exec_ok(&query)?.parse()?;
+    let missing = committed.saturating_sub(found);
+    tell(format!(
+        "node2: integrity_check says {check}; of {committed} committed rows {missing} are missing"
+    ));
+    ensure!(
+        check == "ok" && missing == 0,
+        "rows were lost: {committed} committed, {found} found"
+    );
+    Ok(())
 }
 
 fn chapter(title: &str) {

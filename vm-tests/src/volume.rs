@@ -234,8 +234,7 @@ impl Pair {
         let waited = wait_until(COPY_LIMIT, &what, || {
             last = self.status(node)?;
             let found = last.pointer(pointer);
-            Ok(found
-                .is_some_and(|found| found.as_str() == Some(value) || found.to_string() == value))
+            Ok(found.and_then(Value::as_str) == Some(value))
         });
         waited.with_context(|| format!("{last:#}\n{}", self.logs()))?;
         Ok(start.elapsed())

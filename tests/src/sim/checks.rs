@@ -205,31 +205,27 @@ impl World {
 
     pub(super) fn noticed(&mut self, node: usize, notice: &Notice) {
         self.note(|| format!("{node} notice {notice:?}"));
-        let key = match notice {
-            Notice::CopyStarted { cause } => format!("copy {cause:?}"),
-            Notice::RefusedPeer { code, .. } => format!("refused {code:?}"),
-            other => first_word(&format!("{other:?}")),
+        let key = if let Notice::CopyStarted { cause } = notice {
+            format!("copy {cause:?}")
+        } else if let Notice::RefusedPeer { code, .. } = notice {
+            self.refused(node, *code);
+            format!("refused {code:?}")
+        } else {
+            first_word(&format!("{notice:?}"))
         };
         self.count(&key);
-        match notice {
-            Notice::RefusedPeer {
-                code: RefusedCode::Protocol,
-                ..
-            } => {
-                self.fail(format!("{node}: an honest peer broke the protocol"));
-            }
-            Notice::RefusedPeer {
-                code: RefusedCode::SplitBrain,
-                ..
-            } if !self.desk.split_expected => {
-                self.fail(format!(
-                    "{node}: split brain without a wrong word of an operator"
-                ));
-            }
-            Notice::Garbage { error } => {
-                self.fail(format!("{node}: an honest peer sent garbage: {error}"))
-            }
-            _ => {}
+        if let Notice::Garbage { error } = notice {
+            self.fail(format!("{node}: an honest peer sent garbage: {error}"));
+        }
+    }
+
+    fn refused(&mut self, node: usize, code: RefusedCode) {
+        if code == RefusedCode::Protocol {
+            self.fail(format!("{node}: an honest peer broke the protocol"));
+        } else if code == RefusedCode::SplitBrain && !self.desk.split_expected {
+            self.fail(format!(
+                "{node}: split brain without a wrong word of an operator"
+            ));
         }
     }
 

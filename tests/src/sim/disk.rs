@@ -13,7 +13,7 @@ use super::rng::Rng;
 const DIRTY_MAX: usize = 4000;
 
 /// Content of one sector: 0, or the write's number times 256 and the sector's place in it.
-pub type Value = u64;
+pub(super) type Value = u64;
 
 /// An operation that was started.
 #[derive(Debug)]

@@ -45,7 +45,7 @@ const ALL: [(Trouble, u64); 15] = [
 
 /// The mixture of a run.
 #[derive(Debug)]
-pub struct Chaos {
+pub(super) struct Chaos {
     mixture: Vec<(Trouble, u64)>,
     pause_ms: u64,
 }
@@ -56,12 +56,9 @@ impl World {
         let mut mixture: Vec<(Trouble, u64)> = Vec::new();
         let wrong_words = self.rng.percent(30);
         for (trouble, weight) in ALL {
-            let excluded = match trouble {
-                Trouble::WrongWord => !wrong_words,
-                // A pause that no clock sees voids the read lease (S5): not together with wrong words.
-                Trouble::Pause => wrong_words,
-                _ => false,
-            };
+            // A pause that no clock sees voids the read lease (S5): not together with wrong words.
+            let excluded = (trouble == Trouble::WrongWord && !wrong_words)
+                || (trouble == Trouble::Pause && wrong_words);
             if !excluded && self.rng.percent(65) {
                 mixture.push((trouble, weight));
             }

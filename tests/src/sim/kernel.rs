@@ -7,7 +7,7 @@ use super::disk::Value;
 use super::rng::Rng;
 
 /// Requests that the application has in flight.
-pub const DEPTH: usize = 8;
+pub(super) const DEPTH: usize = 8;
 
 /// A request of the application.
 #[derive(Clone, Debug)]
@@ -56,7 +56,7 @@ impl Device {
 
 /// What the application does.
 #[derive(Clone, Debug)]
-pub struct Workload {
+pub(super) struct Workload {
     /// Sectors at the start of each hot spot.
     pub spots: Vec<u64>,
     /// Size of the volume.
@@ -69,7 +69,7 @@ pub struct Workload {
 
 impl Workload {
     /// A workload for a volume of this size.
-    pub fn new(rng: &mut Rng, sectors: u64) -> Self {
+    pub(super) fn new(rng: &mut Rng, sectors: u64) -> Self {
         let count = rng.between(2, 12);
         let spots = (0..count).map(|_| rng.below(sectors - 600)).collect();
         Self {
@@ -95,7 +95,7 @@ impl Workload {
     }
 
     /// The next request.
-    pub fn next(&self, rng: &mut Rng, tag: Tag) -> Request {
+    pub(super) fn next(&self, rng: &mut Rng, tag: Tag) -> Request {
         let dice = rng.below(100);
         let fua = rng.percent(10);
         let (kind, range) = match dice {

@@ -6,6 +6,7 @@
 //! [`model`]; a broken rule ends the run with the seed and the last steps.
 
 mod checks;
+mod device;
 mod disk;
 mod faults;
 mod kernel;

@@ -52,12 +52,12 @@ pub struct Model {
 }
 
 /// The value that write `number` puts at the `offset`th sector of its range.
-pub fn value_of(number: usize, offset: usize) -> Value {
+pub(super) fn value_of(number: usize, offset: usize) -> Value {
     (number as u64) << 8 | offset as u64
 }
 
 /// Which write a value belongs to.
-pub fn write_of(value: Value) -> Option<usize> {
+pub(super) fn write_of(value: Value) -> Option<usize> {
     if value == 0 {
         None
     } else {

@@ -7,7 +7,7 @@ use super::world::{Happening, World};
 
 /// A takeover that an operator is busy with.
 #[derive(Clone, Copy, Debug)]
-pub struct Case {
+pub(super) struct Case {
     node: usize,
     /// The peer is not off, only unreachable.
     lie: bool,
@@ -18,7 +18,7 @@ pub struct Case {
 
 /// What the operators are busy with.
 #[derive(Debug, Default)]
-pub struct Desk {
+pub(super) struct Desk {
     /// The one takeover at a time.
     pub case: Option<Case>,
     /// An operator said something wrong: both sides may have gone alone.

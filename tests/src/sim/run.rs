@@ -43,7 +43,13 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
         1..=5 => 2048,
         _ => 5 * 1024 + 8 * (seed % 100),
     };
+    let slow_copy_ms = match (seed / 16) % 4 {
+        0 => 20,
+        1 => 300,
+        _ => 0,
+    };
     Plan {
+        slow_copy_ms,
         sectors,
         application: true,
         mutant,

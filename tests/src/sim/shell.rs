@@ -1,13 +1,11 @@
 //! The simulated shell of a node: executes the core's effects.
 
-use mirror_core::effect::{DeviceCommand, DiskOperation, Effect, PayloadSource};
-use mirror_core::event::{Event, IoOwner, RequestKind};
-use mirror_core::types::{Errno, SessionId, Tag};
+use mirror_core::effect::{DiskOperation, Effect, PayloadSource};
+use mirror_core::event::{Event, IoOwner};
+use mirror_core::types::SessionId;
 use mirror_core::wire::{Frame, FrameKind};
 
 use super::disk::Value;
-use super::kernel::{DEPTH, Device, Outstanding};
-use super::model::value_of;
 use super::network::{InTransit, Message};
 use super::world::{Happening, Mutant, World};
 
@@ -47,7 +45,7 @@ impl World {
                 }
                 self.nodes[node].meta.queue.push_back(*superblock);
                 if self.nodes[node].meta.queue.len() == 1 {
-                    let after = self.micros(100, 1500);
+                    let after = self.persist_time();
                     self.at(after, Happening::MetaStep { node, process });
                 }
             }
@@ -131,10 +129,14 @@ impl World {
         let ticket = self.nodes[node]
             .data
             .start(&mut self.rng, owner, operation, range, data);
-        let after = match operation {
-            DiskOperation::Flush => self.micros(200, 5000),
-            _ if self.rng.percent(2) => self.micros(1000, 80_000),
-            _ => self.micros(40, 900),
+        let after = if operation == DiskOperation::Flush {
+            self.micros(200, 5000)
+        } else if matches!(owner, IoOwner::Copy(_)) && self.plan.slow_copy_ms > 0 {
+            self.micros(100, self.plan.slow_copy_ms * 1000)
+        } else if self.rng.percent(2) {
+            self.micros(1000, 80_000)
+        } else {
+            self.micros(40, 900)
         };
         let boot = self.nodes[node].boots;
         self.at(
@@ -220,7 +222,7 @@ impl World {
         let before = self.nodes[node].meta.peek();
         let done = self.nodes[node].meta.step();
         if !self.nodes[node].meta.queue.is_empty() {
-            let after = self.micros(100, 1500);
+            let after = self.persist_time();
             self.at(after, Happening::MetaStep { node, process });
         }
         let after = self.nodes[node].meta.peek();
@@ -237,6 +239,11 @@ impl World {
                 },
             );
         }
+    }
+
+    fn persist_time(&mut self) -> u64 {
+        let slow = self.rng.percent(3);
+        self.micros(100, if slow { 80_000 } else { 1500 })
     }
 
     fn release(&mut self, node: usize, slot: u16) {
@@ -346,247 +353,6 @@ impl World {
                 .map(|process| process.copy[usize::from(slot)].clone())
                 .unwrap_or_default(),
         }
-    }
-
-    // --- the device ---------------------------------------------------------------------------
-
-    fn device_command(&mut self, node: usize, process: u64, command: DeviceCommand) {
-        self.note(|| format!("{node} device {command:?}"));
-        match command {
-            DeviceCommand::StartLive => {
-                self.check_activation(node);
-                let after = self.micros(2000, 40_000);
-                self.at(after, Happening::DeviceUp { node, process });
-            }
-            DeviceCommand::StopLive { force } => {
-                let after = self.micros(500, 10_000);
-                self.at(
-                    after,
-                    Happening::DeviceStop {
-                        node,
-                        process,
-                        force,
-                    },
-                );
-            }
-        }
-    }
-
-    pub(super) fn device_up(&mut self, node: usize, process: u64) {
-        if !self.nodes[node].process_is(process) {
-            return;
-        }
-        if self.nodes[node].device.is_some() {
-            self.fail(format!("{node}: a live device was started beside another"));
-            return;
-        }
-        if self.rng.percent(2) && self.chaos.is_some() {
-            self.count("device failed");
-            self.feed(node, Event::DeviceFailed { errno: Errno::EIO });
-            return;
-        }
-        self.activations += 1;
-        let activation = self.activations;
-        self.count("activations");
-        self.model.end_others(activation);
-        self.nodes[node].device = Some(Device::new(activation));
-        self.note(|| format!("{node} activation {activation}"));
-        self.start_application(node);
-        self.feed(node, Event::DeviceStarted);
-    }
-
-    pub(super) fn start_application(&mut self, node: usize) {
-        let Some(device) = self.nodes[node].device.as_mut() else {
-            return;
-        };
-        device.used = self.plan.application;
-        let activation = device.activation;
-        if self.plan.application {
-            for slot in 0..DEPTH {
-                let after = self.micros(10, 20_000);
-                self.at(
-                    after,
-                    Happening::App {
-                        node,
-                        activation,
-                        slot,
-                    },
-                );
-            }
-        }
-    }
-
-    pub(super) fn device_stop(&mut self, node: usize, process: u64, force: bool) {
-        if !self.nodes[node].process_is(process) {
-            return;
-        }
-        let Some(device) = self.nodes[node].device.as_mut() else {
-            self.at(0, Happening::DeviceGone { node, process });
-            return;
-        };
-        if device.used && !force {
-            self.count("device busy");
-            self.feed(node, Event::DeviceBusy);
-            return;
-        }
-        device.used = false;
-        device.stopping = true;
-        if device.is_idle() {
-            let after = self.micros(100, 3000);
-            self.at(after, Happening::DeviceGone { node, process });
-        }
-    }
-
-    pub(super) fn device_gone(&mut self, node: usize, process: u64) {
-        if !self.nodes[node].process_is(process) {
-            return;
-        }
-        self.nodes[node].device = None;
-        self.note(|| format!("{node} device gone"));
-        self.feed(node, Event::DeviceStopped);
-    }
-
-    fn complete(&mut self, node: usize, process: u64, tag: Tag, result: Result<(), Errno>) {
-        let now = self.now;
-        if self
-            .network
-            .reuse(node, process, PayloadSource::Application(tag), now)
-        {
-            self.count("request buffer reused before it was sent");
-        }
-        let owner = IoOwner::Application(tag);
-        if self.nodes[node]
-            .data
-            .running
-            .iter()
-            .any(|running| running.owner == owner)
-        {
-            self.fail(format!(
-                "{node}: tag {} was completed while its disk operation runs",
-                tag.0
-            ));
-            return;
-        }
-        let Some(device) = self.nodes[node].device.as_mut() else {
-            self.fail(format!(
-                "{node}: tag {} was completed without a device",
-                tag.0
-            ));
-            return;
-        };
-        let Some(outstanding) = device.slots[usize::from(tag.0)].take() else {
-            self.fail(format!(
-                "{node}: tag {} was completed, but it was free",
-                tag.0
-            ));
-            return;
-        };
-        let (activation, stopping, idle) = (device.activation, device.stopping, device.is_idle());
-        self.model.reading.remove(&outstanding.submitted);
-        match result {
-            Ok(()) => self.acknowledged(node, activation, &outstanding),
-            Err(_) => self.failed(node, &outstanding),
-        }
-        if stopping && idle {
-            let after = self.micros(100, 3000);
-            self.at(after, Happening::DeviceGone { node, process });
-        } else if self.plan.application {
-            let pause = self.workload.pause_us;
-            let after = self.micros(10, pause * 2);
-            self.at(
-                after,
-                Happening::App {
-                    node,
-                    activation,
-                    slot: usize::from(tag.0),
-                },
-            );
-        }
-    }
-
-    fn failed(&mut self, node: usize, outstanding: &Outstanding) {
-        self.note(|| format!("{node} EIO {:?}", outstanding.request));
-        self.count("requests failed");
-        if let Some(write) = outstanding.write {
-            self.model.fail(write);
-        }
-        let stops = self.rng.percent(70);
-        if stops && let Some(device) = self.nodes[node].device.as_mut() {
-            device.used = false;
-        }
-    }
-
-    // --- the application ----------------------------------------------------------------------
-
-    pub(super) fn app(&mut self, node: usize, activation: u64, slot: usize) {
-        let tag = Tag(u16::try_from(slot).unwrap_or(0));
-        let Some(device) = self.nodes[node].device.as_ref() else {
-            return;
-        };
-        if device.activation != activation || !device.used || device.slots[slot].is_some() {
-            return;
-        }
-        let request = self.workload.next(&mut self.rng, tag);
-        self.ask(node, request);
-    }
-
-    /// The application asks for something.
-    pub fn ask(&mut self, node: usize, request: mirror_core::event::Request) -> Option<usize> {
-        let activation = self.nodes[node].device.as_ref()?.activation;
-        let zero = matches!(
-            request.kind,
-            RequestKind::Discard | RequestKind::WriteZeroes
-        );
-        let changes = zero || request.kind == RequestKind::Write;
-        let write = changes.then(|| self.model.submit(request.range, zero, activation));
-        let data = match (write, zero) {
-            (Some(number), false) => (0..request.range.count as usize)
-                .map(|offset| value_of(number, offset))
-                .collect(),
-            _ => Vec::new(),
-        };
-        let submitted = self.model.tick();
-        if request.kind == RequestKind::Read {
-            self.model.reading.insert(submitted);
-        }
-        let outstanding = Outstanding {
-            request,
-            write,
-            data,
-            submitted,
-            process: 0,
-        };
-        self.nodes[node].device.as_mut()?.slots[usize::from(request.tag.0)] = Some(outstanding);
-        if let Some(process) = self.nodes[node].process.as_ref() {
-            let process = process.number;
-            self.at(
-                5000,
-                Happening::Hand {
-                    node,
-                    process,
-                    tag: request.tag,
-                },
-            );
-        }
-        write
-    }
-
-    pub(super) fn hand(&mut self, node: usize, process: u64, tag: Tag) {
-        if !self.nodes[node].process_is(process) {
-            return;
-        }
-        let device = self.nodes[node].device.as_mut();
-        let Some(outstanding) = device.and_then(|device| device.slots[usize::from(tag.0)].as_mut())
-        else {
-            return;
-        };
-        if outstanding.process == process {
-            return;
-        }
-        outstanding.process = process;
-        let request = outstanding.request;
-        self.note(|| format!("{node} request {request:?}"));
-        self.feed(node, Event::Request(request));
     }
 }
 

@@ -64,6 +64,10 @@ pub(super) enum Happening {
         node: usize,
         reason: CloseReason,
     },
+    DeviceStarted {
+        node: usize,
+        process: u64,
+    },
     DeviceUp {
         node: usize,
         process: u64,
@@ -108,6 +112,8 @@ pub struct Plan {
     pub sectors: u64,
     /// The application works by itself.
     pub application: bool,
+    /// A chunk of a full copy takes up to so long to read, milliseconds.
+    pub slow_copy_ms: u64,
     /// A deliberate fault of the shell, to prove that the checks see it.
     pub mutant: Option<Mutant>,
 }
@@ -217,7 +223,7 @@ impl World {
             completed: 0,
             chaos: None,
         };
-        world.at(1 * MS, Happening::Start { node: 0 });
+        world.at(MS, Happening::Start { node: 0 });
         world.at(2 * MS, Happening::Start { node: 1 });
         world.at(500 * MS, Happening::Compare);
         world
@@ -303,6 +309,7 @@ impl World {
             | Happening::Dial { node, .. }
             | Happening::Opened { node, .. }
             | Happening::Closed { node, .. }
+            | Happening::DeviceStarted { node, .. }
             | Happening::DeviceUp { node, .. }
             | Happening::DeviceStop { node, .. }
             | Happening::DeviceGone { node, .. }
@@ -318,6 +325,7 @@ impl World {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one flat list of what can happen")]
     fn happen(&mut self, happening: Happening) {
         if let Some(node) = Self::place_of(&happening) {
             let until = self.nodes[node].paused_until;
@@ -374,6 +382,11 @@ impl World {
                 node,
                 reason,
             } => self.closed(connection, node, reason),
+            Happening::DeviceStarted { node, process } => {
+                if self.nodes[node].process_is(process) {
+                    self.feed(node, Event::DeviceStarted);
+                }
+            }
             Happening::DeviceUp { node, process } => self.device_up(node, process),
             Happening::DeviceStop {
                 node,

@@ -7,7 +7,7 @@ use mirror_core::event::{Request, RequestKind};
 use mirror_core::types::{SectorRange, Tag};
 
 /// Two nodes whose first copy is finished; nobody serves.
-pub fn pair(seed: u64) -> World {
+pub(crate) fn pair(seed: u64) -> World {
     let mut world = start(seed, 6000);
     assert!(world.run_until(10_000, |world| {
         world.coverage.get("CopyFinished") == Some(&2)
@@ -16,13 +16,14 @@ pub fn pair(seed: u64) -> World {
 }
 
 /// Two nodes with a volume whose first copy takes a while.
-pub fn large(seed: u64) -> World {
+pub(crate) fn large(seed: u64) -> World {
     start(seed, 200 * 1024)
 }
 
 fn start(seed: u64, sectors: u64) -> World {
     let plan = Plan {
         sectors,
+        slow_copy_ms: 0,
         application: false,
         mutant: None,
     };
@@ -30,14 +31,14 @@ fn start(seed: u64, sectors: u64) -> World {
 }
 
 /// Activates a node.
-pub fn on(world: &mut World, node: usize) {
+pub(crate) fn on(world: &mut World, node: usize) {
     let command = world.command(node, Command::Activate);
     let answer = wait_answer(world, command);
     assert!(matches!(answer, Ok(Done::Active)), "{answer:?}");
 }
 
 /// The operator's word that the other node is off.
-pub fn takeover(world: &mut World, node: usize) -> Outcome {
+pub(crate) fn takeover(world: &mut World, node: usize) -> Outcome {
     let peer = ["beta", "alpha"][node];
     let command = world.command(
         node,
@@ -49,7 +50,7 @@ pub fn takeover(world: &mut World, node: usize) -> Outcome {
 }
 
 /// The answer to a command.
-pub fn wait_answer(world: &mut World, command: u64) -> Outcome {
+pub(crate) fn wait_answer(world: &mut World, command: u64) -> Outcome {
     assert!(
         world.run_until(20_000, |world| world.answers.contains_key(&command)),
         "no answer; {:?}",
@@ -69,7 +70,7 @@ fn ask(world: &mut World, node: usize, slot: u16, kind: RequestKind, range: Sect
 }
 
 /// The application writes.
-pub fn write(world: &mut World, node: usize, slot: u16, start: u64, count: u32) {
+pub(crate) fn write(world: &mut World, node: usize, slot: u16, start: u64, count: u32) {
     ask(
         world,
         node,
@@ -80,7 +81,7 @@ pub fn write(world: &mut World, node: usize, slot: u16, start: u64, count: u32) 
 }
 
 /// The application reads.
-pub fn read(world: &mut World, node: usize, slot: u16, start: u64, count: u32) {
+pub(crate) fn read(world: &mut World, node: usize, slot: u16, start: u64, count: u32) {
     ask(
         world,
         node,
@@ -91,7 +92,7 @@ pub fn read(world: &mut World, node: usize, slot: u16, start: u64, count: u32) {
 }
 
 /// The application flushes.
-pub fn flush(world: &mut World, node: usize, slot: u16) {
+pub(crate) fn flush(world: &mut World, node: usize, slot: u16) {
     ask(
         world,
         node,

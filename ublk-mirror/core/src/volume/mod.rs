@@ -1,6 +1,7 @@
 //! One volume on one node: durable state, link, engine and the changes of view, put together.
 
 mod change;
+mod deactivation;
 mod keepalive;
 mod operator;
 mod session;
