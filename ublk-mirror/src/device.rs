@@ -12,16 +12,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// How long the kernel may take to see that a device's daemon is gone.
-const QUIESCE_WAIT_MAX: Duration = Duration::from_secs(10);
-const QUIESCE_RETRY: Duration = Duration::from_millis(20);
 /// Where the stable names of all volumes are.
 pub const NAME_DIRECTORY: &str = "/dev/lockstep";
 const CLASS_DIRECTORY: &str = "/sys/class/ublk-char";
@@ -164,8 +160,6 @@ pub enum DeviceError {
     Refused(#[from] HelperFailure),
     #[error("{} exists and is no symlink; something wrote to it while the volume was away", .path.display())]
     NameTaken { path: PathBuf },
-    #[error("device {dev_id} of this volume is still served by process {daemon_pid}")]
-    StillServed { dev_id: u32, daemon_pid: i32 },
     #[error("{name:?} cannot be a volume name")]
     BadName { name: String },
     #[error("cannot {action} {}", .path.display())]
@@ -298,66 +292,6 @@ impl Drop for DeviceHelper {
         // for: it may be deleting a device whose fetches this process still holds.
         drop(self.socket.shutdown(std::net::Shutdown::Both));
         drop(self.child.try_wait());
-    }
-}
-
-/// What earlier daemons of this volume left: the device to recover, if the stable
-/// name leads to one that waits for a daemon. Deletes all their other devices.
-///
-/// Call it while holding the claim of the backing device: it proves that those
-/// daemons are gone.
-pub fn adopt(
-    helper: &mut DeviceHelper,
-    name: &str,
-    owner_tag: u64,
-) -> Result<Option<DeviceInfo>, DeviceError> {
-    let published = published_id(name)?;
-    let ids = existing_ids().map_err(|source| DeviceError::Name {
-        action: "list",
-        path: CLASS_DIRECTORY.into(),
-        source,
-    })?;
-    let mut recoverable = None;
-    for dev_id in ids {
-        let Some(info) = settled_info(helper, dev_id, owner_tag)? else {
-            continue;
-        };
-        let waits = info.state == DeviceState::Quiesced && info.kind == DeviceKind::Active;
-        if waits && published == Some(dev_id) {
-            recoverable = Some(info);
-            continue;
-        }
-        tracing::info!(?info, "deleting the device of an earlier daemon");
-        helper.call(Request::Delete { dev_id })?;
-        retract_name(name, dev_id)?;
-    }
-    Ok(recoverable)
-}
-
-/// The device if it has our tag, once the kernel no longer takes it for live.
-fn settled_info(
-    helper: &mut DeviceHelper,
-    dev_id: u32,
-    owner_tag: u64,
-) -> Result<Option<DeviceInfo>, DeviceError> {
-    let deadline = Instant::now() + QUIESCE_WAIT_MAX;
-    loop {
-        let info = match helper.call(Request::Info { dev_id }) {
-            Ok(Answer::Info(info)) if info.owner_tag == owner_tag => info,
-            // Not ours, or deleted by its own helper meanwhile.
-            Ok(_) | Err(DeviceError::Refused(HelperFailure::Command { .. })) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        if info.state != DeviceState::Live {
-            return Ok(Some(info));
-        }
-        if Instant::now() >= deadline {
-            return Err(DeviceError::StillServed {
-                dev_id,
-                daemon_pid: info.daemon_pid,
-            });
-        }
-        thread::sleep(QUIESCE_RETRY);
     }
 }
 

@@ -12,7 +12,7 @@ use super::tell;
 use crate::failure::Failure;
 
 /// How long a daemon that agreed to end may take for it.
-const END_LIMIT: Duration = Duration::from_secs(30);
+const END_LIMIT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(name: &str) -> Result<u8, Failure> {

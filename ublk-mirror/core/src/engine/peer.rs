@@ -61,6 +61,11 @@ impl Engine {
         self.copy_more(effects);
     }
 
+    /// The session is being closed: nothing more of the copy is sent on it.
+    pub fn halt_copy(&mut self) {
+        self.copy_halted = true;
+    }
+
     /// The peer's copy does not count (any more) and it is not connected: go on alone.
     pub fn peer_is_out(&mut self, now: Instant, effects: &mut Effects) {
         self.without_peer(now, Peer::Absent, effects);
@@ -219,7 +224,7 @@ impl Engine {
             return;
         };
         match (copy.in_slot(slot), session, result) {
-            (Some(range), Some(session), Ok(())) => {
+            (Some(range), Some(session), Ok(())) if !self.copy_halted => {
                 let mut frame = Frame::new(FrameKind::CopyWrite, epoch, u64::from(slot));
                 frame.range = range;
                 frame.length_bytes = u32::try_from(range.bytes()).unwrap_or(0);

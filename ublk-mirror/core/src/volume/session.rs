@@ -136,6 +136,9 @@ impl Volume {
         {
             session.phase = Phase::Closing;
             effects.push(Effect::Close { session: id });
+            if self.current == Some(id) {
+                self.engine.halt_copy();
+            }
         }
     }
 
@@ -420,7 +423,8 @@ impl Volume {
         self.engine.session_lost(now, effects);
         self.change_lost_session(id, effects);
         self.set_peer_without_session();
-        if self.engine.peer() == Peer::Lost && self.is_sole() {
+        // A wider view on its way to the disk counts already.
+        if self.engine.peer() == Peer::Lost && self.staged.view.is_sole(self.me()) {
             self.engine.peer_is_out(now, effects);
         }
         if was_up {
