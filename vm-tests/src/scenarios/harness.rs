@@ -1,19 +1,20 @@
 //! The harness itself: its faults must really happen, and its judge must really judge.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use vm_guest::record::Kind;
 
+use crate::binaries::workspace;
 use crate::checker::{Durability, check};
 use crate::cluster::Cluster;
 use crate::disk::{DiskMode, Op, PowerCut, assert_identical};
 use crate::machine::{Machine, Power};
 use crate::network::{Net, remove_leftovers};
-use crate::process::Guarded;
+use crate::process::{Guarded, run};
 use crate::progress::say;
 use crate::scenario::{Context, Scenario};
 use crate::wait::wait_until;
@@ -25,6 +26,7 @@ const BLOCKS: u64 = 512;
 /// Enough that a cut loses some; less than what the workers write between two flushes.
 const UNFLUSHED_WRITES: usize = 40;
 const LIMIT: Duration = Duration::from_secs(60);
+const BUILD_LIMIT: Duration = Duration::from_secs(600);
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -404,9 +406,29 @@ fn machines_of(harness: u32) -> Vec<u32> {
     pids.filter(is_ours).collect()
 }
 
+/// The `vm` program beside this one, whichever of the harness's programs this is.
+fn harness_program() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let program = own.with_file_name("vm");
+    if program != own {
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        build.current_dir(workspace()).args([
+            "build",
+            "--quiet",
+            "--release",
+            "--package",
+            "vm-tests",
+            "--bin",
+            "vm",
+        ]);
+        run(&mut build, BUILD_LIMIT)?;
+    }
+    Ok(program)
+}
+
 fn leaves_nothing(context: &Context) -> anyhow::Result<()> {
     let said = context.artifacts().join("inner");
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(harness_program()?);
     command
         .args([
             "exec",

@@ -81,7 +81,8 @@ pub struct Superblock {
     pub sealed: Epoch,
     /// A live device exists or existed: cleared only by a clean end.
     pub serving: bool,
-    /// The last service ended clean, with nothing in flight, but the peer could not be told.
+    /// The last service ended clean, with nothing in flight, but the peer could not be told. Together
+    /// with `serving`: writes were thrown away, the live device must not be recovered.
     pub drained: bool,
     /// The backing device failed: the copy is not promotable and no source until it was filled anew.
     pub failed: bool,

@@ -30,6 +30,8 @@ pub(super) enum Then {
     Mark(u64),
     /// The change under way goes on.
     Continue,
+    /// Frozen writes fail: it is written down that they were thrown away.
+    Abort,
 }
 
 /// Where a change is. Each waits for one thing.
@@ -332,6 +334,7 @@ impl Volume {
             Then::Nothing => {}
             Then::Mark(generation) => self.engine.mark_durable(now, generation, effects),
             Then::Continue => self.persisted_change(now, effects),
+            Then::Abort => self.engine.shut(now, effects),
         }
     }
 

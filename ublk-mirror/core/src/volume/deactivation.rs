@@ -48,10 +48,8 @@ impl Volume {
             self.persist_change(effects);
             return;
         }
-        if !self.aborted_writes {
-            self.staged.serving = false;
-            self.staged.drained = true;
-        }
+        self.staged.serving &= self.aborted_writes;
+        self.staged.drained = true;
         self.set_step(Step::Persist);
         self.persist(Then::Continue, effects);
     }

@@ -27,7 +27,7 @@ use crate::types::{
     BootId, Epoch, Errno, Incarnation, Instant, NodeId, NodeSet, SessionId, ViewId,
 };
 use crate::view::View;
-use change::{Change, Stopping, Then, ViewFlush};
+use change::{Change, Kind, Step, Stopping, Then, ViewFlush};
 use session::Session;
 use standby::PeerOps;
 
@@ -98,6 +98,8 @@ pub struct Volume {
     stopping: Option<Stopping>,
     /// Un-acknowledged writes were failed when the service ended: the copies may differ (S10).
     aborted_writes: bool,
+    /// The device that was recovered must end.
+    end_recovered_device: bool,
     copy_cause: Option<CopyCause>,
     leaving: Option<(u64, Instant)>,
     /// Views up to this epoch may be known to the peer.
@@ -146,6 +148,7 @@ impl Volume {
             view_flush: ViewFlush::None,
             stopping: None,
             aborted_writes: false,
+            end_recovered_device: false,
             copy_cause: None,
             leaving: None,
             // What earlier runs told is not remembered: all of it may be known.
@@ -161,6 +164,15 @@ impl Volume {
             if volume.durable.failed {
                 // The disk failed under an earlier run: its requests fail, nothing is promised any more.
                 volume.failed = Some(Errno::EIO);
+                return volume;
+            }
+            if volume.durable.drained {
+                // An earlier run threw writes away and was killed before the device had ended.
+                volume.aborted_writes = true;
+                volume.end_recovered_device = true;
+                volume.role = Role::Deactivating;
+                let (command, failure) = (None, None);
+                volume.begin_change(Kind::Deactivate { command, failure }, Step::Device, None);
                 return volume;
             }
             volume.engine.open();
@@ -271,6 +283,9 @@ impl Volume {
             } else {
                 self.persist(Then::Mark(generation), effects);
             }
+        }
+        if core::mem::take(&mut self.end_recovered_device) {
+            self.device(DeviceCommand::StopLive { force: true }, effects);
         }
         self.resume_deactivation(effects);
         self.drop_drained(effects);

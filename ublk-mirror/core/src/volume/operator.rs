@@ -141,6 +141,14 @@ impl Volume {
             if let Some(session) = self.current {
                 self.close(session, effects);
             }
+            if self.staged.serving && self.failed.is_none() {
+                // Durable before they fail: a run after this one must not take them for still in hand.
+                if !self.staged.drained {
+                    self.staged.drained = true;
+                    self.persist(Then::Abort, effects);
+                }
+                return;
+            }
         }
         self.engine.shut(now, effects);
     }

@@ -423,8 +423,9 @@ impl Volume {
         self.engine.session_lost(now, effects);
         self.change_lost_session(id, effects);
         self.set_peer_without_session();
-        // A wider view on its way to the disk counts already.
-        if self.engine.peer() == Peer::Lost && self.staged.view.is_sole(self.me()) {
+        // While another view is on its way to the disk, the stricter of the two counts (S4).
+        if self.engine.peer() == Peer::Lost && self.is_sole() && self.staged.view.is_sole(self.me())
+        {
             self.engine.peer_is_out(now, effects);
         }
         if was_up {
