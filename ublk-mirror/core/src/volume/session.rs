@@ -308,6 +308,11 @@ impl Volume {
             self.refuse(id, code, ours, theirs, effects);
             return true;
         }
+        if self.failed.is_some() {
+            // Told before the proof, so that the peer does not take this node for a live member.
+            self.refuse(id, RefusedCode::DiskFailed, 0, 0, effects);
+            return true;
+        }
         let key = self.settings.cluster_key;
         let Some(session) = self.session(id) else {
             return true;
