@@ -108,10 +108,14 @@ fn histories(a: Side<'_>, b: Side<'_>) -> Verdict {
 
 /// The follower wrote down a view that the leader proposed and then never committed; the leader went
 /// on alone from the view before. The follower has served nothing since: its view still counts the
-/// leader in and does not name itself as the active node, and the leader's history holds what it followed.
+/// leader in and does not name itself as the active node, and both come from the same view. (If the
+/// leader's view counts both, that is a widening which the follower never wrote down.)
 fn follows_in_vain(follower: Side<'_>, leader: Side<'_>) -> bool {
     let view = follower.state.view;
-    leader.state.view.insync == NodeSet::only(leader.node)
+    let sole = NodeSet::only(leader.node);
+    let leader_counts = leader.state.view.insync.contains(leader.node);
+    leader_counts
+        && (leader.state.view.insync == sole || view.insync == sole)
         && view.insync.contains(leader.node)
         && view.active != Some(follower.node)
         && leader.state.history.shares_with(&follower.state.history)

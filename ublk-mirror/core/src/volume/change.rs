@@ -157,7 +157,7 @@ impl Volume {
 
     /// Both sides came together, or it came to nothing: the deactivation goes on.
     pub(super) fn resume_deactivation(&mut self, effects: &mut Effects) {
-        if self.change.is_some() {
+        if self.change.is_some() || self.has_told_state() {
             return;
         }
         if let Some(Stopping { command, gone }) = self.stopping.take() {

@@ -310,6 +310,9 @@ impl Volume {
             return;
         };
         let deposed = matches!(change.kind, Kind::Follow { .. });
+        if self.failed.is_none() && self.has_told_state() {
+            self.put_deactivation_aside();
+        }
         match self.stopping.as_mut() {
             Some(stopping) if deposed => {
                 let command = stopping.command;

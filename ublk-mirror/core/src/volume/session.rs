@@ -367,6 +367,13 @@ impl Volume {
             .is_some_and(|session| now.since(session.heard) < lately)
     }
 
+    /// The peer was told what this node's copy is, and nothing is agreed on yet: it must stay so.
+    pub(super) fn has_told_state(&self) -> bool {
+        self.current_session().is_some_and(|session| {
+            session.state_sent && matches!(session.phase, Phase::State | Phase::Settling)
+        })
+    }
+
     /// Old writes of the peer must be on disk before a new session is agreed on.
     pub(super) fn send_state_when_drained(&mut self, effects: &mut Effects) {
         let Some(id) = self.current else { return };
