@@ -100,6 +100,7 @@ pub struct Volume {
     aborted_writes: bool,
     /// The device that was recovered must end.
     end_recovered_device: bool,
+    /// Why the last copy that was agreed on runs; a target's status says it.
     copy_cause: Option<CopyCause>,
     leaving: Option<(u64, Instant)>,
     /// Views up to this epoch may be known to the peer.

@@ -99,6 +99,9 @@ impl Volume {
             }
             Verdict::Equal { leader } | Verdict::Copy { source: leader, .. } => {
                 session.phase = Phase::Settling;
+                if let Verdict::Copy { cause, .. } = verdict {
+                    self.copy_cause = Some(cause);
+                }
                 if leader == me {
                     self.lead(id, verdict, &own, &theirs, effects);
                 }
