@@ -48,12 +48,7 @@ pub(crate) fn volume(status: &Status, style: Style) -> String {
         "this copy",
         &format!("{}  ({})", copy(status.copy), status.node),
     );
-    row(
-        &mut out,
-        style,
-        "peer copy",
-        &format!("{}  ({})", copy(status.peer_copy), status.peer),
-    );
+    row(&mut out, style, "peer copy", &peer_copy(status));
     row(&mut out, style, "link", &link(status));
     row(&mut out, style, "view", &view(status));
     if let Some(progress) = &status.progress {
@@ -99,10 +94,21 @@ fn copy(state: CopyState) -> &'static str {
     match state {
         CopyState::InSync => "in sync",
         CopyState::Copying => "being filled",
-        CopyState::Outdated => "outdated",
+        CopyState::Outdated => "out of date",
         CopyState::Blank => "blank",
         CopyState::Failed => "FAILED",
         CopyState::Unknown => "not known",
+    }
+}
+
+/// What the peer's copy lacks is what is marked here, as far as is known.
+fn peer_copy(status: &Status) -> String {
+    let words = format!("{}  ({})", copy(status.peer_copy), status.peer);
+    match (status.peer_copy, status.out_of_sync_bytes) {
+        (CopyState::Outdated, lacks) if lacks > 0 => {
+            format!("{words}, lacks {}", size::bytes(lacks))
+        }
+        _ => words,
     }
 }
 
@@ -170,6 +176,7 @@ fn cause(cause: CopyCause) -> &'static str {
     match cause {
         CopyCause::FirstCopy => "the copy never held this volume",
         CopyCause::Outdated => "the copy missed acknowledged writes",
+        CopyCause::UnknownState => "what the copy lacks is not known, so all of it is copied",
         CopyCause::MemberRebooted => "its machine rebooted and may lack what it had not flushed",
         CopyCause::ActiveCrashed => "the active node stopped in the middle of its service",
         CopyCause::ActiveRebooted => {
@@ -211,6 +218,7 @@ mod tests {
             },
             size_bytes: 10 << 30,
             progress: None,
+            out_of_sync_bytes: 0,
             inflight: 0,
             counters: Counters::default(),
             device: Some("/dev/lockstep/data".to_string()),
@@ -290,6 +298,40 @@ data  HEALTHY: served here, both copies are equal
     fn a_copy_that_is_interrupted_does_not_claim_to_run() {
         let start = "data  DEGRADED: served here with one good copy; node2 is not connected (last heard 12 s ago)\n";
         check(&unheard(filling()), Health::Degraded, start);
+    }
+
+    #[test]
+    fn a_copy_that_is_out_of_date_says_how_much_it_lacks() {
+        let outdated = |out_of_sync_bytes| {
+            let status = unheard(Status {
+                peer_copy: CopyState::Outdated,
+                out_of_sync_bytes,
+                ..healthy()
+            });
+            volume(&status, Style::Plain)
+        };
+        let text = outdated(12 << 20);
+        let row = "  peer copy  out of date  (node2), lacks 12.0 MiB\n";
+        assert!(text.contains(row), "{text}");
+        let text = outdated(0);
+        assert!(
+            text.contains("  peer copy  out of date  (node2)\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_copy_that_is_being_filled_says_what_is_left_on_the_line_of_the_progress_alone() {
+        let status = Status {
+            out_of_sync_bytes: 4 << 30,
+            ..filling()
+        };
+        let text = volume(&status, Style::Plain);
+        assert!(
+            text.contains("  peer copy  being filled  (node2)\n"),
+            "{text}"
+        );
+        assert!(!text.contains("lacks 4.0"), "{text}");
     }
 
     #[test]

@@ -6,8 +6,8 @@
 use lockstep_tests::{assert_documented, assert_golden, golden};
 use mirror_core::checksum::crc32c;
 use mirror_core::disk::{
-    CopyRecord, CopyRole, FORMAT_VERSION, Layout, SUPERBLOCK_BYTES, SlotFault, Superblock,
-    SuperblockError, choose,
+    ActivityRecord, BLOCK_BYTES, BitmapPage, CopyRecord, CopyRole, FORMAT_VERSION, Layout,
+    PAGE_WORDS, SUPERBLOCK_BYTES, SlotFault, Superblock, SuperblockError, choose,
 };
 use mirror_core::limits::{NODES_MAX, VIEW_HISTORY_MAX};
 use mirror_core::types::{
@@ -63,8 +63,13 @@ fn superblock() -> Superblock {
         copy: Some(CopyRecord {
             id: CopyId([0x66; 16]),
             role: CopyRole::Source,
-            cursor_sectors: 0x10_0000,
+            full: true,
         }),
+        lineage: CopyId([0x67; 16]),
+        base: ViewMark {
+            epoch: Epoch(41),
+            id: ViewId([0x22; 16]),
+        },
         member_boots,
         own_boot: BootId([0x77; 16]),
         incarnation: Incarnation(0x9999),
@@ -89,8 +94,10 @@ fn blank() -> Superblock {
         copy: Some(CopyRecord {
             id: CopyId([0x66; 16]),
             role: CopyRole::Target,
-            cursor_sectors: 0,
+            full: false,
         }),
+        lineage: CopyId::NONE,
+        base: ViewMark::default(),
         ..superblock()
     }
 }
@@ -123,14 +130,57 @@ fn superblocks_are_their_golden_bytes_and_read_back() {
     }
 }
 
+fn activity() -> ActivityRecord {
+    ActivityRecord {
+        sequence: 0x0102_0304_0506_0708,
+        extents: vec![0, 0xa1b2_c3d4, 7],
+    }
+}
+
+fn bitmap_page() -> BitmapPage {
+    let mut words = [0; PAGE_WORDS];
+    words[0] = 1 << 63 | 1;
+    words[1] = 0x0102_0304_0506_0708;
+    words[PAGE_WORDS - 1] = 1 << 63;
+    BitmapPage {
+        peer: node(1),
+        page: 0x0a0b,
+        words,
+    }
+}
+
+#[test]
+fn blocks_of_the_log_and_of_a_bitmap_are_their_golden_bytes_and_read_back() {
+    let layout = superblock().layout;
+    let block = |name| -> [u8; BLOCK_BYTES] { golden(name).try_into().expect("4096 bytes") };
+    assert_golden("activity-log", &activity().encode(&layout));
+    assert_eq!(
+        ActivityRecord::decode(&block("activity-log"), 8, &layout),
+        Ok(activity())
+    );
+    assert_golden("bitmap-page", &bitmap_page().encode());
+    assert_eq!(
+        BitmapPage::decode(&block("bitmap-page"), node(1), 0x0a0b),
+        Ok(bitmap_page())
+    );
+}
+
 #[test]
 fn the_document_was_read_when_the_source_changed() {
     assert_eq!(
         FORMAT_VERSION, 1,
         "a new version has golden files of its own"
     );
-    let sources =
-        ["mod", "layout", "superblock"].map(|name| format!("ublk-mirror/core/src/disk/{name}.rs"));
+    let sources = [
+        "mod",
+        "layout",
+        "superblock",
+        "block",
+        "activity_log",
+        "bitmap",
+        "metadata",
+    ]
+    .map(|name| format!("ublk-mirror/core/src/disk/{name}.rs"));
     assert_documented(
         "docs/on-disk-format.md",
         &sources.each_ref().map(String::as_str),
@@ -144,6 +194,73 @@ fn the_reserved_area_has_room_for_seven_bitmaps_and_ends_at_a_mebibyte() {
     let end = layout.bitmap_start_bytes + 7 * layout.bitmap_peer_bytes;
     assert!(layout.total_bytes >= end && layout.total_bytes - end < 1 << 20);
     assert!(layout.bitmap_peer_bytes / 4096 * (4096 - 64) * 8 * 4096 >= 1 << 40);
+}
+
+#[test]
+fn an_area_that_cannot_be_is_refused() {
+    let good = superblock().layout;
+    let wrong = [
+        Layout {
+            activity_log_start_bytes: 65_536,
+            ..good
+        },
+        Layout {
+            activity_log_bytes: BLOCK_BYTES as u64,
+            ..good
+        },
+        Layout {
+            activity_log_bytes: 1000,
+            ..good
+        },
+        Layout {
+            activity_log_bytes: 1 << 40,
+            ..good
+        },
+        Layout {
+            bitmap_start_bytes: good.bitmap_start_bytes + 512,
+            ..good
+        },
+        Layout {
+            bitmap_start_bytes: 1024 * 1024,
+            ..good
+        },
+        Layout {
+            bitmap_peer_bytes: good.bitmap_peer_bytes - BLOCK_BYTES as u64,
+            ..good
+        },
+        Layout {
+            bitmap_peer_bytes: !4095,
+            ..good
+        },
+        Layout {
+            bitmap_block_bytes: 0,
+            ..good
+        },
+        Layout {
+            growth_sectors: superblock().size_sectors - 1,
+            ..good
+        },
+        Layout {
+            growth_sectors: u64::MAX,
+            ..good
+        },
+        Layout {
+            total_bytes: good.bitmap_start_bytes,
+            ..good
+        },
+        Layout {
+            total_bytes: good.total_bytes + BLOCK_BYTES as u64,
+            ..good
+        },
+    ];
+    for layout in wrong {
+        let bytes = Superblock {
+            layout,
+            ..superblock()
+        }
+        .encode(0);
+        assert!(Superblock::decode(&bytes, 0).is_err(), "{layout:?}");
+    }
 }
 
 #[test]
@@ -226,7 +343,7 @@ proptest! {
 
     #[test]
     fn a_few_changed_bytes_with_a_right_checksum_are_survived(
-        changes in proptest::collection::vec((0usize..800, any::<u8>()), 1..8)
+        changes in proptest::collection::vec((0usize..832, any::<u8>()), 1..8)
     ) {
         let mut bytes = superblock().encode(0);
         for (place, value) in changes {

@@ -10,13 +10,13 @@ use mirror_core::types::{
 };
 use mirror_core::view::{View, ViewHistory, ViewMark};
 use mirror_core::wire::{
-    Accept, Auth, DecodeError, FLAG_DRAIN, FLAG_FUA, FRAME_HEADER_BYTES, Frame, FrameKind, Hello,
-    PROTOCOL_VERSION, Propose, Purpose, Refused, RefusedCode, State, StateFlags, decode_header,
-    encode_header, payload_crc,
+    Accept, Auth, DecodeError, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, FRAME_HEADER_BYTES, Frame,
+    FrameKind, Hello, MARKS_WORDS, Marks, PROTOCOL_VERSION, Propose, Purpose, Refused, RefusedCode,
+    State, StateFlags, decode_header, encode_header, payload_crc,
 };
 use proptest::prelude::*;
 
-const KINDS: [(FrameKind, &str); 16] = [
+const KINDS: [(FrameKind, &str); 21] = [
     (FrameKind::Hello, "hello"),
     (FrameKind::Auth, "auth"),
     (FrameKind::Refused, "refused"),
@@ -24,13 +24,18 @@ const KINDS: [(FrameKind, &str); 16] = [
     (FrameKind::Propose, "propose"),
     (FrameKind::Accept, "accept"),
     (FrameKind::Leave, "leave"),
+    (FrameKind::MarksWanted, "marks-wanted"),
+    (FrameKind::Marks, "marks"),
+    (FrameKind::CopyHash, "copy-hash"),
     (FrameKind::Write, "write"),
     (FrameKind::CopyWrite, "copy-write"),
     (FrameKind::Discard, "discard"),
     (FrameKind::WriteZeroes, "write-zeroes"),
+    (FrameKind::CopyZeroes, "copy-zeroes"),
     (FrameKind::Flush, "flush"),
     (FrameKind::Done, "done"),
     (FrameKind::CopyDone, "copy-done"),
+    (FrameKind::CopyWant, "copy-want"),
     (FrameKind::Ping, "ping"),
     (FrameKind::Pong, "pong"),
 ];
@@ -93,10 +98,14 @@ fn state() -> State {
             unclean: false,
             drained: true,
             failed: true,
-            copy_target: false,
-            copy_source: true,
+            copy_target: true,
         },
         copy_id: CopyId([0x66; 16]),
+        lineage: CopyId([0x67; 16]),
+        base: ViewMark {
+            epoch: Epoch(41),
+            id: ViewId([0x22; 16]),
+        },
         boot: BootId([0x77; 16]),
         known_peer_boot: BootId([0x88; 16]),
         incarnation: Incarnation(0x9999),
@@ -113,21 +122,44 @@ fn propose(purpose: Purpose) -> Propose {
     }
 }
 
+fn marks(next_word: Option<u64>) -> Marks {
+    let mut words = [0; MARKS_WORDS];
+    words[0] = 1 << 63 | 1;
+    words[1] = 0x0102_0304_0506_0708;
+    words[MARKS_WORDS - 1] = 1 << 63;
+    Marks {
+        first_word: 0x0a0b,
+        next_word,
+        block_sectors: 8,
+        words,
+    }
+}
+
 /// A frame of this kind with every field that it may have.
 fn frame(kind: FrameKind) -> Frame {
     let mut frame = Frame::new(kind, Epoch(42), 0x1122_3344_5566_7788);
     if kind.has_payload() {
         frame.range = SectorRange::new(0x0a0b_0c0d, 8);
         frame.length_bytes = 4096;
-    } else if matches!(kind, FrameKind::Discard | FrameKind::WriteZeroes) {
+    } else if matches!(
+        kind,
+        FrameKind::Discard | FrameKind::WriteZeroes | FrameKind::CopyZeroes
+    ) {
         frame.range = SectorRange::new(0x0a0b_0c0d, 2048);
+    } else if kind == FrameKind::CopyHash {
+        frame.range = SectorRange::new(0x0a0b_0c0d, 256);
+        frame.length_bytes = 32;
     } else if kind.has_body() {
         frame.length_bytes = 128;
     }
     match kind {
         FrameKind::Write | FrameKind::WriteZeroes => frame.flags = FLAG_FUA,
         FrameKind::Flush => frame.flags = FLAG_DRAIN,
-        FrameKind::Done | FrameKind::CopyDone => frame.status = 5,
+        FrameKind::Done => frame.status = 5,
+        FrameKind::CopyDone => {
+            frame.status = 5;
+            frame.flags = FLAG_EQUAL;
+        }
         FrameKind::Hello
         | FrameKind::Auth
         | FrameKind::Refused
@@ -135,8 +167,13 @@ fn frame(kind: FrameKind) -> Frame {
         | FrameKind::Propose
         | FrameKind::Accept
         | FrameKind::Leave
+        | FrameKind::MarksWanted
+        | FrameKind::Marks
+        | FrameKind::CopyHash
         | FrameKind::CopyWrite
         | FrameKind::Discard
+        | FrameKind::CopyZeroes
+        | FrameKind::CopyWant
         | FrameKind::Ping
         | FrameKind::Pong => {}
     }
@@ -168,6 +205,11 @@ fn every_body_is_its_golden_bytes_and_reads_back() {
 
     assert_golden("body-state", &state().encode());
     assert_eq!(State::decode(&golden("body-state")), Ok(state()));
+
+    for (name, next_word) in [("body-marks", Some(0x0b0c)), ("body-marks-last", None)] {
+        assert_golden(name, &marks(next_word).encode());
+        assert_eq!(Marks::decode(&golden(name)), Ok(marks(next_word)));
+    }
 
     for refused in [false, true] {
         let accept = Accept {
@@ -293,21 +335,64 @@ proptest! {
     }
 
     #[test]
-    fn any_body_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+    fn any_body_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..1100)) {
         let _ = Hello::decode(&bytes);
         let _ = Auth::decode(&bytes);
         let _ = Refused::decode(&bytes);
         let _ = State::decode(&bytes);
         let _ = Propose::decode(&bytes);
         let _ = Accept::decode(&bytes);
+        let _ = Marks::decode(&bytes);
     }
 
     #[test]
-    fn any_body_bytes_of_the_right_length_are_survived(bytes in proptest::collection::vec(any::<u8>(), 520)) {
+    fn any_body_bytes_of_the_right_length_are_survived(bytes in proptest::collection::vec(any::<u8>(), 1024)) {
         let _ = Hello::decode(&bytes[..128]);
         let _ = Refused::decode(&bytes[..24]);
-        let _ = State::decode(&bytes);
+        let _ = State::decode(&bytes[..560]);
         let _ = Propose::decode(&bytes[..72]);
         let _ = Accept::decode(&bytes[..24]);
+        let _ = Marks::decode(&bytes);
+    }
+
+    #[test]
+    fn marks_that_are_understood_read_back(mut bytes in proptest::collection::vec(any::<u8>(), 1024), first in 0..1u64 << 41, ahead in proptest::option::of(0..1u64 << 41), block_sectors in 0..2100u32) {
+        let least = first + MARKS_WORDS as u64;
+        let next = ahead.map_or(u64::MAX, |ahead| first + ahead);
+        bytes[..8].copy_from_slice(&first.to_le_bytes());
+        bytes[8..16].copy_from_slice(&next.to_le_bytes());
+        bytes[16..20].copy_from_slice(&block_sectors.to_le_bytes());
+        bytes[20..24].fill(0);
+        match Marks::decode(&bytes) {
+            Ok(marks) => prop_assert_eq!(marks.encode().to_vec(), bytes),
+            Err(error) => prop_assert!(next < least || !(1..=2048).contains(&block_sectors), "{}", error),
+        }
+    }
+
+    #[test]
+    fn states_that_are_understood_read_back(mut bytes in proptest::collection::vec(any::<u8>(), 560), flags in 0..64u32) {
+        // Possible values where not everything is: size, sealed, view and flags.
+        bytes[16..32].fill(1);
+        bytes[23] = 0;
+        bytes[22] = 0;
+        bytes[31] = 0;
+        bytes[39] = 0;
+        bytes[56] = 0xff;
+        bytes[58..64].fill(0);
+        bytes[64..68].copy_from_slice(&(flags & !8).to_le_bytes());
+        let state = State::decode(&bytes);
+        prop_assert_eq!(state.map(|state| state.encode().to_vec()), Ok(bytes));
+    }
+}
+
+#[test]
+fn marks_that_would_go_round_in_circles_are_refused() {
+    for next in [0, 0x0a0b, 0x0a0b + MARKS_WORDS as u64 - 1] {
+        let mut bytes = marks(None).encode();
+        bytes[8..16].copy_from_slice(&next.to_le_bytes());
+        assert_eq!(
+            Marks::decode(&bytes),
+            Err(DecodeError::Value("marks.next_word"))
+        );
     }
 }

@@ -231,16 +231,26 @@ fn serve(stream: &UnixStream, inbox: &Inbox, unanswered: &Unanswered) -> io::Res
     }
 }
 
+fn parse(line: &str) -> Result<Request, Problem> {
+    match serde_json::from_str::<RequestLine>(line) {
+        Ok(line) if line.schema == SCHEMA => Ok(line.request),
+        Ok(line) => Err(bad_request(format!(
+            "schema {:?}, this daemon speaks {SCHEMA:?}",
+            line.schema
+        ))),
+        Err(error) => Err(bad_request(error.to_string())),
+    }
+}
+
+/// Whether a line is a request that this daemon understands.
+pub fn is_request(line: &str) -> bool {
+    parse(line).is_ok()
+}
+
 fn answer(line: &str, inbox: &Inbox) -> String {
-    let request = match serde_json::from_str::<RequestLine>(line) {
-        Ok(line) if line.schema == SCHEMA => line.request,
-        Ok(line) => {
-            return problem_line(&bad_request(format!(
-                "schema {:?}, this daemon speaks {SCHEMA:?}",
-                line.schema
-            )));
-        }
-        Err(error) => return problem_line(&bad_request(error.to_string())),
+    let request = match parse(line) {
+        Ok(request) => request,
+        Err(problem) => return problem_line(&problem),
     };
     let (sender, receiver): (SyncSender<String>, _) = sync_channel(1);
     let message = match request {

@@ -180,11 +180,15 @@ impl Config {
         file.take(CONFIG_BYTES_MAX)
             .read_to_string(&mut text)
             .map_err(read)?;
-        let raw: File1 = toml::from_str(&text).map_err(|error| syntax(path, &text, &error))?;
-        let lines = Lines { path, text: &text };
-        let mut config = lines.config(raw)?;
+        let mut config = Self::parse(path, &text)?;
         config.key = read_key(&config.key_file)?;
         Ok(config)
+    }
+
+    /// What the text of the file `path` says. The key is not read: it is all zeroes.
+    pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+        let raw: File1 = toml::from_str(text).map_err(|error| syntax(path, text, &error))?;
+        Lines { path, text }.config(raw)
     }
 
     /// Which device holds the metadata.

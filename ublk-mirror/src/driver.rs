@@ -3,17 +3,18 @@
 //! A round takes all completions, gives their events to the core, executes the effects and submits
 //! everything that came of it with one system call.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mirror_core::admin::Command;
+use mirror_core::admin::{Command, Outcome};
+use mirror_core::checksum;
 use mirror_core::effect::{Effect, Effects, PayloadSource};
-use mirror_core::event::{Event, IoOwner};
-use mirror_core::limits::COMMANDS_MAX;
+use mirror_core::event::{Digest, Event, IoOwner};
+use mirror_core::limits::{COMMANDS_MAX, COPY_INFLIGHT_MAX};
 use mirror_core::notice::{Level, Notice};
-use mirror_core::types::{Errno, Instant};
+use mirror_core::types::{Errno, Instant, SectorRange};
 use mirror_core::volume::Volume;
 use thiserror::Error;
 
@@ -23,10 +24,10 @@ use crate::device::{DeviceError, name_path};
 use crate::device_control::{DeviceControl, DeviceEvent};
 use crate::explain::{Explain, with_causes};
 use crate::inbox::{Answer, Inbox, Message};
-use crate::local_disk::LocalDisk;
-use crate::metadata::{Persister, Written};
+use crate::local_disk::{LocalDisk, data_buffer};
+use crate::metadata::{Job, Persister, Written};
 use crate::peer_link::{LinkEvent, PeerLink};
-use crate::ring::{Completion, DATA_FILE, Kind, METADATA_FILE, Ring, Token};
+use crate::ring::{Completion, DATA_FILE, Kind, METADATA_FILE, Memory, Ring, Span, Token};
 use crate::sys;
 
 /// Longest time without a look at the clock.
@@ -95,6 +96,8 @@ pub struct Driver {
     askers: HashMap<u64, Asker>,
     next_command: u64,
     exit_until: Option<Instant>,
+    /// What copy buffers were found to hold, not yet told.
+    examined: VecDeque<(u16, bool, Option<Digest>)>,
     /// Without a ublk device the core is told that there is none.
     no_device: Vec<DeviceEvent>,
 }
@@ -114,6 +117,7 @@ impl Driver {
             askers: HashMap::with_capacity(COMMANDS_MAX),
             next_command: 1,
             exit_until: None,
+            examined: VecDeque::with_capacity(usize::from(COPY_INFLIGHT_MAX)),
             no_device: Vec::new(),
         }
     }
@@ -150,6 +154,10 @@ impl Driver {
         }
         loop {
             let mut busy = self.device_events()?;
+            while let Some((slot, zero, digest)) = self.examined.pop_front() {
+                self.feed(Event::Examined { slot, zero, digest });
+                busy = true;
+            }
             while let Some(place) = self.parts.link.fed() {
                 self.frames(place);
                 busy = true;
@@ -312,6 +320,7 @@ impl Driver {
                     }
                     self.feed(Event::Persisted { sequence });
                 }
+                Some(Written::BlockDurable { id }) => self.feed(Event::BlockWritten { id }),
                 Some(Written::Failed { errno }) => self.feed(Event::PersistFailed {
                     errno: Errno(errno),
                 }),
@@ -449,11 +458,30 @@ impl Driver {
                 operation,
                 range,
             } => parts.disk.start(&mut parts.ring, owner, operation, range),
+            Effect::Examine {
+                slot,
+                range,
+                digest,
+            } => self.examine(slot, range, digest),
             Effect::Persist(superblock) => {
                 if let Some(device) = &mut parts.device {
                     device.note_view(superblock.view.id.to_string());
                 }
-                parts.persister.start(&mut parts.ring, superblock);
+                parts
+                    .persister
+                    .start(&mut parts.ring, Job::Superblock(superblock));
+            }
+            Effect::WriteBlock {
+                id,
+                offset_bytes,
+                block,
+            } => {
+                let job = Job::Block {
+                    id,
+                    offset_bytes,
+                    block,
+                };
+                parts.persister.start(&mut parts.ring, job);
             }
             Effect::Send {
                 session,
@@ -478,14 +506,25 @@ impl Driver {
             Effect::Reply {
                 command_id,
                 outcome,
-            } => match self.askers.remove(&command_id) {
-                Some(Asker::Client(answer)) => drop(answer.send(outcome_line(&outcome))),
-                Some(Asker::Signal(name)) => tell_signal(name, &outcome),
-                None => tracing::error!(command_id, "an answer to nobody"),
-            },
+            } => self.reply(command_id, &outcome),
             Effect::Notice(notice) => tell(&notice),
             Effect::Exit => self.exit_until = Some(now() + EXIT_MAX),
         }
+    }
+
+    fn reply(&mut self, command_id: u64, outcome: &Outcome) {
+        match self.askers.remove(&command_id) {
+            Some(Asker::Client(answer)) => drop(answer.send(outcome_line(outcome))),
+            Some(Asker::Signal(name)) => tell_signal(name, outcome),
+            None => tracing::error!(command_id, "an answer to nobody"),
+        }
+    }
+
+    fn examine(&mut self, slot: u16, range: SectorRange, digest: bool) {
+        let bytes = copy_bytes(&self.parts.ring, slot, range);
+        let zero = is_zero(bytes);
+        let digest = (digest && !zero).then(|| checksum::digest(bytes));
+        self.examined.push_back((slot, zero, digest));
     }
 
     fn watch_inbox(&mut self) {
@@ -511,6 +550,22 @@ fn not_released(error: &dyn std::error::Error) {
         advice = "start and stop the daemon again, or see `dmsetup ls` and `blockdev --setrw`",
         "a device stays protected after the daemon's end: {error}"
     );
+}
+
+/// What a copy buffer holds.
+fn copy_bytes(ring: &Ring, slot: u16, range: SectorRange) -> &[u8] {
+    let buffer = data_buffer(IoOwner::Copy(slot)).expect("a copy has a buffer");
+    ring.bytes(Span {
+        memory: Memory::Data,
+        buffer,
+        offset: 0,
+        bytes: usize::try_from(range.bytes()).expect("a run fits into memory"),
+    })
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks::<16>();
+    words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|byte| *byte == 0)
 }
 
 fn without_device(command: mirror_core::effect::DeviceCommand) -> DeviceEvent {

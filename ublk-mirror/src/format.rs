@@ -1,25 +1,33 @@
-//! Makes this node's copy: an empty metadata area, then the first superblock in both places.
+//! Makes this node's copy: no superblock, an empty activity log and bitmap, then the first superblock
+//! in both places. A crash in between leaves a device that nobody takes for a copy.
 
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use mirror_core::auth::cluster_id;
-use mirror_core::disk::{Layout, LayoutError, SUPERBLOCK_SLOTS, Superblock};
+use mirror_core::disk::{
+    BLOCK_BYTES, BitmapPage, Layout, LayoutError, Metadata, PAGE_WORDS, SUPERBLOCK_SLOTS,
+    Superblock,
+};
 use mirror_core::limits::{NODES_MAX, VOLUME_SECTORS_MAX, VOLUME_SECTORS_MIN};
-use mirror_core::types::{BootId, Epoch, Incarnation, NodeSet, SECTOR_BYTES, ViewId, VolumeId};
-use mirror_core::view::{View, ViewHistory};
+use mirror_core::types::{
+    BootId, CopyId, Epoch, Incarnation, NodeSet, SECTOR_BYTES, ViewId, VolumeId,
+};
+use mirror_core::view::{View, ViewHistory, ViewMark};
 use nix::fcntl::{FallocateFlags, fallocate};
 use thiserror::Error;
 
 use crate::claim::{Claim, ClaimError, Part};
 use crate::config::Config;
 use crate::explain::Explain;
-use crate::metadata::{self, Backing, MetadataError};
+use crate::metadata::{self, Devices, MetadataError};
 use crate::startup::{LockError, VolumeLock, claim_advice};
 use crate::sys;
 
@@ -28,7 +36,8 @@ const CHUNK_BYTES: u64 = 4 * 1024 * 1024;
 const BITMAP_BLOCK_BYTES: u32 = 4096;
 /// How many times its size a volume may grow to if nobody says otherwise.
 const GROWTH_DEFAULT: u64 = 4;
-const ZERO_BYTES: usize = 1024 * 1024;
+/// So often is told how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 const MAGIC: &[u8] = b"LOCKSTEP";
 
 /// Which copy is made.
@@ -197,21 +206,27 @@ pub fn check(config: &Config) -> Result<Summary, MetadataError> {
         })
     };
     let backing = open(&config.backing)?;
-    let found = metadata::read(&open(config.metadata_path())?, config)?;
-    let size_bytes =
-        sys::block_device_bytes(&backing).or_else(|_| backing.metadata().map(|data| data.len()));
-    let size_bytes = size_bytes.map_err(|source| MetadataError::Io {
-        action: "ask the size for",
-        path: config.backing.clone(),
-        source,
-    })?;
+    let holds_metadata = open(config.metadata_path())?;
+    let found = metadata::read(&holds_metadata, config)?;
+    let size = |file: &File, path: &Path| {
+        sys::block_device_bytes(file)
+            .or_else(|_| file.metadata().map(|data| data.len()))
+            .map_err(|source| MetadataError::Io {
+                action: "ask the size for",
+                path: path.to_owned(),
+                source,
+            })
+    };
+    let size_bytes = size(&backing, &config.backing)?;
+    let metadata_size_bytes = size(&holds_metadata, config.metadata_path())?;
     let logical_block_bytes = sys::logical_block_bytes(&backing).unwrap_or(512);
     metadata::check(
         &found.superblock,
         config,
-        Backing {
+        Devices {
             size_bytes,
             logical_block_bytes,
+            metadata_size_bytes,
         },
     )?;
     Ok(Summary {
@@ -228,7 +243,7 @@ fn make(
 ) -> Result<Superblock, FormatError> {
     let superblock = first_superblock(config, request, data, separate)?;
     let device = separate.unwrap_or(data);
-    zero(device.file(), superblock.layout.total_bytes).map_err(|source| FormatError::Zero {
+    empty_area(device.file(), &superblock).map_err(|source| FormatError::Zero {
         path: device.path().to_owned(),
         source,
     })?;
@@ -344,6 +359,8 @@ fn first_superblock(
         drained: false,
         failed: false,
         copy: None,
+        lineage: CopyId::NONE,
+        base: ViewMark::default(),
         member_boots,
         own_boot: boot,
         incarnation: Incarnation(0),
@@ -438,21 +455,76 @@ fn refuse_signature(path: &Path) -> Result<(), FormatError> {
     }
 }
 
-/// Clears the area: through the device's own means, or with a stream of zeroes.
-fn zero(file: &File, bytes: u64) -> io::Result<()> {
-    #[repr(C, align(4096))]
-    struct Zeroes([u8; ZERO_BYTES]);
-    let length = i64::try_from(bytes).map_err(io::Error::other)?;
-    if fallocate(file, FallocateFlags::FALLOC_FL_ZERO_RANGE, 0, length).is_err() {
+/// An area without superblocks, with an activity log that was never written and a bitmap without marks.
+fn empty_area(file: &File, superblock: &Superblock) -> io::Result<()> {
+    let layout = &superblock.layout;
+    // First and durably: a superblock of an earlier copy would vouch for marks that are gone.
+    zero(file, 0..layout.activity_log_start_bytes)?;
+    zero(file, layout.activity_log_start_bytes..layout.total_bytes)?;
+    write_empty_bitmap(file, superblock)
+}
+
+/// Clears a part: through the device's own means, or with a stream of zeroes.
+fn zero(file: &File, part: Range<u64>) -> io::Result<()> {
+    let start = i64::try_from(part.start).map_err(io::Error::other)?;
+    let length = i64::try_from(part.end - part.start).map_err(io::Error::other)?;
+    if fallocate(file, FallocateFlags::FALLOC_FL_ZERO_RANGE, start, length).is_err() {
         tracing::debug!(fd = file.as_raw_fd(), "no zero range");
-        let zeroes = Box::new(Zeroes([0; ZERO_BYTES]));
-        let mut position = 0;
-        while position < bytes {
-            let count =
-                usize::try_from(bytes - position).map_or(ZERO_BYTES, |left| left.min(ZERO_BYTES));
-            file.write_all_at(&zeroes.0[..count], position)?;
-            position += count as u64;
+        let mut progress = Progress::new("clearing the metadata area", &part);
+        for piece in metadata::pieces(part) {
+            let zeroes = metadata::aligned_memory(piece.end - piece.start)?;
+            file.write_all_at(&zeroes, piece.start)?;
+            progress.reached(piece.end);
         }
     }
     file.sync_data()
+}
+
+/// Pages for all that the volume may grow to: one that was never written would count as damaged.
+fn write_empty_bitmap(file: &File, superblock: &Superblock) -> io::Result<()> {
+    let (node, peer) = (superblock.node, superblock.peer);
+    let layout = &superblock.layout;
+    let area = Metadata::bitmap_area(layout, node, peer, layout.growth_sectors);
+    let mut page = BitmapPage {
+        peer,
+        page: 0,
+        words: [0; PAGE_WORDS],
+    };
+    let mut progress = Progress::new("writing an empty bitmap", &area);
+    for piece in metadata::pieces(area) {
+        let mut pages = metadata::aligned_memory(piece.end - piece.start)?;
+        for bytes in pages.as_chunks_mut::<BLOCK_BYTES>().0 {
+            *bytes = page.encode();
+            page.page += 1;
+        }
+        file.write_all_at(&pages, piece.start)?;
+        progress.reached(piece.end);
+    }
+    file.sync_data()
+}
+
+/// Tells from time to time how far something slow is.
+struct Progress {
+    what: &'static str,
+    area: Range<u64>,
+    told: Instant,
+}
+
+impl Progress {
+    fn new(what: &'static str, area: &Range<u64>) -> Progress {
+        Progress {
+            what,
+            area: area.clone(),
+            told: Instant::now(),
+        }
+    }
+
+    fn reached(&mut self, position: u64) {
+        if self.told.elapsed() < PROGRESS_INTERVAL {
+            return;
+        }
+        self.told = Instant::now();
+        let percent = (position - self.area.start) * 100 / (self.area.end - self.area.start).max(1);
+        tracing::info!(percent, "{}", self.what);
+    }
 }

@@ -1,15 +1,18 @@
-//! The superblocks on their device: read, checked and repaired at start; afterwards written durably
-//! through the ring, one place after the other, before anything that depends on them happens.
+//! The metadata on their device: read, checked and repaired at start; afterwards written durably
+//! through the ring, one write after the other, before anything that depends on them happens.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+use memmap2::MmapMut;
 use mirror_core::auth::cluster_id;
 use mirror_core::disk::{
-    Found, SUPERBLOCK_BYTES, SUPERBLOCK_SLOTS, SlotFault, Superblock, SuperblockError, choose,
+    ActivityFound, BLOCK_BYTES, Found, Metadata, SUPERBLOCK_BYTES, SUPERBLOCK_SLOTS, SlotFault,
+    Superblock, SuperblockError, choose,
 };
 use mirror_core::types::SECTOR_BYTES;
 use thiserror::Error;
@@ -17,6 +20,9 @@ use thiserror::Error;
 use crate::config::Config;
 use crate::explain::Explain;
 use crate::ring::{Durability, Kind, METADATA_FILE, Memory, Ring, Span, Token};
+
+/// Largest piece of the metadata area that is read or written at once.
+const PIECE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Why the metadata does not serve.
 #[derive(Debug, Error)]
@@ -121,11 +127,15 @@ impl Explain for MetadataError {
 #[repr(C, align(4096))]
 struct Block([u8; SUPERBLOCK_BYTES]);
 
-/// What the device must have room for.
+/// The devices as they are.
 #[derive(Clone, Copy, Debug)]
-pub struct Backing {
+pub struct Devices {
+    /// Of the backing device.
     pub size_bytes: u64,
+    /// Of the backing device.
     pub logical_block_bytes: u32,
+    /// Of the device that holds the metadata, perhaps the same.
+    pub metadata_size_bytes: u64,
 }
 
 /// Reads both places of a metadata device.
@@ -164,9 +174,9 @@ pub fn read(file: &File, config: &Config) -> Result<Found, MetadataError> {
 }
 
 /// Reads, repairs what one place has lost, and checks that it belongs here.
-pub fn load(file: &File, config: &Config, backing: Backing) -> Result<Superblock, MetadataError> {
+pub fn load(file: &File, config: &Config, devices: Devices) -> Result<Metadata, MetadataError> {
     let found = read(file, config)?;
-    check(&found.superblock, config, backing)?;
+    check(&found.superblock, config, devices)?;
     let device = config.metadata_path().display();
     if let Some((slot, fault)) = found.damaged_slot {
         write_slot(file, config, &found.superblock, slot)?;
@@ -184,7 +194,68 @@ pub fn load(file: &File, config: &Config, backing: Backing) -> Result<Superblock
             "superblock {slot} on {device} was one update behind (a crash); it was rewritten"
         );
     }
-    Ok(found.superblock)
+    let metadata = read_marks(file, found.superblock).map_err(|source| MetadataError::Io {
+        action: "read",
+        path: config.metadata_path().to_owned(),
+        source,
+    })?;
+    warn_of_lost_marks(&metadata, config);
+    Ok(metadata)
+}
+
+/// Reads the activity log and the peer's bitmap. What is damaged in them is no error: there it counts
+/// as marked.
+fn read_marks(file: &File, superblock: Superblock) -> io::Result<Metadata> {
+    let layout = superblock.layout;
+    let (node, peer) = (superblock.node, superblock.peer);
+    let log = Metadata::activity_area(&layout);
+    let bitmap = Metadata::bitmap_area(&layout, node, peer, superblock.size_sectors);
+    let mut buffer = aligned_memory(log.end - log.start)?;
+    file.read_exact_at(&mut buffer, log.start)?;
+    let mut metadata = Metadata::read(superblock, &buffer, &[]);
+    for piece in pieces(bitmap) {
+        let mut buffer = aligned_memory(piece.end - piece.start)?;
+        file.read_exact_at(&mut buffer, piece.start)?;
+        metadata.read_pages(&buffer);
+    }
+    Ok(metadata)
+}
+
+fn warn_of_lost_marks(metadata: &Metadata, config: &Config) {
+    let device = config.metadata_path().display();
+    if let ActivityFound::Lost(fault) = &metadata.activity {
+        tracing::warn!(
+            code = "LS3019",
+            "the activity log on {device} is lost (a block {fault}): every block counts as written to last and is \
+             compared again. Nothing is lost of the data; look at the disk's health"
+        );
+    }
+    let mut faults = (0u64..)
+        .zip(&metadata.bitmap)
+        .filter_map(|(page, read)| read.as_ref().err().map(|fault| (page, fault)));
+    if let Some((page, fault)) = faults.next() {
+        let pages = 1 + faults.count();
+        tracing::warn!(
+            code = "LS3019",
+            pages,
+            "{pages} of {} pages of the bitmap on {device} are damaged (the first, page {page}, {fault}): their blocks \
+             are copied again. Nothing is lost of the data; look at the disk's health",
+            metadata.bitmap.len()
+        );
+    }
+}
+
+/// Cuts a part of the metadata area into pieces of bounded size.
+pub fn pieces(area: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let step = usize::try_from(PIECE_BYTES).expect("a small constant");
+    let end = area.end;
+    area.step_by(step)
+        .map(move |start| start..end.min(start + PIECE_BYTES))
+}
+
+/// Memory that O_DIRECT takes.
+pub fn aligned_memory(bytes: u64) -> io::Result<MmapMut> {
+    MmapMut::map_anon(usize::try_from(bytes).map_err(io::Error::other)?)
 }
 
 /// Writes one place, durably.
@@ -209,7 +280,7 @@ pub fn write_slot(
 pub fn check(
     superblock: &Superblock,
     config: &Config,
-    backing: Backing,
+    devices: Devices,
 ) -> Result<(), MetadataError> {
     let path = || config.metadata_path().to_owned();
     let ours = cluster_id(config.cluster_key());
@@ -249,19 +320,33 @@ pub fn check(
             ours,
         });
     }
-    let needs_bytes = (superblock.data_start_sectors + superblock.size_sectors) * SECTOR_BYTES;
-    if backing.size_bytes < needs_bytes {
-        let has_bytes = backing.size_bytes;
-        return Err(MetadataError::TooSmall {
-            path: config.backing.clone(),
-            has_bytes,
-            needs_bytes,
-        });
+    fits(superblock, config, devices)
+}
+
+/// Whether the devices have room for what was made on them.
+fn fits(superblock: &Superblock, config: &Config, devices: Devices) -> Result<(), MetadataError> {
+    let data_bytes = (superblock.data_start_sectors + superblock.size_sectors) * SECTOR_BYTES;
+    let metadata_bytes = superblock.layout.total_bytes;
+    for (path, has_bytes, needs_bytes) in [
+        (&*config.backing, devices.size_bytes, data_bytes),
+        (
+            config.metadata_path(),
+            devices.metadata_size_bytes,
+            metadata_bytes,
+        ),
+    ] {
+        if has_bytes < needs_bytes {
+            return Err(MetadataError::TooSmall {
+                path: path.to_owned(),
+                has_bytes,
+                needs_bytes,
+            });
+        }
     }
-    if backing.logical_block_bytes > superblock.logical_block_bytes {
+    if devices.logical_block_bytes > superblock.logical_block_bytes {
         return Err(MetadataError::BlockSize {
             path: config.backing.clone(),
-            has_bytes: backing.logical_block_bytes,
+            has_bytes: devices.logical_block_bytes,
             volume_bytes: superblock.logical_block_bytes,
         });
     }
@@ -271,17 +356,39 @@ pub fn check(
 /// How an update of the metadata ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
+    /// A superblock, in both places.
     Durable { sequence: u64, size_sectors: u64 },
+    /// A block of the activity log or of a bitmap.
+    BlockDurable { id: u64 },
+    /// Nothing of what waited is written any more either: it was to come after this.
     Failed { errno: i32 },
 }
 
-/// Updates of the metadata, one after the other.
+/// What is to be made durable.
+#[derive(Debug)]
+pub enum Job {
+    /// In both places, one after the other.
+    Superblock(Box<Superblock>),
+    /// A block of the activity log or of a bitmap, by one write.
+    Block {
+        id: u64,
+        /// In the metadata area, which begins where its device begins.
+        offset_bytes: u64,
+        block: Box<[u8; BLOCK_BYTES]>,
+    },
+}
+
+// One buffer serves both.
+const _: () = assert!(SUPERBLOCK_BYTES == BLOCK_BYTES);
+
+/// Updates of the metadata, strictly one after the other: each may count on those before it.
 #[derive(Debug)]
 pub struct Persister {
-    waiting: VecDeque<Box<Superblock>>,
-    /// The place that is being written for the first in the queue.
-    slot: Option<u8>,
-    /// Where the ring's memory has room for one superblock.
+    /// The first one is being written.
+    waiting: VecDeque<Job>,
+    /// How many places the first one has been written to; none: nothing is under way.
+    step: Option<u8>,
+    /// Where the ring's memory has room for one write.
     span: Span,
 }
 
@@ -291,73 +398,95 @@ impl Persister {
             memory: Memory::Link,
             buffer,
             offset: 0,
-            bytes: SUPERBLOCK_BYTES,
+            bytes: BLOCK_BYTES,
         };
         Persister {
-            waiting: VecDeque::with_capacity(8),
-            slot: None,
+            waiting: VecDeque::with_capacity(64),
+            step: None,
             span,
         }
     }
 
-    pub fn start(&mut self, ring: &mut Ring, superblock: Box<Superblock>) {
-        self.waiting.push_back(superblock);
-        if self.slot.is_none() {
+    pub fn start(&mut self, ring: &mut Ring, job: Job) {
+        self.waiting.push_back(job);
+        if self.step.is_none() {
             self.write(ring, 0);
         }
     }
 
-    /// Takes the completion of one place.
+    /// Takes the completion of one write.
     pub fn complete(&mut self, ring: &mut Ring, outcome: Result<usize, i32>) -> Option<Written> {
-        let slot = self
-            .slot
+        let step = self
+            .step
             .take()
             .expect("completions are of a write in flight");
-        match (outcome, slot) {
-            (Err(libc::EINTR | libc::EAGAIN), slot) => {
-                self.write(ring, slot);
+        let job = self.waiting.front().expect("a write has its job");
+        match (outcome, job) {
+            (Err(libc::EINTR | libc::EAGAIN), _) => {
+                self.write(ring, step);
                 None
             }
-            (Ok(SUPERBLOCK_BYTES), 0) => {
+            (Err(errno), _) => Some(self.fail(errno)),
+            (Ok(BLOCK_BYTES), Job::Superblock(_)) if step == 0 => {
                 self.write(ring, 1);
                 None
             }
-            (Ok(SUPERBLOCK_BYTES), _) => self.finish(ring, None),
-            // Half a superblock: nothing says why, and nothing of it counts.
-            (Ok(_), _) => self.finish(ring, Some(libc::EIO)),
-            (Err(errno), _) => self.finish(ring, Some(errno)),
+            (Ok(BLOCK_BYTES), Job::Superblock(superblock)) => {
+                let written = Written::Durable {
+                    sequence: superblock.sequence,
+                    size_sectors: superblock.size_sectors,
+                };
+                self.next(ring);
+                Some(written)
+            }
+            (Ok(BLOCK_BYTES), Job::Block { id, .. }) => {
+                let written = Written::BlockDurable { id: *id };
+                self.next(ring);
+                Some(written)
+            }
+            // Half a block: nothing says why, and nothing of it counts.
+            (Ok(_), _) => Some(self.fail(libc::EIO)),
         }
     }
 
     /// Whether an update is under way.
     pub fn busy(&self) -> bool {
-        self.slot.is_some()
+        self.step.is_some()
     }
 
-    fn finish(&mut self, ring: &mut Ring, failure: Option<i32>) -> Option<Written> {
-        let superblock = self.waiting.pop_front()?;
+    fn next(&mut self, ring: &mut Ring) {
+        self.waiting.pop_front();
         if !self.waiting.is_empty() {
             self.write(ring, 0);
         }
-        Some(match failure {
-            None => Written::Durable {
-                sequence: superblock.sequence,
-                size_sectors: superblock.size_sectors,
-            },
-            Some(errno) => Written::Failed { errno },
-        })
     }
 
-    fn write(&mut self, ring: &mut Ring, slot: u8) {
-        let superblock = self.waiting.front().expect("a write has its superblock");
-        ring.bytes_mut(self.span)
-            .copy_from_slice(&superblock.encode(slot));
-        self.slot = Some(slot);
-        let place = SUPERBLOCK_SLOTS[usize::from(slot)];
+    fn fail(&mut self, errno: i32) -> Written {
+        self.waiting.clear();
+        Written::Failed { errno }
+    }
+
+    fn write(&mut self, ring: &mut Ring, step: u8) {
+        let memory = ring.bytes_mut(self.span);
+        let position = match self.waiting.front().expect("a write has its job") {
+            Job::Superblock(superblock) => {
+                memory.copy_from_slice(&superblock.encode(step));
+                SUPERBLOCK_SLOTS[usize::from(step)]
+            }
+            Job::Block {
+                offset_bytes,
+                block,
+                ..
+            } => {
+                memory.copy_from_slice(&**block);
+                *offset_bytes
+            }
+        };
+        self.step = Some(step);
         ring.write(
             METADATA_FILE,
             self.span,
-            place,
+            position,
             Durability::Durable,
             Token::new(Kind::Persist),
         );

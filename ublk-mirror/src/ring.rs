@@ -99,9 +99,9 @@ impl Token {
 /// A pool of the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
-    /// Payloads: of requests, of the peer's writes, of the full copy.
+    /// Payloads: of requests, of the peer's writes, of the resync.
     Data,
-    /// What goes through the sockets besides payloads, and the superblock.
+    /// What goes through the sockets besides payloads, and what is written to the metadata.
     Link,
 }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use mirror_core::disk::Superblock;
-use mirror_core::limits::{COPY_CHUNK_BYTES, REQUEST_BYTES_MAX};
+use mirror_core::disk::Metadata;
+use mirror_core::limits::{COPY_CHUNK_BYTES, HOT_EXTENTS_DEFAULT, REQUEST_BYTES_MAX};
 use mirror_core::types::{BootId, Incarnation};
 use mirror_core::volume::{DeviceAtStart, Settings, Volume};
 use nix::sys::signal::{SigSet, Signal};
@@ -24,7 +24,7 @@ use crate::driver::{Driver, DriverError, Parts, now};
 use crate::explain::Explain;
 use crate::inbox::{Inbox, Message};
 use crate::local_disk::{DATA_BUFFERS, LocalDisk};
-use crate::metadata::{self, Backing, MetadataError, Persister};
+use crate::metadata::{self, Devices, MetadataError, Persister};
 use crate::peer_link::{LINK_BUFFER_BYTES, LinkSettings, PeerLink, SESSION_BUFFERS, SESSIONS};
 use crate::ring::{DATA_FILE, METADATA_FILE, Ring, pools};
 use crate::sys;
@@ -240,9 +240,9 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         None => DeviceAtStart::None,
     };
     let ring = make_ring(&disks)?;
-    let data_start_sectors = disks.superblock.data_start_sectors;
+    let data_start_sectors = disks.metadata.superblock.data_start_sectors;
     let settings = settings(&config, boot)?;
-    let volume = Volume::new(settings, disks.superblock, at_start, now());
+    let volume = Volume::new(settings, disks.metadata, at_start, now());
     let link = make_link(&config, volume.dials())?;
     let path = options.runtime_dir.join(format!("{}.sock", config.volume));
     let admin = AdminServer::start(&path, inbox.clone());
@@ -278,11 +278,11 @@ fn process(action: &'static str) -> impl FnOnce(io::Error) -> RunError {
     move |source| RunError::Process { action, source }
 }
 
-/// The claimed devices and what their superblock says.
+/// The claimed devices and what their metadata say.
 struct Disks {
     data: Claim,
     separate: Option<Claim>,
-    superblock: Superblock,
+    metadata: Metadata,
 }
 
 impl Disks {
@@ -299,16 +299,17 @@ impl Disks {
                 config.backing.display()
             );
         }
-        let backing = Backing {
+        let holds_metadata = separate.as_ref().unwrap_or(&data);
+        let devices = Devices {
             size_bytes: data.size_bytes(),
             logical_block_bytes: data.logical_block_bytes(),
+            metadata_size_bytes: holds_metadata.size_bytes(),
         };
-        let file = separate.as_ref().unwrap_or(&data).file();
-        let superblock = metadata::load(file, config, backing)?;
+        let metadata = metadata::load(holds_metadata.file(), config, devices)?;
         Ok(Disks {
             data,
             separate,
-            superblock,
+            metadata,
         })
     }
 }
@@ -346,7 +347,7 @@ fn make_ring(disks: &Disks) -> Result<Ring, RunError> {
     use std::os::fd::AsRawFd;
     let payload_bytes = REQUEST_BYTES_MAX.max(COPY_CHUNK_BYTES);
     let link_bytes = u32::try_from(LINK_BUFFER_BYTES).expect("a small constant");
-    // One more for the superblock.
+    // One more for the metadata.
     let (payload, link) = pools(DATA_BUFFERS, payload_bytes, SESSION_BUFFERS + 1, link_bytes)?;
     let ring = Ring::new(payload, link, SESSIONS).map_err(RunError::Ring)?;
     let metadata = disks.separate.as_ref().unwrap_or(&disks.data);
@@ -377,6 +378,7 @@ fn settings(config: &Config, boot: BootId) -> Result<Settings, RunError> {
         keepalive_interval: config.tuning.keepalive_interval,
         link_timeout: config.tuning.link_timeout,
         read_lease: config.tuning.read_lease,
+        hot_extents_max: HOT_EXTENTS_DEFAULT,
     })
 }
 
@@ -389,7 +391,7 @@ fn prepare_device(
     boot: BootId,
     inbox: &Arc<Inbox>,
 ) -> Result<Prepared, RunError> {
-    let superblock = &disks.superblock;
+    let superblock = &disks.metadata.superblock;
 
     let owner = blake3::derive_key(OWNER_CONTEXT, &config.padded_name());
     let owner_tag = u64::from_le_bytes(owner[..8].try_into().expect("8 bytes"));

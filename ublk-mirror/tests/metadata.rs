@@ -9,7 +9,8 @@ mod harness;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use harness::{Pair, SLOTS};
+use harness::{Node, Pair, SLOTS};
+use mirror_core::disk::{ActivityFound, Metadata, Superblock};
 
 #[test]
 fn an_unknown_key_in_the_configuration_is_refused_with_its_line() {
@@ -120,6 +121,83 @@ fn one_damaged_superblock_is_repaired_with_a_warning() {
     }
 }
 
+/// What lies on a node's internal metadata area.
+fn metadata(node: &Node) -> Metadata {
+    let mut bytes = fs::read(&node.backing).unwrap();
+    let slot = bytes[..4096].try_into().unwrap();
+    let superblock = Superblock::decode(slot, 0).unwrap();
+    let layout = superblock.layout;
+    let log = Metadata::activity_area(&layout);
+    let bitmap = Metadata::bitmap_area(
+        &layout,
+        superblock.node,
+        superblock.peer,
+        layout.growth_sectors,
+    );
+    let part = |area: std::ops::Range<u64>| {
+        usize::try_from(area.start).unwrap()..usize::try_from(area.end).unwrap()
+    };
+    let bitmap = bytes.drain(part(bitmap)).collect::<Vec<_>>();
+    Metadata::read(superblock, &bytes[part(log)], &bitmap)
+}
+
+fn spoil(node: &Node, position: u64, count: usize) {
+    let file = File::options().write(true).open(&node.backing).unwrap();
+    file.write_all_at(&vec![0xff; count], position).unwrap();
+}
+
+#[test]
+fn a_new_copy_has_an_empty_log_and_a_bitmap_without_marks_also_over_an_old_one() {
+    let pair = Pair::formatted("empty-marks");
+    spoil(&pair.a, 128 * 1024, 1 << 20);
+    spoil(&pair.a, 2 << 20, 64 * 1024);
+    pair.a.format(&["--force", "--grow-to", "1073741824"]);
+    for node in [&pair.a, &pair.b] {
+        let found = metadata(node);
+        assert_eq!(found.activity, ActivityFound::Known(Default::default()));
+        assert!(!found.bitmap.is_empty());
+        for page in &found.bitmap {
+            assert!(page.as_ref().unwrap().words.iter().all(|word| *word == 0));
+        }
+    }
+    assert_eq!(metadata(&pair.a).bitmap.len(), 9, "1 GiB, 126 MiB a page");
+}
+
+#[test]
+fn a_damaged_page_of_the_bitmap_is_told_and_the_daemon_starts() {
+    let mut pair = Pair::formatted("damaged-page");
+    let area = {
+        let superblock = metadata(&pair.a).superblock;
+        let (node, peer) = (superblock.node, superblock.peer);
+        Metadata::bitmap_area(&superblock.layout, node, peer, superblock.size_sectors)
+    };
+    spoil(&pair.a, area.start + 1000, 8);
+    pair.a.start();
+    pair.a.wait_log("LS3019");
+    assert!(
+        pair.a.log().contains("1 of 1 pages of the bitmap"),
+        "{}",
+        pair.a.log()
+    );
+}
+
+#[test]
+fn a_lost_activity_log_is_told_and_the_daemon_starts() {
+    let mut pair = Pair::formatted("lost-log");
+    spoil(&pair.a, 128 * 1024, 1 << 20);
+    pair.a.start();
+    pair.a.wait_log("LS3019");
+    assert!(pair.a.log().contains("activity log"), "{}", pair.a.log());
+}
+
+#[test]
+fn marks_that_are_whole_are_no_reason_to_warn() {
+    let mut pair = Pair::formatted("whole-marks");
+    pair.a.start();
+    pair.a.wait_log("LS2021");
+    assert!(!pair.a.log().contains("LS3019"), "{}", pair.a.log());
+}
+
 #[test]
 fn two_damaged_superblocks_are_refused() {
     let pair = Pair::formatted("two-damaged");
@@ -181,6 +259,11 @@ fn metadata_on_a_device_of_their_own_leave_the_data_where_they_are() {
             .unwrap()
             .starts_with(b"what was there before")
     );
+    let device = File::options().write(true).open(&metadata).unwrap();
+    device.set_len(2 << 20).unwrap();
+    let said = pair.a.refuses("run", &[], "LS3013");
+    assert!(said.contains("metadata has 2097152 bytes"), "{said}");
+    pair.a.refuses("check", &[], "LS3013");
     pair.a.edit_config(
         &format!("{:?}", metadata.display().to_string()),
         "\"internal\"",

@@ -1,139 +1,150 @@
-//! `cargo sim --seed N [--trace]`, `cargo sim --seeds A..B`, `cargo sim --mutants`.
+//! `cargo sim`: one seed, many seeds, or the mutants. See [`USAGE`].
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use lockstep_tests::sim::world::Mutant;
-use lockstep_tests::sim::{Report, run_seed};
+use lockstep_tests::sim::fleet::{Sum, first_kill, many};
+use lockstep_tests::sim::mutants::{Wrong, all};
+use lockstep_tests::sim::shrink::shrink;
+use lockstep_tests::sim::{Report, Run, coverage, keep_panics_quiet};
 
-const USAGE: &str =
-    "usage: cargo sim --seed N [--trace] | --seeds A..B [--mutant NAME] | --mutants";
+const USAGE: &str = "usage: cargo sim --seed N [--trace | --shrink] [--mutant NAME]
+       cargo sim --seeds A..B | --seeds N [--mutant NAME]
+       cargo mutants-sim [--seeds-max N] [--mutant NAME]";
 /// Seeds after which a mutant counts as not caught.
-const MUTANT_SEEDS: u64 = 400;
-
-thread_local! {
-    static SEED: Cell<u64> = const { Cell::new(0) };
-}
+const MUTANT_SEEDS_MAX: u64 = 100_000;
+/// Steps and messages that are shown.
+const STEPS_SHOWN: usize = 40;
+const FAILURES_SHOWN: usize = 5;
+const MESSAGE_SHOWN: usize = 160;
 
 fn main() -> ExitCode {
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        eprintln!("the core panicked with seed {}", SEED.get());
-        usual(info);
-    }));
+    keep_panics_quiet();
+    run().unwrap_or_else(|problem| {
+        eprintln!("{problem}\n{USAGE}");
+        ExitCode::from(2)
+    })
+}
+
+fn run() -> Result<ExitCode, String> {
     let words: Vec<String> = std::env::args().skip(1).collect();
+    let flag = |name: &str| words.iter().any(|word| word == name);
     let value = |name: &str| {
-        words
-            .iter()
-            .position(|word| word == name)
-            .and_then(|at| words.get(at + 1))
+        let place = words.iter().position(|word| word == name)?;
+        words.get(place + 1).map(String::as_str)
     };
-    let mutant =
-        value("--mutant").and_then(|name| Mutant::ALL.iter().find(|(known, _)| known == name));
-    let mutant = mutant.map(|(_, mutant)| *mutant);
-    if words.iter().any(|word| word == "--mutants") {
-        return mutants();
-    }
-    if let Some(seed) = value("--seed").and_then(|seed| seed.parse().ok()) {
-        let trace = words.iter().any(|word| word == "--trace");
-        let report = one(seed, trace, mutant);
-        return finish(
-            u64::from(report.failure.is_none()),
-            &show(seed, &report),
-            &report.coverage,
-        );
-    }
-    let range = value("--seeds").and_then(|range| range.split_once(".."));
-    let range = range.and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
-    match range {
-        Some(range) => many(range, mutant),
-        None => {
-            eprintln!("{USAGE}");
-            ExitCode::from(2)
-        }
-    }
-}
-
-fn one(seed: u64, trace: bool, mutant: Option<Mutant>) -> Report {
-    SEED.set(seed);
-    run_seed(seed, trace, mutant)
-}
-
-fn show(seed: u64, report: &Report) -> Vec<u64> {
-    let Some((failure, steps)) = &report.failure else {
-        return Vec::new();
+    let name = value("--mutant");
+    let row = name.map(|name| all().into_iter().find(|row| row.name == name));
+    let wrong = match row {
+        Some(None) => return Err(format!("there is no mutant {}", name.unwrap_or_default())),
+        Some(Some(row)) => Some(row.wrong),
+        None => None,
     };
-    for step in steps.iter().rev().take(40).rev() {
-        println!("    {step}");
+    if flag("--mutants") {
+        let max = value("--seeds-max").map_or(Ok(MUTANT_SEEDS_MAX), number)?;
+        return Ok(mutants(max, wrong));
     }
-    println!("seed {seed}: {failure}\n");
-    vec![seed]
+    if let Some(seed) = value("--seed") {
+        let run = Run::new(number(seed)?, wrong);
+        return Ok(if flag("--shrink") {
+            shrunk(run)
+        } else {
+            one(&run, flag("--trace"))
+        });
+    }
+    let seeds = value("--seeds").ok_or("say what to run")?;
+    let (from, to) = seeds.split_once("..").unwrap_or(("0", seeds));
+    Ok(range(number(from)?..number(to)?, wrong))
 }
 
-fn many(range: std::ops::Range<u64>, mutant: Option<Mutant>) -> ExitCode {
-    let started = Instant::now();
-    let count = range.end.saturating_sub(range.start);
-    let mut coverage = BTreeMap::new();
-    let (mut passed, mut failed) = (0, Vec::new());
-    for seed in range {
-        let report = one(seed, false, mutant);
-        match &report.failure {
-            None => passed += 1,
-            Some((failure, _)) if failed.len() < 5 => {
-                println!("seed {seed}: {failure}");
-                failed.push(seed);
-            }
-            Some(_) => failed.push(seed),
-        }
-        for (what, times) in report.coverage {
-            *coverage.entry(what).or_insert(0) += times;
-        }
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    println!("{:.1} seeds/s", count as f64 / seconds);
-    finish(passed, &failed, &coverage)
+fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("{text} is not a number"))
 }
 
-fn finish(passed: u64, failed: &[u64], coverage: &BTreeMap<String, u64>) -> ExitCode {
-    for (what, times) in coverage {
+fn verdict(good: bool) -> ExitCode {
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn show(report: &Report) {
+    if let Some((failure, steps)) = &report.failure {
+        for step in &steps[steps.len().saturating_sub(STEPS_SHOWN)..] {
+            println!("    {step}");
+        }
+        println!("{failure}\n");
+    }
+}
+
+fn one(run: &Run, trace: bool) -> ExitCode {
+    let report = if trace { run.traced() } else { run.go() };
+    for (what, times) in &report.coverage {
         println!("{times:>10}  {what}");
     }
-    if !failed.is_empty() {
-        println!("failed seeds: {failed:?}");
-    }
-    println!("{passed} passed, {} failed", failed.len());
-    if failed.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    show(&report);
+    verdict(report.failure.is_none())
 }
 
-fn mutants() -> ExitCode {
-    let mut missed = Vec::new();
-    for (name, mutant) in Mutant::ALL {
-        let caught = (0..MUTANT_SEEDS)
-            .find_map(|seed| Some((seed, one(seed, false, Some(mutant)).failure?)));
-        match caught {
-            Some((seed, (failure, _))) => {
-                println!(
-                    "{name}: caught by seed {seed}: {}",
-                    failure.lines().next().unwrap_or_default()
-                );
-            }
-            None => missed.push(name),
+fn shrunk(run: Run) -> ExitCode {
+    let before = run.schedule.len();
+    let Some(run) = shrink(run) else {
+        println!("no rule is broken");
+        return ExitCode::SUCCESS;
+    };
+    show(&run.go());
+    println!("{} of {before} troubles are needed:", run.schedule.len());
+    for trouble in run.schedule.iter() {
+        println!("{trouble}");
+    }
+    ExitCode::FAILURE
+}
+
+fn range(seeds: std::ops::Range<u64>, wrong: Option<Wrong>) -> ExitCode {
+    let started = Instant::now();
+    let count = seeds.end.saturating_sub(seeds.start);
+    let sum = many(seeds, wrong);
+    for (what, times) in &sum.coverage {
+        println!("{times:>10}  {what}");
+    }
+    let covered = wrong.is_some() || count < coverage::SEEDS_MIN || is_covered(&sum);
+    for (seed, failure) in sum.failed.iter().take(FAILURES_SHOWN) {
+        println!("seed {seed}: {failure}");
+    }
+    if !sum.failed.is_empty() {
+        let seeds: Vec<u64> = sum.failed.keys().copied().collect();
+        println!("failed seeds: {seeds:?}");
+    }
+    let rate = count as f64 / started.elapsed().as_secs_f64();
+    let (passed, failed) = (sum.passed, sum.failed.len());
+    println!("{passed} passed, {failed} failed, {rate:.0} seeds/s");
+    verdict(sum.failed.is_empty() && covered)
+}
+
+fn is_covered(sum: &Sum) -> bool {
+    let missing = coverage::missing(&sum.coverage);
+    for mark in &missing {
+        println!("never happened: {mark}");
+    }
+    missing.is_empty()
+}
+
+fn mutants(seeds_max: u64, only: Option<Wrong>) -> ExitCode {
+    let mut survivors = 0;
+    println!("{:<28} {:<16} {:>8}  message", "mutant", "rule", "seed");
+    for row in all() {
+        if only.is_some_and(|only| only != row.wrong) {
+            continue;
         }
+        let caught = first_kill(0..seeds_max, &row);
+        let (seed, message) = caught.map_or(("-".to_string(), "SURVIVED".to_string()), |caught| {
+            (caught.0.to_string(), caught.1)
+        });
+        survivors += u64::from(seed == "-");
+        let message: String = message.chars().take(MESSAGE_SHOWN).collect();
+        println!("{:<28} {:<16} {seed:>8}  {message}", row.name, row.rule);
     }
-    println!(
-        "{} caught, {} missed {missed:?}",
-        Mutant::ALL.len() - missed.len(),
-        missed.len()
-    );
-    if missed.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    println!("{survivors} survived {seeds_max} seeds");
+    verdict(survivors == 0)
 }

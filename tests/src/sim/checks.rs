@@ -15,6 +15,18 @@ use super::node::{MS, id};
 use super::shell::first_word;
 use super::world::{Happening, World};
 
+/// Which rule two operations at the same place break.
+fn overlap_rule(owners: (IoOwner, IoOwner)) -> &'static str {
+    let either = |wanted: fn(&IoOwner) -> bool| wanted(&owners.0) || wanted(&owners.1);
+    if either(|owner| matches!(owner, IoOwner::Copy(_))) {
+        "I8"
+    } else if either(|owner| matches!(owner, IoOwner::Peer(_))) {
+        "S4"
+    } else {
+        "I3"
+    }
+}
+
 impl World {
     /// Members of the view that is durable on the active node, as bits.
     fn members(&self, node: usize) -> u8 {
@@ -35,6 +47,9 @@ impl World {
 
     pub(super) fn acknowledged(&mut self, node: usize, activation: u64, outstanding: &Outstanding) {
         self.completed += 1;
+        if self.split {
+            return;
+        }
         let members = self.members(node);
         let request = outstanding.request;
         match request.kind {
@@ -104,19 +119,20 @@ impl World {
             ));
             return;
         }
-        let holders = self.members(node);
+        let members = self.members(node);
         for (offset, value) in (0u64..).zip(data) {
             let sector = range.start + offset;
             match self.model.judge(sector, *value, asked) {
                 Judgement::Right => {}
-                Judgement::Settles { secured } => {
+                Judgement::Settles { secured, holders } => {
+                    let holders = holders & members;
                     self.count("sectors settled by a read");
                     self.model.settle(sector, *value, asked, holders, secured);
                 }
-                Judgement::Wrong => {
+                Judgement::Wrong(why) => {
                     let history = self.model.explain(sector);
                     self.fail(format!(
-                        "{node}: sector {sector} reads {value:#x} (asked at {asked}), which must not be there:{history}"
+                        "{node}: sector {sector} reads {value:#x} (asked at {asked}), {why}:{history}"
                     ));
                     return;
                 }
@@ -131,6 +147,9 @@ impl World {
         operation: DiskOperation,
         range: SectorRange,
     ) {
+        if operation == DiskOperation::Read && matches!(owner, IoOwner::Application(_)) {
+            self.check_no_other_serves(node);
+        }
         let running = &self.nodes[node].data.running;
         if running.iter().any(|other| other.owner == owner) {
             self.fail(format!(
@@ -157,8 +176,9 @@ impl World {
         });
         if let Some(other) = clash {
             let (owner, range) = ((owner, other.owner), (range, other.range));
+            let rule = overlap_rule(owner);
             self.fail(format!(
-                "{node}: disk operations overlap: {owner:?} {range:?}"
+                "{node}: disk operations overlap: {owner:?} {range:?} ({rule})"
             ));
         }
     }
@@ -177,7 +197,7 @@ impl World {
             ));
         } else if superblock.sealed >= superblock.view.epoch || !superblock.serving {
             self.fail(format!(
-                "{node} serves under epoch {}, sealed {}",
+                "{node} serves under epoch {}, sealed {} (S4)",
                 superblock.view.epoch, superblock.sealed
             ));
         }
@@ -188,23 +208,95 @@ impl World {
         self.note(|| format!("{node} durable {after:?}"));
         if after.epoch < before.epoch {
             self.fail(format!(
-                "{node}: the epoch went back from {} to {}",
+                "{node}: the epoch went back from {} to {} (S4)",
                 before.epoch, after.epoch
             ));
         }
         let me = id(node);
+        if after.insync == NodeSet::only(me) {
+            self.spare_the_last_disk(node);
+        }
         if after.insync.contains(me) && !before.insync.contains(me) {
             self.count("copy became a member");
             self.model.joined(node);
         }
+        self.check_change(node, before, after);
         if after.insync == NodeSet::only(me) && before.insync.len() == 2 {
             let flushed = std::mem::take(&mut self.nodes[node].view_flushed);
             self.model.flushed(flushed);
         }
     }
 
+    /// What has to be true at the moment at which another view is durable.
+    fn check_change(&mut self, node: usize, before: &View, after: &View) {
+        let (me, peer) = (id(node), id(1 - node));
+        if after.active == Some(me) && before.active != Some(me) && !before.insync.contains(me) {
+            self.fail(format!(
+                "{node} is active under {after:?}, but did not count under {before:?} (S3)"
+            ));
+        }
+        let alone = after.insync == NodeSet::only(me) && before.insync.len() == 2;
+        let sealed = self.nodes[node].meta.peek().sealed;
+        let takes_over = alone && after.active == Some(me) && before.active == Some(peer);
+        if takes_over && sealed < before.epoch {
+            self.fail(format!(
+                "{node} took over from {before:?} without a seal (S4)"
+            ));
+        }
+        let mut running = self.nodes[node].data.running.iter();
+        let accepted = running.find(|op| matches!(op.owner, IoOwner::Peer(_)) && op.changes());
+        if let Some(range) = accepted.map(|op| op.range).filter(|_| takes_over) {
+            self.fail(format!(
+                "{node} took over while {range:?} of the peer is being written (S4)"
+            ));
+        }
+        if alone {
+            // What both have is acknowledged after the freeze too: as if that was later.
+            let frozen = self.nodes[node].frozen_at.unwrap_or(u64::MAX);
+            let acked = |value: &Value| {
+                write_of(*value).is_some_and(|write| {
+                    let acked = self.model.write(write).acked;
+                    acked.is_some_and(|acked| acked < frozen)
+                })
+            };
+            let unflushed = self.nodes[node].data.unflushed().find(acked);
+            if let Some(value) = unflushed {
+                self.fail(format!(
+                    "{node} counts alone, and {value:#x} is acknowledged and not flushed (S2)"
+                ));
+            }
+        }
+        if after.active == Some(peer) && self.nodes[node].device.is_some() {
+            self.fail(format!(
+                "{node} agreed to {after:?} with a live device (S12)"
+            ));
+        }
+    }
+
+    /// A read begins: nobody else may have taken over by now (S5).
+    fn check_no_other_serves(&mut self, node: usize) {
+        let (own, other) = (self.nodes[node].view(), self.nodes[1 - node].view());
+        let taken = other.is_sole(id(1 - node)) && other.active == Some(id(1 - node));
+        if taken && other.epoch > own.epoch && !self.split {
+            self.fail(format!(
+                "{node} reads under {own:?}, and {other:?} is durable (S5)"
+            ));
+        }
+    }
+
     pub(super) fn noticed(&mut self, node: usize, notice: &Notice) {
         self.note(|| format!("{node} notice {notice:?}"));
+        if matches!(notice, Notice::Frozen) {
+            self.nodes[node].frozen_at = Some(self.model.tick());
+        } else if matches!(notice, Notice::Thawed | Notice::LinkUp { .. }) {
+            self.nodes[node].frozen_at = None;
+        }
+        if self.split && matches!(notice, Notice::LinkUp { .. }) {
+            self.fail(format!("{node}: split histories were merged (S8)"));
+        }
+        if matches!(notice, Notice::LinkUp { .. }) {
+            self.check_cover("link up");
+        }
         let key = if let Notice::CopyStarted { cause } = notice {
             format!("copy {cause:?}")
         } else if let Notice::RefusedPeer { code, .. } = notice {
@@ -215,23 +307,28 @@ impl World {
         };
         self.count(&key);
         if let Notice::Garbage { error } = notice {
-            self.fail(format!("{node}: an honest peer sent garbage: {error}"));
+            // A view that cannot be names somebody active who does not count.
+            let view = format!("{error}").contains("view");
+            let rule = if view { " (S3)" } else { "" };
+            self.fail(format!(
+                "{node}: an honest peer sent garbage: {error}{rule}"
+            ));
         }
     }
 
     fn refused(&mut self, node: usize, code: RefusedCode) {
         if code == RefusedCode::Protocol {
-            self.fail(format!("{node}: an honest peer broke the protocol"));
+            self.fail(format!("{node}: an honest peer broke the protocol (S4)"));
         } else if code == RefusedCode::SplitBrain && !self.desk.split_expected {
             self.fail(format!(
-                "{node}: split brain without a wrong word of an operator"
+                "{node}: split brain without a wrong word of an operator (S8)"
             ));
         }
     }
 
     /// Both count, are connected and idle: then they are equal.
     pub(super) fn compare(&mut self) {
-        self.at(500 * MS, Happening::Compare);
+        self.at(500 * MS / self.plan.haste, Happening::Compare);
         if !self.both_quiet() {
             return;
         }
@@ -250,10 +347,19 @@ impl World {
         let (one, other) = (one[sector], other[sector]);
         let history = self.model.explain(sector as u64);
         self.fail(format!(
-            "copies count and differ: sector {sector} is {one:#x} and {other:#x}:{history}"
+            "copies count and differ: sector {sector} is {one:#x} and {other:#x} (I4):{history}"
         ));
     }
 
+    /// No request is open and no disk works.
+    pub(super) fn at_rest(&self) -> bool {
+        self.nodes.iter().all(|node| {
+            let idle = super::kernel::Device::is_idle;
+            node.device.as_ref().is_none_or(idle) && node.data.running.is_empty()
+        })
+    }
+
+    /// Both count, are connected, and nothing is under way.
     fn both_quiet(&self) -> bool {
         let both = NodeSet::only(id(0)).with(id(1));
         let views = [self.nodes[0].view(), self.nodes[1].view()];
@@ -270,7 +376,7 @@ impl World {
                 status.link.state == LinkState::Up
                     && !matches!(status.role, Role::Activating | Role::Deactivating)
             });
-            idle && up && node.data.running.is_empty() && node.meta.queue.is_empty()
+            idle && up && node.data.running.is_empty() && node.meta.is_idle()
         }) && !self.network.silent.contains(&true)
             && self
                 .network

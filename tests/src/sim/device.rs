@@ -39,7 +39,7 @@ impl World {
             self.fail(format!("{node}: a live device was started beside another"));
             return;
         }
-        if self.rng.percent(2) && self.chaos.is_some() {
+        if self.rng.percent(2) && self.chaos {
             self.count("device failed");
             self.feed(node, Event::DeviceFailed { errno: Errno::EIO });
             return;

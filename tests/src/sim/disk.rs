@@ -2,15 +2,17 @@
 
 use std::collections::VecDeque;
 
-use mirror_core::disk::{SUPERBLOCK_BYTES, Superblock, choose};
 use mirror_core::effect::DiskOperation;
 use mirror_core::event::IoOwner;
-use mirror_core::types::{SECTOR_BYTES, SectorRange};
+use mirror_core::types::SectorRange;
 
 use super::rng::Rng;
 
 /// Completed writes that may wait for a flush; older ones become durable by themselves.
 const DIRTY_MAX: usize = 4000;
+
+/// What no write put there.
+const GARBAGE: Value = 0xff;
 
 /// Content of one sector: 0, or the write's number times 256 and the sector's place in it.
 pub(super) type Value = u64;
@@ -53,6 +55,8 @@ pub struct DataDisk {
     /// What is under way.
     pub running: Vec<Running>,
     tickets: u64,
+    /// Every change and every flush fails.
+    pub failing: bool,
 }
 
 fn index(number: u64) -> usize {
@@ -78,7 +82,14 @@ impl DataDisk {
             order: 0,
             running: Vec::new(),
             tickets: 0,
+            failing: false,
         }
+    }
+
+    /// The disk of a joining copy holds whatever was there.
+    pub fn spoil(&mut self) {
+        self.content.fill(GARBAGE);
+        self.media.fill(GARBAGE);
     }
 
     /// Begins an operation; returns its ticket.
@@ -240,85 +251,5 @@ impl DataDisk {
     /// The content that would survive now for sure.
     pub fn media(&self) -> &[Value] {
         &self.media
-    }
-}
-
-/// The metadata device: two superblocks.
-#[derive(Debug)]
-pub struct MetaDisk {
-    slots: [[u8; SUPERBLOCK_BYTES]; 2],
-    /// Superblocks that wait, with the slot that is being written for the first one.
-    pub queue: VecDeque<Superblock>,
-    /// The slot under way.
-    pub slot: u8,
-}
-
-impl MetaDisk {
-    /// Both slots hold `superblock`.
-    pub fn new(superblock: &Superblock) -> Self {
-        Self {
-            slots: [superblock.encode(0), superblock.encode(1)],
-            queue: VecDeque::new(),
-            slot: 0,
-        }
-    }
-
-    /// The slot under way is written. Returns the superblock that is durable in both now.
-    pub fn step(&mut self) -> Option<Superblock> {
-        let first = self.queue.front()?;
-        self.slots[usize::from(self.slot)] = first.encode(self.slot);
-        self.slot ^= 1;
-        if self.slot == 0 {
-            self.queue.pop_front()
-        } else {
-            None
-        }
-    }
-
-    /// The process is gone: what it had under way lands, the rest was never asked for.
-    pub fn kill(&mut self, rng: &mut Rng) {
-        if rng.percent(70) {
-            self.step();
-        }
-        self.queue.clear();
-        self.slot = 0;
-    }
-
-    /// Power is gone: the slot under way may be torn.
-    pub fn power_cut(&mut self, rng: &mut Rng) {
-        if let Some(first) = self.queue.front() {
-            let bytes = first.encode(self.slot);
-            let slot = &mut self.slots[usize::from(self.slot)];
-            let mood = rng.below(3);
-            for sector in 0..SUPERBLOCK_BYTES / index(SECTOR_BYTES) {
-                if mood == 0 || (mood == 1 && rng.percent(50)) {
-                    let place = sector * index(SECTOR_BYTES)..(sector + 1) * index(SECTOR_BYTES);
-                    slot[place.clone()].copy_from_slice(&bytes[place]);
-                }
-            }
-        }
-        self.queue.clear();
-        self.slot = 0;
-    }
-
-    /// What a starting daemon finds; both slots hold it afterwards.
-    ///
-    /// # Panics
-    /// No valid superblock is left: the order of the two writes failed.
-    pub fn load(&mut self) -> Superblock {
-        let superblock = self.peek();
-        self.slots = [superblock.encode(0), superblock.encode(1)];
-        superblock
-    }
-
-    /// What is durable.
-    ///
-    /// # Panics
-    /// No valid superblock is left.
-    pub fn peek(&self) -> Superblock {
-        match choose(&self.slots[0], &self.slots[1]) {
-            Ok(found) => found.superblock,
-            Err(error) => panic!("no superblock is left: {error}"),
-        }
     }
 }

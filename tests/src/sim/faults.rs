@@ -1,13 +1,17 @@
-//! What goes wrong, at random. Each run has its own mixture.
+//! What goes wrong, at random. Each run has its own mixture, drawn before it begins: every trouble has
+//! chances of its own, so that leaving one out changes nothing of the others.
+
+use std::fmt;
 
 use mirror_core::admin::Command;
 
 use super::node::MS;
+use super::rng::Rng;
 use super::world::{Happening, World};
 
 /// Kinds of trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trouble {
+enum Kind {
     Break,
     Silence,
     OneWay,
@@ -23,127 +27,225 @@ enum Trouble {
     WrongWord,
     Stop,
     Move,
+    DiskFails,
+    SecondConnection,
 }
 
-const ALL: [(Trouble, u64); 15] = [
-    (Trouble::Break, 20),
-    (Trouble::Silence, 8),
-    (Trouble::OneWay, 6),
-    (Trouble::Kill, 15),
-    (Trouble::PowerCut, 10),
-    (Trouble::BothPowerCut, 4),
-    (Trouble::Pause, 6),
-    (Trouble::Activate, 5),
-    (Trouble::Deactivate, 5),
-    (Trouble::ForceDeactivate, 5),
-    (Trouble::Unconfirmed, 4),
-    (Trouble::Takeover, 10),
-    (Trouble::WrongWord, 5),
-    (Trouble::Stop, 4),
-    (Trouble::Move, 8),
+const ALL: [(Kind, u64); 17] = [
+    (Kind::Break, 20),
+    (Kind::Silence, 8),
+    (Kind::OneWay, 6),
+    (Kind::Kill, 15),
+    (Kind::PowerCut, 10),
+    (Kind::BothPowerCut, 4),
+    (Kind::Pause, 6),
+    (Kind::Activate, 5),
+    (Kind::Deactivate, 5),
+    (Kind::ForceDeactivate, 5),
+    (Kind::Unconfirmed, 4),
+    (Kind::Takeover, 10),
+    (Kind::WrongWord, 5),
+    (Kind::Stop, 4),
+    (Kind::Move, 8),
+    (Kind::DiskFails, 6),
+    (Kind::SecondConnection, 6),
 ];
 
-/// The mixture of a run.
-#[derive(Debug)]
-pub(super) struct Chaos {
-    mixture: Vec<(Trouble, u64)>,
-    pause_ms: u64,
+/// Some runs are about wrong words alone: only there a lease is all that keeps reads right.
+const WORDS: [(Kind, u64); 5] = [
+    (Kind::WrongWord, 20),
+    (Kind::Break, 5),
+    (Kind::OneWay, 5),
+    (Kind::Kill, 10),
+    (Kind::Move, 10),
+];
+
+/// One trouble of a run.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    /// Nanoseconds after the start.
+    at: u64,
+    kind: Kind,
+    /// Whom it concerns, if one.
+    node: usize,
+    dice: Rng,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.at as f64 / 1e9;
+        write!(out, "{seconds:>12.6} {:?} (node {})", self.kind, self.node)
+    }
+}
+
+/// The troubles of a run, in their order.
+#[derive(Clone, Debug, Default)]
+pub struct Schedule(Vec<Trouble>);
+
+impl Schedule {
+    /// Troubles of `seed` within these milliseconds.
+    pub fn new(seed: u64, millis: std::ops::Range<u64>, haste: u64) -> Self {
+        let mut rng = Rng::new(seed ^ 0x7472_6f75_626c_6573);
+        let liars = Rng::new(seed ^ 0x6c69_6172).percent(6);
+        let mixture = if liars {
+            WORDS.to_vec()
+        } else {
+            Self::mixture(&mut rng)
+        };
+        let (dense, sparse) = if haste > 1 { (50, 1000) } else { (100, 3000) };
+        let pause = rng.between(dense, sparse) * MS / haste;
+        let mut troubles = Vec::new();
+        let mut at = millis.start * MS + pause;
+        while at < millis.end * MS {
+            let mut dice = Rng::new(rng.bits());
+            // Troubles like company.
+            let next = if dice.percent(25) { 20 * MS } else { pause * 2 };
+            let kind = Self::draw(&mut dice, &mixture);
+            let node = dice.index(2);
+            let after = dice.between(MS, next.max(MS));
+            troubles.push(Trouble {
+                at,
+                kind,
+                node,
+                dice,
+            });
+            at += after;
+        }
+        Self(troubles)
+    }
+
+    fn mixture(rng: &mut Rng) -> Vec<(Kind, u64)> {
+        let mut mixture: Vec<(Kind, u64)> = Vec::new();
+        let wrong_words = rng.percent(30);
+        for (kind, weight) in ALL {
+            // A pause that no clock sees voids the read lease (S5): not together with wrong words.
+            let excluded =
+                (kind == Kind::WrongWord && !wrong_words) || (kind == Kind::Pause && wrong_words);
+            if !excluded && rng.percent(65) {
+                mixture.push((kind, weight));
+            }
+        }
+        if mixture.is_empty() {
+            mixture.push((Kind::Break, 1));
+        }
+        mixture
+    }
+
+    fn draw(dice: &mut Rng, mixture: &[(Kind, u64)]) -> Kind {
+        let total = mixture.iter().map(|(_, weight)| weight).sum();
+        let mut left = dice.below(total);
+        let drawn = mixture.iter().find(|(_, weight)| {
+            let hit = left < *weight;
+            left = left.saturating_sub(*weight);
+            hit
+        });
+        drawn.map_or(Kind::Break, |(kind, _)| *kind)
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Without these.
+    pub fn without(&self, left_out: std::ops::Range<usize>) -> Self {
+        let kept = self.0.iter().enumerate();
+        Self(
+            kept.filter(|(place, _)| !left_out.contains(place))
+                .map(|(_, trouble)| trouble.clone())
+                .collect(),
+        )
+    }
+
+    /// One after the other.
+    pub fn iter(&self) -> impl Iterator<Item = &Trouble> {
+        self.0.iter()
+    }
 }
 
 impl World {
     /// Trouble begins.
-    pub fn begin_chaos(&mut self) {
-        let mut mixture: Vec<(Trouble, u64)> = Vec::new();
-        let wrong_words = self.rng.percent(30);
-        for (trouble, weight) in ALL {
-            // A pause that no clock sees voids the read lease (S5): not together with wrong words.
-            let excluded = (trouble == Trouble::WrongWord && !wrong_words)
-                || (trouble == Trouble::Pause && wrong_words);
-            if !excluded && self.rng.percent(65) {
-                mixture.push((trouble, weight));
-            }
-        }
-        if mixture.is_empty() {
-            mixture.push((Trouble::Break, 1));
-        }
-        let pause_ms = self.rng.between(100, 3000);
-        self.chaos = Some(Chaos { mixture, pause_ms });
+    pub fn begin_chaos(&mut self, schedule: &Schedule) {
+        self.chaos = true;
         self.open_the_desk();
-        self.at(pause_ms * MS, Happening::Chaos);
+        for trouble in schedule.iter() {
+            let trouble = Box::new(trouble.clone());
+            self.at(trouble.at, Happening::Trouble { trouble });
+        }
     }
 
-    pub(super) fn chaos(&mut self) {
-        let Some(chaos) = self.chaos.as_ref() else {
+    pub(super) fn trouble(&mut self, trouble: Trouble) {
+        if !self.chaos {
             return;
-        };
-        let total: u64 = chaos.mixture.iter().map(|(_, weight)| weight).sum();
-        let pause = chaos.pause_ms;
-        let mut dice = self.rng.below(total);
-        let trouble = chaos.mixture.iter().find(|(_, weight)| {
-            let hit = dice < *weight;
-            dice = dice.saturating_sub(*weight);
-            hit
-        });
-        let trouble = trouble.map_or(Trouble::Break, |(trouble, _)| *trouble);
-        // Troubles like company.
-        let next = if self.rng.percent(25) {
-            self.rng.between(1, 20)
-        } else {
-            self.rng.between(1, pause * 2)
-        };
-        self.at(next * MS, Happening::Chaos);
-        self.trouble(trouble);
-    }
-
-    fn trouble(&mut self, trouble: Trouble) {
-        let node = self.rng.index(2);
-        match trouble {
-            Trouble::Break => self.break_connections(),
-            Trouble::Silence => self.silent_for([true, true]),
-            Trouble::OneWay => self.silent_for([node == 0, node == 1]),
-            Trouble::Kill => {
+        }
+        let (node, mut dice) = (trouble.node, trouble.dice);
+        match trouble.kind {
+            Kind::Break => self.break_connections(),
+            Kind::Silence => self.silent_for(&mut dice, [true, true]),
+            Kind::OneWay => self.silent_for(&mut dice, [node == 0, node == 1]),
+            Kind::Kill => {
                 self.kill(node);
-                let after = self.micros(5000, 3_000_000);
+                let after = self.hasty(&mut dice, 5, 3000);
                 self.at(after, Happening::Start { node });
             }
-            Trouble::PowerCut => self.cut_for_a_while(node),
-            Trouble::BothPowerCut => {
-                self.cut_for_a_while(0);
-                self.cut_for_a_while(1);
+            Kind::PowerCut => self.cut_for_a_while(&mut dice, node),
+            Kind::BothPowerCut => {
+                self.cut_for_a_while(&mut dice, 0);
+                self.cut_for_a_while(&mut dice, 1);
             }
-            Trouble::Pause => {
-                let millis = self.rng.between(20, 4000);
-                let seen = self.rng.percent(50);
-                self.pause(node, millis, seen);
+            Kind::Pause => {
+                let time = self.hasty(&mut dice, 20, 4000);
+                self.pause(node, time / MS, dice.percent(50));
             }
-            Trouble::Activate => self.ask_for(node, Command::Activate),
-            Trouble::Deactivate => self.deactivate(node, false),
-            Trouble::ForceDeactivate => self.deactivate(node, true),
-            Trouble::Unconfirmed => self.ask_for(
+            Kind::Activate => self.ask_for(node, Command::Activate),
+            Kind::Deactivate => self.deactivate(&mut dice, node, false),
+            Kind::ForceDeactivate => self.deactivate(&mut dice, node, true),
+            Kind::Unconfirmed => self.ask_for(
                 node,
                 Command::Takeover {
                     confirm: "gamma is off".to_string(),
                 },
             ),
-            Trouble::Takeover => self.begin_takeover(node, false),
-            Trouble::WrongWord => {
+            Kind::Takeover => self.begin_takeover(node, false),
+            Kind::WrongWord => {
                 // Only while the other one cannot go alone by itself, and with honest clocks.
                 if self
                     .nodes
                     .iter()
                     .all(|node| node.power && node.process.is_some())
                 {
+                    if dice.percent(50) {
+                        // The word comes long before the peer's lease runs out.
+                        self.break_connections();
+                    }
                     self.begin_takeover(node, true);
                 }
             }
-            Trouble::Stop => self.ask_for(node, Command::Stop),
-            Trouble::Move => {
+            Kind::Stop => self.ask_for(node, Command::Stop),
+            Kind::DiskFails => self.disk_fails(node, dice.between(200, 8000)),
+            Kind::SecondConnection => {
+                if let Some(process) = self.nodes[1].process.as_ref() {
+                    let (node, process) = (1, process.number);
+                    self.at(0, Happening::SecondDial { node, process });
+                }
+            }
+            Kind::Move => {
                 if let Some(active) = self.active() {
                     self.count("moves");
-                    self.deactivate(active, false);
+                    self.deactivate(&mut dice, active, false);
                 }
             }
         }
+    }
+
+    /// Between `low` and `high` milliseconds, as nanoseconds, divided by the run's haste.
+    fn hasty(&self, dice: &mut Rng, low: u64, high: u64) -> u64 {
+        dice.between(low * MS, high * MS) / self.plan.haste
     }
 
     fn ask_for(&mut self, node: usize, command: Command) {
@@ -152,8 +254,8 @@ impl World {
         }
     }
 
-    fn deactivate(&mut self, node: usize, force: bool) {
-        if self.rng.percent(80)
+    fn deactivate(&mut self, dice: &mut Rng, node: usize, force: bool) {
+        if dice.percent(80)
             && let Some(device) = self.nodes[node].device.as_mut()
         {
             device.used &= force;
@@ -161,13 +263,13 @@ impl World {
         self.ask_for(node, Command::Deactivate { force });
     }
 
-    fn cut_for_a_while(&mut self, node: usize) {
+    fn cut_for_a_while(&mut self, dice: &mut Rng, node: usize) {
         self.power_cut(node);
-        let after = self.micros(50_000, 6_000_000);
+        let after = self.hasty(dice, 50, 6000);
         self.at(after, Happening::PowerOn { node });
     }
 
-    fn silent_for(&mut self, silent: [bool; 2]) {
+    fn silent_for(&mut self, dice: &mut Rng, silent: [bool; 2]) {
         if self.desk.case.is_some() {
             return;
         }
@@ -177,7 +279,7 @@ impl World {
             "network silent one way"
         });
         self.silence(silent);
-        let after = self.micros(50_000, 6_000_000);
+        let after = self.hasty(dice, 50, 6000);
         self.at(
             after,
             Happening::Heal {
@@ -189,12 +291,14 @@ impl World {
     /// No more trouble: everything gets power and network.
     pub fn end_chaos(&mut self) {
         self.note(|| "no more trouble".to_string());
-        self.chaos = None;
+        self.chaos = false;
         self.desk.case = None;
         self.silence([false, false]);
         for node in 0..2 {
             self.nodes[node].held_off = false;
             self.power_on(node);
+            self.at(20 * MS, Happening::DiskMended { node });
+            self.at(6000 * MS, Happening::DiskMended { node });
             self.at(10 * MS, Happening::Start { node });
             self.at(5000 * MS, Happening::Start { node });
         }

@@ -61,6 +61,8 @@ pub(super) struct Workload {
     pub spots: Vec<u64>,
     /// Size of the volume.
     pub sectors: u64,
+    /// No read or write crosses a multiple of this.
+    pub chunk_sectors: u64,
     /// Mean pause between two requests of a slot, microseconds.
     pub pause_us: u64,
     /// Whether discards are asked for.
@@ -69,15 +71,23 @@ pub(super) struct Workload {
 
 impl Workload {
     /// A workload for a volume of this size.
-    pub(super) fn new(rng: &mut Rng, sectors: u64) -> Self {
+    pub(super) fn new(rng: &mut Rng, sectors: u64, chunk_sectors: u32) -> Self {
         let count = rng.between(2, 12);
         let spots = (0..count).map(|_| rng.below(sectors - 600)).collect();
         Self {
             spots,
             sectors,
+            chunk_sectors: u64::from(chunk_sectors),
             pause_us: rng.between(3_000, 60_000),
             discards: rng.percent(60),
         }
+    }
+
+    /// The kernel splits reads and writes at the edge of a chunk, but not discards.
+    fn split(&self, range: SectorRange) -> SectorRange {
+        let room = self.chunk_sectors - range.start % self.chunk_sectors;
+        let count = u64::from(range.count).min(room);
+        SectorRange::new(range.start, u32::try_from(count).unwrap_or(1))
     }
 
     fn place(&self, rng: &mut Rng, longest: u64) -> SectorRange {
@@ -99,11 +109,11 @@ impl Workload {
         let dice = rng.below(100);
         let fua = rng.percent(10);
         let (kind, range) = match dice {
-            0..=29 => (RequestKind::Read, self.place(rng, 64)),
+            0..=29 => (RequestKind::Read, self.split(self.place(rng, 64))),
             30..=39 => (RequestKind::Flush, SectorRange::new(0, 0)),
             40..=42 if self.discards => (RequestKind::Discard, self.place(rng, 300)),
             43..=45 if self.discards => (RequestKind::WriteZeroes, self.place(rng, 300)),
-            _ => (RequestKind::Write, self.place(rng, 64)),
+            _ => (RequestKind::Write, self.split(self.place(rng, 64))),
         };
         let fua = fua && matches!(kind, RequestKind::Write | RequestKind::WriteZeroes);
         Request {

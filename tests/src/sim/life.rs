@@ -1,6 +1,7 @@
 //! Starts, kills, power.
 
 use mirror_core::event::Event;
+use mirror_core::limits::VOLUME_NAME_BYTES_MAX;
 use mirror_core::types::{BootId, Incarnation, NodeSet, Tag};
 use mirror_core::volume::{DeviceAtStart, Settings, Volume};
 
@@ -21,7 +22,8 @@ impl World {
             return;
         }
         let place = &mut self.nodes[node];
-        let mut superblock = place.meta.load();
+        let mut metadata = place.meta.load();
+        let superblock = &mut metadata.superblock;
         if self.plan.mutant == Some(Mutant::ForgetPeer) && superblock.view.insync.contains(id(node))
         {
             superblock.view.insync = NodeSet::only(id(node));
@@ -34,31 +36,20 @@ impl World {
         }
         self.processes += 1;
         let number = self.processes;
-        let place = &mut self.nodes[node];
-        if let Some(device) = place.device.as_mut() {
+        if let Some(device) = self.nodes[node].device.as_mut() {
             device.stopping = false;
         }
-        let settings = Settings {
-            volume_name: superblock.volume_name,
-            node: id(node),
-            peer: id(1 - node),
-            node_name: name(node).to_string(),
-            peer_name: name(1 - node).to_string(),
-            cluster_key: KEY,
-            boot: place.boot,
-            incarnation: Incarnation(self.rng.bits()),
-            seed: self.rng.bytes32(),
-            keepalive_interval: Duration::from_millis(500),
-            link_timeout: Duration::from_millis(2000),
-            read_lease: Duration::from_millis(1500),
-        };
+        let volume_name = metadata.superblock.volume_name;
+        let settings = self.settings(node, volume_name);
         let device = if recovers {
             DeviceAtStart::Recovered
         } else {
             DeviceAtStart::None
         };
+        let place = &mut self.nodes[node];
+        place.frozen_at = None;
         let clock = place.clock(self.now);
-        let volume = Volume::new(settings, superblock, device, clock);
+        let volume = Volume::new(settings, metadata, device, clock);
         let dials = volume.dials();
         place.process = Some(Process::new(number, volume));
         self.note(|| format!("{node} starts as process {number}, device {device:?}"));
@@ -79,6 +70,25 @@ impl World {
         }
         if recovers {
             self.reissue(node, number);
+        }
+    }
+
+    fn settings(&mut self, node: usize, volume_name: [u8; VOLUME_NAME_BYTES_MAX]) -> Settings {
+        let haste = self.plan.haste;
+        Settings {
+            volume_name,
+            node: id(node),
+            peer: id(1 - node),
+            node_name: name(node).to_string(),
+            peer_name: name(1 - node).to_string(),
+            cluster_key: KEY,
+            boot: self.nodes[node].boot,
+            incarnation: Incarnation(self.rng.bits()),
+            seed: self.rng.bytes32(),
+            keepalive_interval: Duration::from_millis(500 / haste),
+            link_timeout: Duration::from_millis(2000 / haste),
+            read_lease: Duration::from_millis(1500 / haste),
+            hot_extents_max: self.plan.hot_extents_max,
         }
     }
 
@@ -122,6 +132,7 @@ impl World {
         if before != after {
             self.view_is_durable(node, &before, &after);
         }
+        self.check_cover("kill -9");
     }
 
     /// The daemon ended by itself.
@@ -132,14 +143,16 @@ impl World {
         if self.nodes[node].device.is_some() {
             self.fail(format!("{node}: the daemon ended with a live device"));
         }
-        if !self.nodes[node].meta.queue.is_empty() {
+        if self.nodes[node].meta.persists() {
             self.fail(format!(
                 "{node}: the daemon ended while a superblock is being written"
             ));
         }
+        // The log and the bitmap are right at any moment: what is under way may land or not.
+        self.nodes[node].meta.kill(&mut self.rng);
         self.drop_connections(node, process.number, true);
-        if self.chaos.is_some() {
-            let after = self.micros(100_000, 4_000_000);
+        if self.chaos {
+            let after = self.micros(100_000, 4_000_000) / self.plan.haste;
             self.at(after, Happening::Start { node });
         }
     }
@@ -166,6 +179,7 @@ impl World {
             self.view_is_durable(node, &before, &after);
         }
         self.model.power_cut(node);
+        self.check_cover("power cut");
     }
 
     /// The power comes back; the daemon starts a little later.
@@ -174,7 +188,7 @@ impl World {
             return;
         }
         if self.nodes[node].held_off {
-            self.at(500 * MS, Happening::PowerOn { node });
+            self.at(500 * MS / self.plan.haste, Happening::PowerOn { node });
             return;
         }
         self.note(|| format!("{node} power on"));
@@ -190,7 +204,7 @@ impl World {
         place.view_flush = 0;
         place.view_flushed = 0;
         self.reset_old_connections(node);
-        let after = self.micros(1000, 300_000);
+        let after = self.micros(1000, 300_000) / self.plan.haste;
         self.at(after, Happening::Start { node });
     }
 

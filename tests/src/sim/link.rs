@@ -8,6 +8,7 @@ use super::network::{InTransit, Message};
 use super::node::MS;
 use super::world::{Happening, World};
 
+const BACKOFF: u64 = 200 * MS;
 const BACKOFF_MAX: u64 = 2000 * MS;
 
 impl World {
@@ -29,20 +30,33 @@ impl World {
                 && room
             {
                 self.connect(node, process, other);
-                200 * MS
+                BACKOFF / self.plan.haste
             } else {
                 let Some(process) = self.nodes[node].process.as_mut() else {
                     return;
                 };
                 let pause = process.backoff;
                 process.backoff = (pause * 2).min(BACKOFF_MAX);
-                pause
+                pause / self.plan.haste
             }
         } else {
-            200 * MS
+            BACKOFF / self.plan.haste
         };
         let jitter = self.micros(0, 50_000);
         self.at(pause + jitter, Happening::Dial { node, process });
+    }
+
+    /// The peer is dialled although a connection stands: the end of that one was not seen there.
+    pub(super) fn second_dial(&mut self, node: usize, process: u64) {
+        let other = self.nodes[1 - node].process.as_ref();
+        let Some(other) = other.map(|process| process.number) else {
+            return;
+        };
+        let silent = self.network.silent.contains(&true);
+        if self.nodes[node].process_is(process) && !silent {
+            self.count("second connections");
+            self.connect(node, process, other);
+        }
     }
 
     fn connect(&mut self, node: usize, process: u64, other: u64) {
@@ -57,7 +71,7 @@ impl World {
         ];
         let connection = self.network.connect(sessions, processes);
         if let Some(process) = self.nodes[node].process.as_mut() {
-            process.backoff = 200 * MS;
+            process.backoff = BACKOFF;
         }
         for side in 0..2 {
             let after = self.micros(100, 5000);
@@ -257,7 +271,7 @@ impl World {
         self.note(|| format!("{node} closes session {}", session.0));
         self.send_end(number, node);
         let longest = if self.network.silent[node] {
-            1_000_000
+            1_000_000 / self.plan.haste
         } else {
             20_000
         };
@@ -295,7 +309,7 @@ impl World {
                 if let Some(connection) = self.network.connections.get_mut(&number) {
                     connection.broken = true;
                 }
-                self.end(number, node, CloseReason::Lost, 300_000);
+                self.end(number, node, CloseReason::Lost, 300_000 / self.plan.haste);
             }
         }
     }
@@ -334,7 +348,12 @@ impl World {
         let numbers: Vec<u64> = self.network.connections.keys().copied().collect();
         for number in numbers {
             if self.network.connections[&number].ends[node].closed {
-                self.end(number, 1 - node, CloseReason::Lost, 900_000);
+                self.end(
+                    number,
+                    1 - node,
+                    CloseReason::Lost,
+                    900_000 / self.plan.haste,
+                );
             }
         }
     }

@@ -6,19 +6,27 @@
 //! [`model`]; a broken rule ends the run with the seed and the last steps.
 
 mod checks;
+mod cover;
+pub mod coverage;
 mod device;
 mod disk;
-mod faults;
+pub mod faults;
+mod faulty;
+pub mod fleet;
+mod happening;
 mod kernel;
 mod life;
 mod link;
+mod metadata;
 mod model;
+pub mod mutants;
 mod network;
 pub mod node;
 mod operator;
 mod rng;
 mod run;
 mod shell;
+pub mod shrink;
 pub mod world;
 
-pub use run::{Report, run_seed};
+pub use run::{Report, Run, keep_panics_quiet};

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use mirror_core::types::SectorRange;
 
+use super::cover::Touched;
 use super::disk::Value;
 
 /// A change of data that the application asked for, or a value that a read settled.
@@ -30,6 +31,8 @@ pub struct Write {
     pub landed: u8,
     /// Nodes that lost their power before it was acknowledged (bits).
     pub lost: u8,
+    /// Not a write: a read settled it.
+    pub settled: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +52,8 @@ pub struct Model {
     clock: u64,
     /// When the reads were asked for that are not answered.
     pub reading: BTreeSet<u64>,
+    /// Where anything was ever written.
+    pub(super) touched: Touched,
 }
 
 /// The value that write `number` puts at the `offset`th sector of its range.
@@ -80,6 +85,7 @@ impl Model {
             secured: true,
             landed: 3,
             lost: 0,
+            settled: false,
         };
         Self {
             writes: vec![zero],
@@ -88,6 +94,7 @@ impl Model {
             open: Vec::new(),
             clock: 1,
             reading: BTreeSet::new(),
+            touched: Touched::default(),
         }
     }
 
@@ -117,6 +124,7 @@ impl Model {
             secured: false,
             landed: 0,
             lost: 0,
+            settled: false,
         });
         self.open.push(number);
         number
@@ -126,6 +134,7 @@ impl Model {
         let number = self.writes.len();
         let range = write.range;
         let zero = write.zero;
+        self.touched.add(range.start, range.count);
         self.writes.push(write);
         for offset in 0..range.count as usize {
             let value = if zero { 0 } else { value_of(number, offset) };
@@ -248,6 +257,7 @@ impl Model {
             false,
         );
         secured |= fits;
+        let mut holders = 0;
         for entry in &self.sectors[sector] {
             let write = &self.writes[entry.write];
             if !alive(write) {
@@ -256,18 +266,32 @@ impl Model {
             if entry.value == value {
                 fits = true;
                 secured |= write.secured;
+                holders |= write.acked.map_or(!write.lost, |_| write.holders);
                 settled &= write.ended.is_some_and(|ended| ended < began);
             } else if write.ended.is_some_and(|ended| ended < began) {
                 others = true;
             }
         }
         if !fits {
-            return Judgement::Wrong;
+            return Judgement::Wrong(self.why(sector, floor, began));
         }
         if settled && others {
-            Judgement::Settles { secured }
+            Judgement::Settles { secured, holders }
         } else {
             Judgement::Right
+        }
+    }
+
+    fn why(&self, sector: usize, floor: u64, began: u64) -> &'static str {
+        let mut entries = self.sectors[sector].iter();
+        let last = entries.find(|entry| self.writes[entry.write].submitted == floor);
+        let last = last.map(|entry| &self.writes[entry.write]);
+        if last.is_some_and(|write| write.settled) {
+            "another value than was read before (S10, I3)"
+        } else if self.floor(sector, began, true) == floor {
+            "and a write that was flushed is lost (S1, S11, I2, I3)"
+        } else {
+            "and an acknowledged write is lost (S1, I3)"
         }
     }
 
@@ -286,6 +310,7 @@ impl Model {
             secured,
             landed: 3,
             lost: 0,
+            settled: true,
         });
         if !secured {
             self.exposed.push(number);
@@ -316,13 +341,15 @@ impl Model {
 /// What a read's value is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judgement {
-    /// It must not be there.
-    Wrong,
+    /// It must not be there, and why.
+    Wrong(&'static str),
     /// It is what must be there.
     Right,
     /// It is one of several; from now on the others must not be there.
     Settles {
         /// Whether it survives a power cut.
         secured: bool,
+        /// Nodes that may hold it in this boot (bits).
+        holders: u8,
     },
 }

@@ -1,18 +1,24 @@
 //! A simulated server: power, clock, disks, kernel, and the daemon that may run on it.
 
 use mirror_core::auth::cluster_id;
-use mirror_core::disk::{Layout, Superblock};
+use mirror_core::disk::{BLOCK_BYTES, Layout, Superblock};
 use mirror_core::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS};
-use mirror_core::types::{BootId, Epoch, Incarnation, Instant, NodeId, NodeSet, ViewId, VolumeId};
-use mirror_core::view::{View, ViewHistory};
+use mirror_core::types::{
+    BootId, CopyId, Epoch, Incarnation, Instant, NodeId, NodeSet, ViewId, VolumeId,
+};
+use mirror_core::view::{View, ViewHistory, ViewMark};
 use mirror_core::volume::Volume;
 
-use super::disk::{DataDisk, MetaDisk, Value};
+use super::disk::{DataDisk, Value};
 use super::kernel::Device;
+use super::metadata::MetaDisk;
 use super::rng::Rng;
+use super::world::Plan;
 
 /// The cluster's key.
 pub const KEY: [u8; 32] = [7; 32];
+/// Blocks of the activity log's ring.
+const LOG_BLOCKS: u64 = 5;
 /// Nanoseconds of a millisecond.
 pub const MS: u64 = 1_000_000;
 
@@ -64,10 +70,23 @@ pub struct Node {
     pub sessions: u64,
     /// An operator keeps it off.
     pub held_off: bool,
+    /// Model time of the freeze, while it lasts.
+    pub frozen_at: Option<u64>,
     /// Model time of the last flush before a change of view.
     pub view_flush: u64,
     /// The same, once that flush is done.
     pub view_flushed: u64,
+}
+
+/// How fast a node's clock runs, parts per million: two clocks differ by what the margin of a lease allows
+/// (1 % and 10 ms of it), almost.
+pub fn clock_speed(rng: &mut Rng, haste: u64) -> u64 {
+    let drift = if haste > 1 { 20_000 } else { 8000 };
+    match rng.below(4) {
+        0 => 1_000_000 - drift,
+        1 => 1_000_000 + drift,
+        _ => rng.between(1_000_000 - drift, 1_000_000 + drift),
+    }
 }
 
 /// The node's number as the core knows it.
@@ -82,9 +101,13 @@ pub fn name(node: usize) -> &'static str {
 
 impl Node {
     /// A node with a first (`Some(volume)`) or joining copy.
-    pub fn new(rng: &mut Rng, node: usize, sectors: u64, volume: Option<VolumeId>) -> Self {
+    pub fn new(rng: &mut Rng, node: usize, plan: &Plan, volume: Option<VolumeId>) -> Self {
         let boot = BootId(rng.bytes16());
-        let superblock = format(rng, node, sectors, volume, boot);
+        let superblock = format(rng, node, plan, volume, boot);
+        let mut data = DataDisk::new(plan.sectors);
+        if volume.is_none() && plan.garbage {
+            data.spoil();
+        }
         Self {
             power: true,
             boots: 1,
@@ -93,12 +116,13 @@ impl Node {
             ppm: 1_000_000,
             hidden: 0,
             paused_until: 0,
-            data: DataDisk::new(sectors),
+            data,
             meta: MetaDisk::new(&superblock),
             device: None,
             process: None,
             sessions: 0,
             held_off: false,
+            frozen_at: None,
             view_flush: 0,
             view_flushed: 0,
         }
@@ -150,7 +174,7 @@ impl Process {
 pub fn format(
     rng: &mut Rng,
     node: usize,
-    sectors: u64,
+    plan: &Plan,
     volume: Option<VolumeId>,
     boot: BootId,
 ) -> Superblock {
@@ -173,8 +197,10 @@ pub fn format(
             insync: NodeSet::EMPTY,
         },
     };
-    let layout =
-        Layout::for_growth_to(sectors.max(2048), 4096).unwrap_or_else(|error| panic!("{error}"));
+    let mut layout = Layout::for_growth_to(plan.sectors.max(2048), plan.bitmap_block_bytes)
+        .unwrap_or_else(|error| panic!("{error}"));
+    // A short ring comes round often.
+    layout.activity_log_bytes = LOG_BLOCKS * BLOCK_BYTES as u64;
     Superblock {
         sequence: 1,
         cluster_id: cluster_id(&KEY),
@@ -182,9 +208,9 @@ pub fn format(
         volume_name,
         node: me,
         peer: id(1 - node),
-        size_sectors: sectors,
+        size_sectors: plan.sectors,
         data_start_sectors: 0,
-        chunk_sectors: 8192,
+        chunk_sectors: plan.chunk_sectors,
         logical_block_bytes: 512,
         layout,
         view,
@@ -194,6 +220,8 @@ pub fn format(
         drained: false,
         failed: false,
         copy: None,
+        lineage: CopyId([0; 16]),
+        base: ViewMark::default(),
         member_boots,
         own_boot: boot,
         incarnation: Incarnation(0),

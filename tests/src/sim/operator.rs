@@ -64,6 +64,9 @@ impl World {
 
     /// Whether everything is as it should be.
     pub fn healthy(&self) -> bool {
+        if self.nodes[0].view() != self.nodes[1].view() || self.nodes[0].view().insync.len() < 2 {
+            return false;
+        }
         let up = (0..2).all(|node| {
             self.status(node).is_some_and(|status| {
                 status.link.state == LinkState::Up
@@ -71,11 +74,11 @@ impl World {
                     && status.frozen.is_none()
             })
         });
-        up && self.active().is_some() && self.nodes[0].view() == self.nodes[1].view()
+        up && self.active().is_some()
     }
 
     pub(super) fn work_the_desk(&mut self) {
-        self.at(100 * MS, Happening::Desk);
+        self.at(100 * MS / self.plan.haste, Happening::Desk);
         self.work_the_case();
         if self.desk.caring && self.desk.case.is_none() && self.rng.percent(10) {
             self.care();
@@ -105,7 +108,7 @@ impl World {
     /// What the operator can know of the other node before giving the word: it has not gone alone.
     fn peer_still_counts(&self, node: usize) -> bool {
         let superblock = self.nodes[1 - node].meta.peek();
-        let quiet = self.nodes[1 - node].meta.queue.is_empty();
+        let quiet = self.nodes[1 - node].meta.is_idle();
         quiet && (superblock.volume_id.is_none() || superblock.view.insync.contains(id(node)))
     }
 
@@ -130,7 +133,7 @@ impl World {
             node,
             lie,
             command: None,
-            until: self.now + 30_000 * MS,
+            until: self.now + 30_000 * MS / self.plan.haste,
         });
     }
 
@@ -180,14 +183,14 @@ impl World {
         self.desk.case = None;
         if case.lie {
             self.at(
-                500 * MS,
+                500 * MS / self.plan.haste,
                 Happening::Heal {
                     silent: [false, false],
                 },
             );
         } else {
             self.nodes[1 - case.node].held_off = false;
-            let after = self.micros(10_000, 5_000_000);
+            let after = self.micros(10_000, 5_000_000) / self.plan.haste;
             self.at(
                 after,
                 Happening::PowerOn {

@@ -1,14 +1,26 @@
 //! One run from a seed: trouble, then peace; in peace the volume must become healthy.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use mirror_core::admin::Command;
 use mirror_core::types::NodeSet;
 
-use super::node::id;
+use super::faults::Schedule;
+use super::mutants::{Wrong, set_core};
+use super::node::{id, name};
+use super::rng::Rng;
 use super::world::{Mutant, Plan, World};
 
 /// After the last fault the volume is healthy within this time.
 const PEACE_MS: u64 = 120_000;
+/// A silent peer is lost by then, without haste.
+const LINK_LOST_MS: u64 = 5000;
+/// Both nodes serve for so long, without haste.
+const SPLIT_MS: u64 = 10_000;
+/// Most runs have time-outs of a fifth and trouble as dense as that: as many faults in less work.
+const HASTE: u64 = 5;
 
 /// How a run ended.
 #[derive(Debug)]
@@ -19,28 +31,104 @@ pub struct Report {
     pub coverage: BTreeMap<String, u64>,
 }
 
-/// Runs one seed.
-pub fn run_seed(seed: u64, trace: bool, mutant: Option<Mutant>) -> Report {
-    let mut world = World::new(seed, plan(seed, mutant));
-    world.trace = trace;
-    world.begin_chaos();
-    let calm = world.rng.between(0, 3000);
-    world.run_for(calm);
-    let trouble = world.rng.between(10_000, 40_000);
-    world.run_for(trouble);
-    world.end_chaos();
-    peace(&mut world);
-    let steps: Vec<String> = world.steps.iter().cloned().collect();
-    Report {
-        failure: world.failure.map(|failure| (failure, steps)),
-        coverage: world.coverage,
+/// A run that can be repeated.
+#[derive(Clone, Debug)]
+pub struct Run {
+    seed: u64,
+    plan: Plan,
+    wrong: Option<Wrong>,
+    calm_ms: u64,
+    trouble_ms: u64,
+    /// What goes wrong.
+    pub schedule: Schedule,
+}
+
+impl Run {
+    /// The run of a seed.
+    pub fn new(seed: u64, wrong: Option<Wrong>) -> Self {
+        let plan = plan(seed, wrong.and_then(Wrong::of_shell));
+        let mut rng = Rng::new(seed ^ 0x6c65_6e67_7468);
+        let calm_ms = rng.between(0, 3000) / plan.haste;
+        let trouble_ms = if plan.haste > 1 {
+            rng.between(4000, 12_000)
+        } else {
+            rng.between(8000, 30_000)
+        } / plan.haste;
+        Self {
+            seed,
+            schedule: Schedule::new(seed, calm_ms..calm_ms + trouble_ms, plan.haste),
+            plan,
+            wrong,
+            calm_ms,
+            trouble_ms,
+        }
+    }
+
+    /// Runs it; a failure is run again to write its steps down.
+    pub fn go(&self) -> Report {
+        let report = self.once();
+        if report.failure.is_some() {
+            return self.run(true, false);
+        }
+        report
+    }
+
+    /// Runs it and prints every step.
+    pub fn traced(&self) -> Report {
+        self.run(true, true)
+    }
+
+    /// Whether a rule is broken.
+    pub fn fails(&self) -> bool {
+        self.once().failure.is_some()
+    }
+
+    /// Runs it without writing its steps down.
+    pub fn once(&self) -> Report {
+        self.run(false, false)
+    }
+
+    fn run(&self, notes: bool, trace: bool) -> Report {
+        let mut world = World::new(self.seed, self.plan.clone());
+        world.notes = notes;
+        world.trace = trace;
+        set_core(self.wrong);
+        let whole = catch_unwind(AssertUnwindSafe(|| {
+            world.begin_chaos(&self.schedule);
+            world.run_for(self.calm_ms + self.trouble_ms);
+            world.end_chaos();
+            peace(&mut world);
+        }));
+        set_core(None);
+        if whole.is_err() {
+            let panic = PANIC.with(RefCell::take);
+            world.fail(format!("seed {}: the core panicked: {panic}", self.seed));
+        }
+        let steps: Vec<String> = world.steps.iter().cloned().collect();
+        Report {
+            failure: world.failure.map(|failure| (failure, steps)),
+            coverage: world.coverage,
+        }
     }
 }
 
+thread_local! {
+    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// A panic of the core is a failure of its seed: it is told with the others.
+pub fn keep_panics_quiet() {
+    std::panic::set_hook(Box::new(|info| {
+        let text = info.to_string().replace('\n', " ");
+        PANIC.with(|panic| panic.replace(text));
+    }));
+}
+
 fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
-    let sectors = match seed % 16 {
+    let sectors = match seed % 64 {
         0 => 200 * 1024 + 40,
-        1..=5 => 2048,
+        1..=4 => 40 * 1024,
+        5..=30 => 2048,
         _ => 5 * 1024 + 8 * (seed % 100),
     };
     let slow_copy_ms = match (seed / 16) % 4 {
@@ -48,11 +136,23 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
         1 => 300,
         _ => 0,
     };
+    let bitmap_block_bytes = match (seed / 8) % 8 {
+        0 => 512,
+        1 => 16 * 1024,
+        _ => 4096,
+    };
     Plan {
         slow_copy_ms,
-        sectors,
+        hot_extents_max: 3 + usize::try_from((seed / 4) % 6).unwrap_or(0),
+        bitmap_block_bytes,
         application: true,
+        split: seed % 16 == 9,
+        garbage: !seed.is_multiple_of(4),
+        slow_disk: (seed / 32) % 8 == 5,
+        slow_network: (seed / 64) % 8 == 3,
+        haste: if seed % 16 == 3 { 1 } else { HASTE },
         mutant,
+        ..Plan::quiet(sectors)
     }
 }
 
@@ -71,16 +171,45 @@ fn peace(world: &mut World) {
             })
         });
         world.fail(format!(
-            "not healthy after {PEACE_MS} ms of peace: {states:?}"
+            "not healthy after {PEACE_MS} ms of peace (I9): {states:?}"
         ));
         return;
     }
     let before = world.completed;
     if !world.run_until(30_000, |world| world.completed > before + 30) {
-        world.fail("healthy, but the application does not get on".to_string());
+        world.fail("healthy, but the application does not get on (I9)".to_string());
         return;
     }
     rest(world);
+    if world.plan.split {
+        split(world);
+    }
+}
+
+/// Both nodes go alone on wrong words, and write: they must never come together again.
+fn split(world: &mut World) {
+    let Some(active) = world.active().filter(|_| world.failure.is_none()) else {
+        return;
+    };
+    world.split = true;
+    world.expect_split_brain();
+    world.silence([true, true]);
+    world.run_for(LINK_LOST_MS / world.plan.haste);
+    for node in [active, 1 - active] {
+        let confirm = format!("{} is off", name(1 - node));
+        world.command(node, Command::Takeover { confirm });
+    }
+    world.run_for(SPLIT_MS / world.plan.haste);
+    let alone = |node: usize| world.nodes[node].view().is_sole(id(node));
+    if !(alone(0) && alone(1)) {
+        return;
+    }
+    world.count("both went alone");
+    world.silence([false, false]);
+    world.run_for(SPLIT_MS / world.plan.haste);
+    if world.failure.is_none() && !world.coverage.contains_key("refused SplitBrain") {
+        world.fail("split histories were not refused (S8)".to_string());
+    }
 }
 
 /// The application ends; after a while both copies are equal.
@@ -91,9 +220,17 @@ fn rest(world: &mut World) {
             device.used = false;
         }
     }
-    world.run_for(3000);
+    world.run_for(3000 / world.plan.haste);
     let both = NodeSet::only(id(0)).with(id(1));
-    if world.failure.is_none() && world.nodes[0].view().insync == both {
+    if world.failure.is_some() || world.nodes[0].view().insync != both {
+        return;
+    }
+    // What was asked for last may still be under way on a slow disk.
+    if world.run_until(30_000, World::at_rest) {
         world.must_be_equal();
+    } else {
+        world.fail(
+            "the application has ended, but the volume does not come to rest (I9)".to_string(),
+        );
     }
 }

@@ -1,12 +1,15 @@
 //! The simulated shell of a node: executes the core's effects.
 
+use mirror_core::disk::{BLOCK_BYTES, Superblock};
 use mirror_core::effect::{DiskOperation, Effect, PayloadSource};
-use mirror_core::event::{Event, IoOwner};
-use mirror_core::types::SessionId;
+use mirror_core::event::{DiskResult, Event, IoOwner};
+use mirror_core::types::{Errno, SessionId};
 use mirror_core::wire::{Frame, FrameKind};
 
 use super::disk::Value;
+use super::metadata::Written;
 use super::network::{InTransit, Message};
+use super::node::MS;
 use super::world::{Happening, Mutant, World};
 
 impl World {
@@ -21,33 +24,15 @@ impl World {
                 operation,
                 range,
             } => self.disk(node, process, owner, operation, range),
-            Effect::Persist(superblock) => {
-                self.note(|| {
-                    format!(
-                        "{node} persist {} view {:?} sealed {} serving {} drained {} copy {:?}",
-                        superblock.sequence,
-                        superblock.view,
-                        superblock.sealed,
-                        superblock.serving,
-                        superblock.drained,
-                        superblock.copy
-                    )
-                });
-                if self.plan.mutant == Some(Mutant::EarlyPersist) {
-                    self.at(
-                        0,
-                        Happening::EarlyPersisted {
-                            node,
-                            process,
-                            sequence: superblock.sequence,
-                        },
-                    );
-                }
-                self.nodes[node].meta.queue.push_back(*superblock);
-                if self.nodes[node].meta.queue.len() == 1 {
-                    let after = self.persist_time();
-                    self.at(after, Happening::MetaStep { node, process });
-                }
+            Effect::Examine { slot, digest, .. } => self.examine(node, process, slot, digest),
+            Effect::Persist(superblock) => self.persist(node, process, superblock),
+            Effect::WriteBlock {
+                id,
+                offset_bytes,
+                block,
+            } => {
+                self.note(|| format!("{node} metadata block {id} at {offset_bytes}"));
+                self.write_block(node, process, id, offset_bytes, block);
             }
             Effect::Send {
                 session,
@@ -78,6 +63,60 @@ impl World {
                 self.count("daemon exits");
                 self.exit(node);
             }
+        }
+    }
+
+    fn write_block(
+        &mut self,
+        node: usize,
+        process: u64,
+        id: u64,
+        offset_bytes: u64,
+        block: Box<[u8; BLOCK_BYTES]>,
+    ) {
+        self.count("metadata blocks");
+        let (mark, evicts) = self.nodes[node].meta.kind_of(offset_bytes, &block);
+        self.count(mark);
+        if evicts {
+            self.count("evictions");
+        }
+        let early = Happening::EarlyBlock { node, process, id };
+        if self.plan.mutant == Some(Mutant::DropBlock) {
+            self.at(MS / 2, early);
+            return;
+        }
+        if self.plan.mutant == Some(Mutant::EarlyBlock) {
+            self.at(0, early);
+        }
+        if self.nodes[node].meta.write(id, offset_bytes, block) {
+            self.plan_meta_step(node, process);
+        }
+    }
+
+    fn persist(&mut self, node: usize, process: u64, superblock: Box<Superblock>) {
+        self.note(|| {
+            format!(
+                "{node} persist {} view {:?} sealed {} serving {} drained {} copy {:?}",
+                superblock.sequence,
+                superblock.view,
+                superblock.sealed,
+                superblock.serving,
+                superblock.drained,
+                superblock.copy
+            )
+        });
+        if self.plan.mutant == Some(Mutant::EarlyPersist) {
+            self.at(
+                0,
+                Happening::EarlyPersisted {
+                    node,
+                    process,
+                    sequence: superblock.sequence,
+                },
+            );
+        }
+        if self.nodes[node].meta.persist(superblock) {
+            self.plan_meta_step(node, process);
         }
     }
 
@@ -129,15 +168,7 @@ impl World {
         let ticket = self.nodes[node]
             .data
             .start(&mut self.rng, owner, operation, range, data);
-        let after = if operation == DiskOperation::Flush {
-            self.micros(200, 5000)
-        } else if matches!(owner, IoOwner::Copy(_)) && self.plan.slow_copy_ms > 0 {
-            self.micros(100, self.plan.slow_copy_ms * 1000)
-        } else if self.rng.percent(2) {
-            self.micros(1000, 80_000)
-        } else {
-            self.micros(40, 900)
-        };
+        let after = self.disk_time(owner, operation);
         let boot = self.nodes[node].boots;
         self.at(
             after,
@@ -148,6 +179,21 @@ impl World {
                 ticket,
             },
         );
+    }
+
+    fn disk_time(&mut self, owner: IoOwner, operation: DiskOperation) -> u64 {
+        let slow = self.plan.slow_disk && operation != DiskOperation::Read;
+        if slow && self.rng.percent(3) {
+            self.micros(80_000, 400_000)
+        } else if operation == DiskOperation::Flush {
+            self.micros(200, 5000)
+        } else if matches!(owner, IoOwner::Copy(_)) && self.plan.slow_copy_ms > 0 {
+            self.micros(100, self.plan.slow_copy_ms * 1000)
+        } else if self.rng.percent(2) {
+            self.micros(1000, 80_000)
+        } else {
+            self.micros(40, 900)
+        }
     }
 
     pub(super) fn disk_end(&mut self, node: usize, boot: u64, process: u64, ticket: u64) {
@@ -170,6 +216,14 @@ impl World {
             Some(Mutant::SkipPeerFlush) => flush && peer,
             _ => false,
         };
+        let fails = place.data.failing && (started.changes() || flush);
+        if fails && (flush || self.rng.percent(50)) {
+            // Nothing of it landed.
+            if let Some(running) = place.data.forget(ticket) {
+                self.disk_told(node, process, running.owner, Err(Errno::EIO));
+            }
+            return;
+        }
         let Some((running, read)) = (if skipped {
             place
                 .data
@@ -204,46 +258,82 @@ impl World {
                 }
             }
             IoOwner::ViewFlush => self.nodes[node].view_flushed = self.nodes[node].view_flush,
-            IoOwner::Application(_) | IoOwner::Peer(_) => {}
+            IoOwner::LogFlush | IoOwner::Application(_) | IoOwner::Peer(_) => {}
         }
-        self.feed(
-            node,
-            Event::DiskDone {
-                owner: running.owner,
-                result: Ok(()),
-            },
-        );
+        let result = if fails { Err(Errno::EIO) } else { Ok(()) };
+        self.disk_told(node, process, running.owner, result);
+    }
+
+    fn disk_told(&mut self, node: usize, process: u64, owner: IoOwner, result: DiskResult) {
+        if !self.nodes[node].process_is(process) {
+            return;
+        }
+        if result.is_err() {
+            self.count("disk error");
+            // What it had not flushed is in doubt, as after a power cut; a second fault may lose it.
+            self.model.power_cut(node);
+        }
+        self.feed(node, Event::DiskDone { owner, result });
     }
 
     pub(super) fn meta_step(&mut self, node: usize, process: u64) {
         if !self.nodes[node].process_is(process) {
             return;
         }
-        let before = self.nodes[node].meta.peek();
-        let done = self.nodes[node].meta.step();
-        if !self.nodes[node].meta.queue.is_empty() {
-            let after = self.persist_time();
-            self.at(after, Happening::MetaStep { node, process });
+        let before = self.nodes[node].view();
+        let written = self.nodes[node].meta.step();
+        if !self.nodes[node].meta.is_idle() {
+            self.plan_meta_step(node, process);
         }
-        let after = self.nodes[node].meta.peek();
-        if before.view != after.view {
-            self.view_is_durable(node, &before.view, &after.view);
+        let after = self.nodes[node].view();
+        if before != after {
+            self.view_is_durable(node, &before, &after);
         }
-        if let Some(superblock) = done
-            && self.plan.mutant != Some(Mutant::EarlyPersist)
-        {
-            self.feed(
-                node,
-                Event::Persisted {
-                    sequence: superblock.sequence,
-                },
-            );
+        match written {
+            // It was told before.
+            Some(Written::Superblock(_)) if self.plan.mutant == Some(Mutant::EarlyPersist) => {}
+            Some(Written::Superblock(sequence)) => {
+                self.feed(node, Event::Persisted { sequence });
+            }
+            Some(Written::Block(_)) if self.plan.mutant == Some(Mutant::EarlyBlock) => {}
+            Some(Written::Block(id)) => self.feed(node, Event::BlockWritten { id }),
+            None => {}
         }
+    }
+
+    fn plan_meta_step(&mut self, node: usize, process: u64) {
+        let after = self.persist_time();
+        self.at(after, Happening::MetaStep { node, process });
     }
 
     fn persist_time(&mut self) -> u64 {
         let slow = self.rng.percent(3);
         self.micros(100, if slow { 80_000 } else { 1500 })
+    }
+
+    /// What a copy buffer holds; the answer comes a little later.
+    fn examine(&mut self, node: usize, process: u64, slot: u16, digest: bool) {
+        let Some(held) = self.nodes[node].process.as_ref() else {
+            return;
+        };
+        let values = &held.copy[usize::from(slot)];
+        let zero = values.iter().all(|value| *value == 0);
+        let bytes: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        let digest = digest.then(|| mirror_core::checksum::digest(&bytes));
+        let after = self.micros(1, 100);
+        self.at(
+            after,
+            Happening::Examined {
+                node,
+                process,
+                slot,
+                zero,
+                digest,
+            },
+        );
     }
 
     fn release(&mut self, node: usize, slot: u16) {
@@ -280,7 +370,7 @@ impl World {
         payload: Option<PayloadSource>,
     ) {
         if self.plan.mutant == Some(Mutant::ForgeDone) && frame.kind == FrameKind::Write {
-            let frame = Frame::new(FrameKind::Done, frame.epoch, frame.id);
+            let frame = Box::new(Frame::new(FrameKind::Done, frame.epoch, frame.id));
             self.at(
                 0,
                 Happening::Forged {
@@ -296,7 +386,9 @@ impl World {
             return;
         };
         let (now, delay) = (self.now, self.micros(20, 400));
-        let slow = if self.rng.percent(1) {
+        let slow = if self.plan.slow_network && self.rng.percent(10) {
+            self.micros(1000, 80_000)
+        } else if self.rng.percent(1) {
             self.micros(100, 30_000)
         } else {
             0

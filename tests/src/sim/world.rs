@@ -1,121 +1,72 @@
 //! The agenda: what happens next, and to whom.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use mirror_core::admin::{Command, Outcome};
-use mirror_core::event::{CloseReason, Event};
-use mirror_core::types::{SessionId, Tag, VolumeId};
+use mirror_core::event::Event;
+use mirror_core::types::VolumeId;
 use mirror_core::volume::Volume;
-use mirror_core::wire::Frame;
 
+use super::happening::Entry;
+pub(super) use super::happening::Happening;
 use super::kernel::Workload;
 use super::model::Model;
 use super::network::Network;
-use super::node::{MS, Node};
+use super::node::{MS, Node, clock_speed};
 use super::operator::Desk;
 use super::rng::Rng;
 
 /// Steps that a report shows.
 const STEPS_SHOWN: usize = 300;
 
-/// Something on the agenda.
-#[derive(Clone, Debug)]
-pub(super) enum Happening {
-    Tick {
-        node: usize,
-        process: u64,
-    },
-    DiskEnd {
-        node: usize,
-        boot: u64,
-        process: u64,
-        ticket: u64,
-    },
-    MetaStep {
-        node: usize,
-        process: u64,
-    },
-    EarlyPersisted {
-        node: usize,
-        process: u64,
-        sequence: u64,
-    },
-    Forged {
-        node: usize,
-        process: u64,
-        session: SessionId,
-        frame: Frame,
-    },
-    Dial {
-        node: usize,
-        process: u64,
-    },
-    Opened {
-        connection: u64,
-        node: usize,
-        dialled: bool,
-    },
-    Arrive {
-        connection: u64,
-        from: usize,
-    },
-    Closed {
-        connection: u64,
-        node: usize,
-        reason: CloseReason,
-    },
-    DeviceStarted {
-        node: usize,
-        process: u64,
-    },
-    DeviceUp {
-        node: usize,
-        process: u64,
-    },
-    DeviceStop {
-        node: usize,
-        process: u64,
-        force: bool,
-    },
-    DeviceGone {
-        node: usize,
-        process: u64,
-    },
-    Hand {
-        node: usize,
-        process: u64,
-        tag: Tag,
-    },
-    App {
-        node: usize,
-        activation: u64,
-        slot: usize,
-    },
-    Start {
-        node: usize,
-    },
-    PowerOn {
-        node: usize,
-    },
-    Heal {
-        silent: [bool; 2],
-    },
-    Chaos,
-    Desk,
-    Compare,
-}
-
 /// What a run may do.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Size of the volume.
     pub sectors: u64,
+    /// Sectors of an extent of the activity log; no request crosses one.
+    pub chunk_sectors: u32,
+    /// Extents that the activity log keeps.
+    pub hot_extents_max: usize,
+    /// Bytes that one bit of the bitmap stands for.
+    pub bitmap_block_bytes: u32,
     /// The application works by itself.
     pub application: bool,
+    /// Everything that waits, from time-outs to outages, is shorter by this factor.
+    pub haste: u64,
+    /// In the end both nodes go alone.
+    pub split: bool,
+    /// The joining copy's disk is not empty.
+    pub garbage: bool,
+    /// Some operations of the disks take very long.
+    pub slow_disk: bool,
+    /// Many frames take long.
+    pub slow_network: bool,
     /// A chunk of a full copy takes up to so long to read, milliseconds.
     pub slow_copy_ms: u64,
     /// A deliberate fault of the shell, to prove that the checks see it.
     pub mutant: Option<Mutant>,
+}
+
+impl Plan {
+    /// A quiet volume of this size: nothing happens by itself.
+    pub fn quiet(sectors: u64) -> Self {
+        Self {
+            sectors,
+            chunk_sectors: 256,
+            hot_extents_max: 6,
+            bitmap_block_bytes: 4096,
+            application: false,
+            haste: 1,
+            split: false,
+            garbage: false,
+            slow_disk: false,
+            slow_network: false,
+            slow_copy_ms: 0,
+            mutant: None,
+        }
+    }
 }
 
 /// Deliberate faults.
@@ -135,18 +86,24 @@ pub enum Mutant {
     ForgetPeer,
     /// A restarted machine keeps its boot id.
     SameBoot,
+    /// A block of the activity log or of a bitmap counts before it is written.
+    EarlyBlock,
+    /// A block of the activity log or of a bitmap counts and is not written.
+    DropBlock,
 }
 
 impl Mutant {
-    /// All of them, by name.
-    pub const ALL: [(&'static str, Self); 7] = [
-        ("skip-flush", Self::SkipFlush),
-        ("skip-peer-flush", Self::SkipPeerFlush),
-        ("forge-done", Self::ForgeDone),
-        ("early-persist", Self::EarlyPersist),
-        ("drop-copy", Self::DropCopy),
-        ("forget-peer", Self::ForgetPeer),
-        ("same-boot", Self::SameBoot),
+    /// All of them: name, mutant, the rule that it breaks.
+    pub const ALL: [(&'static str, Self, &'static str); 9] = [
+        ("skip-flush", Self::SkipFlush, "S1"),
+        ("skip-peer-flush", Self::SkipPeerFlush, "S1"),
+        ("forge-done", Self::ForgeDone, "S1"),
+        ("early-persist", Self::EarlyPersist, "S2 S3 S4"),
+        ("drop-copy", Self::DropCopy, "S9 I3 I4"),
+        ("forget-peer", Self::ForgetPeer, "S3 S1 S8"),
+        ("same-boot", Self::SameBoot, "S7 S11 I3 I4"),
+        ("early-block", Self::EarlyBlock, "S7"),
+        ("drop-block", Self::DropBlock, "S7"),
     ];
 }
 
@@ -155,7 +112,7 @@ impl Mutant {
 pub struct World {
     /// Global time, nanoseconds.
     pub now: u64,
-    agenda: BTreeMap<(u64, u64), Happening>,
+    agenda: BinaryHeap<Reverse<Entry>>,
     sequence: u64,
     /// Chance.
     pub rng: Rng,
@@ -172,6 +129,8 @@ pub struct World {
     pub coverage: BTreeMap<String, u64>,
     /// The first broken rule.
     pub failure: Option<String>,
+    /// Writes the last steps down.
+    pub notes: bool,
     /// Prints every step.
     pub trace: bool,
     /// The last steps.
@@ -182,10 +141,12 @@ pub struct World {
     pub answers: BTreeMap<u64, Outcome>,
     pub(super) commands: u64,
     pub(super) processes: u64,
+    /// Both nodes serve, because operators said wrong words: only that counts any more.
+    pub(super) split: bool,
     pub(super) desk: Desk,
     /// Requests that succeeded.
     pub completed: u64,
-    pub(super) chaos: Option<super::faults::Chaos>,
+    pub(super) chaos: bool,
 }
 
 impl World {
@@ -194,16 +155,16 @@ impl World {
         let mut rng = Rng::new(seed);
         let volume = VolumeId(rng.bytes16());
         let mut nodes = [
-            Node::new(&mut rng, 0, plan.sectors, Some(volume)),
-            Node::new(&mut rng, 1, plan.sectors, None),
+            Node::new(&mut rng, 0, &plan, Some(volume)),
+            Node::new(&mut rng, 1, &plan, None),
         ];
         for node in &mut nodes {
-            node.ppm = rng.between(995_500, 1_004_500);
+            node.ppm = clock_speed(&mut rng, plan.haste);
         }
-        let workload = Workload::new(&mut rng, plan.sectors);
+        let workload = Workload::new(&mut rng, plan.sectors, plan.chunk_sectors);
         let mut world = Self {
             now: 1000,
-            agenda: BTreeMap::new(),
+            agenda: BinaryHeap::new(),
             sequence: 0,
             rng,
             nodes,
@@ -213,16 +174,22 @@ impl World {
             plan,
             coverage: BTreeMap::new(),
             failure: None,
+            notes: true,
             trace: false,
             steps: VecDeque::new(),
             activations: 0,
             answers: BTreeMap::new(),
             commands: 0,
             processes: 0,
+            split: false,
             desk: Desk::default(),
             completed: 0,
-            chaos: None,
+            chaos: false,
         };
+        if world.plan.garbage {
+            let sectors = u32::try_from(world.plan.sectors).unwrap_or(u32::MAX);
+            world.model.touched.add(0, sectors);
+        }
         world.at(MS, Happening::Start { node: 0 });
         world.at(2 * MS, Happening::Start { node: 1 });
         world.at(500 * MS, Happening::Compare);
@@ -232,8 +199,11 @@ impl World {
     /// Puts something on the agenda, `after` nanoseconds from now.
     pub(super) fn at(&mut self, after: u64, happening: Happening) {
         self.sequence += 1;
-        self.agenda
-            .insert((self.now + after, self.sequence), happening);
+        self.agenda.push(Reverse(Entry {
+            time: self.now + after,
+            sequence: self.sequence,
+            happening,
+        }));
     }
 
     /// Between `low` and `high` microseconds.
@@ -243,6 +213,9 @@ impl World {
 
     /// Writes a step down.
     pub(super) fn note(&mut self, text: impl FnOnce() -> String) {
+        if !self.notes {
+            return;
+        }
         let line = format!("{:>12.6} {}", self.now as f64 / 1e9, text());
         if self.trace {
             println!("{line}");
@@ -272,15 +245,14 @@ impl World {
     pub fn run_for(&mut self, millis: u64) {
         let end = self.now + millis * MS;
         while self.failure.is_none() {
-            let Some(entry) = self.agenda.first_entry() else {
-                break;
-            };
-            if entry.key().0 > end {
+            if self.agenda.peek().is_none_or(|next| next.0.time > end) {
                 break;
             }
-            let ((time, _), happening) = entry.remove_entry();
-            self.now = self.now.max(time);
-            self.happen(happening);
+            let Some(Reverse(entry)) = self.agenda.pop() else {
+                break;
+            };
+            self.now = self.now.max(entry.time);
+            self.happen(entry.happening);
         }
         self.now = self.now.max(end);
     }
@@ -304,7 +276,10 @@ impl World {
             Happening::Tick { node, .. }
             | Happening::DiskEnd { node, .. }
             | Happening::MetaStep { node, .. }
+            | Happening::Examined { node, .. }
             | Happening::EarlyPersisted { node, .. }
+            | Happening::EarlyBlock { node, .. }
+            | Happening::SecondDial { node, .. }
             | Happening::Forged { node, .. }
             | Happening::Dial { node, .. }
             | Happening::Opened { node, .. }
@@ -318,8 +293,9 @@ impl World {
             | Happening::Start { node } => Some(*node),
             Happening::Arrive { from, .. } => Some(1 - from),
             Happening::PowerOn { .. }
+            | Happening::DiskMended { .. }
             | Happening::Heal { .. }
-            | Happening::Chaos
+            | Happening::Trouble { .. }
             | Happening::Desk
             | Happening::Compare => None,
         }
@@ -343,6 +319,18 @@ impl World {
                 ticket,
             } => self.disk_end(node, boot, process, ticket),
             Happening::MetaStep { node, process } => self.meta_step(node, process),
+            Happening::DiskMended { node } => self.disk_mended(node),
+            Happening::Examined {
+                node,
+                process,
+                slot,
+                zero,
+                digest,
+            } => {
+                if self.nodes[node].process_is(process) {
+                    self.feed(node, Event::Examined { slot, zero, digest });
+                }
+            }
             Happening::EarlyPersisted {
                 node,
                 process,
@@ -363,13 +351,19 @@ impl World {
                         node,
                         Event::Received {
                             session,
-                            frame,
+                            frame: *frame,
                             body: &[],
                             buffer: None,
                         },
                     );
                 }
             }
+            Happening::EarlyBlock { node, process, id } => {
+                if self.nodes[node].process_is(process) {
+                    self.feed(node, Event::BlockWritten { id });
+                }
+            }
+            Happening::SecondDial { node, process } => self.second_dial(node, process),
             Happening::Dial { node, process } => self.dial(node, process),
             Happening::Opened {
                 connection,
@@ -403,7 +397,7 @@ impl World {
             Happening::Start { node } => self.start(node),
             Happening::PowerOn { node } => self.power_on(node),
             Happening::Heal { silent } => self.silence(silent),
-            Happening::Chaos => self.chaos(),
+            Happening::Trouble { trouble } => self.trouble(*trouble),
             Happening::Desk => self.work_the_desk(),
             Happening::Compare => self.compare(),
         }

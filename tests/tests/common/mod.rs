@@ -21,13 +21,7 @@ pub(crate) fn large(seed: u64) -> World {
 }
 
 fn start(seed: u64, sectors: u64) -> World {
-    let plan = Plan {
-        sectors,
-        slow_copy_ms: 0,
-        application: false,
-        mutant: None,
-    };
-    World::new(seed, plan)
+    World::new(seed, Plan::quiet(sectors))
 }
 
 /// Activates a node.

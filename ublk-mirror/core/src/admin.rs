@@ -84,7 +84,7 @@ pub enum Frozen {
 pub enum CopyState {
     /// Holds every acknowledged write.
     InSync,
-    /// Is the target of a full copy.
+    /// Is the target of a resync.
     Copying,
     /// Lacks writes, as far as is known.
     Outdated,
@@ -110,14 +110,16 @@ pub enum LinkState {
     Refused,
 }
 
-/// Why a full copy runs.
+/// Why a resync runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CopyCause {
     /// The peer's copy never held this volume.
     FirstCopy,
-    /// The peer was dropped from the view and missed writes.
+    /// The peer was dropped from the view and missed writes: they are known, and copied.
     Outdated,
+    /// The peer's copy is of this volume, but what it lacks is not known: all is copied.
+    UnknownState,
     /// The peer's machine rebooted: what it had not flushed is lost (S11).
     MemberRebooted,
     /// The active node did not come to a clean end: writes in flight may differ (S10).
@@ -128,20 +130,20 @@ pub enum CopyCause {
     WideningInterrupted,
     /// The peer's disk had failed.
     DiskFailed,
-    /// A copy that was interrupted goes on.
+    /// A resync that was interrupted goes on.
     Resumed,
 }
 
-/// A full copy's progress.
+/// A resync's progress.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CopyProgress {
     /// Why it runs.
     pub cause: CopyCause,
     /// Whether this node is the source (else the target).
     pub source: bool,
-    /// Bytes that are equal on both sides.
+    /// Bytes of `total_bytes` that are done.
     pub copied_bytes: u64,
-    /// Bytes of the volume.
+    /// Bytes that had to be copied, as far as is known.
     pub total_bytes: u64,
     /// Rate over the last seconds, bytes per second.
     pub rate_bytes_per_s: u64,
@@ -190,6 +192,15 @@ pub struct Counters {
     pub written_bytes: u64,
     /// Writes applied for the peer.
     pub peer_writes: u64,
+    /// Writes of the activity log: an extent was written to that was not active.
+    #[serde(default)]
+    pub log_writes: u64,
+    /// Writes of bitmap pages.
+    #[serde(default)]
+    pub bitmap_writes: u64,
+    /// Bytes sent for resyncs.
+    #[serde(default)]
+    pub resync_sent_bytes: u64,
     /// Longest time an application request waited for its answer, milliseconds.
     pub longest_wait_ms: u64,
 }
@@ -232,8 +243,11 @@ pub struct Status {
     pub view: ViewStatus,
     /// Size of the volume.
     pub size_bytes: u64,
-    /// The full copy that runs.
+    /// The resync that runs.
     pub progress: Option<CopyProgress>,
+    /// Bytes of blocks that the peer's copy may lack, as far as is known here.
+    #[serde(default)]
+    pub out_of_sync_bytes: u64,
     /// Application requests in flight or waiting.
     pub inflight: u64,
     /// Counters.

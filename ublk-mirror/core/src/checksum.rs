@@ -12,6 +12,11 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     CRC32C.checksum(bytes)
 }
 
+/// BLAKE3 of a run of a resync: equal digests mean equal bytes.
+pub fn digest(bytes: &[u8]) -> crate::event::Digest {
+    *blake3::hash(bytes).as_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::admin::{Notice, Outcome};
-use crate::disk::Superblock;
+use crate::disk::{BLOCK_BYTES, Superblock};
 use crate::event::IoOwner;
 use crate::types::{Errno, SectorRange, SessionId, Tag};
 use crate::wire::Frame;
@@ -70,8 +70,27 @@ pub enum Effect {
         /// Where; empty for a flush.
         range: SectorRange,
     },
+    /// Look at what was read into a copy buffer, then report [`crate::event::Event::Examined`].
+    Examine {
+        /// The copy buffer.
+        slot: u16,
+        /// What was read, from the buffer's beginning.
+        range: SectorRange,
+        /// Whether a digest is wanted; otherwise only whether it is all zeroes.
+        digest: bool,
+    },
     /// Make this superblock durable in both places, then report [`crate::event::Event::Persisted`].
     Persist(Box<Superblock>),
+    /// Make this block of the activity log or of a bitmap durable, after everything of the metadata
+    /// that was asked for before, then report [`crate::event::Event::BlockWritten`].
+    WriteBlock {
+        /// Its number; not used twice.
+        id: u64,
+        /// Where in the metadata area.
+        offset_bytes: u64,
+        /// Its bytes.
+        block: Box<[u8; BLOCK_BYTES]>,
+    },
     /// Send a frame on a connection. The core leaves both checksums to the shell's encoder.
     Send {
         /// Which connection.

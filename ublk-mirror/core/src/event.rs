@@ -40,14 +40,20 @@ pub enum IoOwner {
     Application(Tag),
     /// What the peer asked for; the slot of the shell's receive buffer (or of no buffer).
     Peer(u16),
-    /// A range of the full copy, by its slot in the pool of copy buffers.
+    /// A run of a resync, by its slot in the pool of copy buffers: what the source sends, or what a target
+    /// compares.
     Copy(u16),
     /// The core's own flush before a change of view.
     ViewFlush,
+    /// The core's own flush, so that extents may leave the activity log.
+    LogFlush,
 }
 
 /// Result of one disk operation.
 pub type DiskResult = Result<(), Errno>;
+
+/// BLAKE3 of what a copy buffer holds.
+pub type Digest = [u8; 32];
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,12 +84,27 @@ pub enum Event<'a> {
         /// How it ended. A failed flush is never retried (S1).
         result: DiskResult,
     },
+    /// What is in a copy buffer ([`crate::effect::Effect::Examine`]).
+    Examined {
+        /// The copy buffer.
+        slot: u16,
+        /// Whether it is all zeroes.
+        zero: bool,
+        /// Its digest, if one was wanted.
+        digest: Option<Digest>,
+    },
     /// Superblock `sequence` is durable in both places.
     Persisted {
         /// The superblock's sequence number.
         sequence: u64,
     },
-    /// The superblock could not be made durable: the core stops everything.
+    /// A block asked for by [`crate::effect::Effect::WriteBlock`] is durable.
+    BlockWritten {
+        /// The block's number.
+        id: u64,
+    },
+    /// Metadata could not be made durable: the core stops everything. What was asked for before and is
+    /// not reported is not reported any more.
     PersistFailed {
         /// What the metadata device answered.
         errno: Errno,

@@ -9,17 +9,20 @@
 #![warn(missing_docs)]
 
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, feature = "mutants"))]
 extern crate std;
 
 pub mod admin;
 pub mod auth;
+pub mod blocks;
 pub mod checksum;
 pub mod disk;
 pub mod effect;
 pub mod engine;
 pub mod event;
+pub mod intent;
 pub mod limits;
+pub mod mutant;
 pub mod notice;
 pub mod rejoin;
 pub mod resync;

@@ -12,20 +12,32 @@ pub const VOLUME_NAME_BYTES_MAX: usize = 64;
 pub const QUEUE_DEPTH: u16 = 64;
 /// Largest request that the kernel hands over, bytes; larger ones are split by the block layer.
 pub const REQUEST_BYTES_MAX: u32 = 512 * 1024;
-/// Largest discard or write-zeroes, sectors: one such request may cover this much.
-pub const DISCARD_SECTORS_MAX: u32 = (1 << 30) / 512;
+/// Largest discard or write-zeroes, sectors: one such request may cover this much. It has to fit into the
+/// activity log with room to spare.
+pub const DISCARD_SECTORS_MAX: u32 = (64 << 20) / 512;
 /// Buffers for what the peer sends: its whole queue, its copy and something to spare.
 pub const PEER_BUFFERS: u16 = QUEUE_DEPTH + COPY_INFLIGHT_MAX + 8;
-/// Ranges of a full copy in flight.
+/// Runs of a resync in flight.
 pub const COPY_INFLIGHT_MAX: u16 = 8;
-/// Bytes of one range of a full copy; also the grain of what is remembered as copied.
+/// Bytes of one run of a resync at most.
 pub const COPY_CHUNK_BYTES: u32 = 512 * 1024;
+/// Bytes of one run of a resync at most while runs are compared by their digests first.
+pub const COPY_COMPARE_BYTES: u32 = 128 * 1024;
 /// Largest payload of a data frame, bytes.
 pub const PAYLOAD_BYTES_MAX: u32 = REQUEST_BYTES_MAX;
 /// Largest body of a control frame, bytes.
 pub const CONTROL_BYTES_MAX: u32 = 1024;
-/// Data copied between two checkpoints of a full copy (the target flushes, then the cursor is stored).
+/// Data copied between two checkpoints of a resync (the target flushes, then marks are taken away).
 pub const COPY_CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
+/// Separate runs copied between two checkpoints at most.
+pub const COPY_RUNS_MAX: usize = 4096;
+/// What is written but not flushed on both copies is flushed after this: it would have to be copied again
+/// if the peer's machine went down, and keeps its extents in the activity log.
+pub const UNFLUSHED_MAX: Duration = Duration::from_secs(5);
+/// An extent that was not written to for one to two times as long leaves the activity log.
+pub const EXTENT_COLD_AFTER: Duration = Duration::from_secs(20);
+/// Default number of extents that may be active: 4 GiB at 4 MiB each.
+pub const HOT_EXTENTS_DEFAULT: usize = crate::disk::ACTIVE_EXTENTS_MAX;
 /// Smallest volume, sectors: 1 MiB.
 pub const VOLUME_SECTORS_MIN: u64 = 2048;
 /// Largest volume, sectors: 1 PiB; every sum of addresses stays far from overflow.

@@ -30,7 +30,7 @@ pub enum Refusal {
     },
     /// This copy may lack acknowledged writes (S3, S9).
     CopyNotCurrent {
-        /// Whether it is the target of a full copy.
+        /// Whether it is the target of a resync.
         copying: bool,
     },
     /// This copy waits for its first contact.
@@ -221,12 +221,12 @@ pub enum Notice {
         /// Under which epoch.
         epoch: Epoch,
     },
-    /// A full copy began.
+    /// A resync began.
     CopyStarted {
         /// Why.
         cause: CopyCause,
     },
-    /// A full copy ended; both copies count.
+    /// A resync ended; both copies count.
     CopyFinished {
         /// Under which epoch.
         epoch: Epoch,
@@ -269,7 +269,7 @@ pub enum Notice {
         /// The kernel's answer.
         errno: Errno,
     },
-    /// A range could not be read for the full copy: the copy waits, the application goes on.
+    /// A range could not be read for the resync: it waits, the application goes on.
     CopyReadFailed {
         /// The kernel's answer.
         errno: Errno,
@@ -340,7 +340,7 @@ impl Notice {
             Self::Alone { epoch } => {
                 format!("the volume goes on without the peer under epoch {epoch}")
             }
-            Self::CopyStarted { cause } => format!("a full copy began: {}", cause_words(*cause)),
+            Self::CopyStarted { cause } => format!("a resync began: {}", cause_words(*cause)),
             Self::CopyFinished { epoch } => {
                 format!("the copies are equal; both count from epoch {epoch} on")
             }
@@ -369,7 +369,7 @@ impl Notice {
                 errno.0
             ),
             Self::CopyReadFailed { errno } => format!(
-                "a range could not be read for the full copy (kernel error {}); the copy waits",
+                "a range could not be read for the resync (kernel error {}); the resync waits",
                 errno.0
             ),
             Self::MetadataFailed { errno } => format!(
@@ -393,10 +393,10 @@ impl Notice {
             Self::Deposed { .. } => "unmount what was mounted here; the copy will be brought up to date by itself".to_string(),
             Self::DiskFailed { .. } => "serve the volume on the other node (takeover there), then replace the disk".to_string(),
             Self::PeerDiskFailed { .. } => {
-                "stop the peer's daemon and go on alone with `lockstep volume takeover NAME`, then replace its disk".to_string()
+                "the volume goes on without that copy; if it stays frozen, stop the peer's daemon and run `lockstep volume takeover NAME`. Mend or replace the disk, then start the daemon there again: what it missed is copied".to_string()
             }
             Self::CopyReadFailed { .. } => {
-                "save what can be read to another volume; the copy is tried again with the next connection".to_string()
+                "save what can be read to another volume; the resync is tried again with the next connection".to_string()
             }
             Self::MetadataFailed { .. } => "replace the metadata device; the volume does not change its state without it".to_string(),
         }
@@ -416,6 +416,9 @@ fn cause_words(cause: CopyCause) -> &'static str {
     match cause {
         CopyCause::FirstCopy => "the peer's copy never held this volume",
         CopyCause::Outdated => "the peer missed acknowledged writes",
+        CopyCause::UnknownState => {
+            "what the peer's copy lacks is not known, so all of it is copied"
+        }
         CopyCause::MemberRebooted => {
             "the peer's machine rebooted and may lack what it had not flushed"
         }

@@ -5,7 +5,8 @@
 //! docs/protocol.md prints the table. S8, S9, S10, S11.
 
 use crate::admin::CopyCause;
-use crate::types::{NodeId, NodeSet};
+use crate::mutant::{self, Mutant};
+use crate::types::{Epoch, NodeId, NodeSet};
 use crate::wire::{RefusedCode, State};
 
 /// One side: who, and what it says.
@@ -33,7 +34,18 @@ pub enum Verdict {
         source: NodeId,
         /// Why.
         cause: CopyCause,
+        /// How much of it.
+        extent: Extent,
     },
+}
+
+/// How much a resync has to copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// What either side's marks and activity log name: together they name every difference (S7, S8).
+    Marked,
+    /// Everything.
+    Full,
 }
 
 /// The verdict for two sides, in any order.
@@ -70,19 +82,22 @@ pub fn decide(one: Side<'_>, other: Side<'_>) -> Verdict {
     }
 }
 
-/// A copy whose disk failed is never equal and never a source (S1): it is filled anew from the other,
-/// if the other counts.
+/// A copy whose disk failed is never equal and never a source (S1): it is filled anew from the other, if
+/// the other counts. Everything is compared: nobody knows what a failing disk kept, or whether it is still
+/// the same disk.
 fn replace_failed(verdict: Verdict, good: Side<'_>, failed: Side<'_>) -> Verdict {
+    let anew = Verdict::Copy {
+        source: good.node,
+        cause: CopyCause::DiskFailed,
+        extent: Extent::Full,
+    };
     match verdict {
-        Verdict::Copy { source, .. } if source == good.node => verdict,
+        Verdict::Copy { source, .. } if source == good.node => anew,
         _ if good.state.view.insync.contains(good.node)
             && !good.state.flags.copy_target
             && !failed.state.flags.serving =>
         {
-            Verdict::Copy {
-                source: good.node,
-                cause: CopyCause::DiskFailed,
-            }
+            anew
         }
         Verdict::Refuse(_) | Verdict::Equal { .. } | Verdict::Copy { .. } => {
             Verdict::Refuse(RefusedCode::NoSource)
@@ -90,20 +105,45 @@ fn replace_failed(verdict: Verdict, good: Side<'_>, failed: Side<'_>) -> Verdict
     }
 }
 
+fn by_epoch(a: Side<'_>, b: Side<'_>) -> Verdict {
+    let newer = a.state.view.epoch >= b.state.view.epoch;
+    let (source, target) = if newer { (a, b) } else { (b, a) };
+    copy(source, target, CopyCause::Outdated)
+}
+
 fn histories(a: Side<'_>, b: Side<'_>) -> Verdict {
+    let differ = a.state.view.mark() != b.state.view.mark();
+    if differ && mutant::is(Mutant::LeaderByEpoch) {
+        return by_epoch(a, b);
+    }
     if a.state.view.mark() == b.state.view.mark() {
         same_view(a, b)
     } else if a.state.history.contains(b.state.view.mark()) {
         descendant(a, b)
     } else if b.state.history.contains(a.state.view.mark()) {
         descendant(b, a)
+    } else if siblings(a, b) {
+        both_members(a, b)
     } else if follows_in_vain(a, b) {
         copy_from_sole(b, a)
     } else if follows_in_vain(b, a) {
         copy_from_sole(a, b)
+    } else if mutant::is(Mutant::SplitBrainMerged) {
+        by_epoch(a, b)
     } else {
         Verdict::Refuse(RefusedCode::SplitBrain)
     }
+}
+
+/// Both count both, and both come from the same view: each wrote down a change of who serves that the other
+/// one asked for and never committed. Whoever served in between says so in its flags.
+fn siblings(a: Side<'_>, b: Side<'_>) -> bool {
+    let both = NodeSet::only(a.node).with(b.node);
+    let (before, other) = (a.state.history.0[0], b.state.history.0[0]);
+    a.state.view.insync == both
+        && b.state.view.insync == both
+        && before == other
+        && before.epoch != Epoch(0)
 }
 
 /// The follower wrote down a view that the leader proposed and then never committed; the leader went
@@ -140,10 +180,58 @@ fn first_copy(source: Side<'_>, blank: Side<'_>) -> Verdict {
     Verdict::Copy {
         source: source.node,
         cause: CopyCause::FirstCopy,
+        extent: Extent::Full,
     }
 }
 
+/// A resync from one side to the other, of what is known to differ if that is known.
+fn copy(source: Side<'_>, target: Side<'_>, cause: CopyCause) -> Verdict {
+    let (cause, extent) = match (knows(source, target), cause) {
+        (true, cause) => (cause, Extent::Marked),
+        (false, CopyCause::Outdated) => (CopyCause::UnknownState, Extent::Full),
+        (false, cause) => (cause, Extent::Full),
+    };
+    Verdict::Copy {
+        source: source.node,
+        cause,
+        extent,
+    }
+}
+
+/// Whether the source's marks and the target's, together, name every block that may differ.
+///
+/// They do if the target's copy is what the source's bitmap tells of: the target of the same resync, or
+/// a copy that last counted in the view after which the source began to remember, and that nobody wrote
+/// to since.
+fn knows(source: Side<'_>, target: Side<'_>) -> bool {
+    let (ours, theirs) = (source.state, target.state);
+    if theirs.flags.copy_target {
+        let any = mutant::is(Mutant::AnyLineage);
+        return !ours.lineage.is_none() && (theirs.copy_id == ours.lineage || any);
+    }
+    let mark = theirs.view.mark();
+    if ours.view.insync == NodeSet::only(source.node).with(target.node) {
+        // Both count up to this moment.
+        return mark == ours.view.mark()
+            || ours.history.contains(mark)
+            || theirs.history.contains(ours.view.mark())
+            || siblings(source, target);
+    }
+    if ours.base.epoch == Epoch(0) {
+        return false;
+    }
+    // It agreed to a later view of the source's without being served by or written to.
+    let agreed =
+        mark.epoch > ours.base.epoch && (mark == ours.view.mark() || ours.history.contains(mark));
+    let in_vain = follows_in_vain(target, source) && theirs.history.contains(ours.base);
+    mark == ours.base || agreed || in_vain || mutant::is(Mutant::AnyBase)
+}
+
 fn same_view(a: Side<'_>, b: Side<'_>) -> Verdict {
+    if a.state.view != b.state.view {
+        // One mark, two meanings: no honest history has that.
+        return Verdict::Refuse(RefusedCode::SplitBrain);
+    }
     let insync = a.state.view.insync;
     let both = NodeSet::only(a.node).with(b.node);
     if insync == both {
@@ -174,10 +262,7 @@ fn descendant(newer: Side<'_>, older: Side<'_>) -> Verdict {
     }
     if before == NodeSet::only(newer.node) {
         // The source wrote the wider view down, the target did not.
-        return Verdict::Copy {
-            source: newer.node,
-            cause: CopyCause::WideningInterrupted,
-        };
+        return copy(newer, older, CopyCause::WideningInterrupted);
     }
     let direct = newer.state.history.0.first() == Some(&older.state.view.mark());
     // Only who is active changed, by consent: nothing was written in between (S3). Several such views
@@ -193,18 +278,13 @@ fn copy_from_sole(source: Side<'_>, target: Side<'_>) -> Verdict {
     if source.state.flags.copy_target {
         return Verdict::Refuse(RefusedCode::NoSource);
     }
-    let resumed = source.state.flags.copy_source
-        && target.state.flags.copy_target
-        && source.state.copy_id == target.state.copy_id;
+    let resumed = target.state.flags.copy_target && knows(source, target);
     let cause = if resumed {
         CopyCause::Resumed
     } else {
         CopyCause::Outdated
     };
-    Verdict::Copy {
-        source: source.node,
-        cause,
-    }
+    copy(source, target, cause)
 }
 
 /// Both copies count: what may one of them have lost since?
@@ -220,15 +300,13 @@ fn both_members(a: Side<'_>, b: Side<'_>) -> Verdict {
         (true, true) => return Verdict::Refuse(RefusedCode::SplitBrain),
     };
     let server_rebooted = other.state.known_peer_boot != server.state.boot;
+    let server_rebooted = server_rebooted && !mutant::is(Mutant::ActiveRebootMissed);
     let other_rebooted = server.state.known_peer_boot != other.state.boot;
-    let copy = |source: Side<'_>, cause| Verdict::Copy {
-        source: source.node,
-        cause,
-    };
+    let other_rebooted = other_rebooted && !mutant::is(Mutant::MemberRebootMissed);
     if server.state.flags.serving {
         // What the server had in flight is still in its hands and is sent again.
         return if other_rebooted {
-            copy(server, CopyCause::MemberRebooted)
+            copy(server, other, CopyCause::MemberRebooted)
         } else {
             Verdict::Equal {
                 leader: server.node,
@@ -236,25 +314,31 @@ fn both_members(a: Side<'_>, b: Side<'_>) -> Verdict {
         };
     }
     match (server_rebooted, other_rebooted) {
-        (true, false) => copy(other, CopyCause::ActiveRebooted),
-        (false, true) if !server.state.flags.unclean => copy(server, CopyCause::MemberRebooted),
+        (true, false) => copy(other, server, CopyCause::ActiveRebooted),
+        (false, true) if !server.state.flags.unclean => {
+            copy(server, other, CopyCause::MemberRebooted)
+        }
         (false, false) if !server.state.flags.unclean => Verdict::Equal {
             leader: server.node,
         },
-        _ => copy(server, CopyCause::ActiveCrashed),
+        _ if mutant::is(Mutant::CrashForgotten) => Verdict::Equal {
+            leader: server.node,
+        },
+        _ => copy(server, other, CopyCause::ActiveCrashed),
     }
 }
 
 /// Whether the side serves, or served and could not hand that over cleanly.
 fn served(side: Side<'_>) -> bool {
-    side.state.flags.serving || side.state.flags.unclean || side.state.flags.drained
+    let drained = side.state.flags.drained && !mutant::is(Mutant::DrainedForgotten);
+    side.state.flags.serving || side.state.flags.unclean || drained
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::types::{BootId, CopyId, Epoch, Incarnation, ViewId, VolumeId};
-    use crate::view::{View, ViewHistory};
+    use crate::view::{View, ViewHistory, ViewMark};
     use crate::wire::StateFlags;
 
     const A: NodeId = NodeId::new(0).unwrap();
@@ -288,6 +372,8 @@ mod tests {
                 ..StateFlags::default()
             },
             copy_id: CopyId::NONE,
+            lineage: CopyId::NONE,
+            base: ViewMark::default(),
             boot: BootId([boot; 16]),
             known_peer_boot: BootId([peer; 16]),
             incarnation: Incarnation(1),
@@ -303,8 +389,20 @@ mod tests {
         verdict
     }
 
-    fn copy(source: NodeId, cause: CopyCause) -> Verdict {
-        Verdict::Copy { source, cause }
+    fn marked(source: NodeId, cause: CopyCause) -> Verdict {
+        Verdict::Copy {
+            source,
+            cause,
+            extent: Extent::Marked,
+        }
+    }
+
+    fn full(source: NodeId, cause: CopyCause) -> Verdict {
+        Verdict::Copy {
+            source,
+            cause,
+            extent: Extent::Full,
+        }
     }
 
     #[test]
@@ -317,7 +415,7 @@ mod tests {
     fn a_member_that_rebooted_is_filled_anew() {
         let (a, mut b) = members();
         b.boot = BootId([99; 16]);
-        assert_eq!(verdict(&a, &b), copy(A, CopyCause::MemberRebooted));
+        assert_eq!(verdict(&a, &b), marked(A, CopyCause::MemberRebooted));
     }
 
     #[test]
@@ -326,7 +424,7 @@ mod tests {
         a.boot = BootId([99; 16]);
         a.flags.serving = false;
         a.flags.unclean = true;
-        assert_eq!(verdict(&a, &b), copy(B, CopyCause::ActiveRebooted));
+        assert_eq!(verdict(&a, &b), marked(B, CopyCause::ActiveRebooted));
     }
 
     #[test]
@@ -334,19 +432,19 @@ mod tests {
         let (mut a, b) = members();
         a.flags.serving = false;
         a.flags.unclean = true;
-        assert_eq!(verdict(&a, &b), copy(A, CopyCause::ActiveCrashed));
+        assert_eq!(verdict(&a, &b), marked(A, CopyCause::ActiveCrashed));
     }
 
     #[test]
     fn a_failed_disk_is_never_equal_and_never_a_source() {
         let (a, mut b) = members();
         b.flags.failed = true;
-        assert_eq!(verdict(&a, &b), copy(A, CopyCause::DiskFailed));
+        assert_eq!(verdict(&a, &b), full(A, CopyCause::DiskFailed));
         let (mut a, b) = members();
         a.flags.failed = true;
         a.flags.serving = false;
         a.flags.unclean = true;
-        assert_eq!(verdict(&a, &b), copy(B, CopyCause::DiskFailed));
+        assert_eq!(verdict(&a, &b), full(B, CopyCause::DiskFailed));
         let (mut a, mut b) = members();
         a.flags.failed = true;
         b.flags.failed = true;
@@ -371,7 +469,46 @@ mod tests {
         b.history.push(a.view.mark());
         b.view = view(6, Some(B), NodeSet::only(B));
         b.flags.serving = true;
-        assert_eq!(verdict(&a, &b), copy(B, CopyCause::Outdated));
+        assert_eq!(verdict(&a, &b), full(B, CopyCause::UnknownState));
+        b.base = a.view.mark();
+        assert_eq!(verdict(&a, &b), marked(B, CopyCause::Outdated));
+    }
+
+    #[test]
+    fn a_copy_older_than_what_the_source_remembers_is_copied_in_full() {
+        let (mut a, mut b) = members();
+        a.view = view(9, Some(A), NodeSet::only(A));
+        a.base = view(8, Some(A), both()).mark();
+        a.history.push(b.view.mark());
+        assert_eq!(verdict(&a, &b), full(A, CopyCause::UnknownState));
+        b.view = view(8, Some(A), both());
+        a.history.push(b.view.mark());
+        assert_eq!(verdict(&a, &b), marked(A, CopyCause::Outdated));
+    }
+
+    #[test]
+    fn who_left_is_brought_up_to_date() {
+        let (mut a, mut b) = members();
+        a.base = a.view.mark();
+        a.history.push(a.view.mark());
+        a.view = view(6, Some(A), NodeSet::only(A));
+        b.view = a.view;
+        b.history = a.history;
+        assert_eq!(verdict(&a, &b), marked(A, CopyCause::Outdated));
+    }
+
+    #[test]
+    fn an_interrupted_resync_goes_on_only_between_its_two_sides() {
+        let (mut a, mut b) = members();
+        a.base = a.view.mark();
+        a.view = view(6, Some(A), NodeSet::only(A));
+        a.lineage = CopyId([3; 16]);
+        b.view = a.view;
+        b.flags.copy_target = true;
+        b.copy_id = CopyId([3; 16]);
+        assert_eq!(verdict(&a, &b), marked(A, CopyCause::Resumed));
+        b.copy_id = CopyId([4; 16]);
+        assert_eq!(verdict(&a, &b), full(A, CopyCause::UnknownState));
     }
 
     #[test]
@@ -386,13 +523,30 @@ mod tests {
     }
 
     #[test]
+    fn two_changes_of_service_that_came_to_nothing_leave_the_copies_equal() {
+        let (mut a, mut b) = members();
+        let common = a.view.mark();
+        a.flags.serving = false;
+        a.view = view(6, Some(B), both());
+        b.view = view(7, None, both());
+        a.history.push(common);
+        b.history.push(common);
+        assert_eq!(verdict(&a, &b), Verdict::Equal { leader: A });
+        b.flags.unclean = true;
+        b.boot = BootId([99; 16]);
+        assert_eq!(verdict(&a, &b), marked(A, CopyCause::ActiveRebooted));
+    }
+
+    #[test]
     fn a_source_that_widened_alone_copies_again() {
         let (mut a, mut b) = members();
         b.view = view(4, Some(A), NodeSet::only(A));
         a.history.push(b.view.mark());
-        assert_eq!(verdict(&a, &b), copy(A, CopyCause::WideningInterrupted));
         b.flags.copy_target = true;
-        assert_eq!(verdict(&a, &b), copy(A, CopyCause::WideningInterrupted));
+        b.copy_id = CopyId([3; 16]);
+        assert_eq!(verdict(&a, &b), full(A, CopyCause::WideningInterrupted));
+        a.lineage = b.copy_id;
+        assert_eq!(verdict(&a, &b), marked(A, CopyCause::WideningInterrupted));
     }
 
     #[test]
@@ -416,7 +570,7 @@ mod tests {
         assert_eq!(with(|b| b.read_lease_ms = 1), refuse(RefusedCode::Lease));
         let mut blank = b;
         blank.volume_id = VolumeId::NONE;
-        assert_eq!(verdict(&a, &blank), copy(A, CopyCause::FirstCopy));
+        assert_eq!(verdict(&a, &blank), full(A, CopyCause::FirstCopy));
         assert_eq!(verdict(&blank, &blank), refuse(RefusedCode::BothBlank));
     }
 }

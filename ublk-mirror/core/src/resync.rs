@@ -1,365 +1,333 @@
-//! The full copy, on the source's side: what the target has, what is under way, how fast it goes.
+//! A resync, on the source's side: what the target lacks, what is under way, how fast it goes.
 //!
-//! The grain is a chunk of [`COPY_CHUNK_BYTES`]. A chunk under way is locked against application
-//! writes and never begins while one of them overlaps it, so that old data cannot land on new. In
-//! chunks that the target has, application writes are mirrored; in the others they are not, the chunk
-//! is copied later. See docs/adr/0001 for what is remembered durably (a cursor) and what is not.
+//! It begins with every mark of both sides (S8) and lives as long as the session. A run of blocks under
+//! way is locked against application writes and never begins while one of them overlaps it, so that old
+//! data cannot land on new. Where the target has everything, application writes are mirrored; elsewhere
+//! they are not, the block is copied later. A mark is taken away only when the target has flushed what it
+//! got (S7).
 
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::admin::{CopyCause, CopyProgress};
-use crate::limits::{COPY_CHUNK_BYTES, COPY_INFLIGHT_MAX};
+use crate::blocks::{BlockRange, BlockSet, Geometry};
+use crate::limits::{COPY_CHUNK_BYTES, COPY_COMPARE_BYTES, COPY_INFLIGHT_MAX, COPY_RUNS_MAX};
+use crate::mutant::{self, Mutant};
 use crate::types::{CopyId, Instant, SECTOR_BYTES, SectorRange};
 
-const CHUNK_SECTORS: u64 = COPY_CHUNK_BYTES as u64 / SECTOR_BYTES;
 /// Rates are averaged over about this long.
 const RATE_WINDOW: Duration = Duration::from_secs(4);
 
-/// A set of chunks.
-#[derive(Clone, Debug, Default)]
-struct ChunkSet(Vec<u64>);
-
-impl ChunkSet {
-    fn new(chunks: usize) -> Self {
-        Self(alloc::vec![0; chunks.div_ceil(64)])
-    }
-
-    fn contains(&self, chunk: usize) -> bool {
-        self.0
-            .get(chunk / 64)
-            .is_some_and(|word| word & (1 << (chunk % 64)) != 0)
-    }
-
-    fn insert(&mut self, chunk: usize) {
-        if let Some(word) = self.0.get_mut(chunk / 64) {
-            *word |= 1 << (chunk % 64);
-        }
-    }
-
-    fn remove(&mut self, chunk: usize) -> bool {
-        let had = self.contains(chunk);
-        if let Some(word) = self.0.get_mut(chunk / 64) {
-            *word &= !(1 << (chunk % 64));
-        }
-        had
-    }
-
-    fn clear(&mut self) {
-        self.0.fill(0);
-    }
-
-    /// The first chunk at or after `from` that is not in the set.
-    fn first_missing(&self, from: usize) -> Option<usize> {
-        let mut before = (1 << (from % 64)) - 1;
-        for (index, word) in self.0.iter().enumerate().skip(from / 64) {
-            let missing = !(word | before);
-            if missing != 0 {
-                return Some(index * 64 + usize::try_from(missing.trailing_zeros()).unwrap_or(0));
-            }
-            before = 0;
-        }
-        None
-    }
-}
-
-/// A chunk under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Slot {
-    chunk: usize,
-    /// The session on which it was sent or will be sent is still the same.
-    wanted: bool,
-}
-
-/// The source's knowledge of a full copy. Lives as long as the process, over many sessions.
+/// The source's knowledge of a resync.
 #[derive(Debug)]
-pub struct FullCopy {
+pub struct Resync {
     id: CopyId,
     cause: CopyCause,
-    size_sectors: u64,
-    chunks: usize,
-    synced: ChunkSet,
-    synced_count: usize,
-    /// Chunks that the target got something for since its last flush.
-    unflushed: ChunkSet,
-    /// The same, for which a flush is under way.
-    flushing: ChunkSet,
-    slots: [Option<Slot>; COPY_INFLIGHT_MAX as usize],
-    /// Every chunk before it is synced.
-    frontier: usize,
-    /// A chunk that was never free of application writes: new ones wait until it has had its turn.
-    reserved: Option<usize>,
-    since_checkpoint_bytes: u64,
-    /// What the durable cursor may become when the flush under way is done.
-    checkpoint_cursor: Option<u64>,
-    knows_unflushed: bool,
+    geometry: Geometry,
+    chunk_blocks: u64,
+    compare_blocks: u64,
+    /// Blocks that the target lacks.
+    todo: BlockSet,
+    /// Blocks that were to be copied, with those that were added since.
+    total_blocks: u64,
+    slots: [Option<BlockRange>; COPY_INFLIGHT_MAX as usize],
+    /// Where to look for the next run.
+    cursor: u64,
+    /// A run that was never free of application writes: new ones wait until it has had its turn.
+    reserved: Option<BlockRange>,
+    /// What the target got since its last flush.
+    arrived: Vec<BlockRange>,
+    /// What its flush under way covers.
+    flushing: Option<Vec<BlockRange>>,
+    arrived_bytes: u64,
+    copied_bytes: u64,
+    hashing: Hashing,
+    small_runs: bool,
     rate_from: Option<(Instant, u64)>,
     rate_bytes_per_s: u64,
 }
 
-impl FullCopy {
-    /// A copy of which the target has everything before `cursor_sectors`, flushed.
-    pub fn new(id: CopyId, cause: CopyCause, size_sectors: u64, cursor_sectors: u64) -> Self {
-        let chunks = usize::try_from(size_sectors.div_ceil(CHUNK_SECTORS)).unwrap_or(usize::MAX);
-        let mut copy = Self {
+impl Resync {
+    /// A resync of the marked blocks. `total_blocks` is what earlier sessions of the same resync had to
+    /// copy; it is at least what is marked now. `likely_equal`: many of the marked blocks may be equal (the
+    /// marks of whole extents, or of a copy of unknown state).
+    pub fn new(
+        id: CopyId,
+        cause: CopyCause,
+        geometry: Geometry,
+        marks: &BlockSet,
+        total_blocks: u64,
+        likely_equal: bool,
+    ) -> Self {
+        let block_bytes = geometry.block_sectors * SECTOR_BYTES;
+        Self {
             id,
             cause,
-            size_sectors,
-            chunks,
-            synced: ChunkSet::new(chunks),
-            synced_count: 0,
-            unflushed: ChunkSet::new(chunks),
-            flushing: ChunkSet::new(chunks),
-            slots: [None; COPY_INFLIGHT_MAX as usize],
-            frontier: 0,
+            geometry,
+            chunk_blocks: (u64::from(COPY_CHUNK_BYTES) / block_bytes).max(1),
+            compare_blocks: (u64::from(COPY_COMPARE_BYTES) / block_bytes).max(1),
+            todo: marks.clone(),
+            total_blocks: total_blocks.max(marks.count()),
+            slots: [const { None }; COPY_INFLIGHT_MAX as usize],
+            cursor: 0,
             reserved: None,
-            since_checkpoint_bytes: 0,
-            checkpoint_cursor: None,
-            knows_unflushed: cursor_sectors == 0,
+            arrived: Vec::new(),
+            flushing: None,
+            arrived_bytes: 0,
+            copied_bytes: 0,
+            hashing: Hashing::new(likely_equal),
+            small_runs: false,
             rate_from: None,
             rate_bytes_per_s: 0,
-        };
-        let full = if cursor_sectors >= size_sectors {
-            copy.chunks
-        } else {
-            copy.chunk_of(cursor_sectors)
-        };
-        for chunk in 0..full {
-            copy.synced.insert(chunk);
         }
-        copy.synced_count = full;
-        copy.frontier = full;
-        copy
     }
 
-    /// Which copy it is.
+    /// Which resync.
     pub fn id(&self) -> CopyId {
         self.id
     }
 
-    fn chunk_of(&self, sector: u64) -> usize {
-        usize::try_from(sector / CHUNK_SECTORS)
-            .unwrap_or(usize::MAX)
-            .min(self.chunks)
+    /// Blocks that were to be copied over all sessions of this resync.
+    pub fn total_blocks(&self) -> u64 {
+        self.total_blocks
     }
 
-    fn chunks_in(&self, range: SectorRange) -> core::ops::Range<usize> {
-        let last = self.chunk_of(range.end().saturating_sub(1));
-        self.chunk_of(range.start)..(last + 1).min(self.chunks)
+    /// Blocks that are still to be copied.
+    pub fn todo_blocks(&self) -> u64 {
+        self.todo.count()
     }
 
-    fn range_of(&self, chunk: usize) -> SectorRange {
-        let start = chunk as u64 * CHUNK_SECTORS;
-        let count = CHUNK_SECTORS.min(self.size_sectors - start);
-        SectorRange::new(start, u32::try_from(count).unwrap_or(u32::MAX))
-    }
-
-    /// Whether a write to `range` must reach the target too.
+    /// Whether a write to `range` must reach the target too: it has some of these blocks.
     pub fn must_mirror(&self, range: SectorRange) -> bool {
-        self.chunks_in(range)
-            .any(|chunk| self.synced.contains(chunk))
+        let blocks = self.geometry.touched(range);
+        self.todo.first_missing_from(blocks.start) < blocks.end
     }
 
-    /// A write to `range` was sent to the target and is not yet flushed there.
-    pub fn note_mirrored(&mut self, range: SectorRange) {
-        for chunk in self.chunks_in(range) {
-            self.unflushed.insert(chunk);
+    /// The target misses a write to `range`.
+    pub fn missed(&mut self, range: SectorRange) {
+        let before = self.todo.count();
+        self.todo.insert(self.geometry.touched(range));
+        self.total_blocks += self.todo.count() - before;
+    }
+
+    /// The target has a mirrored write to `range`, not yet flushed.
+    pub fn mirrored(&mut self, range: SectorRange) {
+        self.note_arrived(self.geometry.touched(range));
+    }
+
+    fn note_arrived(&mut self, blocks: BlockRange) {
+        self.arrived_bytes += self.geometry.sectors(&blocks).bytes();
+        match self.arrived.last_mut() {
+            Some(last) if last.end == blocks.start => last.end = blocks.end,
+            _ => self.arrived.push(blocks),
+        }
+        if self.arrived.len() >= 2 * COPY_RUNS_MAX {
+            // No flush came for long: what is written again and again counts once.
+            self.arrived = merged(core::mem::take(&mut self.arrived));
         }
     }
 
-    /// The target misses a write to `range`. Returns whether it had that chunk before.
-    pub fn note_missed(&mut self, range: SectorRange) -> bool {
-        let mut had = false;
-        for chunk in self.chunks_in(range) {
-            if self.synced.remove(chunk) {
-                had = true;
-                self.synced_count -= 1;
-                self.frontier = self.frontier.min(chunk);
-            }
-        }
-        // A checkpoint under way must not cover what was just lost.
-        if let Some(cursor) = self.checkpoint_cursor.as_mut() {
-            *cursor = (*cursor).min(range.start / CHUNK_SECTORS * CHUNK_SECTORS);
-        }
-        had
-    }
-
-    /// Whether a chunk under way (or next in turn) overlaps `range`.
+    /// Whether a run under way (or next in turn) overlaps `range`.
     pub fn locks(&self, range: SectorRange) -> bool {
-        let chunks = self.chunks_in(range);
-        self.reserved.is_some_and(|chunk| chunks.contains(&chunk))
-            || self
-                .slots
-                .iter()
-                .flatten()
-                .any(|slot| chunks.contains(&slot.chunk))
+        let blocks = self.geometry.touched(range);
+        let overlaps = |other: &BlockRange| other.start < blocks.end && blocks.start < other.end;
+        self.reserved.as_ref().is_some_and(overlaps) || self.slots.iter().flatten().any(overlaps)
     }
 
-    /// Takes the next chunk that `is_free` allows. `None`: nothing to begin now. `reading` has a bit
-    /// for each slot whose buffer a disk read still owns (it may belong to an earlier copy).
+    /// Takes the next run that `is_free` allows. `None`: nothing to begin now. `unused`: no disk
+    /// read owns the slot's buffer any more (one of an earlier session may).
     pub fn begin(
         &mut self,
         slots_max: usize,
-        reading: u64,
+        unused: impl Fn(usize) -> bool,
         is_free: impl Fn(SectorRange) -> bool,
     ) -> Option<(u16, SectorRange)> {
         if self.slots.iter().flatten().count() >= slots_max {
             return None;
         }
-        let unused =
-            |(index, slot): (usize, &Option<Slot>)| slot.is_none() && reading & (1 << index) == 0;
-        let free = self.slots.iter().enumerate().position(unused)?;
-        let mut busy = None;
-        let mut from = self.frontier;
-        let chunk = loop {
-            let Some(chunk) = self
-                .synced
-                .first_missing(from)
-                .filter(|chunk| *chunk < self.chunks)
-            else {
-                break None;
+        let mut slots = self.slots.iter().enumerate();
+        let free = slots.position(|(index, slot)| slot.is_none() && unused(index))?;
+        if let Some(run) = self.reserved.clone()
+            && is_free(self.geometry.sectors(&run))
+        {
+            self.reserved = None;
+            return Some(self.take(free, run));
+        }
+        let (mut from, mut wrapped, mut busy) = (self.cursor, false, None);
+        loop {
+            let Some(start) = self.todo.first_from(from) else {
+                if wrapped || self.cursor == 0 {
+                    break;
+                }
+                (from, wrapped) = (0, true);
+                continue;
             };
-            from = chunk + 1;
-            if self.slots.iter().flatten().any(|slot| slot.chunk == chunk) {
+            if wrapped && start >= self.cursor {
+                break;
+            }
+            let run = self.run_at(start);
+            from = run.end;
+            if self
+                .slots
+                .iter()
+                .flatten()
+                .any(|slot| slot.start < run.end && run.start < slot.end)
+            {
                 continue;
             }
-            if is_free(self.range_of(chunk)) {
-                break Some(chunk);
+            if is_free(self.geometry.sectors(&run)) {
+                self.cursor = run.end;
+                return Some(self.take(free, run));
             }
-            busy = busy.or(Some(chunk));
-        };
-        let Some(chunk) = chunk else {
-            // Only chunks that the application writes to all the time are left: they must have a turn.
-            self.reserved = self.reserved.or(busy);
-            return None;
-        };
-        if self.reserved == Some(chunk) {
-            self.reserved = None;
+            busy = busy.or(Some(run));
         }
-        self.slots[free] = Some(Slot {
-            chunk,
-            wanted: true,
-        });
-        Some((u16::try_from(free).unwrap_or(0), self.range_of(chunk)))
+        // Only runs that the application writes to all the time are left: they must have a turn.
+        if self.reserved.is_none() {
+            self.reserved = busy;
+        }
+        None
     }
 
-    /// The range of the chunk in `slot`, if its session still stands.
-    pub fn in_slot(&self, slot: u16) -> Option<SectorRange> {
-        let entry = (*self.slots.get(usize::from(slot))?)?;
-        entry.wanted.then(|| self.range_of(entry.chunk))
-    }
-
-    /// The chunk in `slot` has reached the target, or (`false`) came to nothing.
-    pub fn finish(&mut self, slot: u16, arrived: Arrived) {
-        let Some(entry) = self.slots.get_mut(usize::from(slot)).and_then(Option::take) else {
-            return;
+    /// The longest run of one chunk that begins with `start` and is under way nowhere.
+    fn run_at(&self, start: u64) -> BlockRange {
+        let chunk_blocks = if self.hashing.on() || self.small_runs {
+            self.compare_blocks
+        } else {
+            self.chunk_blocks
         };
-        if arrived == Arrived::No || !entry.wanted || self.synced.contains(entry.chunk) {
-            return;
-        }
-        self.synced.insert(entry.chunk);
-        self.unflushed.insert(entry.chunk);
-        self.synced_count += 1;
-        self.since_checkpoint_bytes += self.range_of(entry.chunk).bytes();
-        while self.frontier < self.chunks && self.synced.contains(self.frontier) {
-            self.frontier += 1;
+        let chunk_end = (start / chunk_blocks + 1) * chunk_blocks;
+        let end = self.todo.first_missing_from(start).min(chunk_end);
+        let taken = self.slots.iter().flatten();
+        let inside = taken.filter(|slot| slot.start > start && slot.start < end);
+        let end = inside.map(|slot| slot.start).min().unwrap_or(end);
+        match self
+            .slots
+            .iter()
+            .flatten()
+            .find(|slot| slot.contains(&start))
+        {
+            Some(slot) => start..slot.end,
+            None => start..end,
         }
     }
 
-    /// The session ended: chunks that were sent count for nothing. Those that are still being read
-    /// keep their slot (and buffer) until the read is done.
-    pub fn session_lost(&mut self, still_reading: impl Fn(u16) -> bool) {
-        for (index, slot) in (0u16..).zip(self.slots.iter_mut()) {
-            if let Some(entry) = slot {
-                entry.wanted = false;
-                if !still_reading(index) {
-                    *slot = None;
-                }
-            }
+    fn take(&mut self, free: usize, run: BlockRange) -> (u16, SectorRange) {
+        let range = self.geometry.sectors(&run);
+        if mutant::is(Mutant::CompleteInFlight) {
+            self.todo.remove(run.clone());
         }
+        self.slots[free] = Some(run);
+        self.hashing.took_one();
+        (u16::try_from(free).unwrap_or(0), range)
+    }
+
+    /// While the application works, runs are small: it waits less for the link and the disks.
+    pub fn set_small_runs(&mut self, small: bool) {
+        self.small_runs = small;
+    }
+
+    /// No run has to have its turn: the resync stands still.
+    pub fn unreserve(&mut self) {
         self.reserved = None;
-        self.checkpoint_cursor = None;
-        let unflushed = &mut self.unflushed.0;
-        for (word, flushing) in unflushed.iter_mut().zip(&self.flushing.0) {
-            *word |= flushing;
+    }
+
+    /// The sectors of the run in `slot`.
+    pub fn in_slot(&self, slot: u16) -> Option<SectorRange> {
+        let run = self.slots.get(usize::from(slot))?.as_ref()?;
+        Some(self.geometry.sectors(run))
+    }
+
+    /// The run in `slot` has reached the target, or came to nothing.
+    pub fn finish(&mut self, slot: u16, arrived: Arrived) {
+        let Some(run) = self.slots.get_mut(usize::from(slot)).and_then(Option::take) else {
+            return;
+        };
+        if arrived == Arrived::Yes {
+            self.todo.remove(run.clone());
+            self.copied_bytes += self.geometry.sectors(&run).bytes();
+            self.note_arrived(run);
         }
-        self.flushing.clear();
-        self.rate_from = None;
     }
 
-    /// The target's machine rebooted: what it had not flushed is gone.
-    pub fn target_rebooted(&mut self) {
-        for chunk in 0..self.chunks {
-            if self.unflushed.contains(chunk) && self.synced.remove(chunk) {
-                self.synced_count -= 1;
-                self.frontier = self.frontier.min(chunk);
-            }
-        }
-        self.unflushed.clear();
-        self.flushing.clear();
+    /// Whether the target should be asked first if it has a run already.
+    pub fn hashes(&self) -> bool {
+        self.hashing.on()
     }
 
-    /// Whether this process saw everything that the target may not have flushed. A source that was
-    /// restarted did not, until the target has flushed once.
-    pub fn knows_unflushed(&self) -> bool {
-        self.knows_unflushed
-    }
-
-    /// Why it runs, for the status.
-    pub fn set_cause(&mut self, cause: CopyCause) {
-        self.cause = cause;
-    }
-
-    /// Every sector before it is on the target (not necessarily flushed).
-    pub fn prefix_sectors(&self) -> u64 {
-        (self.frontier as u64 * CHUNK_SECTORS).min(self.size_sectors)
+    /// It had the run that it was asked for, or not.
+    pub fn compared(&mut self, equal: bool) {
+        self.hashing.note(equal);
     }
 
     /// Whether the target has everything and nothing is under way.
     pub fn is_complete(&self) -> bool {
-        self.synced_count == self.chunks && self.slots.iter().all(Option::is_none)
+        let early = mutant::is(Mutant::CompleteInFlight);
+        self.todo.is_empty() && (early || self.slots.iter().all(Option::is_none))
     }
 
-    /// Whether a checkpoint is due.
+    /// Whether the target should flush, so that marks can be taken away.
     pub fn wants_checkpoint(&self, every_bytes: u64) -> bool {
-        let due = self.since_checkpoint_bytes >= every_bytes || !self.knows_unflushed;
-        self.checkpoint_cursor.is_none() && due
+        let due = self.arrived_bytes >= every_bytes || self.arrived.len() >= COPY_RUNS_MAX;
+        self.flushing.is_none() && due
     }
 
     /// A flush with drain is being sent to the target now.
     pub fn checkpoint_sent(&mut self) {
-        self.checkpoint_cursor = Some(self.prefix_sectors());
-        self.since_checkpoint_bytes = 0;
-        core::mem::swap(&mut self.unflushed, &mut self.flushing);
-        self.unflushed.clear();
+        self.arrived_bytes = 0;
+        self.flushing = Some(core::mem::take(&mut self.arrived));
     }
 
-    /// That flush is done; returns the cursor that may become durable.
-    pub fn checkpoint_done(&mut self) -> Option<u64> {
-        self.flushing.clear();
-        self.knows_unflushed = true;
-        self.checkpoint_cursor.take()
+    /// That flush is done; returns the runs that are equal on both sides and flushed on the target.
+    /// `running` are mirrored writes that have begun and not ended.
+    pub fn checkpoint_done(
+        &mut self,
+        running: impl Iterator<Item = SectorRange>,
+    ) -> Vec<BlockRange> {
+        self.arrived = merged(core::mem::take(&mut self.arrived));
+        let mut newer = self.arrived.clone();
+        newer.extend(running.map(|range| self.geometry.touched(range)));
+        let mut newer = merged(newer);
+        newer.retain(|_| !mutant::is(Mutant::CheckpointIgnoresNewer));
+        let mut equal: Vec<BlockRange> = Vec::new();
+        if mutant::is(Mutant::CheckpointCoversLater) {
+            newer.clear();
+            self.flushing
+                .get_or_insert_default()
+                .append(&mut self.arrived);
+        }
+        for run in self.flushing.take().unwrap_or_default() {
+            for block in run {
+                // What was missed or written again since is not covered.
+                if self.todo.contains(block) || contains(&newer, block) {
+                    continue;
+                }
+                match equal.last_mut() {
+                    Some(last) if last.end == block => last.end += 1,
+                    _ => equal.push(block..block + 1),
+                }
+            }
+        }
+        equal
     }
 
-    /// Progress for the status; also moves the rate on.
+    /// Progress for the status.
     pub fn progress(&self) -> CopyProgress {
-        let total_bytes = self.size_sectors * SECTOR_BYTES;
-        let copied_bytes =
-            (self.synced_count as u64 * u64::from(COPY_CHUNK_BYTES)).min(total_bytes);
-        let eta_s = (total_bytes - copied_bytes).checked_div(self.rate_bytes_per_s);
+        let block_bytes = self.geometry.block_sectors * SECTOR_BYTES;
+        let total_bytes = self.total_blocks * block_bytes;
+        let left_bytes = self.todo.count() * block_bytes;
         CopyProgress {
             cause: self.cause,
             source: true,
-            copied_bytes,
+            copied_bytes: total_bytes.saturating_sub(left_bytes),
             total_bytes,
             rate_bytes_per_s: self.rate_bytes_per_s,
-            eta_s,
+            eta_s: left_bytes.checked_div(self.rate_bytes_per_s),
         }
     }
 
     /// Takes a sample for the rate.
     pub fn sample_rate(&mut self, now: Instant) {
-        let copied = self.synced_count as u64 * u64::from(COPY_CHUNK_BYTES);
+        let copied = self.copied_bytes;
         match self.rate_from {
             None => self.rate_from = Some((now, copied)),
             Some((from, before)) => {
@@ -380,7 +348,73 @@ impl FullCopy {
     }
 }
 
-/// Whether a chunk is on the target.
+/// Whether runs are compared by their digests before they are sent. That pays where many are equal: after a
+/// crash, when equal disks are copied in full. Where they turn out to differ it stops, and tries again later.
+#[derive(Clone, Copy, Debug)]
+struct Hashing {
+    /// Runs that were compared since the last decision, and how many of them were equal.
+    compared: u32,
+    equal: u32,
+    /// Runs to send without a question before the next try.
+    pause: u32,
+}
+
+/// Runs after which it is decided anew.
+const HASH_TRIAL: u32 = 16;
+/// Of those, as many must be equal.
+const HASH_EQUAL_MIN: u32 = 4;
+/// Runs that are sent without a question when too few were equal.
+const HASH_PAUSE: u32 = 256;
+
+impl Hashing {
+    fn new(likely_equal: bool) -> Self {
+        Self {
+            compared: 0,
+            equal: 0,
+            pause: if likely_equal { 0 } else { HASH_PAUSE },
+        }
+    }
+
+    fn on(&self) -> bool {
+        self.pause == 0
+    }
+
+    fn took_one(&mut self) {
+        self.pause = self.pause.saturating_sub(1);
+    }
+
+    fn note(&mut self, equal: bool) {
+        self.compared += 1;
+        self.equal += u32::from(equal);
+        if self.compared >= HASH_TRIAL {
+            if self.equal < HASH_EQUAL_MIN {
+                self.pause = HASH_PAUSE;
+            }
+            (self.compared, self.equal) = (0, 0);
+        }
+    }
+}
+
+/// The same blocks as runs that are sorted and do not touch.
+fn merged(mut runs: Vec<BlockRange>) -> Vec<BlockRange> {
+    runs.sort_unstable_by_key(|run| run.start);
+    let mut merged: Vec<BlockRange> = Vec::with_capacity(runs.len());
+    for run in runs {
+        match merged.last_mut() {
+            Some(last) if run.start <= last.end => last.end = last.end.max(run.end),
+            _ => merged.push(run),
+        }
+    }
+    merged
+}
+
+/// Whether a block lies in one of the merged runs.
+fn contains(merged: &[BlockRange], block: u64) -> bool {
+    let after = merged.partition_point(|run| run.start <= block);
+    after > 0 && block < merged[after - 1].end
+}
+
+/// Whether a run is on the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrived {
     /// The target confirmed it.

@@ -89,7 +89,7 @@ random_id! {
     BootId
 }
 random_id! {
-    /// Which full copy: made by the source at its start; both sides remember it to resume.
+    /// Which resync: made by the source at its start; both sides remember it to resume.
     CopyId
 }
 

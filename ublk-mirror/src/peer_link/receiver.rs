@@ -229,6 +229,11 @@ fn is_control(kind: FrameKind) -> bool {
         | FrameKind::WriteZeroes
         | FrameKind::Flush
         | FrameKind::Done
-        | FrameKind::CopyDone => false,
+        | FrameKind::CopyDone
+        | FrameKind::CopyWant
+        | FrameKind::CopyZeroes
+        | FrameKind::CopyHash
+        | FrameKind::MarksWanted
+        | FrameKind::Marks => false,
     }
 }

@@ -3,13 +3,14 @@
 //! ```text
 //! 0            superblock, slot 0 (4 KiB)
 //! 64 KiB       superblock, slot 1 (4 KiB)
-//! 128 KiB      activity log, reserved (1 MiB), zero in format 1
-//! 2 MiB        bitmaps of 7 peers, reserved, zero in format 1
+//! 128 KiB      activity log (1 MiB)
+//! 2 MiB        bitmaps of 7 peers
 //! data_start   the volume's data, if the metadata shares the backing device
 //! ```
 
 use thiserror::Error;
 
+use super::{BLOCK_BYTES, BitmapPage, PAGE_BITS};
 use crate::limits::{NODES_MAX, VOLUME_SECTORS_MAX, VOLUME_SECTORS_MIN};
 use crate::types::SECTOR_BYTES;
 
@@ -20,9 +21,10 @@ pub const METADATA_ALIGN_BYTES: u64 = 1024 * 1024;
 const ACTIVITY_LOG_START_BYTES: u64 = 128 * 1024;
 const ACTIVITY_LOG_BYTES: u64 = 1024 * 1024;
 const BITMAP_START_BYTES: u64 = 2 * 1024 * 1024;
-/// A bitmap page: 4 KiB of which 64 bytes are header and checksum.
-const BITMAP_PAGE_BYTES: u64 = 4096;
-const BITMAP_PAGE_BITS: u64 = (BITMAP_PAGE_BYTES - 64) * 8;
+/// No part of an area that was really made is larger, and sums of its parts do not overflow.
+const PART_BYTES_MAX: u64 = 1 << 42;
+/// The log is read in one piece.
+const ACTIVITY_LOG_BYTES_MAX: u64 = 1 << 30;
 
 /// Offsets and sizes within the metadata area, all in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +67,7 @@ impl Layout {
         }
         let bits = (growth_sectors * SECTOR_BYTES)
             .div_ceil(u64::from(bitmap_block_bytes).max(SECTOR_BYTES));
-        let bitmap_peer_bytes = bits.div_ceil(BITMAP_PAGE_BITS) * BITMAP_PAGE_BYTES;
+        let bitmap_peer_bytes = bits.div_ceil(PAGE_BITS) * BLOCK_BYTES as u64;
         let end = BITMAP_START_BYTES + bitmap_peer_bytes * u64::from(NODES_MAX - 1);
         Ok(Self {
             activity_log_start_bytes: ACTIVITY_LOG_START_BYTES,
@@ -76,5 +78,25 @@ impl Layout {
             growth_sectors,
             total_bytes: end.next_multiple_of(METADATA_ALIGN_BYTES),
         })
+    }
+
+    /// Whether an area can be divided like this: whole blocks, parts that do not overlap, a log of two
+    /// blocks at least (a torn one leaves the other), room for the bitmaps of the largest volume.
+    pub(super) fn is_possible(&self) -> bool {
+        let block = BLOCK_BYTES as u64;
+        let (log_start, bitmap_start) = (self.activity_log_start_bytes, self.bitmap_start_bytes);
+        let (log, bitmap) = (self.activity_log_bytes, self.bitmap_peer_bytes);
+        let parts = [log_start, log, bitmap_start, bitmap, self.total_bytes];
+        let whole = |bytes: &u64| *bytes <= PART_BYTES_MAX && bytes.is_multiple_of(block);
+        let sane_block = self.bitmap_block_bytes.is_power_of_two()
+            && (512..=1 << 20).contains(&self.bitmap_block_bytes);
+        parts.iter().all(whole)
+            && sane_block
+            && self.growth_sectors <= VOLUME_SECTORS_MAX
+            && (2 * block..=ACTIVITY_LOG_BYTES_MAX).contains(&log)
+            && log_start >= SUPERBLOCK_SLOTS[1] + block
+            && bitmap_start >= log_start + log
+            && bitmap >= BitmapPage::count(self, self.growth_sectors) * block
+            && self.total_bytes >= bitmap_start + bitmap * u64::from(NODES_MAX - 1)
     }
 }

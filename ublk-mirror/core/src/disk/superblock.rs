@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::Layout;
 use crate::limits::{NODES_MAX, VIEW_HISTORY_MAX, VOLUME_NAME_BYTES_MAX, VOLUME_SECTORS_MAX};
 use crate::types::{
-    BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId,
+    BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SECTOR_BYTES, ViewId, VolumeId,
 };
 use crate::view::{View, ViewHistory, ViewMark};
 
@@ -22,13 +22,16 @@ pub const SUPERBLOCK_BYTES: usize = 4096;
 pub const FORMAT_VERSION: u16 = 1;
 const MAGIC: [u8; 8] = *b"LOCKSTEP";
 const NOBODY: u8 = 0xff;
+/// No volume lives so long: sums stay far from overflow.
+const NUMBER_MAX: u64 = 1 << 62;
 const FLAG_SERVING: u32 = 1;
 const FLAG_DRAINED: u32 = 2;
 const FLAG_COPY_SOURCE: u32 = 4;
 const FLAG_COPY_TARGET: u32 = 8;
 const FLAG_FAILED: u32 = 16;
+const FLAG_COPY_FULL: u32 = 32;
 
-/// This node's part in a full copy.
+/// This node's part in a resync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyRole {
     /// It is copied from.
@@ -37,15 +40,16 @@ pub enum CopyRole {
     Target,
 }
 
-/// A full copy that is not finished.
+/// A resync that is not finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CopyRecord {
-    /// Which copy.
+    /// Which resync.
     pub id: CopyId,
     /// This node's part.
     pub role: CopyRole,
-    /// Source: everything before this sector is equal and flushed on the target.
-    pub cursor_sectors: u64,
+    /// Source: the bitmap on disk does not yet say everything that the target lacks; every block counts
+    /// as marked.
+    pub full: bool,
 }
 
 /// The state of a volume on one node. `sequence` grows with every durable change.
@@ -86,8 +90,14 @@ pub struct Superblock {
     pub drained: bool,
     /// The backing device failed: the copy is not promotable and no source until it was filled anew.
     pub failed: bool,
-    /// The unfinished full copy.
+    /// The unfinished resync.
     pub copy: Option<CopyRecord>,
+    /// The last resync with the peer that this node took part in, finished or not: what the bitmap here
+    /// says of the peer's copy is true for a copy that came out of it.
+    pub lineage: CopyId,
+    /// The last view in which both copies counted: what the bitmap here says of the peer's copy is true
+    /// for a copy that was last a member in it.
+    pub base: ViewMark,
     /// The boot under which each node is a member, as far as this node knows (S11).
     pub member_boots: [BootId; NODES_MAX as usize],
     /// The boot in which this superblock was written.
@@ -129,12 +139,13 @@ struct SuperblockBytes {
     view_id: [u8; 16],
     sealed: U64,
     copy_id: [u8; 16],
-    copy_cursor_sectors: U64,
+    lineage: [u8; 16],
+    base: MarkBytes,
     own_boot: [u8; 16],
     incarnation: U64,
     member_boots: [[u8; 16]; NODES_MAX as usize],
     history: [MarkBytes; VIEW_HISTORY_MAX],
-    reserved2: [u8; 3296],
+    reserved2: [u8; 3264],
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -258,6 +269,9 @@ impl Superblock {
             }) => FLAG_COPY_TARGET,
             None => 0,
         };
+        if self.copy.is_some_and(|copy| copy.full) {
+            flags |= FLAG_COPY_FULL;
+        }
         let mut raw = SuperblockBytes {
             magic: MAGIC,
             version: U16::new(FORMAT_VERSION),
@@ -289,7 +303,11 @@ impl Superblock {
             view_id: self.view.id.0,
             sealed: U64::new(self.sealed.0),
             copy_id: self.copy.map_or([0; 16], |copy| copy.id.0),
-            copy_cursor_sectors: U64::new(self.copy.map_or(0, |copy| copy.cursor_sectors)),
+            lineage: self.lineage.0,
+            base: MarkBytes {
+                epoch: U64::new(self.base.epoch.0),
+                id: self.base.id.0,
+            },
             own_boot: self.own_boot.0,
             incarnation: U64::new(self.incarnation.0),
             member_boots: self.member_boots.map(|boot| boot.0),
@@ -297,7 +315,7 @@ impl Superblock {
                 epoch: U64::new(mark.epoch.0),
                 id: mark.id.0,
             }),
-            reserved2: [0; 3296],
+            reserved2: [0; 3264],
         };
         raw.crc = U32::new(crate::checksum::crc32c(raw.as_bytes()));
         let mut out = [0; SUPERBLOCK_BYTES];
@@ -371,8 +389,13 @@ impl SuperblockBytes {
             copy: role.map(|role| CopyRecord {
                 id: CopyId(self.copy_id),
                 role,
-                cursor_sectors: self.copy_cursor_sectors.get(),
+                full: flags & FLAG_COPY_FULL != 0,
             }),
+            lineage: CopyId(self.lineage),
+            base: ViewMark {
+                epoch: Epoch(self.base.epoch.get()),
+                id: ViewId(self.base.id),
+            },
             member_boots: self.member_boots.map(BootId),
             own_boot: BootId(self.own_boot),
             incarnation: Incarnation(self.incarnation.get()),
@@ -403,7 +426,10 @@ impl Superblock {
             .view
             .active
             .is_none_or(|active| self.view.insync.contains(active));
-        if self.node == self.peer {
+        let numbers = [self.sequence, self.view.epoch.0, self.sealed.0];
+        if numbers.into_iter().any(|number| number > NUMBER_MAX) {
+            Err(SlotFault::Value("sequence or epoch"))
+        } else if self.node == self.peer {
             Err(SlotFault::Value("peer"))
         } else if !(1..=VOLUME_SECTORS_MAX).contains(&self.size_sectors) {
             Err(SlotFault::Value("size"))
@@ -411,11 +437,13 @@ impl Superblock {
             Err(SlotFault::Value("geometry"))
         } else if !sane_active {
             Err(SlotFault::Value("view.insync"))
-        } else if self
-            .copy
-            .is_some_and(|copy| copy.cursor_sectors > self.size_sectors)
+        } else if !self.layout.is_possible()
+            || (1..self.layout.total_bytes).contains(&(self.data_start_sectors * SECTOR_BYTES))
+            || self.size_sectors > self.layout.growth_sectors
+            || u64::from(self.chunk_sectors) * SECTOR_BYTES
+                < u64::from(self.layout.bitmap_block_bytes)
         {
-            Err(SlotFault::Value("copy cursor"))
+            Err(SlotFault::Value("metadata geometry"))
         } else {
             Ok(self)
         }

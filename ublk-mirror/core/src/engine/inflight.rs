@@ -12,8 +12,8 @@ pub(super) enum Leg {
     Unsent,
     /// It went there; no answer yet.
     Sent,
-    /// It waits until the durable mark of this generation says that the target misses it (S7).
-    Mark(u64),
+    /// It cannot be done there: it waits for a view without that copy.
+    Refused,
     /// Done there.
     Done,
 }
@@ -43,6 +43,8 @@ pub(super) struct InFlight {
     pub(super) peer: Leg,
     pub(super) wire_id: u64,
     pub(super) failure: Option<Errno>,
+    /// It was sent to a target, whose copy does not count yet.
+    pub(super) mirrored: bool,
 }
 
 impl InFlight {
@@ -55,7 +57,13 @@ impl InFlight {
             peer: Leg::Unsent,
             wire_id: 0,
             failure: None,
+            mirrored: false,
         }
+    }
+
+    /// Whether it changes data on some disk right now.
+    pub(super) fn is_changing(&self) -> bool {
+        self.stage == Stage::Running && self.changes_data()
     }
 
     pub(super) fn changes_data(&self) -> bool {

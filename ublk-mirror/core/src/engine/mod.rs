@@ -4,8 +4,13 @@
 //! is acknowledged when both have it (S1); a request that overlaps a write in flight waits for it; when
 //! the peer's copy counts and the peer is gone, everything that changes data waits (S2).
 
+mod background;
+mod copy;
 mod inflight;
 mod peer;
+
+pub use background::FLUSH_BACKGROUND;
+pub use copy::Compared;
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -14,10 +19,14 @@ use core::time::Duration;
 use crate::admin::Counters;
 use crate::effect::{DiskOperation, Effect, Effects, PayloadSource};
 use crate::event::{DiskResult, IoOwner, Request, RequestKind};
-use crate::limits::QUEUE_DEPTH;
-use crate::resync::FullCopy;
-use crate::types::{Epoch, Errno, Instant, SectorRange, SessionId, Tag};
+use crate::intent::Intent;
+use crate::limits::{COPY_INFLIGHT_MAX, QUEUE_DEPTH};
+use crate::mutant::{self, Mutant};
+use crate::resync::Resync;
+use crate::types::{CopyId, Epoch, Errno, Instant, SectorRange, SessionId, Tag};
 use crate::wire::{FLAG_FUA, Frame, FrameKind};
+use background::Background;
+use copy::Reading;
 use inflight::{InFlight, Leg, Stage};
 
 /// What the peer means for the acknowledgement of a write.
@@ -77,21 +86,38 @@ pub struct Engine {
     slots: Vec<Option<InFlight>>,
     waiting: VecDeque<Tag>,
     next_id: u64,
-    /// The full copy that this node is the source of.
-    pub copy: Option<FullCopy>,
-    copy_reading: u64,
-    mark_generation: u64,
-    /// Every mark up to this generation is durable.
-    durable_generation: u64,
-    /// A chunk could not be read here: the copy waits for the next session.
+    /// What is durable before a write begins, and what remembers differences (S7).
+    pub intent: Intent,
+    /// The flush request that frees the activity log when it is done.
+    log_freeing: Option<Tag>,
+    /// A flush of both copies that nobody asked for.
+    background: Option<Background>,
+    /// The disk flush of a background flush is under way (perhaps of one that came to nothing).
+    background_disk: bool,
+    /// Since when something is not flushed on both copies.
+    unflushed_since: Option<Instant>,
+    /// When extents were last looked at for having become cold.
+    aged: Instant,
+    /// The resync that this node is the source of, while its session lasts.
+    copy: Option<Resync>,
+    /// How much the resync had to copy over all its sessions.
+    copy_total: Option<(CopyId, u64)>,
+    /// What copy buffers are being filled and looked at for, by slot; perhaps for an earlier session.
+    copy_reading: [Option<Reading>; COPY_INFLIGHT_MAX as usize],
+    /// When the application last asked for something.
+    last_request: Option<Instant>,
+    /// The resync gives way to the application until then.
+    copy_pause_until: Instant,
+    copy_run_began: Instant,
+    copy_rests: bool,
+    /// A run could not be read here: the resync waits for the next session.
     copy_halted: bool,
-    wanted_mark: Option<(u64, u64)>,
     counters: Counters,
 }
 
 impl Engine {
     /// An engine whose gate is shut.
-    pub fn new(size_sectors: u64) -> Self {
+    pub fn new(size_sectors: u64, intent: Intent) -> Self {
         Self {
             gate: Gate::Shut,
             held: false,
@@ -102,12 +128,20 @@ impl Engine {
             slots: (0..QUEUE_DEPTH).map(|_| None).collect(),
             waiting: VecDeque::with_capacity(usize::from(QUEUE_DEPTH)),
             next_id: 1,
+            intent,
+            log_freeing: None,
+            background: None,
+            background_disk: false,
+            unflushed_since: None,
+            aged: Instant::default(),
             copy: None,
-            copy_reading: 0,
-            mark_generation: 0,
-            durable_generation: 0,
+            copy_total: None,
+            copy_reading: [None; COPY_INFLIGHT_MAX as usize],
+            last_request: None,
+            copy_pause_until: Instant::default(),
+            copy_run_began: Instant::default(),
+            copy_rests: false,
             copy_halted: false,
-            wanted_mark: None,
             counters: Counters::default(),
         }
     }
@@ -115,11 +149,14 @@ impl Engine {
     /// The volume's size became known (a joining copy).
     pub fn set_size(&mut self, size_sectors: u64) {
         self.size_sectors = size_sectors;
+        self.intent.set_size(size_sectors);
     }
 
     /// Counters for the status.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.counters.clone();
+        (counters.log_writes, counters.bitmap_writes) = self.intent.writes();
+        counters
     }
 
     /// Requests in flight or waiting.
@@ -185,6 +222,7 @@ impl Engine {
         self.gate = Gate::Shut;
         self.held = false;
         self.waiting.clear();
+        self.abandon_background();
         for index in 0..self.slots.len() {
             let Some(entry) = self.slots[index].as_mut() else {
                 continue;
@@ -193,11 +231,12 @@ impl Engine {
             if entry.stage == Stage::Waiting {
                 entry.local = Leg::NotNeeded;
             }
-            let (range, changes) = (entry.request.range, entry.changes_data());
-            let unanswered = matches!(entry.peer, Leg::Unsent | Leg::Sent);
+            let range = entry.request.range;
+            let unsure =
+                entry.is_changing() && matches!(entry.peer, Leg::Unsent | Leg::Sent | Leg::Refused);
             entry.peer = Leg::NotNeeded;
-            if unanswered && changes {
-                // The target may or may not get it: its chunk is copied again.
+            if unsure {
+                // The peer may or may not get it.
                 self.missed(range);
             }
             self.finish_if_done(now, index, effects);
@@ -221,13 +260,20 @@ impl Engine {
             });
             return;
         }
+        self.last_request = Some(now);
         self.slots[index] = Some(InFlight::new(request, now));
         self.waiting.push_back(tag);
         self.pump(now, effects);
     }
 
+    /// Something that requests may have waited for is done.
+    pub fn go_on(&mut self, now: Instant, effects: &mut Effects) {
+        self.pump(now, effects);
+    }
+
     /// Begins what waits and may begin, in order of arrival.
     fn pump(&mut self, now: Instant, effects: &mut Effects) {
+        self.intent.nothing_wanted();
         let mut position = 0;
         while let Some(tag) = self.waiting.get(position).copied() {
             if self.may_begin(now, tag, position) {
@@ -243,7 +289,7 @@ impl Engine {
         self.slots.get(usize::from(tag.0))?.as_ref()
     }
 
-    fn may_begin(&self, now: Instant, tag: Tag, position: usize) -> bool {
+    fn may_begin(&mut self, now: Instant, tag: Tag, position: usize) -> bool {
         let Some(entry) = self.request(tag) else {
             return true;
         };
@@ -256,24 +302,36 @@ impl Engine {
                 ReadLease::NotNeeded => true,
                 ReadLease::Until(end) => now < end,
             };
-            return leased && !self.earlier_write_overlaps(request.range, position);
+            return (leased || mutant::is(Mutant::LeaseIgnored))
+                && !self.earlier_write_overlaps(request.range, position);
         }
-        if self.held || self.peer == Peer::Lost {
+        let held = self.held && !mutant::is(Mutant::HoldIgnored);
+        if held || self.peer == Peer::Lost && !mutant::is(Mutant::NoFreeze) {
             return false;
         }
         if request.kind == RequestKind::Flush {
             return true;
         }
-        let running = self.slots.iter().flatten().any(|other| {
-            other.stage == Stage::Running
-                && other.changes_data()
-                && other.request.range.overlaps(request.range)
-        });
+        let running = running_changes(&self.slots).any(|other| other.overlaps(request.range));
+        let reading = self.copy_reading.iter().flatten();
         let copying = self
             .copy
             .as_ref()
-            .is_some_and(|copy| copy.locks(request.range));
-        !running && !copying && !self.earlier_write_overlaps(request.range, position)
+            .is_some_and(|copy| copy.locks(request.range))
+            || reading
+                .into_iter()
+                .any(|read| read.range.overlaps(request.range));
+        let running = running && !mutant::is(Mutant::OverlappingWrites);
+        let copying = copying && !mutant::is(Mutant::WriteIntoRun);
+        if running || copying || self.earlier_write_overlaps(request.range, position) {
+            return false;
+        }
+        // Nothing reaches a disk before the activity log says that it may (S7).
+        let covered = self.intent.covers(request.range);
+        if !covered {
+            self.intent.want(request.range);
+        }
+        covered || mutant::is(Mutant::WriteBeforeLog)
     }
 
     /// Whether a change of data that came earlier and still waits overlaps.
@@ -289,7 +347,8 @@ impl Engine {
         let Some(request) = self.request(tag).map(|entry| entry.request) else {
             return;
         };
-        let peer = self.peer_leg(&request);
+        let (peer, mirrored) = self.peer_leg(&request);
+        self.note_begin(now, &request);
         let operation = match request.kind {
             RequestKind::Read => DiskOperation::Read,
             RequestKind::Write => DiskOperation::Write { fua: request.fua },
@@ -306,53 +365,76 @@ impl Engine {
             entry.stage = Stage::Running;
             entry.local = Leg::Sent;
             entry.peer = peer;
+            entry.mirrored = mirrored;
         }
         if peer == Leg::Unsent {
             self.send_to_peer(tag, effects);
         }
-        let _ = now;
     }
 
-    /// What the peer has to do with a request that begins now.
-    fn peer_leg(&mut self, request: &Request) -> Leg {
+    /// What the activity log has to know of a request that begins.
+    fn note_begin(&mut self, now: Instant, request: &Request) {
+        let shared = matches!(self.peer, Peer::Member(_) | Peer::Joining(_));
+        match request.kind {
+            RequestKind::Read => {}
+            RequestKind::Flush if shared => {
+                let running = running_changes(&self.slots);
+                if self.intent.flush_begins(running) {
+                    self.log_freeing = Some(request.tag);
+                    self.unflushed_since = self.intent.has_unflushed().then_some(now);
+                }
+            }
+            RequestKind::Flush => {}
+            RequestKind::Write | RequestKind::Discard | RequestKind::WriteZeroes => {
+                self.intent.begin(request.range, shared);
+                if shared {
+                    self.unflushed_since = self.unflushed_since.or(Some(now));
+                }
+            }
+        }
+    }
+
+    /// What the peer has to do with a request that begins now, and whether that mirrors it to a target.
+    fn peer_leg(&mut self, request: &Request) -> (Leg, bool) {
         let changes = !matches!(request.kind, RequestKind::Read | RequestKind::Flush);
         match (self.peer, request.kind) {
-            (_, RequestKind::Read) => Leg::NotNeeded,
-            (Peer::Member(_) | Peer::Joining(_), _) => {
-                if changes && let Some(copy) = self.copy.as_mut() {
-                    copy.note_mirrored(request.range);
-                }
-                Leg::Unsent
+            (_, RequestKind::Read) => (Leg::NotNeeded, false),
+            (_, RequestKind::Flush) if mutant::is(Mutant::FlushLocalOnly) => {
+                (Leg::NotNeeded, false)
             }
+            (Peer::Target(_), _) if changes && mutant::is(Mutant::MirrorMissing) => {
+                (Leg::NotNeeded, false)
+            }
+            (Peer::Member(_) | Peer::Joining(_), _) => (Leg::Unsent, false),
             (Peer::Target(_), _) if changes => match self.copy.as_mut() {
                 Some(copy) if copy.must_mirror(request.range) => {
-                    copy.note_mirrored(request.range);
-                    Leg::Unsent
+                    // It stays marked until the target has flushed it.
+                    if !mutant::is(Mutant::MirroredNotMarked) {
+                        self.intent.missed(request.range);
+                    }
+                    (Leg::Unsent, true)
                 }
-                _ => Leg::NotNeeded,
+                _ => {
+                    self.missed(request.range);
+                    (Leg::NotNeeded, false)
+                }
             },
-            (Peer::Absent, _) if changes => self.missed(request.range),
-            (Peer::Target(_) | Peer::Absent | Peer::Lost, _) => Leg::NotNeeded,
+            (Peer::Absent, _) if changes => {
+                self.missed(request.range);
+                (Leg::NotNeeded, false)
+            }
+            (Peer::Target(_) | Peer::Absent | Peer::Lost, _) => (Leg::NotNeeded, false),
         }
     }
 
-    /// The target misses this write: what was remembered as copied is forgotten, durably first (S7).
-    fn missed(&mut self, range: SectorRange) -> Leg {
-        let Some(copy) = self.copy.as_mut() else {
-            return Leg::NotNeeded;
-        };
-        if !copy.note_missed(range) {
-            // Already forgotten, but perhaps not yet durably: then this write waits for that mark too.
-            return if self.durable_generation < self.mark_generation {
-                Leg::Mark(self.mark_generation)
-            } else {
-                Leg::NotNeeded
-            };
+    /// The peer misses this write, or may miss it. Its extent is active: the mark in memory is enough.
+    fn missed(&mut self, range: SectorRange) {
+        if !mutant::is(Mutant::MissedNotMarked) {
+            self.intent.missed(range);
         }
-        self.mark_generation += 1;
-        let cursor = copy.prefix_sectors();
-        self.wanted_mark = Some((cursor, self.mark_generation));
-        Leg::Mark(self.mark_generation)
+        if let Some(copy) = self.copy.as_mut() {
+            copy.missed(range);
+        }
     }
 
     fn send_to_peer(&mut self, tag: Tag, effects: &mut Effects) {
@@ -406,6 +488,10 @@ impl Engine {
         if let Err(errno) = result {
             entry.failure = Some(errno);
             entry.peer = Leg::NotNeeded;
+            if entry.changes_data() {
+                let range = entry.request.range;
+                self.missed(range);
+            }
         }
         self.finish_if_done(now, index, effects);
     }
@@ -418,7 +504,7 @@ impl Engine {
         if !shut
             && (entry.stage == Stage::Waiting
                 || !entry.local.is_settled()
-                || !entry.peer.is_settled())
+                || !(entry.peer.is_settled() || mutant::is(Mutant::AckBeforePeer)))
         {
             return;
         }
@@ -426,11 +512,28 @@ impl Engine {
             return;
         };
         self.count(now, &entry);
+        self.note_end(&entry);
         effects.push(Effect::Complete {
             tag: entry.request.tag,
             result: entry.failure.map_or(Ok(()), Err),
         });
         self.pump(now, effects);
+    }
+
+    /// What the activity log and the resync have to know of a request that ended.
+    fn note_end(&mut self, entry: &InFlight) {
+        if entry.is_changing() {
+            self.intent.end(entry.request.range);
+            let arrived = entry.mirrored && entry.peer == Leg::Done && entry.failure.is_none();
+            if let Some(copy) = self.copy.as_mut().filter(|_| arrived) {
+                copy.mirrored(entry.request.range);
+            }
+        }
+        if self.log_freeing == Some(entry.request.tag) {
+            self.log_freeing = None;
+            let both = entry.failure.is_none() && entry.peer == Leg::Done;
+            self.intent.flush_ended(both);
+        }
     }
 
     fn count(&mut self, now: Instant, entry: &InFlight) {
@@ -453,4 +556,10 @@ impl Engine {
             .longest_wait_ms
             .max(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
     }
+}
+
+/// Where data is being changed right now.
+fn running_changes(slots: &[Option<InFlight>]) -> impl Iterator<Item = SectorRange> {
+    let running = slots.iter().flatten().filter(|entry| entry.is_changing());
+    running.map(|entry| entry.request.range)
 }

@@ -1,18 +1,11 @@
-//! What the coming, going and answering of the peer means for requests and for the full copy.
-
-use alloc::vec::Vec;
+//! What the coming, going and answering of the peer means for requests.
 
 use super::inflight::{Leg, Stage};
-use super::{Engine, Gate, Peer};
-use crate::effect::{DiskOperation, Effect, Effects, PayloadSource};
-use crate::event::{DiskResult, IoOwner, RequestKind};
-use crate::limits::COPY_INFLIGHT_MAX;
-use crate::resync::Arrived;
+use super::{Engine, Gate, Peer, running_changes};
+use crate::effect::Effects;
+use crate::event::RequestKind;
+use crate::mutant::{self, Mutant};
 use crate::types::{Epoch, Instant, SessionId};
-use crate::wire::{Frame, FrameKind};
-
-/// Chunks of the copy under way while the application writes: it goes first, the copy goes on.
-const COPY_INFLIGHT_BUSY: usize = 2;
 
 impl Engine {
     /// The peer answered a Write, Discard, WriteZeroes or Flush with success. Returns whether the
@@ -28,8 +21,16 @@ impl Engine {
             entry.peer = Leg::Done;
         }
         self.finish_if_done(now, index, effects);
-        self.copy_more(effects);
+        self.copy_more(now, effects);
         true
+    }
+
+    /// The peer's disk cannot do this request. It waits until the peer's copy does not count any more.
+    pub fn peer_refused(&mut self, id: u64) {
+        let entries = self.slots.iter_mut().flatten();
+        for entry in entries.filter(|entry| entry.peer == Leg::Sent && entry.wire_id == id) {
+            entry.peer = Leg::Refused;
+        }
     }
 
     /// The peer's copy counts and the session stands: what it has not answered is sent (again).
@@ -45,30 +46,30 @@ impl Engine {
                 self.send_to_peer(tag, effects);
             }
         }
+        self.send_background(effects);
+        if self.intent.has_unflushed() {
+            self.unflushed_since = self.unflushed_since.or(Some(now));
+        }
         self.pump(now, effects);
     }
 
-    /// The copy is committed: the peer's copy counts from now on (the session goes on).
+    /// The resync is committed: the peer's copy counts from now on (the session goes on).
     pub fn peer_widened(&mut self, session: SessionId) {
+        // A checkpoint that is still under way has nothing to take away any more.
+        self.abandon_background();
         self.copy = None;
+        self.copy_total = None;
         self.peer = Peer::Member(session);
     }
 
-    /// The peer's copy is being filled; requests in flight do not wait for it.
-    pub fn peer_is_target(&mut self, now: Instant, session: SessionId, effects: &mut Effects) {
-        self.copy_halted = false;
-        self.without_peer(now, Peer::Target(session), effects);
-        self.copy_more(effects);
-    }
-
-    /// The session is being closed: nothing more of the copy is sent on it.
+    /// The session is being closed: nothing more of the resync is sent on it.
     pub fn halt_copy(&mut self) {
         self.copy_halted = true;
     }
 
-    /// The peer's copy does not count (any more) and it is not connected: go on alone.
+    /// The peer's copy does not count (any more): go on alone.
     pub fn peer_is_out(&mut self, now: Instant, effects: &mut Effects) {
-        self.without_peer(now, Peer::Absent, effects);
+        self.without_peer(now, effects);
     }
 
     /// The peer's copy counts, and it was not heard of in this run.
@@ -76,28 +77,41 @@ impl Engine {
         self.peer = Peer::Lost;
     }
 
-    /// From now on the target must have every write and every flush.
-    pub fn peer_is_joining(&mut self, session: SessionId) {
+    /// From now on the target must have every write and every flush. What is running now is not covered
+    /// by the local flush that follows.
+    pub fn peer_is_joining(&mut self, now: Instant, session: SessionId) {
         self.peer = Peer::Joining(session);
+        for range in running_changes(&self.slots) {
+            if mutant::is(Mutant::JoinCoversRunning) {
+                break;
+            }
+            self.intent.unflushed(range);
+            self.unflushed_since = Some(now);
+        }
     }
 
     /// Requests in flight stop waiting for the peer. A narrower view is durable when this is called.
-    fn without_peer(&mut self, now: Instant, peer: Peer, effects: &mut Effects) {
-        self.peer = peer;
+    fn without_peer(&mut self, now: Instant, effects: &mut Effects) {
+        self.peer = Peer::Absent;
         self.held = false;
+        self.copy = None;
+        self.log_freeing = None;
+        self.abandon_background();
+        self.intent.diverge();
+        self.unflushed_since = None;
         for index in 0..self.slots.len() {
-            let Some(entry) = self.slots[index].as_ref() else {
+            let Some(entry) = self.slots[index].as_mut() else {
                 continue;
             };
-            if entry.stage == Stage::Running && matches!(entry.peer, Leg::Unsent | Leg::Sent) {
+            if entry.stage == Stage::Running {
                 let (range, changes) = (entry.request.range, entry.changes_data());
-                let leg = if changes {
-                    self.missed(range)
-                } else {
-                    Leg::NotNeeded
-                };
-                if let Some(entry) = self.slots[index].as_mut() {
-                    entry.peer = leg;
+                let waits = mutant::is(Mutant::AloneStillWaits);
+                if matches!(entry.peer, Leg::Unsent | Leg::Sent | Leg::Refused) && !waits {
+                    entry.peer = Leg::NotNeeded;
+                }
+                // It is not flushed there, even if it is answered.
+                if changes {
+                    self.missed(range);
                 }
                 self.finish_if_done(now, index, effects);
             }
@@ -108,40 +122,19 @@ impl Engine {
     /// The session ended. A member: freeze; in-flight requests will be sent again. A target: its copy
     /// does not count, go on without it.
     pub fn session_lost(&mut self, now: Instant, effects: &mut Effects) {
-        let reading = self.copy_reading;
-        if let Some(copy) = self.copy.as_mut() {
-            copy.session_lost(|slot| reading & (1 << slot) != 0);
-        }
         match self.peer {
             Peer::Member(_) => {
                 self.peer = Peer::Lost;
                 for entry in self.slots.iter_mut().flatten() {
-                    if entry.peer == Leg::Sent {
+                    let again = matches!(entry.peer, Leg::Sent | Leg::Refused);
+                    if again && !mutant::is(Mutant::NoResend) {
                         entry.peer = Leg::Unsent;
                     }
                 }
+                self.background_lost_session();
             }
-            Peer::Target(_) | Peer::Joining(_) => self.without_peer(now, Peer::Absent, effects),
+            Peer::Target(_) | Peer::Joining(_) => self.without_peer(now, effects),
             Peer::Absent | Peer::Lost => {}
-        }
-    }
-
-    /// The cursor that must become durable before some writes are acknowledged, and its generation.
-    pub fn take_wanted_mark(&mut self) -> Option<(u64, u64)> {
-        self.wanted_mark.take()
-    }
-
-    /// The marks up to this generation are durable.
-    pub fn mark_durable(&mut self, now: Instant, generation: u64, effects: &mut Effects) {
-        self.durable_generation = self.durable_generation.max(generation);
-        for index in 0..self.slots.len() {
-            let Some(entry) = self.slots[index].as_mut() else {
-                continue;
-            };
-            if matches!(entry.peer, Leg::Mark(wanted) if wanted <= generation) {
-                entry.peer = Leg::Done;
-                self.finish_if_done(now, index, effects);
-            }
         }
     }
 
@@ -158,102 +151,18 @@ impl Engine {
             .any(|entry| entry.request.kind != RequestKind::Read)
     }
 
-    /// Whether a change of data has begun and is not acknowledged.
+    /// Whether a change of data has begun that may still be acknowledged under the present view.
     pub fn is_changing(&self) -> bool {
         let mut entries = self.slots.iter().flatten();
-        entries.any(|entry| entry.stage == Stage::Running && entry.changes_data())
+        entries.any(|entry| {
+            let waits = entry.local.is_settled() && entry.peer == Leg::Refused;
+            entry.is_changing() && !waits
+        })
     }
 
     /// Whether the gate is open.
     pub fn is_open(&self) -> bool {
         self.gate == Gate::Open
-    }
-
-    /// Begins chunks of the full copy as far as the bounds allow.
-    pub fn copy_more(&mut self, effects: &mut Effects) {
-        let Peer::Target(_) = self.peer else { return };
-        if self.copy_halted {
-            return;
-        }
-        let busy = self
-            .slots
-            .iter()
-            .flatten()
-            .any(|entry| entry.changes_data());
-        let slots_max = if busy {
-            COPY_INFLIGHT_BUSY
-        } else {
-            usize::from(COPY_INFLIGHT_MAX)
-        };
-        loop {
-            let slots = &self.slots;
-            let Some(copy) = self.copy.as_mut() else {
-                return;
-            };
-            let next = copy.begin(slots_max, self.copy_reading, |range| {
-                !slots.iter().flatten().any(|entry| {
-                    entry.stage == Stage::Running
-                        && entry.changes_data()
-                        && entry.request.range.overlaps(range)
-                })
-            });
-            let Some((slot, range)) = next else { return };
-            self.copy_reading |= 1 << slot;
-            effects.push(Effect::Disk {
-                owner: IoOwner::Copy(slot),
-                operation: DiskOperation::Read,
-                range,
-            });
-        }
-    }
-
-    /// A chunk was read: send it. After a read error the copy waits for the next session (the caller
-    /// reports it); the application goes on.
-    pub fn copy_read_done(
-        &mut self,
-        now: Instant,
-        slot: u16,
-        result: DiskResult,
-        effects: &mut Effects,
-    ) {
-        self.copy_reading &= !(1 << slot);
-        self.copy_halted |= result.is_err();
-        let session = self.peer.session();
-        let epoch = self.epoch;
-        let Some(copy) = self.copy.as_mut() else {
-            return;
-        };
-        match (copy.in_slot(slot), session, result) {
-            (Some(range), Some(session), Ok(())) if !self.copy_halted => {
-                let mut frame = Frame::new(FrameKind::CopyWrite, epoch, u64::from(slot));
-                frame.range = range;
-                frame.length_bytes = u32::try_from(range.bytes()).unwrap_or(0);
-                effects.push(Effect::Send {
-                    session,
-                    frame,
-                    body: Vec::new(),
-                    payload: Some(PayloadSource::Copy(slot)),
-                });
-            }
-            _ => {
-                copy.finish(slot, Arrived::No);
-                // Writes may have waited for this chunk.
-                self.pump(now, effects);
-            }
-        }
-    }
-
-    /// The target has a chunk.
-    pub fn copy_chunk_done(&mut self, now: Instant, slot: u16, effects: &mut Effects) {
-        if self.copy_reading & (1 << slot.min(63)) != 0 {
-            return;
-        }
-        if let Some(copy) = self.copy.as_mut() {
-            copy.finish(slot, Arrived::Yes);
-            copy.sample_rate(now);
-        }
-        self.pump(now, effects);
-        self.copy_more(effects);
     }
 
     /// The epoch under which frames are sent.

@@ -8,9 +8,9 @@ use crate::disk::{CopyRecord, CopyRole};
 use crate::effect::{DeviceCommand, DiskOperation, Effect, Effects};
 use crate::engine::{Peer, ReadLease};
 use crate::event::IoOwner;
-use crate::limits::COPY_CHECKPOINT_BYTES;
+use crate::mutant::{self, Mutant};
 use crate::notice::{Notice, Refusal};
-use crate::types::{Errno, Instant, SectorRange, SessionId};
+use crate::types::{CopyId, Errno, Instant, SectorRange, SessionId};
 use crate::view::View;
 use crate::wire::{FLAG_DRAIN, Frame, FrameKind, Propose, Purpose};
 
@@ -18,7 +18,6 @@ use super::Volume;
 
 /// Flush ids that do not belong to a request.
 pub(super) const FLUSH_JOIN: u64 = u64::MAX;
-pub(super) const FLUSH_CHECKPOINT: u64 = u64::MAX - 1;
 pub(super) const FLUSH_DEACTIVATE: u64 = u64::MAX - 2;
 
 /// What happens when a superblock is durable.
@@ -26,10 +25,10 @@ pub(super) const FLUSH_DEACTIVATE: u64 = u64::MAX - 2;
 pub(super) enum Then {
     /// Nothing waits for it.
     Nothing,
-    /// Writes that the target misses may be acknowledged.
-    Mark(u64),
     /// The change under way goes on.
     Continue,
+    /// A standby with a failed disk asks to be dropped.
+    Withdraw,
     /// Frozen writes fail: it is written down that they were thrown away.
     Abort,
 }
@@ -81,7 +80,7 @@ pub(super) enum Kind {
     GoAlone { command: u64 },
     /// The peer asked to be dropped.
     Drop { session: SessionId },
-    /// A full copy is complete.
+    /// A resync is complete.
     Widen { session: SessionId },
 }
 
@@ -190,6 +189,9 @@ impl Volume {
         } else {
             // That one began for a change that came to nothing; it covers less.
             self.view_flush = ViewFlush::Stale;
+            if mutant::is(Mutant::StaleFlushCounts) {
+                self.view_flush = ViewFlush::Running;
+            }
         }
     }
 
@@ -220,11 +222,17 @@ impl Volume {
             Kind::Follow { propose, .. } => self.follow_persist(&propose, effects),
             Kind::Widen { session } => {
                 self.set_step(Step::PeerFlush);
+                if mutant::is(Mutant::WidenWithoutPeerFlush) {
+                    return self.special_flush_done(FLUSH_JOIN, session, effects);
+                }
                 self.send_drain(session, FLUSH_JOIN, effects);
             }
             Kind::GoAlone { .. } => self.persist_change(effects),
             Kind::Takeover { .. } => {
-                let until = self.granted_until;
+                let mut until = self.granted_until;
+                if mutant::is(Mutant::LeaseNotAwaited) {
+                    until = now;
+                }
                 self.set_step(Step::Lease(until));
                 self.lease_over(now, effects);
             }
@@ -257,6 +265,11 @@ impl Volume {
             )
         });
         if waits && !self.engine.is_changing() {
+            if mutant::is(Mutant::DropWithoutFlush) {
+                self.set_step(Step::Flush);
+                self.view_flush = ViewFlush::Running;
+                return self.view_flushed(Instant::default(), effects);
+            }
             self.flush_for_view(effects);
         }
     }
@@ -271,10 +284,10 @@ impl Volume {
         let serving = view.active == Some(me);
         match self.change.as_ref().map(|change| &change.kind) {
             Some(Kind::Lead { copy, .. }) => {
-                self.staged.copy = self.planned_copy(*copy);
+                self.stage_copy(*copy);
                 self.settle_flags(serving);
             }
-            Some(Kind::Drop { .. } | Kind::GoAlone { .. }) => self.staged.copy = None,
+            Some(Kind::Drop { .. } | Kind::GoAlone { .. }) => self.forget_copy(),
             Some(Kind::Activate { .. }) => {
                 self.staged.serving = true;
                 self.staged.drained = false;
@@ -282,7 +295,7 @@ impl Volume {
             Some(Kind::Takeover { .. }) => {
                 self.staged.serving = true;
                 self.staged.drained = false;
-                self.staged.copy = None;
+                self.forget_copy();
             }
             Some(Kind::Deactivate { .. }) => {
                 self.staged.serving = false;
@@ -291,7 +304,9 @@ impl Volume {
             Some(Kind::Widen { session }) => {
                 self.staged.copy = None;
                 // From here on nobody knows which view a crash finds: the stricter one rules (S4).
-                self.engine.peer_widened(*session);
+                if !mutant::is(Mutant::WideningNotStrict) {
+                    self.engine.peer_widened(*session);
+                }
             }
             Some(Kind::Follow { .. }) | None => {}
         }
@@ -299,24 +314,25 @@ impl Volume {
         self.persist(Then::Continue, effects);
     }
 
-    /// What was planned when the handshake began, less what the target missed since (S7).
-    fn planned_copy(
-        &self,
-        planned: Option<(CopyRecord, crate::admin::CopyCause)>,
-    ) -> Option<CopyRecord> {
-        let (mut record, _) = planned?;
-        if let Some(staged) = self.staged.copy.filter(|staged| staged.id == record.id) {
-            record.cursor_sectors = record.cursor_sectors.min(staged.cursor_sectors);
+    /// The resync that this node will be the source of (S7: if the marks do not say everything, that is
+    /// written down first).
+    fn stage_copy(&mut self, planned: Option<(CopyRecord, crate::admin::CopyCause)>) {
+        if let Some((record, _)) = planned {
+            self.staged.lineage = record.id;
+            if record.full && self.staged.copy != Some(record) {
+                if !mutant::is(Mutant::FullNotMarked) {
+                    self.engine.intent.mark_all();
+                }
+                self.engine.intent.begin_sweep();
+            }
         }
-        if let Some(copy) = self
-            .engine
-            .copy
-            .as_ref()
-            .filter(|copy| copy.id() == record.id)
-        {
-            record.cursor_sectors = record.cursor_sectors.min(copy.prefix_sectors());
-        }
-        Some(record)
+        self.staged.copy = planned.map(|(record, _)| record);
+    }
+
+    /// The peer is out, and no resync with it has begun: the bitmap tells of the copy that counted last.
+    fn forget_copy(&mut self) {
+        self.staged.copy = None;
+        self.staged.lineage = CopyId::NONE;
     }
 
     fn settle_flags(&mut self, serving: bool) {
@@ -332,8 +348,8 @@ impl Volume {
     pub(super) fn after_persist(&mut self, now: Instant, then: Then, effects: &mut Effects) {
         match then {
             Then::Nothing => {}
-            Then::Mark(generation) => self.engine.mark_durable(now, generation, effects),
             Then::Continue => self.persisted_change(now, effects),
+            Then::Withdraw => self.withdraw(effects),
             Then::Abort => self.engine.shut(now, effects),
         }
     }
@@ -343,6 +359,10 @@ impl Volume {
             return;
         };
         match (&change.kind, &change.step) {
+            (Kind::Takeover { .. }, Step::Seal) if mutant::is(Mutant::TakeoverWithoutFlush) => {
+                self.set_step(Step::Lease(self.granted_until));
+                self.lease_over(now, effects);
+            }
             (Kind::Takeover { .. }, Step::Seal) => self.flush_for_view(effects),
             (_, Step::Persist) => match change.kind {
                 Kind::Lead { session, .. } => self.lead_settled(now, session, effects),
@@ -373,7 +393,6 @@ impl Volume {
 
     /// This node is the only member now.
     fn went_alone(&mut self, now: Instant, effects: &mut Effects) {
-        self.engine.copy = None;
         self.engine.peer_is_out(now, effects);
         self.engine.set_lease(now, ReadLease::NotNeeded, effects);
         let epoch = self.durable.view.epoch;
@@ -456,7 +475,9 @@ impl Volume {
                 step,
             ) if *s == session && !matches!(step, Step::Persist | Step::Device) => {
                 self.change = None;
-                self.engine.resume();
+                if !mutant::is(Mutant::HeldForEver) {
+                    self.engine.resume();
+                }
             }
             (Kind::Activate { command }, Step::Accept) => {
                 let (command, peer) = (*command, self.peer_name());
@@ -471,27 +492,28 @@ impl Volume {
         }
     }
 
-    // --- the full copy ------------------------------------------------------------------------
+    // --- the resync ---------------------------------------------------------------------------
 
-    /// Checkpoints, and the last step of a copy that is complete.
+    /// The last step of a resync that is complete.
     pub(super) fn copy_steps(&mut self, now: Instant, effects: &mut Effects) {
         let Peer::Target(session) = self.engine.peer() else {
             return;
         };
-        self.engine.copy_more(effects);
-        let Some(copy) = self.engine.copy.as_mut() else {
-            return;
-        };
-        if copy.is_complete() && self.change.is_none() && self.failed.is_none() {
-            self.engine.peer_is_joining(session);
+        self.engine.copy_more(now, effects);
+        let full = self.staged.copy.is_some_and(|copy| copy.full);
+        // A checkpoint under way would answer for a later flush of the same session.
+        let ready =
+            self.engine.resync_is_complete() && !full && !self.engine.flushes_in_background();
+        if ready && self.change.is_none() && self.failed.is_none() {
+            self.engine.peer_is_joining(now, session);
             // Both sides flush: a view under which nobody serves says that both copies are durable.
             self.begin_change(Kind::Widen { session }, Step::Flush, None);
+            if mutant::is(Mutant::WidenWithoutOwnFlush) {
+                self.set_step(Step::PeerFlush);
+                return self.send_drain(session, FLUSH_JOIN, effects);
+            }
             self.flush_for_view(effects);
-        } else if copy.wants_checkpoint(COPY_CHECKPOINT_BYTES) {
-            copy.checkpoint_sent();
-            self.send_drain(session, FLUSH_CHECKPOINT, effects);
         }
-        let _ = now;
     }
 
     fn send_drain(&mut self, session: SessionId, id: u64, effects: &mut Effects) {
@@ -507,15 +529,12 @@ impl Volume {
         session: SessionId,
         effects: &mut Effects,
     ) {
-        if id == FLUSH_CHECKPOINT {
-            self.checkpoint_done(effects);
-            return;
-        }
         let Some(change) = self.change.as_ref() else {
             return;
         };
         match (&change.kind, &change.step) {
             (Kind::Widen { .. }, Step::PeerFlush) if id == FLUSH_JOIN => {
+                self.engine.intent.marks_equal();
                 let both = self.both();
                 let active = self.durable.view.active;
                 let view = self.next_view(active, both, self.floor());
@@ -525,27 +544,10 @@ impl Volume {
                 self.persist_change(effects);
             }
             (Kind::Deactivate { .. }, Step::PeerFlush) if id == FLUSH_DEACTIVATE => {
+                self.engine.all_flushed();
                 self.deactivate_propose(session, effects);
             }
             _ => {}
-        }
-    }
-
-    fn checkpoint_done(&mut self, effects: &mut Effects) {
-        let Some(cursor) = self
-            .engine
-            .copy
-            .as_mut()
-            .and_then(crate::resync::FullCopy::checkpoint_done)
-        else {
-            return;
-        };
-        if let Some(copy) = self.staged.copy.as_mut()
-            && copy.role == CopyRole::Source
-            && copy.cursor_sectors < cursor
-        {
-            copy.cursor_sectors = cursor;
-            self.persist(Then::Nothing, effects);
         }
     }
 
@@ -554,12 +556,13 @@ impl Volume {
         if self.current != Some(session) {
             // The session broke meanwhile: the next handshake finds both views (WideningInterrupted).
             self.change = None;
-            self.engine.copy = None;
             self.set_peer_without_session();
             return;
         }
         self.engine.peer_widened(session);
-        self.engine.set_lease(now, ReadLease::Until(now), effects);
+        if !mutant::is(Mutant::WidenKeepsLease) {
+            self.engine.set_lease(now, ReadLease::Until(now), effects);
+        }
         self.set_step(Step::Accept);
         let view = self.durable.view;
         self.propose(session, Purpose::Widen, view, effects);

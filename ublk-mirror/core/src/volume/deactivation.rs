@@ -3,6 +3,7 @@
 use crate::admin::{Done, Role};
 use crate::effect::{Effect, Effects};
 use crate::engine::Peer;
+use crate::mutant::{self, Mutant};
 use crate::notice::{Notice, Refusal};
 use crate::types::{Instant, NodeSet, SessionId};
 use crate::wire::{Frame, FrameKind, Purpose};
@@ -14,13 +15,22 @@ impl Volume {
     pub(super) fn deactivate_flush_peer(&mut self, now: Instant, effects: &mut Effects) {
         match self.engine.peer() {
             // The peer lacks what was thrown away: its consent would call unequal copies equal.
-            Peer::Member(_) if self.aborted_writes => self.deactivate_alone(effects),
+            Peer::Member(_) if self.aborted_writes && !mutant::is(Mutant::AbortHandedOver) => {
+                self.deactivate_alone(effects)
+            }
+            Peer::Member(session) if mutant::is(Mutant::EndWithoutPeerFlush) => {
+                self.engine.all_flushed();
+                self.deactivate_propose(session, effects);
+            }
             Peer::Member(session) => {
                 self.set_step(Step::PeerFlush);
                 let frame = Frame::new(FrameKind::Flush, self.engine.epoch(), FLUSH_DEACTIVATE);
                 self.send(session, frame, alloc::vec::Vec::new(), effects);
             }
             Peer::Target(session) => self.deactivate_propose(session, effects),
+            Peer::Absent if let Some(session) = self.gathers_from() => {
+                self.deactivate_propose(session, effects);
+            }
             Peer::Absent | Peer::Lost | Peer::Joining(_) => self.deactivate_alone(effects),
         }
         let _ = now;
@@ -48,7 +58,7 @@ impl Volume {
             self.persist_change(effects);
             return;
         }
-        self.staged.serving &= self.aborted_writes;
+        self.staged.serving &= self.aborted_writes && !mutant::is(Mutant::UncleanForgotten);
         self.staged.drained = true;
         self.set_step(Step::Persist);
         self.persist(Then::Continue, effects);

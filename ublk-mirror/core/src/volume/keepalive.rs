@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use crate::effect::Effects;
 use crate::engine::{Peer, ReadLease};
 use crate::limits::{HANDSHAKE_LIMIT, VOLUME_SECTORS_MAX};
+use crate::mutant::{self, Mutant};
 use crate::types::{Instant, SECTOR_BYTES, SessionId};
 use crate::wire::{Frame, FrameKind};
 
@@ -14,8 +15,10 @@ use super::{Told, Volume, lease_with_margin};
 impl Volume {
     pub(super) fn ping(&mut self, now: Instant, id: SessionId, effects: &mut Effects) {
         let mut frame = Frame::new(FrameKind::Ping, self.durable.view.epoch, now.as_nanos());
-        if let Some(copy) = self.engine.copy.as_ref() {
-            frame.range.start = copy.progress().copied_bytes / SECTOR_BYTES;
+        if let Some(progress) = self.engine.progress() {
+            // What is left to copy, in sectors.
+            let left_bytes = progress.total_bytes - progress.copied_bytes;
+            frame.range.start = left_bytes / SECTOR_BYTES;
         }
         if let Some(session) = self.session(id) {
             session.pinged = now;
@@ -38,29 +41,30 @@ impl Volume {
         self.send(id, pong, Vec::new(), effects);
     }
 
-    fn note_progress(&mut self, now: Instant, sectors: u64) {
-        let told = match self.told {
-            Some(told) if sectors >= told.sectors && now.since(told.at).as_millis() > 0 => {
-                let millis = u64::try_from(now.since(told.at).as_millis()).unwrap_or(u64::MAX);
-                let rate = (sectors - told.sectors).saturating_mul(SECTOR_BYTES * 1000) / millis;
-                let old = if told.rate_bytes_per_s == 0 {
-                    rate
-                } else {
-                    told.rate_bytes_per_s
-                };
-                Told {
-                    at: now,
-                    sectors,
-                    rate_bytes_per_s: old / 4 * 3 + rate / 4,
-                }
-            }
-            _ => Told {
+    fn note_progress(&mut self, now: Instant, left_sectors: u64) {
+        let Some(told) = self.told else {
+            self.told = Some(Told {
                 at: now,
-                sectors,
+                left_sectors,
+                most_sectors: left_sectors,
                 rate_bytes_per_s: 0,
-            },
+            });
+            return;
         };
-        self.told = Some(told);
+        let millis = u64::try_from(now.since(told.at).as_millis()).unwrap_or(u64::MAX);
+        let copied = told.left_sectors.saturating_sub(left_sectors);
+        let rate = copied.saturating_mul(SECTOR_BYTES * 1000) / millis.max(1);
+        let old = if told.rate_bytes_per_s == 0 {
+            rate
+        } else {
+            told.rate_bytes_per_s
+        };
+        self.told = Some(Told {
+            at: now,
+            left_sectors,
+            most_sectors: told.most_sectors.max(left_sectors),
+            rate_bytes_per_s: old / 4 * 3 + rate / 4,
+        });
     }
 
     /// The lease counts from when it was asked for (S5).
@@ -71,7 +75,10 @@ impl Volume {
         frame: Frame,
         effects: &mut Effects,
     ) {
-        let asked = Instant::from_nanos(frame.id);
+        let mut asked = Instant::from_nanos(frame.id);
+        if mutant::is(Mutant::LeaseFromAnswer) {
+            asked = now;
+        }
         if asked > now || self.up_session() != Some(id) {
             return;
         }
@@ -111,6 +118,7 @@ impl Volume {
                     self.close(id, effects);
                 } else if now.since(session.pinged) >= keepalive {
                     self.ping(now, id, effects);
+                    self.withdraw(effects);
                 }
             }
         }
@@ -131,6 +139,8 @@ impl Volume {
             });
         sessions
             .chain(self.lease_deadline())
+            .chain(self.engine.background_deadline())
+            .chain(self.engine.copy_deadline())
             .chain(self.leaving.map(|(_, until)| until))
             .min()
     }

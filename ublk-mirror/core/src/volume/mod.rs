@@ -2,12 +2,14 @@
 
 mod change;
 mod deactivation;
+mod gather;
 mod keepalive;
 mod operator;
 mod session;
 mod settle;
 mod standby;
 mod status;
+mod withdraw;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -17,11 +19,13 @@ use core::time::Duration;
 
 use crate::admin::{CopyCause, Outcome, Problem, Role};
 use crate::auth::Entropy;
-use crate::disk::{CopyRole, Superblock};
+use crate::disk::{Metadata, Superblock};
 use crate::effect::{DeviceCommand, Effect, Effects};
 use crate::engine::{Engine, ReadLease};
 use crate::event::{DiskResult, Event, IoOwner};
+use crate::intent::Intent;
 use crate::limits::VOLUME_NAME_BYTES_MAX;
+use crate::mutant::{self, Mutant};
 use crate::notice::{Notice, Refusal};
 use crate::types::{
     BootId, Epoch, Errno, Incarnation, Instant, NodeId, NodeSet, SessionId, ViewId,
@@ -59,6 +63,8 @@ pub struct Settings {
     /// Reads are answered for so long after the keepalive that the peer answered (S5). The same on
     /// both nodes.
     pub read_lease: Duration,
+    /// Extents that may be active, 1..=1000 ([`crate::limits::HOT_EXTENTS_DEFAULT`]).
+    pub hot_extents_max: usize,
 }
 
 /// What became of the live device of an earlier run.
@@ -105,30 +111,40 @@ pub struct Volume {
     leaving: Option<(u64, Instant)>,
     /// Views up to this epoch may be known to the peer.
     told_epoch: Epoch,
+    /// The target's marks are being asked for, before the resync begins.
+    gathering: Option<gather::Gathering>,
 }
 
-/// What a source tells of the copy's progress.
+/// What a source tells of the resync's progress.
 #[derive(Clone, Copy, Debug)]
 struct Told {
     at: Instant,
-    sectors: u64,
+    /// Still to be copied.
+    left_sectors: u64,
+    /// The most that was to be copied in this session.
+    most_sectors: u64,
     rate_bytes_per_s: u64,
 }
 
 impl Volume {
-    /// A volume as its superblock says, without a connection.
+    /// A volume as its metadata say, without a connection.
     pub fn new(
         settings: Settings,
-        superblock: Superblock,
+        metadata: Metadata,
         device: DeviceAtStart,
         now: Instant,
     ) -> Self {
+        let intent = Intent::new(&metadata, settings.hot_extents_max);
+        let superblock = metadata.superblock;
         let superblock_epoch = superblock.view.epoch;
-        let mut engine = Engine::new(superblock.size_sectors);
+        let mut engine = Engine::new(superblock.size_sectors, intent);
         engine.set_epoch(superblock.view.epoch);
         let entropy = Entropy::new(&settings.seed);
         // Grants of an earlier run are not remembered: as if one was given just now.
-        let granted_until = now + lease_with_margin(settings.read_lease);
+        let mut granted_until = now + lease_with_margin(settings.read_lease);
+        if mutant::is(Mutant::GrantsForgotten) {
+            granted_until = now;
+        }
         let mut volume = Self {
             entropy,
             staged: superblock.clone(),
@@ -154,9 +170,13 @@ impl Volume {
             leaving: None,
             // What earlier runs told is not remembered: all of it may be known.
             told_epoch: superblock_epoch,
+            gathering: None,
             settings,
         };
-        volume.prepare_copy(device);
+        if !(volume.is_member() && volume.peer_counts()) {
+            // Nobody knows which blocks of the active extents are on both copies.
+            volume.engine.intent.diverge();
+        }
         volume.set_peer_without_session();
         if device == DeviceAtStart::Recovered
             && volume.durable.view.active == Some(volume.settings.node)
@@ -167,7 +187,7 @@ impl Volume {
                 volume.failed = Some(Errno::EIO);
                 return volume;
             }
-            if volume.durable.drained {
+            if volume.durable.drained && !mutant::is(Mutant::AbortedServesOn) {
                 // An earlier run threw writes away and was killed before the device had ended.
                 volume.aborted_writes = true;
                 volume.end_recovered_device = true;
@@ -177,7 +197,7 @@ impl Volume {
                 return volume;
             }
             volume.engine.open();
-            let lease = if volume.is_sole() {
+            let lease = if volume.is_sole() || mutant::is(Mutant::RecoveredWithoutLease) {
                 ReadLease::NotNeeded
             } else {
                 ReadLease::Until(now)
@@ -185,28 +205,6 @@ impl Volume {
             volume.engine.set_lease(now, lease, &mut Vec::new());
         }
         volume
-    }
-
-    /// A source that restarts knows what its superblock says; after an unclean end that is nothing.
-    fn prepare_copy(&mut self, device: DeviceAtStart) {
-        let Some(record) = self.durable.copy else {
-            return;
-        };
-        if record.role != CopyRole::Source {
-            return;
-        }
-        let trusted = device == DeviceAtStart::Recovered || !self.durable.serving;
-        let cursor = if trusted { record.cursor_sectors } else { 0 };
-        if let Some(copy) = self.staged.copy.as_mut() {
-            copy.cursor_sectors = cursor;
-        }
-        let copy = crate::resync::FullCopy::new(
-            record.id,
-            CopyCause::Resumed,
-            self.durable.size_sectors,
-            cursor,
-        );
-        self.engine.copy = Some(copy);
     }
 
     /// Whether this node dials (the one with the higher number); the other listens.
@@ -244,7 +242,15 @@ impl Volume {
             Event::Tick => {}
             Event::Request(request) => self.engine.submit(now, request, effects),
             Event::DiskDone { owner, result } => self.disk_done(now, owner, result, effects),
+            Event::Examined { slot, zero, digest } => {
+                let compared = self.engine.copy_examined(now, slot, zero, digest, effects);
+                self.answer_compared(compared, effects);
+            }
             Event::Persisted { sequence } => self.persisted(now, sequence, effects),
+            Event::BlockWritten { id } => {
+                self.engine.intent.written(id);
+                self.engine.go_on(now, effects);
+            }
             Event::PersistFailed { errno } => self.metadata_failed(now, errno, effects),
             Event::SessionOpened { session, dialled } => {
                 self.session_opened(now, session, dialled, effects)
@@ -273,17 +279,11 @@ impl Volume {
         self.background(now, effects);
     }
 
-    /// What follows from any event: durable marks that writes wait for, the copy's own steps.
+    /// What follows from any event: the steps of whatever is under way.
     fn background(&mut self, now: Instant, effects: &mut Effects) {
-        while let Some((cursor, generation)) = self.engine.take_wanted_mark() {
-            if let Some(copy) = self.staged.copy.as_mut() {
-                copy.cursor_sectors = copy.cursor_sectors.min(cursor);
-            }
-            if self.staged == self.durable && self.persists.is_empty() {
-                self.engine.mark_durable(now, generation, effects);
-            } else {
-                self.persist(Then::Mark(generation), effects);
-            }
+        if self.failed.is_none() {
+            self.engine.background_steps(now, effects);
+            self.note_swept(effects);
         }
         if core::mem::take(&mut self.end_recovered_device) {
             self.device(DeviceCommand::StopLive { force: true }, effects);
@@ -302,26 +302,39 @@ impl Volume {
         effects: &mut Effects,
     ) {
         let read = matches!(owner, IoOwner::Application(tag) if self.engine.is_read(tag));
+        if let (Err(errno), IoOwner::Application(_), false) = (result, owner, read) {
+            // Before the request ends: nothing that waited for it may begin.
+            self.disk_failed(now, errno, effects);
+        }
         match owner {
             IoOwner::Application(tag) => self.engine.local_done(now, tag, result, effects),
             IoOwner::Peer(slot) => self.peer_op_done(slot, result, effects),
-            IoOwner::Copy(slot) => self.engine.copy_read_done(now, slot, result, effects),
+            IoOwner::Copy(slot) => {
+                let compared = self.engine.copy_read_done(now, slot, result, effects);
+                self.answer_compared(compared, effects);
+            }
             IoOwner::ViewFlush => {
                 if result.is_ok() {
                     self.view_flushed(now, effects);
                 }
             }
+            IoOwner::LogFlush => {
+                if result.is_ok() {
+                    self.engine.background_disk_done(now, effects);
+                }
+            }
         }
         match (result, owner) {
             (Ok(()), _) => {}
-            // A failed read concerns the request alone; nothing that was promised is in doubt.
-            (Err(_), IoOwner::Application(_)) if read => {}
+            // A failed read concerns the request alone; nothing that was promised is in doubt. A failed
+            // write was seen to above.
             (Err(errno), IoOwner::Copy(_)) => {
                 effects.push(Effect::Notice(Notice::CopyReadFailed { errno }));
             }
-            (Err(errno), IoOwner::Application(_) | IoOwner::Peer(_) | IoOwner::ViewFlush) => {
-                self.disk_failed(now, errno, effects);
-            }
+            (
+                Err(errno),
+                IoOwner::Application(_) | IoOwner::Peer(_) | IoOwner::ViewFlush | IoOwner::LogFlush,
+            ) => self.disk_failed(now, errno, effects),
         }
     }
 
@@ -332,19 +345,22 @@ impl Volume {
         }
         self.failed = Some(errno);
         effects.push(Effect::Notice(Notice::DiskFailed { errno }));
-        self.stop_everything(now, effects);
+        if !self.may_withdraw() {
+            self.stop_everything(now, effects);
+        }
         // A restart must not make a good copy of it again.
         self.staged.failed = true;
-        self.persist(Then::Nothing, effects);
+        self.persist(Then::Withdraw, effects);
     }
 
     fn metadata_failed(&mut self, now: Instant, errno: Errno, effects: &mut Effects) {
         self.persists.clear();
-        if self.failed.is_some() {
-            return;
+        if self.failed.is_none() {
+            self.failed = Some(errno);
+            effects.push(Effect::Notice(Notice::MetadataFailed { errno }));
         }
-        self.failed = Some(errno);
-        effects.push(Effect::Notice(Notice::MetadataFailed { errno }));
+        // A standby that was about to withdraw cannot write that down: it closes the connection, so that
+        // the operator of the active node can speak.
         self.stop_everything(now, effects);
     }
 
@@ -354,7 +370,23 @@ impl Volume {
         let stopping = self.stopping.take().and_then(|stopping| stopping.command);
         self.answer(stopping, Err(Refusal::DiskFailed), effects);
         if let Some(change) = self.change.take() {
+            let gone = !matches!(change.step, Step::Device);
+            if matches!(change.kind, Kind::Deactivate { .. }) && gone {
+                self.role = Role::Fenced;
+            }
             self.answer(change.command(), Err(Refusal::DiskFailed), effects);
+        }
+    }
+
+    /// The bitmap on disk says by itself what the target lacks.
+    fn note_swept(&mut self, effects: &mut Effects) {
+        if self.change.is_none()
+            && self.engine.intent.is_swept()
+            && let Some(copy) = self.staged.copy.as_mut()
+            && copy.full
+        {
+            copy.full = false;
+            self.persist(Then::Nothing, effects);
         }
     }
 
@@ -385,8 +417,12 @@ impl Volume {
         if self.staged.view.mark() != view.mark() {
             let old = self.staged.view.mark();
             // A view that the peer was never told needs no place: it cannot come back with it.
-            if old.epoch != Epoch(0) && old.epoch <= self.told_epoch {
+            let kept = !mutant::is(Mutant::HistoryForgotten);
+            if old.epoch != Epoch(0) && old.epoch <= self.told_epoch && kept {
                 self.staged.history.push(old);
+            }
+            if self.staged.view.insync == self.both() && view.insync != self.both() {
+                self.staged.base = old;
             }
             self.staged.view = view;
         }
@@ -434,5 +470,8 @@ impl Volume {
 
 /// How long the holder of a lease may go on after the grantor's clock says it is over: drift of 1 %.
 fn lease_with_margin(lease: Duration) -> Duration {
+    if mutant::is(Mutant::LeaseWithoutMargin) {
+        return lease;
+    }
     lease + lease / 100 + Duration::from_millis(10)
 }

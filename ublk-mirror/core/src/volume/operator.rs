@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use crate::admin::{Command, Done, Outcome, Role};
 use crate::effect::{DeviceCommand, Effect, Effects};
 use crate::engine::{Peer, ReadLease};
+use crate::mutant::{self, Mutant};
 use crate::notice::{Notice, Refusal};
 use crate::types::{Errno, Instant, NodeSet, SessionId};
 use crate::wire::{Frame, FrameKind, Purpose};
@@ -61,7 +62,7 @@ impl Volume {
         if self.is_blank() {
             return Some(Err(Refusal::Blank { peer }));
         }
-        if !self.is_member() {
+        if !self.is_member() && !mutant::is(Mutant::TargetPromotable) {
             let copying = self.durable.copy.is_some();
             return Some(Err(if self.peer_serving {
                 Refusal::PeerActive { peer }
@@ -82,8 +83,10 @@ impl Volume {
         let view = self.next_view(Some(self.me()), self.durable.view.insync, self.floor());
         self.begin_change(Kind::Activate { command: id }, Step::Accept, Some(view));
         match up {
-            Some(session) => self.propose(session, Purpose::Activate, view, effects),
-            None => self.persist_change(effects),
+            Some(session) if !mutant::is(Mutant::ActivateAlone) => {
+                self.propose(session, Purpose::Activate, view, effects)
+            }
+            Some(_) | None => self.persist_change(effects),
         }
         None
     }
@@ -136,7 +139,7 @@ impl Volume {
 
     fn abort_writes(&mut self, now: Instant, effects: &mut Effects) {
         if self.engine.has_unfinished_writes() {
-            self.aborted_writes = true;
+            self.aborted_writes = !mutant::is(Mutant::AbortForgotten);
             // What was told or agreed on took these writes for still being in our hands.
             if let Some(session) = self.current {
                 self.close(session, effects);
@@ -146,6 +149,9 @@ impl Volume {
                 if !self.staged.drained {
                     self.staged.drained = true;
                     self.persist(Then::Abort, effects);
+                }
+                if mutant::is(Mutant::AbortBeforeDurable) {
+                    self.engine.shut(now, effects);
                 }
                 return;
             }
@@ -170,7 +176,7 @@ impl Volume {
         if self.is_blank() {
             return Some(Err(Refusal::Blank { peer }));
         }
-        if !self.is_member() {
+        if !self.is_member() && !mutant::is(Mutant::TakeoverByStranger) {
             return Some(Err(Refusal::CopyNotCurrent {
                 copying: self.durable.copy.is_some(),
             }));
@@ -188,6 +194,13 @@ impl Volume {
         if self.role == Role::Active {
             let view = self.takeover_view();
             self.begin_change(Kind::GoAlone { command: id }, Step::Flush, Some(view));
+            if mutant::is(Mutant::AloneBeforeDurable) {
+                self.engine.peer_is_out(now, effects);
+            }
+            if mutant::is(Mutant::AloneWithoutFlush) {
+                self.persist_change(effects);
+                return None;
+            }
             self.flush_for_view(effects);
         } else {
             self.begin_change(Kind::Takeover { command: id }, Step::Drain, None);
@@ -205,9 +218,12 @@ impl Volume {
                 (Kind::Takeover { .. }, Step::Drain)
             )
         });
-        if draining && self.peer_ops.is_empty() {
+        let drained = self.peer_ops.is_empty() || mutant::is(Mutant::TakeoverWithoutDrain);
+        if draining && drained {
             self.set_step(Step::Seal);
-            self.staged.sealed = self.staged.view.epoch;
+            if !mutant::is(Mutant::TakeoverWithoutSeal) {
+                self.staged.sealed = self.staged.view.epoch;
+            }
             self.persist(Then::Continue, effects);
         }
     }
@@ -235,6 +251,9 @@ impl Volume {
 
     pub(super) fn device_started(&mut self, now: Instant, effects: &mut Effects) {
         let Some(change) = self.change.take() else {
+            // The disk failed meanwhile.
+            self.role = Role::Deactivating;
+            self.device(DeviceCommand::StopLive { force: true }, effects);
             return;
         };
         self.role = Role::Active;
@@ -248,7 +267,12 @@ impl Volume {
         if sole {
             self.engine.set_lease(now, ReadLease::NotNeeded, effects);
         } else {
-            self.engine.set_lease(now, ReadLease::Until(now), effects);
+            let lease = if mutant::is(Mutant::ActiveWithoutLease) {
+                ReadLease::NotNeeded
+            } else {
+                ReadLease::Until(now)
+            };
+            self.engine.set_lease(now, lease, effects);
             if let Some(session) = self.up_session() {
                 self.ping(now, session, effects);
             }
@@ -260,6 +284,10 @@ impl Volume {
     }
 
     pub(super) fn device_failed(&mut self, now: Instant, errno: Errno, effects: &mut Effects) {
+        if self.failed.is_some() {
+            self.role = Role::Fenced;
+            return;
+        }
         let command = self.change.take().and_then(|change| change.command());
         self.begin_change(
             Kind::Deactivate {
@@ -275,6 +303,8 @@ impl Volume {
     }
 
     pub(super) fn device_busy(&mut self, effects: &mut Effects) {
+        // Somebody asked with force meanwhile: there is no way back.
+        let aborted = self.aborted_writes || !self.engine.is_open();
         if let Some(stopping) = self.stopping.take() {
             self.answer(stopping.command, Err(Refusal::InUse), effects);
             let deposed = self.change.as_ref().is_some_and(|change| {
@@ -285,11 +315,15 @@ impl Volume {
             });
             if deposed {
                 self.device(DeviceCommand::StopLive { force: true }, effects);
-            } else if self.engine.is_open() {
+            } else if !aborted {
                 self.role = Role::Active;
             } else {
                 self.device(DeviceCommand::StopLive { force: true }, effects);
             }
+            return;
+        }
+        if aborted {
+            self.device(DeviceCommand::StopLive { force: true }, effects);
             return;
         }
         let command = self.change.take().and_then(|change| change.command());
@@ -329,6 +363,9 @@ impl Volume {
             return;
         };
         match change.kind {
+            Kind::Deactivate { .. } if mutant::is(Mutant::EndWithoutOwnFlush) => {
+                self.deactivate_flush_peer(now, effects)
+            }
             Kind::Deactivate { .. } if self.failed.is_none() => self.flush_for_view(effects),
             Kind::Deactivate { .. } => {
                 // The disk failed: nothing durable can be promised; the next start finds it unclean.
@@ -354,6 +391,9 @@ impl Volume {
     fn stop(&mut self, now: Instant, id: u64, effects: &mut Effects) -> Option<Outcome> {
         if self.role != Role::Fenced {
             return Some(Err(Refusal::Serving));
+        }
+        if !self.persists.is_empty() {
+            return Some(Err(Refusal::Busy));
         }
         if self.failed.is_none()
             && let Some(refusal) = self.obstacle()
@@ -382,10 +422,21 @@ impl Volume {
     }
 
     /// The standby asks to be dropped, so that it may stop without freezing this node.
-    pub(super) fn peer_leaves(&mut self, id: SessionId, effects: &mut Effects) -> Taken {
+    pub(super) fn peer_leaves(
+        &mut self,
+        id: SessionId,
+        failed: Option<Errno>,
+        effects: &mut Effects,
+    ) -> Taken {
         let me = self.me();
-        if self.change.is_none() && self.role == Role::Active && self.peer_counts() {
-            let view = self.next_view(Some(me), NodeSet::only(me), self.floor());
+        let active = self.role == Role::Active;
+        let may = active || (failed.is_some() && self.role == Role::Fenced);
+        let good = self.failed.is_none() && self.is_member();
+        if self.change.is_none() && may && good && self.peer_counts() {
+            let view = self.next_view(active.then_some(me), NodeSet::only(me), self.floor());
+            if let Some(errno) = failed {
+                effects.push(Effect::Notice(Notice::PeerDiskFailed { errno }));
+            }
             self.engine.hold();
             self.begin_change(Kind::Drop { session: id }, Step::Drain, Some(view));
             self.drop_drained(effects);

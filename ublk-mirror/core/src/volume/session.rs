@@ -7,10 +7,11 @@ use crate::auth::{self, End};
 use crate::effect::{Effect, Effects};
 use crate::engine::Peer;
 use crate::event::CloseReason;
+use crate::mutant::{self, Mutant};
 use crate::notice::Notice;
 use crate::types::{BootId, Epoch, Instant, SessionId};
 use crate::wire::{
-    Accept, Auth, DecodeError, FEATURES, Frame, FrameKind, Hello, PROTOCOL_VERSION,
+    Accept, Auth, DecodeError, FEATURES, Frame, FrameKind, Hello, Marks, PROTOCOL_VERSION,
     PROTOCOL_VERSION_MIN, Propose, Purpose, Refused, RefusedCode, State,
 };
 
@@ -239,6 +240,10 @@ impl Volume {
                     true
                 })
             }
+            (Some(Phase::Up), FrameKind::Marks) => {
+                Marks::decode(body).map(|marks| self.marks_came(now, id, &marks, effects))
+            }
+            (Some(Phase::Up), FrameKind::CopyHash) => self.hash_came(id, &frame, body, effects),
             (Some(Phase::State | Phase::Settling | Phase::Up), FrameKind::Ping) => {
                 self.pinged(now, id, frame, effects);
                 Ok(true)
@@ -377,7 +382,8 @@ impl Volume {
     /// Old writes of the peer must be on disk before a new session is agreed on.
     pub(super) fn send_state_when_drained(&mut self, effects: &mut Effects) {
         let Some(id) = self.current else { return };
-        if !self.peer_ops.is_empty() {
+        let drained = self.peer_ops.is_empty() && !self.engine.is_reading_runs();
+        if !drained && !mutant::is(Mutant::StateWithoutDrain) {
             return;
         }
         let waits = self
@@ -429,6 +435,7 @@ impl Volume {
             return;
         }
         self.current = None;
+        self.gathering = None;
         self.told = None;
         self.peer_serving = false;
         let frozen_before = self.engine.is_frozen();

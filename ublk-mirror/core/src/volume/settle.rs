@@ -4,9 +4,9 @@ use crate::admin::{CopyCause, Done, Role};
 use crate::disk::{CopyRecord, CopyRole};
 use crate::effect::{DeviceCommand, Effect, Effects};
 use crate::engine::ReadLease;
+use crate::mutant::{self, Mutant};
 use crate::notice::{Notice, Refusal};
-use crate::rejoin::{Side, Verdict, decide};
-use crate::resync::FullCopy;
+use crate::rejoin::{Extent, Side, Verdict, decide};
 use crate::types::{CopyId, Epoch, Instant, NodeSet, SessionId};
 use crate::view::View;
 use crate::wire::{Accept, Frame, FrameKind, Propose, Purpose, RefusedCode, State, StateFlags};
@@ -21,9 +21,6 @@ impl Volume {
         let durable = &self.durable;
         // After writes were thrown away the copies differ: that is an unclean end, not a service (S10).
         let serving = self.role != Role::Fenced && !self.aborted_writes;
-        let source = durable
-            .copy
-            .filter(|copy| copy.role == CopyRole::Source && self.engine.copy.is_some());
         let target = durable.copy.filter(|copy| copy.role == CopyRole::Target);
         State {
             volume_id: durable.volume_id,
@@ -38,9 +35,10 @@ impl Volume {
                 drained: durable.drained && !serving,
                 failed: durable.failed,
                 copy_target: target.is_some(),
-                copy_source: source.is_some(),
             },
-            copy_id: source.or(target).map_or(CopyId::NONE, |copy| copy.id),
+            copy_id: target.map_or(CopyId::NONE, |copy| copy.id),
+            lineage: durable.lineage,
+            base: durable.base,
             boot: self.settings.boot,
             known_peer_boot: durable.member_boots[self.settings.peer.index()],
             incarnation: self.settings.incarnation,
@@ -55,6 +53,10 @@ impl Volume {
         self.peer_serving = state.flags.serving;
         if let Some(session) = self.session(id) {
             session.peer_state = Some(state);
+        }
+        if mutant::is(Mutant::BootNotedEarly) {
+            self.staged.member_boots[self.settings.peer.index()] = state.boot;
+            self.persist(Then::Nothing, effects);
         }
         self.settle(id, effects);
     }
@@ -133,7 +135,7 @@ impl Volume {
             self.next_view(active, insync, seen)
         };
         let copy = match verdict {
-            Verdict::Copy { cause, .. } => Some(self.plan_copy(cause, own, theirs)),
+            Verdict::Copy { cause, extent, .. } => Some(self.plan_copy(cause, extent, theirs)),
             Verdict::Equal { .. } | Verdict::Refuse(_) => None,
         };
         self.put_deactivation_aside();
@@ -148,49 +150,35 @@ impl Volume {
     /// A narrower view needs the flush of who stays in before the other writes it down (S2). A view with
     /// both under which nobody serves says that both copies are durable: it is believed after a reboot.
     fn needs_flush(&self, view: View) -> bool {
+        if mutant::is(Mutant::SettleWithoutFlush) {
+            return false;
+        }
         let narrows = view.is_sole(self.me()) && self.peer_counts();
         narrows || (view.active.is_none() && view.insync == self.both())
     }
 
-    /// Goes on with an interrupted copy where that is sure, otherwise starts from the beginning.
+    /// Goes on with an interrupted resync, or begins one.
     fn plan_copy(
         &mut self,
         cause: CopyCause,
-        own: &State,
+        extent: Extent,
         theirs: &State,
     ) -> (CopyRecord, CopyCause) {
-        let rebooted = own.known_peer_boot != theirs.boot;
-        if cause == CopyCause::Resumed
-            && let Some(copy) = self.engine.copy.as_mut()
-            && copy.id() == theirs.copy_id
-        {
-            if rebooted && !copy.knows_unflushed() {
-                // Neither side knows what the target had not flushed.
-                *copy = FullCopy::new(copy.id(), cause, self.durable.size_sectors, 0);
-            } else if rebooted {
-                copy.target_rebooted();
-            }
-            copy.set_cause(CopyCause::Resumed);
-            let durable = self.staged.copy.map_or(0, |record| record.cursor_sectors);
-            let cursor_sectors = durable.min(copy.prefix_sectors());
-            return (
-                CopyRecord {
-                    id: copy.id(),
-                    role: CopyRole::Source,
-                    cursor_sectors,
-                },
-                cause,
-            );
-        }
-        let id = CopyId(self.entropy.bytes16());
-        (
-            CopyRecord {
-                id,
-                role: CopyRole::Source,
-                cursor_sectors: 0,
-            },
-            cause,
-        )
+        let goes_on = extent == Extent::Marked
+            && theirs.flags.copy_target
+            && theirs.copy_id == self.staged.lineage;
+        let id = if goes_on {
+            theirs.copy_id
+        } else {
+            CopyId(self.entropy.bytes16())
+        };
+        let unswept = self.staged.copy.is_some_and(|copy| copy.full);
+        let record = CopyRecord {
+            id,
+            role: CopyRole::Source,
+            full: extent == Extent::Full || (unswept && goes_on),
+        };
+        (record, cause)
     }
 
     pub(super) fn proposed_copy_id(&self) -> CopyId {
@@ -218,39 +206,29 @@ impl Volume {
         self.become_up(id, effects);
         match copy {
             Some((record, cause)) => {
-                if self
-                    .engine
-                    .copy
-                    .as_ref()
-                    .is_none_or(|copy| copy.id() != record.id)
-                {
-                    self.engine.copy = Some(FullCopy::new(
-                        record.id,
-                        cause,
-                        self.durable.size_sectors,
-                        0,
-                    ));
-                }
                 self.engine.set_lease(now, ReadLease::NotNeeded, effects);
+                self.engine.peer_is_out(now, effects);
                 if connected {
-                    effects.push(Effect::Notice(Notice::CopyStarted { cause }));
-                    self.engine.peer_is_target(now, id, effects);
-                } else {
-                    self.engine.peer_is_out(now, effects);
+                    self.begin_gathering(now, id, record.id, cause, effects);
                 }
             }
-            None => {
-                self.engine.copy = None;
-                if connected {
-                    self.engine.peer_is_member(now, id, effects);
-                    self.ping(now, id, effects);
-                } else {
-                    self.set_peer_without_session();
-                }
+            None if connected => {
+                self.engine.peer_is_member(now, id, effects);
+                self.ping(now, id, effects);
+                self.both_durable();
             }
+            None => self.set_peer_without_session(),
         }
         if thaws && !self.engine.is_frozen() {
             effects.push(Effect::Notice(Notice::Thawed));
+        }
+    }
+
+    /// Both sides flushed before they agreed on a view under which both count and nobody serves.
+    fn both_durable(&mut self) {
+        let view = self.durable.view;
+        if view.active.is_none() && view.insync == self.both() {
+            self.engine.all_flushed();
         }
     }
 
@@ -307,7 +285,7 @@ impl Volume {
             return true;
         }
         self.put_deactivation_aside();
-        if self.role == Role::Fenced {
+        if self.role == Role::Fenced || mutant::is(Mutant::DeposedKeepsDevice) {
             let view = propose.view;
             self.begin_change(
                 Kind::Follow {
@@ -395,7 +373,8 @@ impl Volume {
             }
             Purpose::Deactivate => fenced && view.active.is_none() && view.insync == now.insync,
             Purpose::Leave => {
-                fenced && self.leaving.is_some() && view.insync == NodeSet::only(peer)
+                let leaves = self.leaving.is_some() || self.failed.is_some();
+                fenced && leaves && view.insync == NodeSet::only(peer)
             }
             Purpose::Widen => {
                 let target = self
@@ -430,21 +409,25 @@ impl Volume {
             self.staged.failed = false;
         }
         self.staged.copy = match propose.purpose {
-            Purpose::Settle if !member => Some(CopyRecord {
-                id: propose.copy_id,
-                role: CopyRole::Target,
-                cursor_sectors: 0,
-            }),
+            Purpose::Settle if !member && !mutant::is(Mutant::TargetForgotten) => {
+                Some(CopyRecord {
+                    id: propose.copy_id,
+                    role: CopyRole::Target,
+                    full: false,
+                })
+            }
             Purpose::Settle | Purpose::Widen | Purpose::Leave => None,
             // Who serves changes; what is being copied goes on.
             Purpose::Activate | Purpose::Deactivate => self.staged.copy,
         };
+        if let Some(copy) = self.staged.copy {
+            self.staged.lineage = copy.id;
+        }
         self.staged.serving = false;
         self.staged.drained = false;
         if let Some(boot) = self.current_peer_boot() {
             self.staged.member_boots[self.settings.peer.index()] = boot;
         }
-        self.engine.copy = None;
         self.persist(Then::Continue, effects);
     }
 
@@ -477,6 +460,9 @@ impl Volume {
             }
             if self.is_member() {
                 self.engine.peer_is_member(now, id, effects);
+                if propose.purpose == Purpose::Settle {
+                    self.both_durable();
+                }
             } else {
                 self.engine.peer_is_out(now, effects);
             }
@@ -485,8 +471,11 @@ impl Volume {
         }
         match propose.purpose {
             Purpose::Widen => {
-                effects.push(Effect::Notice(Notice::CopyFinished { epoch: view.epoch }))
+                // What this copy had of its own is gone, on both disks.
+                self.engine.intent.all_equal();
+                effects.push(Effect::Notice(Notice::CopyFinished { epoch: view.epoch }));
             }
+            Purpose::Leave if self.failed.is_some() => self.close(id, effects),
             Purpose::Leave => self.left(Ok(Done::Stopped), effects),
             Purpose::Settle | Purpose::Activate | Purpose::Deactivate => {}
         }

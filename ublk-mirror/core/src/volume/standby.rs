@@ -3,16 +3,18 @@
 use alloc::vec::Vec;
 
 use crate::admin::Role;
+use crate::disk::CopyRole;
 use crate::effect::{DiskOperation, Effect, Effects};
-use crate::event::{DiskResult, IoOwner};
-use crate::limits::{PEER_BUFFERS, QUEUE_DEPTH};
+use crate::event::{Digest, DiskResult, IoOwner};
+use crate::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS, QUEUE_DEPTH};
 use crate::notice::Notice;
 use crate::types::{Epoch, Errno, Instant, SectorRange, SessionId};
-use crate::wire::{FLAG_DRAIN, FLAG_FUA, Frame, FrameKind};
+use crate::wire::{DecodeError, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, Frame, FrameKind};
 
 use super::Volume;
-use super::change::{FLUSH_CHECKPOINT, FLUSH_DEACTIVATE, FLUSH_JOIN};
+use super::change::{FLUSH_DEACTIVATE, FLUSH_JOIN};
 use super::session::Taken;
+use crate::engine::{Compared, FLUSH_BACKGROUND};
 
 /// Operations without payload that a peer may have in flight: its queue, and its own flushes.
 const BARE_OPS_MAX: usize = QUEUE_DEPTH as usize + 4;
@@ -83,10 +85,17 @@ impl Volume {
         }
         match frame.kind {
             FrameKind::Done => self.peer_answered(now, id, frame, effects),
-            FrameKind::CopyDone => self.copy_answered(now, id, frame, effects),
-            FrameKind::Leave => self.peer_leaves(id, effects),
+            FrameKind::CopyDone | FrameKind::CopyWant => {
+                self.copy_answered(now, id, frame, effects)
+            }
+            FrameKind::Leave => {
+                let failed = (frame.status != 0).then_some(Errno(frame.status));
+                self.peer_leaves(id, failed, effects)
+            }
+            FrameKind::MarksWanted => self.target_is_asked(id, frame, effects),
             FrameKind::Write
             | FrameKind::CopyWrite
+            | FrameKind::CopyZeroes
             | FrameKind::Discard
             | FrameKind::WriteZeroes
             | FrameKind::Flush => self.peer_asks(id, frame, buffer, effects),
@@ -96,6 +105,8 @@ impl Volume {
             | FrameKind::State
             | FrameKind::Propose
             | FrameKind::Accept
+            | FrameKind::Marks
+            | FrameKind::CopyHash
             | FrameKind::Ping
             | FrameKind::Pong => Taken::No,
         }
@@ -112,7 +123,8 @@ impl Volume {
             self.staged.view.insync.contains(self.settings.peer) && self.role == Role::Fenced;
         let copying = self.staged.copy.is_some();
         let fits = frame.kind == FrameKind::Flush || frame.range.fits(self.staged.size_sectors);
-        let copy_fits = frame.kind != FrameKind::CopyWrite || (copying && !self.is_staged_member());
+        let copies = matches!(frame.kind, FrameKind::CopyWrite | FrameKind::CopyZeroes);
+        let copy_fits = !copies || (copying && !self.is_staged_member());
         if !peer_may || !fits || !copy_fits || frame.epoch > self.staged.view.epoch {
             return Taken::No;
         }
@@ -128,7 +140,7 @@ impl Volume {
             DiskOperation::Write { fua }
         } else if frame.kind == FrameKind::CopyWrite {
             DiskOperation::Write { fua: false }
-        } else if frame.kind == FrameKind::Discard {
+        } else if matches!(frame.kind, FrameKind::Discard | FrameKind::CopyZeroes) {
             DiskOperation::Discard
         } else if frame.kind == FrameKind::WriteZeroes {
             DiskOperation::WriteZeroes { fua }
@@ -149,6 +161,15 @@ impl Volume {
             parked,
         };
         self.peer_ops.slots[usize::from(slot)] = Some(op);
+        if let Some(errno) = self.failed {
+            // The disk is not asked again.
+            if buffer.is_some() {
+                self.peer_op_done(slot, Err(errno), effects);
+                return Taken::WithBuffer;
+            }
+            self.peer_op_done(slot, Err(errno), effects);
+            return Taken::Yes;
+        }
         if !parked {
             effects.push(Effect::Disk {
                 owner: IoOwner::Peer(slot),
@@ -161,6 +182,70 @@ impl Volume {
         } else {
             Taken::Yes
         }
+    }
+
+    fn target_is_asked(
+        &mut self,
+        session: SessionId,
+        frame: Frame,
+        effects: &mut Effects,
+    ) -> Taken {
+        let target = self
+            .staged
+            .copy
+            .is_some_and(|copy| copy.role == CopyRole::Target);
+        if !target {
+            return Taken::No;
+        }
+        self.marks_wanted(session, frame.id, effects);
+        Taken::Yes
+    }
+
+    /// The source of a resync asks whether this node has a run already. Returns whether the frame was
+    /// legal here.
+    pub(super) fn hash_came(
+        &mut self,
+        session: SessionId,
+        frame: &Frame,
+        body: &[u8],
+        effects: &mut Effects,
+    ) -> Result<bool, DecodeError> {
+        let digest = Digest::try_from(body).map_err(|_| DecodeError::Body {
+            got: body.len(),
+            expected: size_of::<Digest>(),
+        })?;
+        let target = self.staged.copy.is_some() && !self.is_staged_member();
+        let epoch = frame.epoch > self.floor() && frame.epoch <= self.staged.view.epoch;
+        let (Ok(slot), true) = (u16::try_from(frame.id), target && epoch) else {
+            return Ok(false);
+        };
+        if slot >= COPY_INFLIGHT_MAX || !frame.range.fits(self.staged.size_sectors) {
+            return Ok(false);
+        }
+        if !self
+            .engine
+            .compare(session, slot, frame.range, digest, effects)
+        {
+            let want = Frame::new(FrameKind::CopyWant, self.staged.view.epoch, frame.id);
+            self.send(session, want, Vec::new(), effects);
+        }
+        Ok(true)
+    }
+
+    /// A run was compared: tell the source.
+    pub(super) fn answer_compared(&mut self, compared: Option<Compared>, effects: &mut Effects) {
+        let Some(compared) = compared else { return };
+        if self.up_session() != Some(compared.session) {
+            return;
+        }
+        let kind = if compared.equal {
+            FrameKind::CopyDone
+        } else {
+            FrameKind::CopyWant
+        };
+        let mut frame = Frame::new(kind, self.staged.view.epoch, compared.id);
+        frame.flags = if compared.equal { FLAG_EQUAL } else { 0 };
+        self.send(compared.session, frame, Vec::new(), effects);
     }
 
     fn is_staged_member(&self) -> bool {
@@ -206,7 +291,7 @@ impl Volume {
         if self.up_session() != Some(op.session) {
             return;
         }
-        let kind = if op.kind == FrameKind::CopyWrite {
+        let kind = if matches!(op.kind, FrameKind::CopyWrite | FrameKind::CopyZeroes) {
             FrameKind::CopyDone
         } else {
             FrameKind::Done
@@ -224,10 +309,19 @@ impl Volume {
         effects: &mut Effects,
     ) -> Taken {
         if frame.status != 0 {
-            self.peer_disk_failed(session, frame.status, effects);
+            if matches!(frame.id, FLUSH_JOIN | FLUSH_DEACTIVATE) || !self.peer_counts() {
+                self.peer_disk_failed(session, frame.status, effects);
+            } else {
+                // It will ask to be dropped.
+                self.engine.peer_refused(frame.id);
+            }
             return Taken::Yes;
         }
-        if matches!(frame.id, FLUSH_JOIN | FLUSH_CHECKPOINT | FLUSH_DEACTIVATE) {
+        if frame.id == FLUSH_BACKGROUND {
+            self.engine.background_peer_done(now, effects);
+            return Taken::Yes;
+        }
+        if matches!(frame.id, FLUSH_JOIN | FLUSH_DEACTIVATE) {
             self.special_flush_done(frame.id, session, effects);
             return Taken::Yes;
         }
@@ -247,13 +341,16 @@ impl Volume {
             self.peer_disk_failed(session, frame.status, effects);
             return Taken::Yes;
         }
-        match u16::try_from(frame.id) {
-            Ok(slot) => {
-                self.engine.copy_chunk_done(now, slot, effects);
-                Taken::Yes
-            }
-            Err(_) => Taken::No,
+        let Ok(slot) = u16::try_from(frame.id) else {
+            return Taken::No;
+        };
+        if frame.kind == FrameKind::CopyWant {
+            self.engine.copy_wanted(slot, effects);
+        } else {
+            let equal = frame.flags & FLAG_EQUAL != 0;
+            self.engine.copy_chunk_done(now, slot, equal, effects);
         }
+        Taken::Yes
     }
 
     fn peer_disk_failed(&mut self, session: SessionId, status: i32, effects: &mut Effects) {

@@ -32,7 +32,7 @@ impl Volume {
             );
         }
         let size_bytes = self.staged.size_sectors * SECTOR_BYTES;
-        let mut counters = self.engine.counters().clone();
+        let mut counters = self.engine.counters();
         counters.peer_writes = self.peer_ops.writes_done();
         Status {
             schema: SCHEMA.to_string(),
@@ -47,7 +47,8 @@ impl Volume {
             link: self.link_status(now),
             view: self.view_status(),
             size_bytes,
-            progress: self.progress(size_bytes),
+            progress: self.progress(),
+            out_of_sync_bytes: self.out_of_sync_bytes(),
             inflight: self.engine.inflight() as u64,
             counters,
             device: None,
@@ -129,23 +130,34 @@ impl Volume {
         }
     }
 
-    fn progress(&self, total_bytes: u64) -> Option<CopyProgress> {
-        if let Some(copy) = self.engine.copy.as_ref() {
-            return Some(copy.progress());
+    /// What the peer lacks, while its copy does not count.
+    fn out_of_sync_bytes(&self) -> u64 {
+        if self.peer_counts() || self.is_blank() {
+            return 0;
+        }
+        let intent = &self.engine.intent;
+        let block_bytes = intent.geometry().block_sectors * SECTOR_BYTES;
+        (intent.marks().count() * block_bytes).min(self.staged.size_sectors * SECTOR_BYTES)
+    }
+
+    fn progress(&self) -> Option<CopyProgress> {
+        if let Some(progress) = self.engine.progress() {
+            return Some(progress);
         }
         let target = self
             .durable
             .copy
             .is_some_and(|copy| copy.role == CopyRole::Target);
         let told = self.told.filter(|_| target)?;
-        let copied_bytes = (told.sectors * SECTOR_BYTES).min(total_bytes);
+        let left_bytes = told.left_sectors * SECTOR_BYTES;
+        let total_bytes = told.most_sectors * SECTOR_BYTES;
         Some(CopyProgress {
             cause: self.copy_cause.unwrap_or(CopyCause::FirstCopy),
             source: false,
-            copied_bytes,
+            copied_bytes: total_bytes.saturating_sub(left_bytes),
             total_bytes,
             rate_bytes_per_s: told.rate_bytes_per_s,
-            eta_s: (total_bytes - copied_bytes).checked_div(told.rate_bytes_per_s),
+            eta_s: left_bytes.checked_div(told.rate_bytes_per_s),
         })
     }
 }

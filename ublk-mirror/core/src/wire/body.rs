@@ -14,6 +14,10 @@ use crate::view::{View, ViewHistory, ViewMark};
 
 /// No cluster changes its view so often; sums of epochs stay far from overflow.
 const EPOCH_MAX: u64 = 1 << 62;
+/// Words of 64 marks in one Marks frame.
+pub const MARKS_WORDS: usize = 125;
+/// `next_word` of the last Marks frame.
+const NO_MORE: u64 = u64::MAX;
 /// `active` of a view in which nobody is.
 const NOBODY: u8 = 0xff;
 
@@ -39,11 +43,14 @@ body! {
     struct RefusedBytes { code: U16, reserved: [u8; 6], ours: U64, yours: U64, } = 24;
     struct StateBytes {
         volume_id: [u8; 16], size_sectors: U64, sealed: U64, view: ViewBytes,
-        flags: U32, logical_block_bytes: U32, copy_id: [u8; 16],
+        flags: U32, logical_block_bytes: U32, copy_id: [u8; 16], lineage: [u8; 16], base: MarkBytes,
         boot: [u8; 16], known_peer_boot: [u8; 16], incarnation: U64, read_lease_ms: U64,
         history: [MarkBytes; VIEW_HISTORY_MAX],
-    } = 520;
+    } = 560;
     struct ProposeBytes { view: ViewBytes, purpose: u8, reserved: [u8; 7], copy_id: [u8; 16], volume_id: [u8; 16], } = 72;
+    struct MarksBytes {
+        first_word: U64, next_word: U64, block_sectors: U32, reserved: U32, words: [U64; MARKS_WORDS],
+    } = 1024;
     struct AcceptBytes { view_id: [u8; 16], refused: U32, reserved: U32, } = 24;
 }
 
@@ -282,9 +289,7 @@ pub struct StateFlags {
     pub drained: bool,
     /// Its copy is the unfinished target of the copy `copy_id`.
     pub copy_target: bool,
-    /// It is the source of the copy `copy_id` and can go on with it.
-    pub copy_source: bool,
-    /// Its disk failed: it can only be the target of a full copy.
+    /// Its disk failed: it can only be the target of a resync.
     pub failed: bool,
 }
 
@@ -305,8 +310,12 @@ pub struct State {
     pub history: ViewHistory,
     /// Its condition.
     pub flags: StateFlags,
-    /// The copy of `flags.copy_target` or `flags.copy_source`.
+    /// The resync of `flags.copy_target`.
     pub copy_id: CopyId,
+    /// The last resync that it took part in, finished or not.
+    pub lineage: CopyId,
+    /// The last view in which both copies counted for it.
+    pub base: ViewMark,
     /// The boot of the machine.
     pub boot: BootId,
     /// The boot under which it knows the receiver as a member (S11).
@@ -319,11 +328,10 @@ pub struct State {
 
 impl State {
     /// As bytes of a State body.
-    pub fn encode(&self) -> [u8; 520] {
+    pub fn encode(&self) -> [u8; 560] {
         let flags = u32::from(self.flags.serving)
             | u32::from(self.flags.unclean) << 1
             | u32::from(self.flags.copy_target) << 2
-            | u32::from(self.flags.copy_source) << 3
             | u32::from(self.flags.drained) << 4
             | u32::from(self.flags.failed) << 5;
         zerocopy::transmute!(StateBytes {
@@ -334,6 +342,11 @@ impl State {
             flags: U32::new(flags),
             logical_block_bytes: U32::new(self.logical_block_bytes),
             copy_id: self.copy_id.0,
+            lineage: self.lineage.0,
+            base: MarkBytes {
+                epoch: U64::new(self.base.epoch.0),
+                id: self.base.id.0
+            },
             boot: self.boot.0,
             known_peer_boot: self.known_peer_boot.0,
             incarnation: U64::new(self.incarnation.0),
@@ -372,11 +385,15 @@ impl State {
                 serving: flags & 1 != 0,
                 unclean: flags & 2 != 0,
                 copy_target: flags & 4 != 0,
-                copy_source: flags & 8 != 0,
                 drained: flags & 16 != 0,
                 failed: flags & 32 != 0,
             },
             copy_id: CopyId(raw.copy_id),
+            lineage: CopyId(raw.lineage),
+            base: ViewMark {
+                epoch: Epoch(raw.base.epoch.get()),
+                id: ViewId(raw.base.id),
+            },
             boot: BootId(raw.boot),
             known_peer_boot: BootId(raw.known_peer_boot),
             incarnation: Incarnation(raw.incarnation.get()),
@@ -417,7 +434,7 @@ pub struct Propose {
     pub view: View,
     /// What for.
     pub purpose: Purpose,
-    /// If the receiver is not in `view.insync`: the full copy that it becomes the target of.
+    /// If the receiver is not in `view.insync`: the resync that it becomes the target of.
     pub copy_id: CopyId,
     /// The volume, for a joining copy.
     pub volume_id: VolumeId,
@@ -455,6 +472,59 @@ impl Propose {
                 .ok_or(DecodeError::Value("propose.purpose"))?,
             copy_id: CopyId(raw.copy_id),
             volume_id: VolumeId(raw.volume_id),
+        })
+    }
+}
+
+/// Some of a target's marks: blocks where its copy may differ from what it was when it counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// Which word of 64 blocks comes first.
+    pub first_word: u64,
+    /// The next word that holds marks, after those that are sent here; `None`: there are no more.
+    pub next_word: Option<u64>,
+    /// Sectors of a block, as the sender counts them.
+    pub block_sectors: u32,
+    /// The marks, the lowest block in the lowest bit.
+    pub words: [u64; MARKS_WORDS],
+}
+
+impl Marks {
+    /// As bytes of a Marks body.
+    pub fn encode(&self) -> [u8; 1024] {
+        zerocopy::transmute!(MarksBytes {
+            first_word: U64::new(self.first_word),
+            next_word: U64::new(self.next_word.unwrap_or(NO_MORE)),
+            block_sectors: U32::new(self.block_sectors),
+            reserved: U32::new(0),
+            words: self.words.map(U64::new),
+        })
+    }
+
+    /// From a body.
+    ///
+    /// # Errors
+    /// A wrong length, a block size that does not exist, a place that no volume has, or a next word
+    /// that would go round in circles.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let raw: MarksBytes = read(bytes)?;
+        let block_sectors = raw.block_sectors.get();
+        if !(1..=2048).contains(&block_sectors) {
+            return Err(DecodeError::Value("marks.block_sectors"));
+        }
+        let first_word = raw.first_word.get();
+        if first_word > VOLUME_SECTORS_MAX {
+            return Err(DecodeError::Value("marks.first_word"));
+        }
+        let next_word = Some(raw.next_word.get()).filter(|next| *next != NO_MORE);
+        if next_word.is_some_and(|next| next < first_word + MARKS_WORDS as u64) {
+            return Err(DecodeError::Value("marks.next_word"));
+        }
+        Ok(Self {
+            first_word,
+            next_word,
+            block_sectors,
+            words: raw.words.map(U64::get),
         })
     }
 }

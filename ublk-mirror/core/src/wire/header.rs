@@ -19,6 +19,8 @@ const LAYOUT: u8 = 1;
 pub const FLAG_FUA: u16 = 1;
 /// Flush: first let everything complete that was received before it (only at joins and checkpoints).
 pub const FLAG_DRAIN: u16 = 2;
+/// CopyDone: the target had the same already, nothing was sent.
+pub const FLAG_EQUAL: u16 = 4;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,20 +39,31 @@ pub enum FrameKind {
     Accept,
     /// Control: the standby asks to be dropped from the view, so that it may stop. No body.
     Leave,
+    /// Control: asks the target for its marks from the word `id` on (64 blocks a word). No body.
+    MarksWanted,
+    /// Control: some of the target's marks ([`crate::wire::Marks`]).
+    Marks,
+    /// With a body: the digest of a run of the resync, 32 bytes. Answered by [`Self::CopyDone`] (equal)
+    /// or [`Self::CopyWant`].
+    CopyHash,
     /// Data with payload: an application's write.
     Write,
-    /// Data with payload: a range of the full copy.
+    /// Data with payload: a run of a resync.
     CopyWrite,
     /// Discard a range so that it reads as zeroes.
     Discard,
     /// Write zeroes to a range.
     WriteZeroes,
+    /// A run of the resync that is all zeroes; answered by [`Self::CopyDone`].
+    CopyZeroes,
     /// Make everything that completed durable.
     Flush,
     /// Answer to Write, Discard, WriteZeroes and Flush: done, or failed with `status`.
     Done,
-    /// Answer to CopyWrite.
+    /// Answer to CopyWrite, CopyZeroes and CopyHash: the target has the run; [`FLAG_EQUAL`]: it had it.
     CopyDone,
+    /// Answer to CopyHash: the target has something else there, send the run.
+    CopyWant,
     /// Keepalive; `id` is the sender's clock in nanoseconds. Asks for a read lease (S5).
     Ping,
     /// Answer to Ping with the same `id`. Grants the lease.
@@ -58,7 +71,7 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
-    const ALL: [(u8, Self); 16] = [
+    const ALL: [(u8, Self); 21] = [
         (1, Self::Hello),
         (2, Self::Auth),
         (3, Self::Refused),
@@ -66,13 +79,18 @@ impl FrameKind {
         (5, Self::Propose),
         (6, Self::Accept),
         (7, Self::Leave),
+        (8, Self::MarksWanted),
+        (9, Self::Marks),
+        (10, Self::CopyHash),
         (16, Self::Write),
         (17, Self::CopyWrite),
         (18, Self::Discard),
         (19, Self::WriteZeroes),
         (20, Self::Flush),
+        (21, Self::CopyZeroes),
         (24, Self::Done),
         (25, Self::CopyDone),
+        (26, Self::CopyWant),
         (32, Self::Ping),
         (33, Self::Pong),
     ];
@@ -100,14 +118,26 @@ impl FrameKind {
     pub fn has_body(self) -> bool {
         matches!(
             self,
-            Self::Hello | Self::Auth | Self::Refused | Self::State | Self::Propose | Self::Accept
+            Self::Hello
+                | Self::Auth
+                | Self::Refused
+                | Self::State
+                | Self::Propose
+                | Self::Accept
+                | Self::Marks
+                | Self::CopyHash
         )
     }
 
     fn has_range(self) -> bool {
         matches!(
             self,
-            Self::Write | Self::CopyWrite | Self::Discard | Self::WriteZeroes
+            Self::Write
+                | Self::CopyWrite
+                | Self::Discard
+                | Self::WriteZeroes
+                | Self::CopyZeroes
+                | Self::CopyHash
         )
     }
 }

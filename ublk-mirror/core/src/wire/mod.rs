@@ -4,10 +4,13 @@
 mod body;
 mod header;
 
-pub use body::{Accept, Auth, Hello, Propose, Purpose, Refused, RefusedCode, State, StateFlags};
+pub use body::{
+    Accept, Auth, Hello, MARKS_WORDS, Marks, Propose, Purpose, Refused, RefusedCode, State,
+    StateFlags,
+};
 pub use header::{
-    DecodeError, FLAG_DRAIN, FLAG_FUA, FRAME_HEADER_BYTES, Frame, FrameKind, decode_header,
-    encode_header, payload_crc,
+    DecodeError, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, FRAME_HEADER_BYTES, Frame, FrameKind,
+    decode_header, encode_header, payload_crc,
 };
 
 /// The version of the protocol that this code speaks.

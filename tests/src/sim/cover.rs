@@ -1,0 +1,251 @@
+//! S7: wherever the copies differ, a durable mark says so.
+
+use std::collections::BTreeSet;
+
+use mirror_core::disk::{ActivityFound, CopyRole, Metadata, PAGE_BITS};
+use mirror_core::rejoin::{Extent, Side, Verdict, decide};
+use mirror_core::types::{BootId, CopyId, SECTOR_BYTES};
+use mirror_core::wire::{State, StateFlags};
+
+use super::disk::Value;
+use super::node::id;
+use super::world::World;
+
+/// The grain in which it is remembered where anything was ever written.
+const PIECE_SECTORS: usize = 64;
+
+/// Where anything was ever written.
+#[derive(Debug, Default)]
+pub(super) struct Touched(BTreeSet<usize>);
+
+impl Touched {
+    /// Something may be written there from now on.
+    pub(super) fn add(&mut self, start: u64, count: u32) {
+        let start = usize::try_from(start).unwrap_or(usize::MAX);
+        let last = start + (count as usize).saturating_sub(1);
+        self.0.extend(start / PIECE_SECTORS..=last / PIECE_SECTORS);
+    }
+
+    /// Sectors whose content differs.
+    fn differences<'a>(
+        &'a self,
+        one: &'a [Value],
+        other: &'a [Value],
+    ) -> impl Iterator<Item = usize> + 'a {
+        let length = one.len().min(other.len());
+        let pieces = self.0.iter().map(move |piece| {
+            let start = (piece * PIECE_SECTORS).min(length);
+            start..(start + PIECE_SECTORS).min(length)
+        });
+        pieces
+            .filter(|piece| one[piece.clone()] != other[piece.clone()])
+            .flatten()
+            .filter(|sector| one[*sector] != other[*sector])
+    }
+}
+
+/// What a daemon that starts now on this node would say of itself.
+fn state(metadata: &Metadata, boot: BootId) -> State {
+    let superblock = &metadata.superblock;
+    let target = superblock.copy.filter(|copy| copy.role == CopyRole::Target);
+    State {
+        volume_id: superblock.volume_id,
+        size_sectors: superblock.size_sectors,
+        logical_block_bytes: superblock.logical_block_bytes,
+        sealed: superblock.sealed,
+        view: superblock.view,
+        history: superblock.history,
+        flags: StateFlags {
+            serving: false,
+            unclean: superblock.serving,
+            drained: superblock.drained,
+            copy_target: target.is_some(),
+            failed: superblock.failed,
+        },
+        copy_id: target.map_or(CopyId::NONE, |copy| copy.id),
+        lineage: superblock.lineage,
+        base: superblock.base,
+        boot,
+        known_peer_boot: superblock.member_boots[superblock.peer.index()],
+        incarnation: superblock.incarnation,
+        read_lease_ms: 0,
+    }
+}
+
+/// Whether the marks have nothing to say when these two meet: everything is copied, or nothing is.
+fn marks_do_not_count(one: &Metadata, other: &Metadata, boots: [BootId; 2]) -> bool {
+    let states = [state(one, boots[0]), state(other, boots[1])];
+    let sides = [0, 1].map(|node| Side {
+        node: id(node),
+        state: &states[node],
+    });
+    let source = match decide(sides[0], sides[1]) {
+        Verdict::Refuse(_) => return true,
+        Verdict::Equal { .. } => return false,
+        Verdict::Copy {
+            extent: Extent::Full,
+            ..
+        } => return true,
+        Verdict::Copy { source, .. } => source,
+    };
+    let source = if source == id(0) { one } else { other };
+    source.superblock.copy.is_some_and(|copy| copy.full)
+}
+
+/// What the metadata of a node says of one sector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Marks {
+    active: bool,
+    bit: bool,
+}
+
+fn marks(metadata: &Metadata, sector: usize) -> Marks {
+    let superblock = &metadata.superblock;
+    let sector = sector as u64;
+    let extent = sector / u64::from(superblock.chunk_sectors);
+    let active = match &metadata.activity {
+        ActivityFound::Known(record) => record
+            .extents
+            .iter()
+            .any(|active| u64::from(*active) == extent),
+        ActivityFound::Lost(_) => true,
+    };
+    let block = sector * SECTOR_BYTES / u64::from(superblock.layout.bitmap_block_bytes);
+    let page = usize::try_from(block / PAGE_BITS).unwrap_or(usize::MAX);
+    let bit = match metadata.bitmap.get(page) {
+        Some(Ok(page)) => {
+            let bit = block % PAGE_BITS;
+            let word = usize::try_from(bit / 64).unwrap_or(0);
+            page.words[word] & (1 << (bit % 64)) != 0
+        }
+        // A damaged page counts as full of marks, a missing one says nothing.
+        Some(Err(_)) => true,
+        None => false,
+    };
+    Marks { active, bit }
+}
+
+impl World {
+    /// S7, at a moment at which a node may have lost what it knew.
+    pub(super) fn check_cover(&mut self, when: &str) {
+        let places = [&self.nodes[0], &self.nodes[1]];
+        let contents = [&places[0].data.content, &places[1].data.content];
+        let mut different = self.model.touched.differences(contents[0], contents[1]);
+        let mut next = different.next();
+        if next.is_none() {
+            return;
+        }
+        let known = places.map(|place| place.meta.read());
+        let boots = places.map(|place| place.boot);
+        if marks_do_not_count(&known[0], &known[1], boots) {
+            drop(different);
+            self.count("cover: a full copy follows");
+            return;
+        }
+        while let Some(sector) = next {
+            let both = [marks(&known[0], sector), marks(&known[1], sector)];
+            if !both.iter().any(|marks| marks.active || marks.bit) {
+                let values = contents.map(|content| content[sector]);
+                let records = known.map(|metadata| {
+                    let superblock = metadata.superblock;
+                    let (copy, base) = (superblock.copy, superblock.base);
+                    (metadata.activity, copy, base, superblock.lineage)
+                });
+                let history = self.model.explain(sector as u64);
+                drop(different);
+                self.fail(format!(
+                    "{when}: sector {sector} is {:#x} and {:#x}, and nothing says so (S7): {records:?}{history}",
+                    values[0], values[1]
+                ));
+                return;
+            }
+            next = different.next();
+        }
+        drop(different);
+        self.count("cover: all differences are marked");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::metadata::MetaDisk;
+    use super::super::node::{format, id};
+    use super::super::rng::Rng;
+    use super::super::world::{Plan, World};
+    use mirror_core::disk::{ActivityRecord, BitmapPage, PAGE_WORDS};
+    use mirror_core::types::{BootId, Epoch, NodeSet, ViewId, VolumeId};
+    use mirror_core::view::View;
+
+    /// A pair of members that differs in sector 1000.
+    fn different() -> World {
+        let mut world = World::new(1, Plan::quiet(6000));
+        let (mut rng, volume) = (Rng::new(1), Some(VolumeId([1; 16])));
+        for node in 0..2 {
+            let boot = BootId([2; 16]);
+            let mut superblock = format(&mut rng, node, &world.plan, volume, boot);
+            superblock.view = View {
+                epoch: Epoch(3),
+                id: ViewId([3; 16]),
+                active: None,
+                insync: NodeSet::only(id(0)).with(id(1)),
+            };
+            world.nodes[node].meta = MetaDisk::new(&superblock);
+        }
+        world.model.touched.add(1000, 1);
+        world.nodes[0].data.content[1000] = 0x100;
+        world
+    }
+
+    #[test]
+    fn difference_without_a_mark_is_a_failure() {
+        let mut world = different();
+        world.check_cover("test");
+        assert!(
+            world
+                .failure
+                .is_some_and(|failure| failure.contains("sector 1000"))
+        );
+    }
+
+    #[test]
+    fn bit_of_either_node_covers() {
+        for node in 0..2 {
+            let mut world = different();
+            let layout = world.nodes[node].meta.peek().layout;
+            let mut words = [0; PAGE_WORDS];
+            words[1] = 1 << (125 - 64);
+            let (me, peer) = (id(node), id(1 - node));
+            let page = BitmapPage {
+                peer,
+                page: 0,
+                words,
+            };
+            let offset = BitmapPage::offset_bytes(&layout, me, peer, 0);
+            world.nodes[node]
+                .meta
+                .write(1, offset, Box::new(page.encode()));
+            world.nodes[node].meta.step();
+            world.check_cover("test");
+            assert_eq!(world.failure, None);
+        }
+    }
+
+    #[test]
+    fn active_extent_covers_and_its_neighbour_does_not() {
+        for (extent, covers) in [(3, true), (4, false)] {
+            let mut world = different();
+            let layout = world.nodes[1].meta.peek().layout;
+            let record = ActivityRecord {
+                sequence: 7,
+                extents: vec![extent],
+            };
+            let block = Box::new(record.encode(&layout));
+            world.nodes[1]
+                .meta
+                .write(1, record.offset_bytes(&layout), block);
+            world.nodes[1].meta.step();
+            world.check_cover("test");
+            assert_eq!(world.failure.is_none(), covers);
+        }
+    }
+}

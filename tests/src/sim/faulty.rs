@@ -1,0 +1,51 @@
+//! Disks that fail: changes and flushes end with an error until somebody mends the disk and starts the
+//! daemon again.
+
+use mirror_core::admin::{Command, CopyState, Role};
+
+use super::node::MS;
+use super::world::{Happening, World};
+
+impl World {
+    /// The disk of a node fails for a while. Never the only copy that counts, and one disk at a time: what
+    /// nobody has cannot be served.
+    pub(super) fn disk_fails(&mut self, node: usize, millis: u64) {
+        let both = self.nodes.iter().all(|node| node.view().insync.len() == 2);
+        let other = self.nodes.iter().any(|node| node.data.failing);
+        let failed = (0..2).any(|node| self.nodes[node].meta.peek().failed);
+        if !both || other || failed {
+            return;
+        }
+        self.note(|| format!("{node} the disk fails"));
+        self.count("disk fails");
+        self.nodes[node].data.failing = true;
+        self.at(
+            millis * MS / self.plan.haste,
+            Happening::DiskMended { node },
+        );
+    }
+
+    /// The disk works again; a daemon that saw it fail is started anew, once it does not serve any more.
+    pub(super) fn disk_mended(&mut self, node: usize) {
+        self.nodes[node].data.failing = false;
+        let Some(status) = self.status(node) else {
+            return;
+        };
+        if status.copy != CopyState::Failed {
+            return;
+        }
+        if status.role == Role::Fenced {
+            self.count("daemon started on a mended disk");
+            self.kill(node);
+            self.at(50 * MS, Happening::Start { node });
+            return;
+        }
+        self.command(node, Command::Deactivate { force: true });
+        self.at(500 * MS, Happening::DiskMended { node });
+    }
+
+    /// The only copy that counts must not fail.
+    pub(super) fn spare_the_last_disk(&mut self, node: usize) {
+        self.nodes[node].data.failing = false;
+    }
+}

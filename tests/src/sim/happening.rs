@@ -1,0 +1,151 @@
+//! What can be on the agenda.
+
+use std::cmp::Ordering;
+
+use mirror_core::event::{CloseReason, Digest};
+use mirror_core::types::{SessionId, Tag};
+use mirror_core::wire::Frame;
+
+use super::faults::Trouble;
+
+/// Something on the agenda.
+#[derive(Clone, Debug)]
+pub(super) enum Happening {
+    Tick {
+        node: usize,
+        process: u64,
+    },
+    DiskEnd {
+        node: usize,
+        boot: u64,
+        process: u64,
+        ticket: u64,
+    },
+    MetaStep {
+        node: usize,
+        process: u64,
+    },
+    DiskMended {
+        node: usize,
+    },
+    Examined {
+        node: usize,
+        process: u64,
+        slot: u16,
+        zero: bool,
+        digest: Option<Digest>,
+    },
+    EarlyPersisted {
+        node: usize,
+        process: u64,
+        sequence: u64,
+    },
+    EarlyBlock {
+        node: usize,
+        process: u64,
+        id: u64,
+    },
+    SecondDial {
+        node: usize,
+        process: u64,
+    },
+    Forged {
+        node: usize,
+        process: u64,
+        session: SessionId,
+        frame: Box<Frame>,
+    },
+    Dial {
+        node: usize,
+        process: u64,
+    },
+    Opened {
+        connection: u64,
+        node: usize,
+        dialled: bool,
+    },
+    Arrive {
+        connection: u64,
+        from: usize,
+    },
+    Closed {
+        connection: u64,
+        node: usize,
+        reason: CloseReason,
+    },
+    DeviceStarted {
+        node: usize,
+        process: u64,
+    },
+    DeviceUp {
+        node: usize,
+        process: u64,
+    },
+    DeviceStop {
+        node: usize,
+        process: u64,
+        force: bool,
+    },
+    DeviceGone {
+        node: usize,
+        process: u64,
+    },
+    Hand {
+        node: usize,
+        process: u64,
+        tag: Tag,
+    },
+    App {
+        node: usize,
+        activation: u64,
+        slot: usize,
+    },
+    Start {
+        node: usize,
+    },
+    PowerOn {
+        node: usize,
+    },
+    Heal {
+        silent: [bool; 2],
+    },
+    Trouble {
+        trouble: Box<Trouble>,
+    },
+    Desk,
+    Compare,
+}
+
+/// A happening with its place on the agenda.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) time: u64,
+    pub(super) sequence: u64,
+    pub(super) happening: Happening,
+}
+
+impl Entry {
+    fn place(&self) -> (u64, u64) {
+        (self.time, self.sequence)
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.place().cmp(&other.place())
+    }
+}

@@ -1,0 +1,245 @@
+//! The metadata device: blocks of 4 KiB, written one after the other in the order in which it was asked.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+
+use mirror_core::disk::{
+    ActivityRecord, BLOCK_BYTES, BitmapPage, Metadata, PAGE_WORDS, SUPERBLOCK_SLOTS, Superblock,
+    choose,
+};
+use mirror_core::types::SECTOR_BYTES;
+
+use super::rng::Rng;
+
+const _: () = assert!(BLOCK_BYTES == mirror_core::disk::SUPERBLOCK_BYTES);
+
+type Bytes = [u8; BLOCK_BYTES];
+
+/// What the core asked for.
+#[derive(Debug)]
+enum Job {
+    /// Two steps: both slots.
+    Superblock(Box<Superblock>),
+    /// One step.
+    Block {
+        id: u64,
+        offset_bytes: u64,
+        block: Box<Bytes>,
+    },
+}
+
+/// What is durable now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// The superblock with this number, in both slots.
+    Superblock(u64),
+    /// The block with this number.
+    Block(u64),
+}
+
+/// The metadata device of a node.
+#[derive(Debug)]
+pub struct MetaDisk {
+    /// By offset; what was never written reads as zeroes.
+    blocks: BTreeMap<u64, Box<Bytes>>,
+    queue: VecDeque<Job>,
+    /// The slot under way, if a superblock is.
+    slot: u8,
+    /// Extents of the activity log that was written last.
+    active: Vec<u32>,
+    /// The superblock that a reader would choose now.
+    chosen: Superblock,
+}
+
+fn tear(rng: &mut Rng, old: &mut Bytes, new: &Bytes) {
+    let mood = rng.below(3);
+    let sector_bytes = usize::try_from(SECTOR_BYTES).unwrap_or(BLOCK_BYTES);
+    for (old, new) in old.chunks_mut(sector_bytes).zip(new.chunks(sector_bytes)) {
+        if mood == 0 || (mood == 1 && rng.percent(50)) {
+            old.copy_from_slice(new);
+        }
+    }
+}
+
+impl MetaDisk {
+    /// Formatted: both slots hold `superblock`, nothing is marked.
+    pub fn new(superblock: &Superblock) -> Self {
+        let mut disk = Self {
+            blocks: BTreeMap::new(),
+            queue: VecDeque::new(),
+            slot: 0,
+            active: Vec::new(),
+            chosen: superblock.clone(),
+        };
+        let (layout, me, peer) = (&superblock.layout, superblock.node, superblock.peer);
+        for page in 0..BitmapPage::count(layout, superblock.size_sectors) {
+            let empty = BitmapPage {
+                peer,
+                page,
+                words: [0; PAGE_WORDS],
+            };
+            let offset = BitmapPage::offset_bytes(layout, me, peer, page);
+            disk.blocks.insert(offset, Box::new(empty.encode()));
+        }
+        disk.write_slots(superblock);
+        disk
+    }
+
+    fn write_slots(&mut self, superblock: &Superblock) {
+        for slot in 0..2 {
+            self.write_slot(superblock, slot);
+        }
+    }
+
+    fn write_slot(&mut self, superblock: &Superblock, slot: u8) {
+        let offset = SUPERBLOCK_SLOTS[usize::from(slot)];
+        self.blocks
+            .insert(offset, Box::new(superblock.encode(slot)));
+    }
+
+    /// Something is to be written; `true` if nothing else was.
+    fn push(&mut self, job: Job) -> bool {
+        self.queue.push_back(job);
+        self.queue.len() == 1
+    }
+
+    /// A superblock is to be written; `true` if the device was idle.
+    pub fn persist(&mut self, superblock: Box<Superblock>) -> bool {
+        self.push(Job::Superblock(superblock))
+    }
+
+    /// A block is to be written; `true` if the device was idle.
+    pub fn write(&mut self, id: u64, offset_bytes: u64, block: Box<Bytes>) -> bool {
+        self.push(Job::Block {
+            id,
+            offset_bytes,
+            block,
+        })
+    }
+
+    /// What a block is, and whether an extent leaves the activity log by it.
+    pub fn kind_of(&mut self, offset_bytes: u64, block: &Bytes) -> (&'static str, bool) {
+        let layout = &self.chosen.layout;
+        let area = Metadata::activity_area(layout);
+        if !area.contains(&offset_bytes) {
+            return ("page writes", false);
+        }
+        let place = (offset_bytes - area.start) / BLOCK_BYTES as u64;
+        let next = ActivityRecord::decode(block, place, layout).unwrap_or_default();
+        let before = std::mem::replace(&mut self.active, next.extents);
+        let evicts = !before.iter().all(|extent| self.active.contains(extent));
+        ("log writes", evicts)
+    }
+
+    /// Whether nothing waits.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Whether a superblock waits or is being written.
+    pub fn persists(&self) -> bool {
+        let mut jobs = self.queue.iter();
+        jobs.any(|job| matches!(job, Job::Superblock(_)))
+    }
+
+    /// The write under way has ended. Returns what is durable by that.
+    pub fn step(&mut self) -> Option<Written> {
+        match self.queue.pop_front()? {
+            Job::Superblock(superblock) => {
+                self.write_slot(&superblock, self.slot);
+                self.chosen.clone_from(&superblock);
+                self.slot ^= 1;
+                if self.slot == 0 {
+                    return Some(Written::Superblock(superblock.sequence));
+                }
+                self.queue.push_front(Job::Superblock(superblock));
+                None
+            }
+            Job::Block {
+                id,
+                offset_bytes,
+                block,
+            } => {
+                self.blocks.insert(offset_bytes, block);
+                Some(Written::Block(id))
+            }
+        }
+    }
+
+    /// The process is gone: what it had under way may land, the rest was never asked for.
+    pub fn kill(&mut self, rng: &mut Rng) {
+        if rng.percent(70) {
+            self.step();
+        }
+        self.queue.clear();
+        self.slot = 0;
+    }
+
+    /// Power is gone: the write under way may be torn.
+    pub fn power_cut(&mut self, rng: &mut Rng) {
+        if let Some(job) = self.queue.pop_front() {
+            let (offset_bytes, bytes) = match job {
+                Job::Superblock(superblock) => (
+                    SUPERBLOCK_SLOTS[usize::from(self.slot)],
+                    Box::new(superblock.encode(self.slot)),
+                ),
+                Job::Block {
+                    offset_bytes,
+                    block,
+                    ..
+                } => (offset_bytes, block),
+            };
+            let old = self
+                .blocks
+                .entry(offset_bytes)
+                .or_insert_with(|| Box::new([0; BLOCK_BYTES]));
+            tear(rng, old, &bytes);
+        }
+        self.queue.clear();
+        self.slot = 0;
+        self.chosen = self.choose();
+    }
+
+    fn choose(&self) -> Superblock {
+        let slot = |place: usize| &self.blocks[&SUPERBLOCK_SLOTS[place]];
+        match choose(slot(0), slot(1)) {
+            Ok(found) => found.superblock,
+            Err(error) => panic!("no superblock is left: {error}"),
+        }
+    }
+
+    fn area(&self, range: Range<u64>) -> Vec<u8> {
+        let length = usize::try_from(range.end - range.start).unwrap_or(0);
+        let mut area = vec![0; length];
+        for (offset, block) in self.blocks.range(range.clone()) {
+            let start = usize::try_from(offset - range.start).unwrap_or(length);
+            area[start..start + BLOCK_BYTES].copy_from_slice(block.as_slice());
+        }
+        area
+    }
+
+    /// What a starting daemon finds; both slots hold the same superblock afterwards.
+    ///
+    /// # Panics
+    /// No valid superblock is left: the order of the two writes failed.
+    pub fn load(&mut self) -> Metadata {
+        let superblock = self.choose();
+        self.write_slots(&superblock);
+        self.read()
+    }
+
+    /// Everything durable, from its bytes.
+    pub fn read(&self) -> Metadata {
+        let superblock = self.chosen.clone();
+        let (layout, me, peer) = (&superblock.layout, superblock.node, superblock.peer);
+        let activity = self.area(Metadata::activity_area(layout));
+        let size_sectors = superblock.size_sectors;
+        let bitmap = self.area(Metadata::bitmap_area(layout, me, peer, size_sectors));
+        Metadata::read(superblock, &activity, &bitmap)
+    }
+
+    /// The durable superblock.
+    pub fn peek(&self) -> &Superblock {
+        &self.chosen
+    }
+}

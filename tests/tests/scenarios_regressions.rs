@@ -1,0 +1,117 @@
+//! Schedules that once broke a rule, found by random runs and told here by what happens in them.
+
+mod common;
+
+use common::{on, pair, takeover, wait_answer, write};
+use lockstep_tests::sim::world::World;
+use mirror_core::admin::{Command, Done, LinkState, Refusal, Role};
+
+/// The moments that matter are shorter than a step of the tests: some of these seeds hit them.
+const SEEDS: std::ops::Range<u64> = 0..40;
+
+fn times(world: &World, what: &str) -> u64 {
+    world.coverage.get(what).copied().unwrap_or(0)
+}
+
+/// The device is in use, an operator asks it to stop, and another one forces that before the kernel has
+/// said that it is busy. The answer must not bring the service back: its writes have failed.
+#[test]
+fn force_that_comes_before_the_busy_device_ends_the_service() {
+    let mut hits = 0;
+    for seed in SEEDS {
+        let mut world = pair(seed);
+        on(&mut world, 0);
+        if let Some(device) = world.nodes[0].device.as_mut() {
+            device.used = true;
+        }
+        write(&mut world, 0, 0, 1000, 8);
+        world.command(0, Command::Deactivate { force: false });
+        world.command(0, Command::Deactivate { force: true });
+        let ended = world.run_until(5000, |world| {
+            world.role(0) == Some(Role::Fenced) && world.nodes[0].device.is_none()
+        });
+        assert!(ended, "seed {seed}: {:?}", world.role(0));
+        hits += times(&world, "device busy");
+        on_again(&mut world);
+        assert!(world.run_until(10_000, World::healthy), "seed {seed}");
+        assert_eq!(world.failure, None, "seed {seed}");
+    }
+    assert!(hits > 0, "no seed hit the moment");
+}
+
+/// The service ends while the source of a resync asks for the target's marks: neither side may take the
+/// copies for equal, and the resync goes on.
+#[test]
+fn service_may_end_while_the_marks_of_the_target_are_asked_for() {
+    let mut hits = 0;
+    for seed in SEEDS {
+        let mut world = pair(seed);
+        on(&mut world, 0);
+        world.power_cut(1);
+        world.run_for(3000);
+        assert!(matches!(takeover(&mut world, 0), Ok(Done::Alone)));
+        write(&mut world, 0, 0, 1000, 8);
+        world.run_for(100);
+        world.power_on(1);
+        let before = (times(&world, "LinkUp"), times(&world, "copy Outdated"));
+        assert!(world.run_until(20_000, |world| times(world, "LinkUp") == before.0 + 2));
+        hits += u64::from(times(&world, "copy Outdated") == before.1);
+        let mut answer = Err(Refusal::Busy);
+        while answer == Err(Refusal::Busy) {
+            let command = world.command(0, Command::Deactivate { force: false });
+            answer = wait_answer(&mut world, command);
+            world.run_for(1);
+        }
+        assert!(
+            matches!(answer, Ok(Done::Fenced)),
+            "seed {seed}: {answer:?}"
+        );
+        on_again(&mut world);
+        assert!(world.run_until(20_000, World::healthy), "seed {seed}");
+        world.run_for(100);
+        assert_eq!(world.failure, None, "seed {seed}");
+    }
+    assert!(hits > 0, "no seed hit the moment");
+}
+
+/// The standby asks for the volume and never hears the consent; then the other side leads a settlement
+/// and never hears that one. Each wrote down a view of its own after the same one: the copies are equal,
+/// and that is no split brain.
+#[test]
+fn two_proposals_that_came_to_nothing_are_no_split_brain() {
+    let mut hits = 0;
+    for seed in SEEDS {
+        let mut world = pair(seed);
+        let epoch = world.nodes[0].view().epoch.0;
+        world.silence([true, false]);
+        world.command(1, Command::Activate);
+        let written = |world: &World| world.nodes[0].view().epoch.0 > epoch;
+        assert!(world.run_until(1000, written), "seed {seed}");
+        world.run_for(5000);
+        world.silence([false, false]);
+        let proposed = |world: &World| world.nodes[1].view().epoch.0 > epoch;
+        assert!(world.run_until(20_000, proposed), "seed {seed}");
+        world.silence([false, true]);
+        world.run_for(5000);
+        let views = [world.nodes[0].view(), world.nodes[1].view()];
+        hits += u64::from(views[0].epoch.0 == epoch + 1 && views[1].epoch.0 == epoch + 2);
+        world.silence([false, false]);
+        on_again(&mut world);
+        assert!(world.run_until(20_000, World::healthy), "seed {seed}");
+        assert_eq!(times(&world, "refused SplitBrain"), 0, "seed {seed}");
+        assert_eq!(world.failure, None, "seed {seed}");
+    }
+    assert!(hits > 0, "no seed hit the moment");
+}
+
+/// As soon as both count and are connected.
+fn on_again(world: &mut World) {
+    let together = |world: &World| {
+        let views = [world.nodes[0].view(), world.nodes[1].view()];
+        let up = |node| world.status(node).map(|status| status.link.state) == Some(LinkState::Up);
+        views[0] == views[1] && views[0].insync.len() == 2 && up(0) && up(1)
+    };
+    assert!(world.run_until(20_000, together), "{:?}", world.failure);
+    world.run_for(100);
+    on(world, 0);
+}

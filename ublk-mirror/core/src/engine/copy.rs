@@ -1,0 +1,345 @@
+//! The resync's way through the engine: which runs are read and sent, and when it gives way.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::{Engine, Gate, Peer, running_changes};
+use crate::admin::{CopyCause, CopyProgress};
+use crate::effect::{DiskOperation, Effect, Effects, PayloadSource};
+use crate::event::{Digest, DiskResult, IoOwner};
+use crate::limits::{COPY_CHUNK_BYTES, COPY_INFLIGHT_MAX};
+use crate::mutant::{self, Mutant};
+use crate::resync::{Arrived, Resync};
+use crate::types::{CopyId, Instant, SectorRange, SessionId};
+use crate::wire::{Frame, FrameKind};
+
+/// Runs of the resync under way while the application works: it goes first, the resync goes on.
+const COPY_INFLIGHT_BUSY: usize = 1;
+/// After a run the resync rests for so many times the time that the run took: a third of what there is
+/// remains its floor.
+const COPY_REST_TIMES: u32 = 2;
+/// It never rests longer: a disk that was slow once must not stop it.
+const COPY_REST_MAX: Duration = Duration::from_millis(200);
+/// An application that asked for nothing for so long is idle.
+const BUSY_FOR: Duration = Duration::from_millis(50);
+
+/// What a copy buffer is in use for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    pub(super) range: SectorRange,
+    /// On a target: what the source asked.
+    compare: Option<Compare>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Compare {
+    session: SessionId,
+    id: u64,
+    digest: Digest,
+}
+
+/// The answer to a source's question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compared {
+    /// On which session it was asked.
+    pub session: SessionId,
+    /// The question's id.
+    pub id: u64,
+    /// Whether this node has the same.
+    pub equal: bool,
+}
+
+impl Engine {
+    /// The peer's copy is brought up to date over this session: both sides' marks are united here.
+    /// Requests in flight do not wait for it.
+    pub fn begin_resync(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        id: CopyId,
+        cause: CopyCause,
+        likely_equal: bool,
+        effects: &mut Effects,
+    ) {
+        let earlier = self.copy_total.filter(|(known, _)| *known == id);
+        let copy = Resync::new(
+            id,
+            cause,
+            self.intent.geometry(),
+            self.intent.marks(),
+            earlier.map_or(0, |(_, total)| total),
+            likely_equal,
+        );
+        self.copy_total = Some((id, copy.total_blocks()));
+        self.copy = Some(copy);
+        self.copy_halted = false;
+        self.peer = Peer::Target(session);
+        self.pump(now, effects);
+        self.copy_more(now, effects);
+    }
+
+    /// The resync that runs.
+    pub fn resync(&self) -> Option<&Resync> {
+        self.copy.as_ref()
+    }
+
+    /// Its progress.
+    pub fn progress(&self) -> Option<CopyProgress> {
+        self.copy.as_ref().map(Resync::progress)
+    }
+
+    /// Whether the target has everything and nothing is under way.
+    pub fn resync_is_complete(&self) -> bool {
+        self.copy.as_ref().is_some_and(Resync::is_complete)
+    }
+
+    /// Begins runs of the resync as far as the bounds allow.
+    pub fn copy_more(&mut self, now: Instant, effects: &mut Effects) {
+        self.copy_rests = false;
+        let Peer::Target(_) = self.peer else { return };
+        if self.copy_halted {
+            return;
+        }
+        let busy = self.is_busy(now);
+        self.copy_rests = busy && now < self.copy_pause_until;
+        if self.copy_rests {
+            return;
+        }
+        let slots_max = if busy {
+            COPY_INFLIGHT_BUSY
+        } else {
+            usize::from(COPY_INFLIGHT_MAX)
+        };
+        if let Some(copy) = self.copy.as_mut() {
+            copy.set_small_runs(busy);
+        }
+        loop {
+            let slots = &self.slots;
+            let Some(copy) = self.copy.as_mut() else {
+                return;
+            };
+            let reading = &self.copy_reading;
+            let unused = |slot: usize| reading[slot].is_none();
+            let next = copy.begin(slots_max, unused, |range| {
+                mutant::is(Mutant::RunIntoWrite)
+                    || !running_changes(slots).any(|running| running.overlaps(range))
+            });
+            let Some((slot, range)) = next else { return };
+            self.copy_reading[usize::from(slot)] = Some(Reading {
+                range,
+                compare: None,
+            });
+            self.copy_run_began = now;
+            effects.push(Effect::Disk {
+                owner: IoOwner::Copy(slot),
+                operation: DiskOperation::Read,
+                range,
+            });
+        }
+    }
+
+    /// A copy buffer was filled: look at it. After a read error the resync waits for the next session (the
+    /// caller reports it); the application goes on.
+    pub fn copy_read_done(
+        &mut self,
+        now: Instant,
+        slot: u16,
+        result: DiskResult,
+        effects: &mut Effects,
+    ) -> Option<Compared> {
+        let reading = (*self.copy_reading.get(usize::from(slot))?)?;
+        if result.is_err() {
+            self.copy_halted |= reading.compare.is_none();
+            if let Some(copy) = self.copy.as_mut().filter(|_| self.copy_halted) {
+                // Writes must not wait for a run that has no turn any more.
+                copy.unreserve();
+            }
+            return self.copy_looked(now, slot, effects, |_, _| false);
+        }
+        let hashes = self.copy.as_ref().is_some_and(Resync::hashes);
+        effects.push(Effect::Examine {
+            slot,
+            range: reading.range,
+            digest: reading.compare.is_some() || hashes,
+        });
+        None
+    }
+
+    /// What is in a copy buffer. A source sends it, or asks whether the target has it already; a target
+    /// answers that question.
+    pub fn copy_examined(
+        &mut self,
+        now: Instant,
+        slot: u16,
+        zero: bool,
+        digest: Option<Digest>,
+        effects: &mut Effects,
+    ) -> Option<Compared> {
+        let reading = (*self.copy_reading.get(usize::from(slot))?)?;
+        if let Some(compare) = reading.compare {
+            self.copy_reading[usize::from(slot)] = None;
+            return Some(Compared {
+                session: compare.session,
+                id: compare.id,
+                equal: digest == Some(compare.digest),
+            });
+        }
+        self.copy_looked(now, slot, effects, |engine, effects| {
+            engine.send_run(slot, zero, digest, effects)
+        })
+    }
+
+    /// A source is done with looking at a buffer: `send` sends the run if its session still stands.
+    fn copy_looked(
+        &mut self,
+        now: Instant,
+        slot: u16,
+        effects: &mut Effects,
+        send: impl FnOnce(&mut Self, &mut Effects) -> bool,
+    ) -> Option<Compared> {
+        let reading = self.copy_reading[usize::from(slot)].take()?;
+        if let Some(compare) = reading.compare {
+            // It could not be read: the run is asked for.
+            return Some(Compared {
+                session: compare.session,
+                id: compare.id,
+                equal: false,
+            });
+        }
+        let sent = !self.copy_halted && send(self, effects);
+        if !sent {
+            if let Some(copy) = self.copy.as_mut() {
+                copy.finish(slot, Arrived::No);
+            }
+            // Writes may have waited for this run.
+            self.pump(now, effects);
+        }
+        None
+    }
+
+    /// Sends a run in the cheapest way. Returns whether there was one to send.
+    fn send_run(
+        &mut self,
+        slot: u16,
+        zero: bool,
+        digest: Option<Digest>,
+        effects: &mut Effects,
+    ) -> bool {
+        let session = self.peer.session();
+        let run = self.copy.as_ref().and_then(|copy| copy.in_slot(slot));
+        let (Some(range), Some(session)) = (run, session) else {
+            return false;
+        };
+        let (kind, body, payload) = match (zero, digest) {
+            (true, _) => (FrameKind::CopyZeroes, Vec::new(), None),
+            (false, Some(digest)) => (FrameKind::CopyHash, digest.to_vec(), None),
+            (false, None) => (
+                FrameKind::CopyWrite,
+                Vec::new(),
+                Some(PayloadSource::Copy(slot)),
+            ),
+        };
+        let mut frame = Frame::new(kind, self.epoch, u64::from(slot));
+        frame.range = range;
+        let length_bytes = payload.map_or(body.len() as u64, |_| range.bytes());
+        frame.length_bytes = u32::try_from(length_bytes).unwrap_or(0);
+        self.counters.resync_sent_bytes += length_bytes;
+        effects.push(Effect::Send {
+            session,
+            frame,
+            body,
+            payload,
+        });
+        true
+    }
+
+    /// The target has something else than the digest said: send the run.
+    pub fn copy_wanted(&mut self, slot: u16, effects: &mut Effects) {
+        if self.is_being_read(slot) {
+            return;
+        }
+        if let Some(copy) = self.copy.as_mut() {
+            copy.compared(false);
+        }
+        self.send_run(slot, false, None, effects);
+    }
+
+    /// Whether copy buffers are being filled, for whatever session.
+    pub fn is_reading_runs(&self) -> bool {
+        self.copy_reading.iter().any(Option::is_some)
+    }
+
+    fn is_being_read(&self, slot: u16) -> bool {
+        let reading = self.copy_reading.get(usize::from(slot));
+        reading.is_none_or(Option::is_some)
+    }
+
+    /// The target has a run; `equal`: it had it before.
+    pub fn copy_chunk_done(&mut self, now: Instant, slot: u16, equal: bool, effects: &mut Effects) {
+        if self.is_being_read(slot) {
+            return;
+        }
+        if let Some(copy) = self.copy.as_mut() {
+            if mutant::is(Mutant::ClearAtCopyAck)
+                && let Some(range) = copy.in_slot(slot)
+            {
+                self.intent.equal(self.intent.geometry().touched(range));
+            }
+            if equal {
+                copy.compared(true);
+            }
+            copy.finish(slot, Arrived::Yes);
+            copy.sample_rate(now);
+        }
+        let rest = (now.since(self.copy_run_began) * COPY_REST_TIMES).min(COPY_REST_MAX);
+        self.copy_pause_until = now + rest;
+        self.pump(now, effects);
+        self.copy_more(now, effects);
+    }
+
+    /// Whether the application works: the resync gives way.
+    fn is_busy(&self, now: Instant) -> bool {
+        let lately = self
+            .last_request
+            .is_some_and(|last| now.since(last) < BUSY_FOR);
+        lately && self.gate == Gate::Open
+    }
+
+    /// When the resync goes on after a rest.
+    pub fn copy_deadline(&self) -> Option<Instant> {
+        let idle = self.last_request.map(|last| last + BUSY_FOR);
+        let due = idle.map_or(self.copy_pause_until, |idle| {
+            idle.min(self.copy_pause_until)
+        });
+        let target = matches!(self.peer, Peer::Target(_));
+        (self.copy_rests && target).then_some(due)
+    }
+
+    /// The source of a resync asks whether this node has what the digest says. Returns `false` if that
+    /// cannot be looked at now.
+    pub fn compare(
+        &mut self,
+        session: SessionId,
+        slot: u16,
+        range: SectorRange,
+        digest: Digest,
+        effects: &mut Effects,
+    ) -> bool {
+        if self.is_being_read(slot) || range.bytes() > u64::from(COPY_CHUNK_BYTES) {
+            return false;
+        }
+        let id = u64::from(slot);
+        let compare = Some(Compare {
+            session,
+            id,
+            digest,
+        });
+        self.copy_reading[usize::from(slot)] = Some(Reading { range, compare });
+        effects.push(Effect::Disk {
+            owner: IoOwner::Copy(slot),
+            operation: DiskOperation::Read,
+            range,
+        });
+        true
+    }
+}

@@ -1,0 +1,209 @@
+//! Deliberately wrong variants of the rules, for the simulator alone: each has to be caught.
+//!
+//! The product is built without the feature `mutants`: [`is`] is a constant there and leaves nothing
+//! behind. With it, a thread can be told to be wrong in one way.
+
+macro_rules! mutants {
+    ($($(#[$doc:meta])* $variant:ident: $name:literal, $rule:literal;)*) => {
+        /// One way to be wrong.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Mutant {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Mutant {
+            /// All of them: name, mutant, the rules of which a failure has to name one.
+            pub const ALL: &[(&'static str, Self, &'static str)] =
+                &[$(($name, Self::$variant, $rule),)*];
+        }
+    };
+}
+
+mutants! {
+    /// A write is acknowledged before the peer has it.
+    AckBeforePeer: "ack-before-peer", "S1";
+    /// A flush is acknowledged when the own disk is done.
+    FlushLocalOnly: "flush-local-only", "S1";
+    /// Without the peer, whose copy counts, writes go on.
+    NoFreeze: "no-freeze", "S1 S2";
+    /// Alone before the narrower view is durable.
+    AloneBeforeDurable: "alone-before-durable", "S1 S2";
+    /// The active node goes alone without a flush.
+    AloneWithoutFlush: "alone-without-flush", "S2";
+    /// A standby takes over without a flush.
+    TakeoverWithoutFlush: "takeover-without-flush", "S2";
+    /// A narrower view is agreed on without a flush.
+    SettleWithoutFlush: "settle-without-flush", "S2 S7 I4";
+    /// A peer that leaves is dropped without a flush.
+    DropWithoutFlush: "drop-without-flush", "S2";
+    /// A flush that began for an earlier change counts for this one.
+    StaleFlushCounts: "stale-flush-counts", "S2";
+    /// Writes begin while the view changes.
+    HoldIgnored: "hold-ignored", "S2";
+    /// A copy that does not count takes over.
+    TakeoverByStranger: "takeover-by-stranger", "S3";
+    /// A copy that does not count is activated.
+    TargetPromotable: "target-promotable", "S3 S9";
+    /// Activated without the peer's consent.
+    ActivateAlone: "activate-alone", "S3 S4";
+    /// A takeover without a seal.
+    TakeoverWithoutSeal: "takeover-without-seal", "S4";
+    /// A takeover while the old active node's writes are still running here.
+    TakeoverWithoutDrain: "takeover-without-drain", "S4";
+    /// A session is agreed on while an older one's writes are still running here.
+    StateWithoutDrain: "state-without-drain", "S4";
+    /// While a wider view is on its way to the disk, the narrower one counts.
+    WideningNotStrict: "widening-not-strict", "S1 S4";
+    /// Reads do not need a lease.
+    LeaseIgnored: "lease-ignored", "S5";
+    /// The lease counts from the answer.
+    LeaseFromAnswer: "lease-from-answer", "S5";
+    /// A takeover does not wait for the lease.
+    LeaseNotAwaited: "lease-not-awaited", "S5";
+    /// Clocks are believed to run alike.
+    LeaseWithoutMargin: "lease-without-margin", "S5";
+    /// A daemon that starts believes that it has granted nothing.
+    GrantsForgotten: "grants-forgotten", "S5";
+    /// After a widening the reads of the source go on without a lease.
+    WidenKeepsLease: "widen-keeps-lease", "S5";
+    /// A freshly active node reads without a lease.
+    ActiveWithoutLease: "active-without-lease", "S5";
+    /// A run that recovers the device reads without a lease.
+    RecoveredWithoutLease: "recovered-without-lease", "S5";
+    /// A write begins before the log says that it may.
+    WriteBeforeLog: "write-before-log", "S7";
+    /// What is being written of the log counts as durable.
+    LogWritingCounts: "log-writing-counts", "S7";
+    /// What the log is dropping is used.
+    LeavingUsed: "leaving-used", "S7";
+    /// An extent leaves the log before a flush.
+    EvictUnflushed: "evict-unflushed", "S7";
+    /// An extent leaves the log before its marks are on disk.
+    EvictBeforePage: "evict-before-page", "S7";
+    /// The bitmap is not written.
+    BitmapForgotten: "bitmap-forgotten", "S7";
+    /// Unflushed writes are forgotten when the peer is dropped.
+    DivergeForgotten: "diverge-forgotten", "S7 I4";
+    /// A flush that came to nothing counts.
+    FlushAbandonedCounts: "flush-abandoned-counts", "S7 I4";
+    /// A flush covers the writes that are running.
+    FlushCoversRunning: "flush-covers-running", "S7 I4";
+    /// Shared writes do not count as unflushed.
+    BeginNotUnflushed: "begin-not-unflushed", "S7 I4";
+    /// A flush of the peer frees the log.
+    LogFreedByPeer: "log-freed-by-peer", "S7 I4";
+    /// The own flush frees the log.
+    LogFreedByOwn: "log-freed-by-own", "S7 I4";
+    /// A write that the peer misses is not marked.
+    MissedNotMarked: "missed-not-marked", "S7 I4";
+    /// A mirrored write is not marked.
+    MirroredNotMarked: "mirrored-not-marked", "S7 I4";
+    /// Marks are rounded inward.
+    RoundedInward: "rounded-inward", "S7 I4";
+    /// A mark goes when the target has the run, flushed or not.
+    ClearAtCopyAck: "clear-at-copy-ack", "S7";
+    /// Marks go when the target has flushed, whatever the source has.
+    CheckpointWithoutOwnFlush: "checkpoint-without-own", "S7";
+    /// Marks go when the source has flushed, whatever the target has.
+    CheckpointWithoutPeerFlush: "checkpoint-without-peer", "S7";
+    /// A checkpoint covers what arrived after it was sent.
+    CheckpointCoversLater: "checkpoint-covers-later", "S7";
+    /// What the target has written again keeps no mark.
+    CheckpointIgnoresNewer: "checkpoint-ignores-newer", "S7";
+    /// The copy counts before its flush.
+    WidenWithoutPeerFlush: "widen-without-peer-flush", "S7 S11 I4";
+    /// The copy counts before the source's flush.
+    WidenWithoutOwnFlush: "widen-without-own-flush", "S7 I4";
+    /// Writes that run when a copy joins are taken for flushed.
+    JoinCoversRunning: "join-covers-running", "S7 I4";
+    /// A full copy does not mark every block.
+    FullNotMarked: "full-not-marked", "S7 S9 I4";
+    /// The bitmap is believed before every page was written.
+    SweptTooEarly: "swept-too-early", "S7";
+    /// A damaged page of the bitmap reads as clean.
+    DamagedPageClean: "damaged-page-clean", "S7";
+    /// The log's sequence begins anew with each run.
+    LogSequenceRestarts: "log-sequence-restarts", "S7";
+    /// Application writes go where a run of the resync is under way.
+    WriteIntoRun: "write-into-run", "I8";
+    /// A run of the resync begins where the application writes.
+    RunIntoWrite: "run-into-write", "I8";
+    /// Overlapping writes run at a time.
+    OverlappingWrites: "overlapping-writes", "I3";
+    /// Writes to areas that are equal already are not mirrored.
+    MirrorMissing: "mirror-missing", "S7 I4";
+    /// A resync is complete while runs are under way.
+    CompleteInFlight: "complete-in-flight", "S9 I4";
+    /// The target's marks are not asked for.
+    TargetMarksIgnored: "target-marks-ignored", "S8 I4";
+    /// Of the target's marks only the first are taken.
+    TargetMarksCutOff: "target-marks-cut-off", "S8 I4";
+    /// A resync of another lineage is taken for one's own.
+    AnyLineage: "any-lineage", "S7 S8 I4";
+    /// The bitmap is believed to tell of any copy.
+    AnyBase: "any-base", "S7 S8 I4";
+    /// Who leads is decided by the epoch.
+    LeaderByEpoch: "leader-by-epoch", "S1 S8 I4";
+    /// Split histories are merged by the epoch.
+    SplitBrainMerged: "split-brain-merged", "S8";
+    /// Views are not remembered.
+    HistoryForgotten: "history-forgotten", "S8";
+    /// The target does not write down that it is one.
+    TargetForgotten: "target-forgotten", "S4 S9";
+    /// An active node that crashed resolves nothing.
+    CrashForgotten: "crash-forgotten", "S10 I4";
+    /// Writes that were thrown away leave no trace.
+    AbortForgotten: "abort-forgotten", "S10 I4";
+    /// The peer consents to an end at which writes were thrown away.
+    AbortHandedOver: "abort-handed-over", "S10 I4";
+    /// A service that ended alone ended cleanly in any case.
+    UncleanForgotten: "unclean-forgotten", "S10 I4";
+    /// Writes fail before it is written down that they were thrown away.
+    AbortBeforeDurable: "abort-before-durable", "S10 I4";
+    /// A run after one that threw writes away goes on serving.
+    AbortedServesOn: "aborted-serves-on", "S10 I4";
+    /// A member's reboot is not noticed.
+    MemberRebootMissed: "member-reboot-missed", "S7 S11 I4";
+    /// The active node's reboot is not noticed.
+    ActiveRebootMissed: "active-reboot-missed", "S7 S11 I3 I4";
+    /// The peer's boot is noted before both sides came together.
+    BootNotedEarly: "boot-noted-early", "S11 I3 I4";
+    /// A service ended alone, and that is forgotten.
+    DrainedForgotten: "drained-forgotten", "S11 I3 I4";
+    /// A service ends without the peer's flush.
+    EndWithoutPeerFlush: "end-without-peer-flush", "S11 I3 I4";
+    /// A service ends without the own flush.
+    EndWithoutOwnFlush: "end-without-own-flush", "S11 I3 I4";
+    /// Who is deposed agrees before its device is gone.
+    DeposedKeepsDevice: "deposed-keeps-device", "S12";
+    /// What was sent on a lost connection is not sent again.
+    NoResend: "no-resend", "I9";
+    /// A change that lost its connection holds the writes for ever.
+    HeldForEver: "held-for-ever", "I9";
+    /// Alone, writes in flight go on waiting for the peer.
+    AloneStillWaits: "alone-still-waits", "I9";
+}
+
+/// Whether this thread's core is wrong like that.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+pub const fn is(_: Mutant) -> bool {
+    false
+}
+
+#[cfg(feature = "mutants")]
+std::thread_local! {
+    static WRONG: core::cell::Cell<Option<Mutant>> = const { core::cell::Cell::new(None) };
+}
+
+/// Whether this thread's core is wrong like that.
+#[cfg(feature = "mutants")]
+pub fn is(mutant: Mutant) -> bool {
+    WRONG.get() == Some(mutant)
+}
+
+/// This thread's core is wrong like that from now on, or right again.
+#[cfg(feature = "mutants")]
+pub fn set(mutant: Option<Mutant>) {
+    WRONG.set(mutant);
+}
