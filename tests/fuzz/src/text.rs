@@ -1,0 +1,67 @@
+//! What people and programs write as text: configuration, requests, answers.
+
+use std::path::Path;
+
+use controlplane_api::admin::{AnswerLine, RequestLine, parse_done};
+use ublk_mirror::admin_server;
+use ublk_mirror::config::Config;
+
+/// A configuration. What is accepted keeps its own rules.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    match Config::parse(Path::new("/etc/lockstep/volumes/data.toml"), text) {
+        Err(error) => assert!(!error.to_string().is_empty(), "an error says what is wrong"),
+        Ok(config) => {
+            let tuning = config.tuning;
+            assert!(
+                config.node.name != config.peer.name,
+                "one name for two nodes"
+            );
+            assert!(config.node_id() != config.peer_id(), "one number for two");
+            assert!(tuning.keepalive_interval * 2 <= tuning.link_timeout);
+            assert!(tuning.read_lease <= tuning.link_timeout);
+            assert!(
+                controlplane_api::paths::admin_socket(&config.volume).parent()
+                    == Some(&controlplane_api::paths::run_directory()),
+                "a name leaves its directory"
+            );
+            assert!(config.padded_name().contains(&0), "a name has an end");
+        }
+    }
+}
+
+/// A request, as the daemon reads it. What a client may write, the daemon understands.
+pub fn request(data: &[u8]) {
+    let Ok(line) = std::str::from_utf8(data) else {
+        return;
+    };
+    let understood = admin_server::is_request(line);
+    if let Ok(request) = serde_json::from_str::<RequestLine>(line) {
+        let again = serde_json::to_string(&request).expect("a request is JSON");
+        let current = request.schema == controlplane_api::admin::SCHEMA;
+        assert_eq!(
+            admin_server::is_request(&again),
+            current,
+            "client and daemon disagree"
+        );
+        assert_eq!(understood, current, "client and daemon disagree");
+    }
+}
+
+/// An answer, as a client reads it.
+pub fn answer(data: &[u8]) {
+    let Ok(line) = std::str::from_utf8(data) else {
+        return;
+    };
+    let Ok(answer) = serde_json::from_str::<AnswerLine>(line) else {
+        return;
+    };
+    if let Some(done) = &answer.done {
+        let _ = parse_done(done);
+    }
+    let again = serde_json::to_string(&answer).expect("an answer is JSON");
+    let read: AnswerLine = serde_json::from_str(&again).expect("it reads what it writes");
+    assert_eq!(read, answer, "it reads what it writes");
+}
