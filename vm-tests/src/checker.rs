@@ -380,6 +380,7 @@ mod tests {
             };
             self.ledger.entries.push(Entry {
                 at: Instant::now(),
+                order: self.ledger.entries.len() as u64,
                 machine: 1,
                 record,
             });

@@ -20,6 +20,7 @@ use crate::network::{self, Fabric, Net};
 use crate::process::Guarded;
 use crate::progress;
 use crate::qemu::Hardware;
+use crate::write_log::Order;
 
 const MEMORY_MIB: usize = 768;
 const MACHINES_MAX: usize = 9;
@@ -248,6 +249,12 @@ impl Cluster {
     #[must_use]
     pub fn ledger(&self, runs: &[u32]) -> Ledger {
         self.recorder.ledger(runs)
+    }
+
+    /// What numbers the ledger and the disks that are recorded.
+    #[must_use]
+    pub fn order(&self) -> Order {
+        self.recorder.order()
     }
 
     /// Cuts a network between two machines silently, both ways.

@@ -11,7 +11,7 @@ use crate::machine::{Machine, Running};
 use crate::network::Net;
 use crate::progress::step;
 use crate::scenario::Context;
-use crate::volume::{DEVICE, Pair, with_disks};
+use crate::volume::{DEVICE, Pair, VOLUME_BYTES, with_disks};
 use crate::wait::wait_until;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -46,7 +46,7 @@ pub fn run(after: AfterTheEnd) -> anyhow::Result<()> {
     let context = Context::new("demo")?;
     chapter("1. Two servers and a volume that both hold");
     let binaries = context.product()?;
-    let mut builder = with_disks(context.cluster()).binaries(&binaries);
+    let mut builder = with_disks(context.cluster(), VOLUME_BYTES).binaries(&binaries);
     if after == AfterTheEnd::Keep {
         builder = builder.shells();
     }
@@ -54,10 +54,10 @@ pub fn run(after: AfterTheEnd) -> anyhow::Result<()> {
     let creating = step("lockstep volume create on node1, create --join on node2, start on both");
     let pair = Pair::create(cluster)?;
     creating.done();
-    let first_copy_rate = follow_copy(&pair, pair.one(), "first copy, node1 to node2")?;
+    let first_copy = follow_copy(&pair, pair.one(), 0, "first copy, node1 to node2")?;
     let story = Story {
         pair: &pair,
-        first_copy_rate,
+        first_copy,
     };
     let figures = story.tell()?;
     println!();
@@ -72,7 +72,13 @@ pub fn run(after: AfterTheEnd) -> anyhow::Result<()> {
 
 struct Story<'a> {
     pair: &'a Pair,
-    first_copy_rate: u64,
+    first_copy: Copied,
+}
+
+/// What a resync sent, and how long it took.
+struct Copied {
+    bytes: u64,
+    took: Duration,
 }
 
 impl Story<'_> {
@@ -80,13 +86,16 @@ impl Story<'_> {
         let client = self.database()?;
         let (committed, cut, mut client) = self.power_cut(client)?;
         let stall = cut.as_secs_f32();
-        let rate = self.coming_back(&mut client)?;
+        let back = self.coming_back(&mut client)?;
         Ok(format!(
             "  rows committed before the cut   {committed}, all found\n  \
                stall seen by the writer        {stall:.1} s (from the power cut to its next commit; the takeover was commanded)\n  \
-               copy rate                       {}/s first copy, {}/s coming back",
-            HumanBytes(self.first_copy_rate),
-            HumanBytes(rate)
+               first copy                      {} sent in {:.1} s (zeroes are not sent)\n  \
+               node1 brought up to date        {} sent in {:.1} s: what may differ",
+            HumanBytes(self.first_copy.bytes),
+            self.first_copy.took.as_secs_f32(),
+            HumanBytes(back.bytes),
+            back.took.as_secs_f32()
         ))
     }
 
@@ -94,7 +103,9 @@ impl Story<'_> {
         let one = self.pair.one();
         chapter("2. A file system and a database on it");
         self.serve_on(one, "activate")?;
-        one.exec_ok(&format!("mkfs.ext4 -q {DEVICE}"))?;
+        // A discard of the whole device would put all of it into the activity log, and after the power
+        // cut all of it would be copied.
+        one.exec_ok(&format!("mkfs.ext4 -q -E nodiscard {DEVICE}"))?;
         mount(one)?;
         one.exec_ok(
             "sqlite3 /srv/db/shop.db 'PRAGMA journal_mode=WAL; CREATE TABLE orders(id INTEGER PRIMARY KEY, item TEXT)'",
@@ -139,25 +150,33 @@ impl Story<'_> {
         Ok((committed, stall, client))
     }
 
-    fn coming_back(&self, client: &mut Running) -> anyhow::Result<u64> {
+    fn coming_back(&self, client: &mut Running) -> anyhow::Result<Copied> {
         let (one, two) = (self.pair.one(), self.pair.two());
         chapter("4. node1 comes back and is brought up to date");
         let booting = step("node1 boots");
         self.pair.boot_again(one)?;
         booting.done();
+        let sent_before = sent_bytes(&self.pair.status(two)?);
         self.pair.start(one)?;
-        let rate = follow_copy(
+        let copied = follow_copy(
             self.pair,
             two,
-            "copy, node2 to node1, while the client writes",
+            sent_before,
+            "resync, node2 to node1, while the client writes",
         )?;
+        tell(format!(
+            "{} were sent, of a volume of {}: what may differ, that is blocks written since the cut, and the extents \
+             of 4 MiB that node1 had written to",
+            HumanBytes(copied.bytes),
+            HumanBytes(self.pair.volume_bytes()?)
+        ));
         let before = rows(client)?;
         self.watch_client(two, client, before + ROWS_AFTER_CUT)?;
         client.kill()?;
         two.exec_ok("fuser -k /srv/db || true; sync; umount /srv/db")?;
         show_status(self.pair, two)?;
         self.pair.assert_equal_copies()?;
-        Ok(rate)
+        Ok(copied)
     }
 
     fn serve_on(&self, node: &Machine, words: &str) -> anyhow::Result<()> {
@@ -252,27 +271,38 @@ fn show_status(pair: &Pair, node: &Machine) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A bar for the full copy; returns its rate in bytes per second.
-fn follow_copy(pair: &Pair, source: &Machine, title: &str) -> anyhow::Result<u64> {
+/// What this node's daemon has sent for resyncs so far.
+fn sent_bytes(status: &Value) -> u64 {
+    let sent = status.pointer("/counters/resync_sent_bytes");
+    sent.and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// A bar for the resync. `sent_before`: what its source had sent for earlier ones.
+fn follow_copy(
+    pair: &Pair,
+    source: &Machine,
+    sent_before: u64,
+    title: &str,
+) -> anyhow::Result<Copied> {
     let start = Instant::now();
-    let total = pair.volume_bytes()?;
     let bar = std::io::stderr().is_terminal().then(|| {
         let template = "  {msg} [{bar:32}] {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
         let style =
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        ProgressBar::new(total)
+        ProgressBar::new(0)
             .with_style(style)
             .with_message(title.to_owned())
     });
+    let mut sent = sent_before;
     let waited = wait_until(COPY_LIMIT, title, || {
         let status = pair.status(source)?;
-        if let Some(bar) = &bar {
-            bar.set_position(
-                status
-                    .pointer("/progress/copied_bytes")
-                    .and_then(Value::as_u64)
-                    .unwrap_or(0),
-            );
+        sent = sent_bytes(&status);
+        let progress = |field| status["progress"][field].as_u64();
+        if let (Some(bar), Some(copied), Some(total)) =
+            (&bar, progress("copied_bytes"), progress("total_bytes"))
+        {
+            bar.set_length(total);
+            bar.set_position(copied);
         }
         Ok(status["peer_copy"] == "in-sync" && status["link"]["state"] == "up")
     });
@@ -280,17 +310,13 @@ fn follow_copy(pair: &Pair, source: &Machine, title: &str) -> anyhow::Result<u64
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    let millis = u64::try_from(start.elapsed().as_millis())
-        .unwrap_or(u64::MAX)
-        .max(1);
-    let rate = total.saturating_mul(1000) / millis;
+    let (bytes, took) = (sent.saturating_sub(sent_before), start.elapsed());
     tell(format!(
-        "{title}: {} in {:.1} s, {}/s",
-        HumanBytes(total),
-        start.elapsed().as_secs_f32(),
-        HumanBytes(rate)
+        "{title}: both copies are equal after {:.1} s, {} sent",
+        took.as_secs_f32(),
+        HumanBytes(bytes)
     ));
-    Ok(rate)
+    Ok(Copied { bytes, took })
 }
 
 fn keep(pair: &Pair) -> anyhow::Result<()> {

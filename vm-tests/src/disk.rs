@@ -16,6 +16,7 @@ use crate::nbd;
 use crate::volatile::Store;
 pub use crate::volatile::{DiskMode, PowerCut, SECTOR_BYTES};
 use crate::wait::wait_until;
+use crate::write_log::{Order, WriteLog};
 
 const DISCONNECT_LIMIT: Duration = Duration::from_secs(20);
 const COMPARE_CHUNK_BYTES: usize = 1 << 20;
@@ -199,6 +200,25 @@ impl Disk {
         let mut store = lock(&self.shared.store);
         store.write(offset, data.to_vec())?;
         Ok(store.flush()?)
+    }
+
+    /// Writes down every write and flush from now on. What is there now counts as flushed.
+    ///
+    /// # Errors
+    /// If the disk cannot be read.
+    pub fn record(&self, order: Order) -> anyhow::Result<()> {
+        let size = usize::try_from(self.size())?;
+        Ok(lock(&self.shared.store).record(order, size)?)
+    }
+
+    /// Ends the recording and gives it away.
+    ///
+    /// # Errors
+    /// If there was none.
+    pub fn recorded(&self) -> anyhow::Result<WriteLog> {
+        lock(&self.shared.store)
+            .recorded()
+            .with_context(|| format!("disk {} was not recorded", self.name()))
     }
 
     /// What the machine asked for since the disk was made.

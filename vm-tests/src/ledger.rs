@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use vm_guest::record::{Kind, RECORD_BYTES, Record};
 
 use crate::agent::lock;
+use crate::write_log::Order;
 
 /// Takes in the records of every machine of a cluster.
 #[derive(Clone, Default)]
 pub struct Recorder {
     entries: Arc<Mutex<Vec<Entry>>>,
+    order: Order,
 }
 
 /// A record and when the host received it.
@@ -21,6 +23,8 @@ pub struct Recorder {
 pub struct Entry {
     /// Host time.
     pub at: Instant,
+    /// Place among everything that happened in the cluster.
+    pub order: u64,
     /// Number of the machine it came from.
     pub machine: usize,
     /// What it says.
@@ -51,8 +55,10 @@ impl Recorder {
     }
 
     fn push(&self, machine: usize, record: Record) {
-        lock(&self.entries).push(Entry {
+        let mut entries = lock(&self.entries);
+        entries.push(Entry {
             at: Instant::now(),
+            order: self.order.next(),
             machine,
             record,
         });
@@ -69,6 +75,11 @@ impl Recorder {
                 sequence: 0,
             },
         );
+    }
+
+    /// What numbers its entries; disks that are recorded take theirs from it too.
+    pub(crate) fn order(&self) -> Order {
+        self.order.clone()
     }
 
     pub(crate) fn ledger(&self, runs: &[u32]) -> Ledger {
@@ -93,6 +104,22 @@ fn resynchronise(stream: &mut UnixStream, bytes: &mut [u8; RECORD_BYTES]) -> Opt
 }
 
 impl Ledger {
+    /// What was promised up to a moment.
+    ///
+    /// What was asked for is kept in full: the host may hear of a write after the disk did, and a disk
+    /// holds nothing from after the moment anyhow.
+    #[must_use]
+    pub fn promised_by(&self, cut: u64) -> Self {
+        let asked = |entry: &&Entry| matches!(entry.record.kind, Kind::Start | Kind::Issue);
+        let entries = self.entries.iter();
+        Self {
+            entries: entries
+                .filter(|entry| asked(entry) || entry.order <= cut)
+                .copied()
+                .collect(),
+        }
+    }
+
     /// How many records of a kind there are.
     #[must_use]
     pub fn count(&self, kind: Kind) -> usize {

@@ -11,6 +11,8 @@ pub mod binaries;
 pub mod checker;
 pub mod cluster;
 pub mod cpio;
+pub mod crash;
+pub mod daemons;
 pub mod demo;
 pub mod disk;
 mod faults;
@@ -32,6 +34,7 @@ pub mod verify;
 pub mod volatile;
 pub mod volume;
 pub mod wait;
+pub mod write_log;
 pub mod writer;
 
 pub use binaries::{Binaries, build_guest, build_product};

@@ -257,10 +257,7 @@ impl Machine {
         self.recorder.power_cut(self.hardware.number);
         let mut total = PowerCut::default();
         for (number, disk) in (0_u64..).zip(&self.hardware.disks) {
-            let cut = disk.power_cut(seed.wrapping_add(number))?;
-            total.kept += cut.kept;
-            total.lost += cut.lost;
-            total.torn += cut.torn;
+            total.add(disk.power_cut(seed.wrapping_add(number))?);
         }
         Ok(total)
     }

@@ -51,6 +51,13 @@ impl Step {
         self.end(outcome);
     }
 
+    /// Says how far it is; only the wheel shows it.
+    pub fn update(&self, how_far: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{}: {how_far}", self.title));
+        }
+    }
+
     fn end(&mut self, outcome: &str) {
         self.ended = true;
         if let Some(bar) = self.bar.take() {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 
@@ -44,6 +44,16 @@ impl Context {
     #[must_use]
     pub fn artifacts(&self) -> &PathBuf {
         &self.artifacts
+    }
+
+    /// Where the random choices of a scenario come from: `LOCKSTEP_SEED`, otherwise the clock. Say it.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        let given = std::env::var("LOCKSTEP_SEED").ok();
+        given.and_then(|text| text.parse().ok()).unwrap_or_else(|| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            now.map_or(1, |time| time.as_secs())
+        })
     }
 
     /// Describes a cluster; `boot` starts it.

@@ -74,6 +74,12 @@ const STEPS: &[Step] = &[
         program: "cargo",
         arguments: &["test", "--quiet", "--workspace"],
     },
+    Step {
+        name: "fuzz",
+        about: "every decoder and an authenticated peer survive hostile bytes",
+        program: "cargo",
+        arguments: &["fuzz", "--seconds", "30"],
+    },
 ];
 
 /// The target of the no-std step, for a machine that does not have it yet.
@@ -95,8 +101,9 @@ pub fn run(extent: Extent, names: &[String]) -> Tally {
     for step in STEPS.iter().filter(|step| chosen(step.name)) {
         tally.count(step.run());
     }
-    for step in [simulator(extent), LICENCES] {
-        if chosen(step.name) {
+    let mutants = Some(MUTANTS).filter(|_| extent == Extent::All);
+    for step in [Some(simulator(extent)), mutants, Some(LICENCES)] {
+        if let Some(step) = step.filter(|step| chosen(step.name)) {
             tally.count(step.run());
         }
     }
@@ -124,10 +131,19 @@ impl Tally {
     }
 }
 
+/// Every wrong variant of a rule has to be caught.
+const MUTANTS: Step = Step {
+    name: "mutants",
+    about: "the simulator catches every wrong variant of the rules",
+    program: "cargo",
+    arguments: &["mutants-sim"],
+};
+
+/// Quick: about three minutes on two cores, with the build.
 fn simulator(extent: Extent) -> Step {
     let arguments: &[&str] = match extent {
-        Extent::Quick => &["sim", "--seeds", "0..3000"],
-        Extent::All => &["sim", "--seeds", "0..100000"],
+        Extent::Quick => &["sim", "--seeds", "0..30000"],
+        Extent::All => &["sim", "--seeds", "0..300000"],
     };
     Step {
         name: "simulator",

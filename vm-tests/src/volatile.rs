@@ -4,8 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use vm_guest::pattern::mix;
+
+use crate::write_log::{Change, Entry, Order, WriteLog};
 
 /// Unit that a disk writes as a whole.
 pub const SECTOR_BYTES: usize = 512;
@@ -23,7 +26,7 @@ pub enum DiskMode {
 
 struct CachedWrite {
     offset: u64,
-    data: Vec<u8>,
+    data: Arc<Vec<u8>>,
 }
 
 /// What a power cut did.
@@ -37,6 +40,77 @@ pub struct PowerCut {
     pub torn: u64,
 }
 
+impl PowerCut {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.kept += other.kept;
+        self.lost += other.lost;
+        self.torn += other.torn;
+    }
+
+    pub(crate) fn count(&mut self, fate: Fate) {
+        match fate {
+            Fate::Kept => self.kept += 1,
+            Fate::Lost => self.lost += 1,
+            Fate::Torn => self.torn += 1,
+        }
+    }
+}
+
+/// What became of an unflushed write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Kept,
+    Lost,
+    Torn,
+}
+
+/// Of 100 unflushed writes, how many are lost and how many torn; the others are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Odds {
+    lost: u64,
+    torn: u64,
+}
+
+impl Odds {
+    /// Some of everything.
+    pub const MIXED: Self = Self { lost: 40, torn: 20 };
+    /// The cache was never written back.
+    pub const ALL_LOST: Self = Self { lost: 100, torn: 0 };
+    /// The cache was nearly written back.
+    pub const FEW_LOST: Self = Self { lost: 4, torn: 2 };
+}
+
+/// Lets `write` have what is left of an unflushed write.
+pub(crate) fn leave(
+    random: &mut u64,
+    odds: Odds,
+    data: &[u8],
+    write: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
+) -> io::Result<Fate> {
+    *random = mix(*random);
+    match *random % 100 {
+        dice if dice < odds.lost => Ok(Fate::Lost),
+        dice if dice < odds.lost + odds.torn => {
+            for (number, part) in (0_u64..).zip(data.chunks(SECTOR_BYTES)) {
+                *random = mix(*random);
+                if random.is_multiple_of(2) {
+                    write(number * SECTOR_BYTES as u64, part)?;
+                }
+            }
+            Ok(Fate::Torn)
+        }
+        _ => {
+            write(0, data)?;
+            Ok(Fate::Kept)
+        }
+    }
+}
+
+struct Recording {
+    order: Order,
+    log: WriteLog,
+}
+
 /// Medium and cache.
 pub(crate) struct Store {
     medium: File,
@@ -47,6 +121,7 @@ pub(crate) struct Store {
     first: u64,
     /// Sector to the number of the newest cached write that covers it.
     newest: HashMap<u64, u64>,
+    recording: Option<Recording>,
 }
 
 impl Store {
@@ -58,6 +133,32 @@ impl Store {
             cache_bytes: 0,
             first: 0,
             newest: HashMap::new(),
+            recording: None,
+        }
+    }
+
+    /// From now on everything is written down; what is there now counts as flushed.
+    pub(crate) fn record(&mut self, order: Order, size: usize) -> io::Result<()> {
+        self.flush()?;
+        let mut base = vec![0; size];
+        self.medium.read_exact_at(&mut base, 0)?;
+        let entries = Vec::new();
+        self.recording = Some(Recording {
+            order,
+            log: WriteLog { base, entries },
+        });
+        Ok(())
+    }
+
+    /// Ends the recording.
+    pub(crate) fn recorded(&mut self) -> Option<WriteLog> {
+        self.recording.take().map(|recording| recording.log)
+    }
+
+    fn note(&mut self, change: Change) {
+        if let Some(recording) = &mut self.recording {
+            let order = recording.order.next();
+            recording.log.entries.push(Entry { order, change });
         }
     }
 
@@ -86,8 +187,19 @@ impl Store {
 
     pub(crate) fn write(&mut self, offset: u64, data: Vec<u8>) -> io::Result<()> {
         if self.mode == DiskMode::Durable {
-            return self.medium.write_all_at(&data, offset);
+            self.medium.write_all_at(&data, offset)?;
+            self.note(Change::Write {
+                offset,
+                data: Arc::new(data),
+            });
+            self.note(Change::Flush);
+            return Ok(());
         }
+        let data = Arc::new(data);
+        self.note(Change::Write {
+            offset,
+            data: Arc::clone(&data),
+        });
         let number = self.first + self.cache.len() as u64;
         for sector in sectors(offset, data.len()) {
             self.newest.insert(sector, number);
@@ -119,6 +231,7 @@ impl Store {
         while !self.cache.is_empty() {
             self.write_back_oldest()?;
         }
+        self.note(Change::Flush);
         Ok(())
     }
 
@@ -127,24 +240,8 @@ impl Store {
         let mut result = PowerCut::default();
         let mut random = mix(seed);
         for write in self.cache.drain(..) {
-            random = mix(random);
-            match random % 5 {
-                0 | 1 => result.lost += 1,
-                2 | 3 => {
-                    self.medium.write_all_at(&write.data, write.offset)?;
-                    result.kept += 1;
-                }
-                _ => {
-                    result.torn += 1;
-                    for (number, part) in (0_u64..).zip(write.data.chunks(SECTOR_BYTES)) {
-                        random = mix(random);
-                        if random.is_multiple_of(2) {
-                            self.medium
-                                .write_all_at(part, write.offset + number * SECTOR_BYTES as u64)?;
-                        }
-                    }
-                }
-            }
+            let mut keep = |at: u64, part: &[u8]| self.medium.write_all_at(part, write.offset + at);
+            result.count(leave(&mut random, Odds::MIXED, &write.data, &mut keep)?);
         }
         self.newest.clear();
         self.cache_bytes = 0;

@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
+use vm_guest::record::Kind;
 
 use crate::agent::lock;
 use crate::cluster::{Cluster, ClusterBuilder};
 use crate::disk::{DiskMode, assert_identical};
 use crate::machine::{Machine, Output};
 use crate::network::Net;
+use crate::scenario::Context;
 use crate::wait::wait_until;
 
 const MIB: u64 = 1 << 20;
@@ -19,6 +21,7 @@ pub const VOLUME_BYTES: u64 = 96 * MIB;
 const METADATA_BYTES: u64 = 8 * MIB;
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 const COPY_LIMIT: Duration = Duration::from_secs(180);
+const ACKS_LIMIT: Duration = Duration::from_secs(120);
 const MIRROR_PORT: u16 = 7420;
 /// Name of the volume in every scenario.
 pub const NAME: &str = "data";
@@ -27,17 +30,26 @@ pub const DEVICE: &str = "/dev/lockstep/data";
 
 /// The disks of a pair: data and metadata, both with a volatile cache.
 #[must_use]
-pub fn with_disks(builder: ClusterBuilder) -> ClusterBuilder {
+pub fn with_disks(builder: ClusterBuilder, volume_bytes: u64) -> ClusterBuilder {
     builder
-        .disk("data", VOLUME_BYTES, DiskMode::Volatile)
+        .disk("data", volume_bytes, DiskMode::Volatile)
         .disk("meta", METADATA_BYTES, DiskMode::Volatile)
         .module("dm_mod")
 }
 
-const CONFIG_FILES: [&str; 2] = [
-    "/etc/lockstep/cluster.key",
-    "/etc/lockstep/volumes/data.toml",
-];
+/// Two machines with the product and disks for a volume.
+///
+/// # Errors
+/// If they do not boot.
+pub fn machines(context: &Context, volume_bytes: u64) -> anyhow::Result<Cluster> {
+    with_disks(context.cluster(), volume_bytes)
+        .binaries(&context.product()?)
+        .boot()
+}
+
+/// Where the nodes keep the key that they share.
+pub const KEY_FILE: &str = "/etc/lockstep/cluster.key";
+const CONFIG_FILES: [&str; 2] = [KEY_FILE, "/etc/lockstep/volumes/data.toml"];
 
 /// Two machines with a volume.
 pub struct Pair {
@@ -71,6 +83,22 @@ impl Pair {
         pair.start(one)?;
         pair.start(two)?;
         Ok(pair)
+    }
+
+    /// Boots two machines with a volume that is served by the first.
+    ///
+    /// # Errors
+    /// If a machine does not boot or a command fails.
+    pub fn boot(context: &Context) -> anyhow::Result<Self> {
+        Self::boot_sized(context, VOLUME_BYTES)
+    }
+
+    /// The same with a volume of another size.
+    ///
+    /// # Errors
+    /// If a machine does not boot or a command fails.
+    pub fn boot_sized(context: &Context, volume_bytes: u64) -> anyhow::Result<Self> {
+        Self::active(machines(context, volume_bytes)?)
     }
 
     /// Makes the volume, waits for the first copy, and activates it on the first node.
@@ -131,9 +159,39 @@ impl Pair {
         Ok(())
     }
 
+    /// Powers a node on again and starts its daemon.
+    ///
+    /// # Errors
+    /// If it does not boot or the daemon does not start.
+    pub fn bring_back(&self, node: &Machine) -> anyhow::Result<()> {
+        self.boot_again(node)?;
+        self.start(node)
+    }
+
+    /// The operator's word on `node` that the other one is off.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub fn takeover(&self, node: &Machine) -> anyhow::Result<()> {
+        let dead = self.other(node).name();
+        self.lockstep(node, &format!("takeover --confirm '{dead} is off'"))
+            .map(drop)
+    }
+
+    /// Waits until a writer has so many writes acknowledged.
+    ///
+    /// # Errors
+    /// If it does not come to that, with both logs.
+    pub fn wait_acks(&self, run: u32, acks: usize) -> anyhow::Result<()> {
+        let enough = || Ok(self.cluster.ledger(&[run]).count(Kind::Ack) >= acks);
+        wait_until(ACKS_LIMIT, "acknowledged writes", enough)
+            .with_context(|| self.logs())
+            .map(drop)
+    }
+
     fn copy_key(&self, from: &Machine, to: &Machine) -> anyhow::Result<()> {
-        let key = from.get("/etc/lockstep/cluster.key", 0, 4096)?;
-        to.put("/etc/lockstep/cluster.key", 0o600, &key)
+        let key = from.get(KEY_FILE, 0, 4096)?;
+        to.put(KEY_FILE, 0o600, &key)
     }
 
     /// The first node.

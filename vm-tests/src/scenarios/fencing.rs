@@ -7,7 +7,7 @@ use anyhow::ensure;
 use crate::machine::Machine;
 use crate::progress::say;
 use crate::scenario::{Context, Scenario};
-use crate::volume::{DEVICE, Pair, with_disks};
+use crate::volume::{DEVICE, Pair};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -59,11 +59,7 @@ fn misuse(device: &str) -> Vec<String> {
 }
 
 fn fenced_unusable(context: &Context) -> anyhow::Result<()> {
-    let pair = Pair::active(
-        with_disks(context.cluster())
-            .binaries(&context.product()?)
-            .boot()?,
-    )?;
+    let pair = Pair::boot(context)?;
     let (one, two) = (pair.one(), pair.two());
     one.exec_ok(&format!("mkfs.ext4 -q {DEVICE} && sync"))?;
     // The standby: its device, its backing disk and its metadata disk.
@@ -84,11 +80,7 @@ fn fenced_unusable(context: &Context) -> anyhow::Result<()> {
 }
 
 fn stale_mount(context: &Context) -> anyhow::Result<()> {
-    let pair = Pair::active(
-        with_disks(context.cluster())
-            .binaries(&context.product()?)
-            .boot()?,
-    )?;
+    let pair = Pair::boot(context)?;
     let (one, two) = (pair.one(), pair.two());
     one.exec_ok(&format!("mkfs.ext4 -q {DEVICE} && mkdir -p /mnt && mount {DEVICE} /mnt && echo old >/mnt/file && sync"))?;
     pair.refused(one, "deactivate", "LS1008")?;
@@ -123,11 +115,7 @@ fn stale_mount(context: &Context) -> anyhow::Result<()> {
 }
 
 fn bad_metadata(context: &Context) -> anyhow::Result<()> {
-    let pair = Pair::active(
-        with_disks(context.cluster())
-            .binaries(&context.product()?)
-            .boot()?,
-    )?;
+    let pair = Pair::boot(context)?;
     let (one, two) = (pair.one(), pair.two());
     // One superblock of the standby is damaged on the disk: repaired with a warning.
     pair.lockstep(two, "stop")?;

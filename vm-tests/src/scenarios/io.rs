@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
+use super::measure::figure;
+use crate::network::Net;
 use crate::progress::say;
 use crate::scenario::{Context, Scenario};
-use crate::volume::{DEVICE, Pair, with_disks};
+use crate::volume::{DEVICE, Pair, machines};
+use crate::wait::wait_until;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -37,8 +40,7 @@ const JOBS: &[(&str, u32, &str, &str)] = &[
 ];
 
 fn volume_io(context: &Context) -> anyhow::Result<()> {
-    let builder = with_disks(context.cluster()).binaries(&context.product()?);
-    let pair = Pair::active(builder.boot()?)?;
+    let pair = Pair::boot(context)?;
     let one = pair.one();
     for (block_size, depth, direct, more) in JOBS {
         let engine = if *direct == "1" { "libaio" } else { "psync" };
@@ -91,9 +93,11 @@ fn discard(pair: &Pair) -> anyhow::Result<()> {
     pair.assert_equal_copies()
 }
 
+/// Large enough that much is left when the first checkpoint is past.
+const FIRST_COPY_BYTES: u64 = 160 << 20;
+
 fn first_copy(context: &Context) -> anyhow::Result<()> {
-    let builder = with_disks(context.cluster()).binaries(&context.product()?);
-    let cluster = builder.boot()?;
+    let cluster = machines(context, FIRST_COPY_BYTES)?;
     let fill = "tr '\\0' 'o' </dev/zero | dd of=/dev/disk/by-id/virtio-node1-data bs=1M count=80 iflag=fullblock conv=fsync status=none";
     cluster.machine("node1").exec_ok(fill)?;
     for node in ["node1", "node2"] {
@@ -117,7 +121,7 @@ fn first_copy(context: &Context) -> anyhow::Result<()> {
     let writes = one.spawn(
         &format!(
             "fio --name=new --filename={DEVICE} --ioengine=libaio --direct=1 --bs=16k --iodepth=8 --size=90m \
-             --io_size=4m --rw=randwrite --verify=crc32c --verify_fatal=1 --randrepeat=0"
+             --io_size={NEWER_BYTES} --rw=randwrite --verify=crc32c --verify_fatal=1 --randrepeat=0"
         ),
         FIO_LIMIT,
     )?;
@@ -135,43 +139,60 @@ fn first_copy(context: &Context) -> anyhow::Result<()> {
     pair.assert_equal_copies()
 }
 
-/// What a write that the target misses takes back from what it had: one chunk of the copy.
-const CHUNK_BYTES: u64 = 512 * 1024;
+/// What a write that the target misses takes back from what it had: the blocks of the fio job.
+const MISSED_BYTES: u64 = 16 * 1024;
 /// Writes of the fio job that may be in flight when its counter is read.
 const WRITES_IN_FLIGHT: u64 = 8;
+/// Written by the fio job: a write that is mirrored counts towards the checkpoint, and what is written after it
+/// is not covered.
+const NEWER_BYTES: u64 = 4 << 20;
+/// After so much the target flushes, and what it has by then is kept whatever happens to the link.
+const CHECKPOINT_BYTES: u64 = 64 << 20;
+/// The link breaks when so much is copied: the flush of the checkpoint is past.
+const BREAK_BYTES: u64 = CHECKPOINT_BYTES + (16 << 20);
 
 fn break_link_during_copy(pair: &Pair) -> anyhow::Result<()> {
-    use crate::network::Net;
-    use crate::wait::wait_until;
     let (one, two) = (pair.one(), pair.two());
-    let figure = |path: &str| -> anyhow::Result<u64> {
+    // Without a link nothing is copied, and the status has no progress.
+    let copied = || -> anyhow::Result<Option<u64>> {
         let status = pair.status(one)?;
-        let value = status.pointer(path).and_then(serde_json::Value::as_u64);
-        Ok(value.unwrap_or(0))
+        let value = status.pointer("/progress/copied_bytes");
+        Ok(value.and_then(serde_json::Value::as_u64))
     };
-    let copied = || figure("/progress/copied_bytes");
-    wait_until(FIO_LIMIT, "an eighth copied", || {
-        Ok(copied()? > pair.volume_bytes()? / 8)
+    let mut before = 0;
+    wait_until(FIO_LIMIT, "a checkpoint and more copied", || {
+        before = copied()?.unwrap_or(0);
+        Ok(before > BREAK_BYTES)
     })?;
-    let writes = figure("/counters/writes")?;
+    let writes = figure(pair, one, "/counters/writes")?;
     pair.cluster.cut(one, two, Net::Mirror)?;
     pair.wait_status(one, "/link/state", "down")?;
     pair.refused(two, "takeover --confirm 'node1 is off'", "LS1004")?;
-    let before = copied()?;
     one.hear(Net::Mirror)?;
     two.hear(Net::Mirror)?;
-    pair.wait_status(one, "/link/state", "up")?;
-    let after = copied()?;
-    let missed = figure("/counters/writes")? - writes + WRITES_IN_FLIGHT;
+    let mut after = 0;
+    wait_until(FIO_LIMIT, "the copy again", || {
+        let now = copied()?;
+        after = now.unwrap_or(0);
+        Ok(now.is_some())
+    })
+    .with_context(|| pair.logs())?;
+    pair.wait_status(one, "/progress/cause", "resumed")?;
+    let total = figure(pair, one, "/progress/total_bytes")?;
+    let missed = figure(pair, one, "/counters/writes")? - writes + WRITES_IN_FLIGHT;
     say(format!(
-        "the link broke at {} MiB; the copy went on at {} MiB; at most {missed} writes were missed",
+        "the link broke at {} of {} MiB; the copy went on at {} MiB; at most {missed} writes were missed",
         before >> 20,
+        total >> 20,
         after >> 20
     ));
     ensure!(
-        after + missed * CHUNK_BYTES >= before,
-        "the copy lost more than {missed} missed writes explain: {after} of {before} bytes"
+        total >= FIRST_COPY_BYTES,
+        "a first copy of {total} bytes: not the whole volume"
     );
-    pair.wait_status(one, "/progress/cause", "resumed")
-        .map(drop)
+    ensure!(
+        after + missed * MISSED_BYTES + 2 * NEWER_BYTES >= CHECKPOINT_BYTES,
+        "the copy lost more than newer writes, {missed} of them missed, explain: {after} of {before} bytes"
+    );
+    Ok(())
 }

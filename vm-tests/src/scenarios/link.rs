@@ -9,7 +9,7 @@ use crate::checker::{Durability, check};
 use crate::network::Net;
 use crate::progress::say;
 use crate::scenario::{Context, Scenario};
-use crate::volume::{DEVICE, NAME, Pair, with_disks};
+use crate::volume::{DEVICE, NAME, Pair};
 use crate::wait::wait_until;
 use crate::writer::{Fsync, Writer};
 
@@ -34,11 +34,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn link_loss(context: &Context) -> anyhow::Result<()> {
-    let pair = Pair::active(
-        with_disks(context.cluster())
-            .binaries(&context.product()?)
-            .boot()?,
-    )?;
+    let pair = Pair::boot(context)?;
     let (one, two) = (pair.one(), pair.two());
     let writer = Writer {
         fsync: Fsync::Every(16),
@@ -83,11 +79,7 @@ fn link_loss(context: &Context) -> anyhow::Result<()> {
 }
 
 fn two_writers(context: &Context) -> anyhow::Result<()> {
-    let pair = Pair::active(
-        with_disks(context.cluster())
-            .binaries(&context.product()?)
-            .boot()?,
-    )?;
+    let pair = Pair::boot(context)?;
     let (one, two) = (pair.one(), pair.two());
     // Everything up.
     pair.refused(two, "activate", "LS1001")?;
@@ -135,11 +127,7 @@ fn two_writers(context: &Context) -> anyhow::Result<()> {
 }
 
 fn split_brain(context: &Context) -> anyhow::Result<()> {
-    let pair = Pair::active(
-        with_disks(context.cluster())
-            .binaries(&context.product()?)
-            .boot()?,
-    )?;
+    let pair = Pair::boot(context)?;
     let (one, two) = (pair.one(), pair.two());
     pair.cluster.cut(one, two, Net::Mirror)?;
     pair.wait_status(one, "/link/state", "down")?;

@@ -2,11 +2,16 @@
 
 mod faults;
 mod fencing;
+mod figures;
 mod harness;
+mod images;
 mod io;
 mod link;
+mod measure;
 mod power;
 mod process;
+mod random;
+mod rejoin;
 mod traps;
 
 use crate::scenario::Scenario;
@@ -18,6 +23,7 @@ pub fn all() -> Vec<Scenario> {
         harness::SCENARIOS,
         io::SCENARIOS,
         power::SCENARIOS,
+        rejoin::SCENARIOS,
         link::SCENARIOS,
         process::SCENARIOS,
         fencing::SCENARIOS,
@@ -30,5 +36,5 @@ pub fn all() -> Vec<Scenario> {
 /// Scenarios that take long; run by `cargo verify --all`.
 #[must_use]
 pub fn long() -> Vec<Scenario> {
-    power::LONG.to_vec()
+    [power::LONG, random::LONG, images::LONG, figures::LONG].concat()
 }

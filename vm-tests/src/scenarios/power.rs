@@ -6,11 +6,9 @@ use anyhow::{Context as _, ensure};
 use vm_guest::record::Kind;
 
 use crate::checker::{Durability, check};
-use crate::machine::Machine;
 use crate::progress::say;
 use crate::scenario::{Context, Scenario};
-use crate::volume::{DEVICE, Pair, with_disks};
-use crate::wait::wait_until;
+use crate::volume::{DEVICE, Pair};
 use crate::writer::{Fsync, Writer};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -38,21 +36,12 @@ pub(super) const LONG: &[Scenario] = &[Scenario {
     run: |context| power_cuts(context, 20),
 }];
 
-const LIMIT: Duration = Duration::from_secs(120);
 /// Ledger blocks of 4 KiB: few, so that they are written again and again.
-const BLOCKS: u64 = 2048;
+pub(super) const BLOCKS: u64 = 2048;
 const ACKS_BEFORE_CUT: usize = 300;
 
-fn boot(context: &Context) -> anyhow::Result<Pair> {
-    Pair::active(
-        with_disks(context.cluster())
-            .binaries(&context.product()?)
-            .boot()?,
-    )
-}
-
 /// A writer that only a power cut ends.
-fn endless(run: u32, fsync: Fsync) -> Writer {
+pub(super) fn endless(run: u32, fsync: Fsync) -> Writer {
     Writer {
         fsync,
         seconds: 600,
@@ -60,16 +49,8 @@ fn endless(run: u32, fsync: Fsync) -> Writer {
     }
 }
 
-fn wait_acks(pair: &Pair, run: u32, acks: usize) -> anyhow::Result<()> {
-    wait_until(LIMIT, "acknowledged writes", || {
-        Ok(pair.cluster.ledger(&[run]).count(Kind::Ack) >= acks)
-    })
-    .with_context(|| pair.logs())
-    .map(drop)
-}
-
 fn power_cuts(context: &Context, cuts: u32) -> anyhow::Result<()> {
-    let pair = boot(context)?;
+    let pair = Pair::boot(context)?;
     let mut active = pair.one();
     let mut longest = Duration::ZERO;
     for cut in 1..=cuts {
@@ -80,12 +61,12 @@ fn power_cuts(context: &Context, cuts: u32) -> anyhow::Result<()> {
             Fsync::Never
         };
         let writer = endless(cut, fsync).start(active)?;
-        wait_acks(&pair, cut, ACKS_BEFORE_CUT)?;
+        pair.wait_acks(cut, ACKS_BEFORE_CUT)?;
         let lost = active.power_cut(u64::from(cut) * 7919)?;
         drop(writer);
         let start = Instant::now();
         pair.wait_status(standby, "/link/state", "down")?;
-        takeover(&pair, standby, active)?;
+        pair.takeover(standby)?;
         longest = longest.max(start.elapsed());
         let runs: Vec<u32> = (1..=cut).collect();
         let verdict = check(
@@ -103,8 +84,7 @@ fn power_cuts(context: &Context, cuts: u32) -> anyhow::Result<()> {
             lost.lost,
             lost.torn
         ));
-        pair.boot_again(active)?;
-        pair.start(active)?;
+        pair.bring_back(active)?;
         pair.wait_in_sync()?;
         active = standby;
     }
@@ -115,16 +95,8 @@ fn power_cuts(context: &Context, cuts: u32) -> anyhow::Result<()> {
     pair.assert_equal_copies()
 }
 
-fn takeover(pair: &Pair, node: &Machine, dead: &Machine) -> anyhow::Result<()> {
-    pair.lockstep(
-        node,
-        &format!("takeover --confirm '{} is off'", dead.name()),
-    )
-    .map(drop)
-}
-
 fn standby_cut(context: &Context) -> anyhow::Result<()> {
-    let pair = boot(context)?;
+    let pair = Pair::boot(context)?;
     let (one, two) = (pair.one(), pair.two());
     let writer = Writer {
         fsync: Fsync::Every(16),
@@ -132,7 +104,7 @@ fn standby_cut(context: &Context) -> anyhow::Result<()> {
         ..Writer::new(1, DEVICE, BLOCKS)
     };
     let running = writer.start(one)?;
-    wait_acks(&pair, 1, ACKS_BEFORE_CUT)?;
+    pair.wait_acks(1, ACKS_BEFORE_CUT)?;
     two.power_cut(11)?;
     pair.wait_status(one, "/frozen", "peer-lost")?;
     let acked = pair.cluster.ledger(&[1]).count(Kind::Ack);
@@ -147,8 +119,8 @@ fn standby_cut(context: &Context) -> anyhow::Result<()> {
         now - acked
     );
     pair.refused(one, "takeover", "LS1007")?;
-    takeover(&pair, one, two)?;
-    wait_acks(&pair, 1, acked + 100)?;
+    pair.takeover(one)?;
+    pair.wait_acks(1, acked + 100)?;
     let output = running.wait()?;
     ensure!(output.ok(), "the writer saw an error: {output:?}");
     let ledger = pair.cluster.ledger(&[1]);
@@ -157,17 +129,16 @@ fn standby_cut(context: &Context) -> anyhow::Result<()> {
         "the writer stalled for {:.1} s and saw no error",
         ledger.longest_stall().as_secs_f32()
     ));
-    pair.boot_again(two)?;
-    pair.start(two)?;
+    pair.bring_back(two)?;
     pair.wait_in_sync()?;
     pair.assert_equal_copies()
 }
 
 fn both_cut(context: &Context) -> anyhow::Result<()> {
-    let pair = boot(context)?;
+    let pair = Pair::boot(context)?;
     let (one, two) = (pair.one(), pair.two());
     let running = endless(1, Fsync::Every(8)).start(one)?;
-    wait_acks(&pair, 1, ACKS_BEFORE_CUT)?;
+    pair.wait_acks(1, ACKS_BEFORE_CUT)?;
     one.power_cut(21)?;
     two.power_cut(22)?;
     drop(running);

@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use crate::machine::Machine;
 use crate::progress::say;
 use crate::scenario::{Context, Scenario};
-use crate::volume::{DEVICE, Pair, with_disks};
+use crate::volume::{DEVICE, Pair};
 use crate::wait::wait_until;
 
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
@@ -42,11 +42,7 @@ fn kill(node: &Machine) -> anyhow::Result<()> {
 }
 
 fn daemon_kill(context: &Context) -> anyhow::Result<()> {
-    let pair = Pair::active(
-        with_disks(context.cluster())
-            .binaries(&context.product()?)
-            .boot()?,
-    )?;
+    let pair = Pair::boot(context)?;
     let (one, two) = (pair.one(), pair.two());
     one.exec_ok(&format!(
         "mkfs.ext4 -q {DEVICE} && mkdir -p /mnt && mount {DEVICE} /mnt"

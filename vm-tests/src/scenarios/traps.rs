@@ -8,7 +8,7 @@ use crate::machine::Machine;
 use crate::network::Net;
 use crate::progress::say;
 use crate::scenario::{Context, Scenario};
-use crate::volume::{DEVICE, Pair, with_disks};
+use crate::volume::{DEVICE, Pair, VOLUME_BYTES, machines, with_disks};
 use crate::wait::wait_until;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -69,11 +69,7 @@ fn kill_daemon(node: &Machine) -> anyhow::Result<()> {
 }
 
 fn boot(context: &Context) -> anyhow::Result<Pair> {
-    let pair = Pair::create(
-        with_disks(context.cluster())
-            .binaries(&context.product()?)
-            .boot()?,
-    )?;
+    let pair = Pair::create(machines(context, VOLUME_BYTES)?)?;
     pair.wait_in_sync()?;
     Ok(pair)
 }
@@ -147,7 +143,7 @@ fn kill_during_stop(context: &Context) -> anyhow::Result<()> {
 }
 
 fn memory_pressure(context: &Context) -> anyhow::Result<()> {
-    let builder = with_disks(context.cluster())
+    let builder = with_disks(context.cluster(), VOLUME_BYTES)
         .binaries(&context.product()?)
         .memory_mib(400);
     let pair = Pair::active(builder.boot()?)?;
