@@ -291,7 +291,7 @@ impl World {
         } else if matches!(notice, Notice::Thawed | Notice::LinkUp { .. }) {
             self.nodes[node].frozen_at = None;
         }
-        if self.split && matches!(notice, Notice::LinkUp { .. }) {
+        if self.both_alone && matches!(notice, Notice::LinkUp { .. }) {
             self.fail(format!("{node}: split histories were merged (S8)"));
         }
         if matches!(notice, Notice::LinkUp { .. }) {

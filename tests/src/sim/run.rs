@@ -205,6 +205,7 @@ fn split(world: &mut World) {
         return;
     }
     world.count("both went alone");
+    world.both_alone = true;
     world.silence([false, false]);
     world.run_for(SPLIT_MS / world.plan.haste);
     if world.failure.is_none() && !world.coverage.contains_key("refused SplitBrain") {

@@ -143,6 +143,8 @@ pub struct World {
     pub(super) processes: u64,
     /// Both nodes serve, because operators said wrong words: only that counts any more.
     pub(super) split: bool,
+    /// Both have gone alone by now.
+    pub(super) both_alone: bool,
     pub(super) desk: Desk,
     /// Requests that succeeded.
     pub completed: u64,
@@ -182,6 +184,7 @@ impl World {
             commands: 0,
             processes: 0,
             split: false,
+            both_alone: false,
             desk: Desk::default(),
             completed: 0,
             chaos: false,

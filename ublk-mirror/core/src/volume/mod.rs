@@ -367,7 +367,11 @@ impl Volume {
     fn stop_everything(&mut self, now: Instant, effects: &mut Effects) {
         self.engine.shut(now, effects);
         self.refuse_all_sessions(effects);
-        let stopping = self.stopping.take().and_then(|stopping| stopping.command);
+        let stopping = self.stopping.take();
+        if stopping.is_some_and(|stopping| stopping.gone) {
+            self.role = Role::Fenced;
+        }
+        let stopping = stopping.and_then(|stopping| stopping.command);
         self.answer(stopping, Err(Refusal::DiskFailed), effects);
         if let Some(change) = self.change.take() {
             let gone = !matches!(change.step, Step::Device);
