@@ -223,9 +223,11 @@ impl World {
             self.missed.append(&mut self.fresh);
             self.missed
                 .extend(self.flushing.take().into_iter().flatten());
-            for (range, _) in &self.running {
+            for (range, shared) in &mut self.running {
                 self.intent.missed(*range);
                 self.missed.push(*range);
+                // Its end says nothing more: it is among what the peer misses.
+                *shared = false;
             }
             self.counts = false;
         } else if self.running.is_empty() {
