@@ -178,7 +178,15 @@ fn a_damaged_block_is_a_torn_write_only_behind_the_newest() {
     );
     // One of the two was durable, and what it named may be written to.
     log.damage(newest - 1);
-    assert_eq!(log.newest(), ActivityFound::Lost(BlockFault::Checksum));
+    let ActivityFound::Lost {
+        fault,
+        next_sequence,
+    } = log.newest()
+    else {
+        panic!("the log is lost");
+    };
+    assert_eq!(fault, BlockFault::Checksum);
+    assert!(next_sequence > newest, "no older state is believed again");
 }
 
 #[test]
@@ -187,10 +195,14 @@ fn a_log_without_a_good_block_is_lost_unless_its_first_write_was_torn() {
     log.tear(&record(1, (0..1000).collect()), 0b1);
     assert_eq!(log.newest(), ActivityFound::Known(record(0, vec![])));
     log.damage(2);
-    assert!(matches!(log.newest(), ActivityFound::Lost(_)));
+    assert!(matches!(log.newest(), ActivityFound::Lost { .. }));
     let mut log = Log::new();
     log.0.fill(0xff);
-    assert_eq!(log.newest(), ActivityFound::Lost(BlockFault::Foreign));
+    let lost = ActivityFound::Lost {
+        fault: BlockFault::Foreign,
+        next_sequence: RING_BLOCKS + 1,
+    };
+    assert_eq!(log.newest(), lost);
 }
 
 #[test]

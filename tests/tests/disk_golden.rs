@@ -60,6 +60,7 @@ fn superblock() -> Superblock {
         serving: true,
         drained: false,
         failed: false,
+        peer_failed: false,
         copy: Some(CopyRecord {
             id: CopyId([0x66; 16]),
             role: CopyRole::Source,

@@ -98,6 +98,7 @@ fn state() -> State {
             unclean: false,
             drained: true,
             failed: true,
+            peer_failed: true,
             copy_target: true,
         },
         copy_id: CopyId([0x66; 16]),
@@ -256,6 +257,7 @@ fn every_purpose_and_every_refusal_keeps_its_number() {
         RefusedCode::NoSource,
         RefusedCode::BlockSize,
         RefusedCode::Lease,
+        RefusedCode::MetadataFailed,
     ];
     for (number, code) in (1u8..).zip(codes) {
         let name = format!("body-refused-{number:02}");

@@ -223,7 +223,7 @@ fn read_marks(file: &File, superblock: Superblock) -> io::Result<Metadata> {
 
 fn warn_of_lost_marks(metadata: &Metadata, config: &Config) {
     let device = config.metadata_path().display();
-    if let ActivityFound::Lost(fault) = &metadata.activity {
+    if let ActivityFound::Lost { fault, .. } = &metadata.activity {
         tracing::warn!(
             code = "LS3019",
             "the activity log on {device} is lost (a block {fault}): every block counts as written to last and is \

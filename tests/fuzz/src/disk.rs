@@ -228,7 +228,7 @@ fn what_is_not_known_is_marked(metadata: &Metadata) {
             .into_iter()
             .all(|block| intent.marks().contains(block))
     };
-    if let ActivityFound::Lost(_) = metadata.activity {
+    if let ActivityFound::Lost { .. } = metadata.activity {
         assert!(all(0..blocks), "the log is lost, and not all is marked");
     }
     for (page, found) in (0u64..).zip(&metadata.bitmap) {

@@ -251,13 +251,8 @@ impl World {
             ));
         }
         if alone {
-            // What both have is acknowledged after the freeze too: as if that was later.
-            let frozen = self.nodes[node].frozen_at.unwrap_or(u64::MAX);
             let acked = |value: &Value| {
-                write_of(*value).is_some_and(|write| {
-                    let acked = self.model.write(write).acked;
-                    acked.is_some_and(|acked| acked < frozen)
-                })
+                write_of(*value).is_some_and(|write| self.model.write(write).acked.is_some())
             };
             let unflushed = self.nodes[node].data.unflushed().find(acked);
             if let Some(value) = unflushed {
@@ -286,11 +281,6 @@ impl World {
 
     pub(super) fn noticed(&mut self, node: usize, notice: &Notice) {
         self.note(|| format!("{node} notice {notice:?}"));
-        if matches!(notice, Notice::Frozen) {
-            self.nodes[node].frozen_at = Some(self.model.tick());
-        } else if matches!(notice, Notice::Thawed | Notice::LinkUp { .. }) {
-            self.nodes[node].frozen_at = None;
-        }
         if self.both_alone && matches!(notice, Notice::LinkUp { .. }) {
             self.fail(format!("{node}: split histories were merged (S8)"));
         }

@@ -61,6 +61,7 @@ fn state(metadata: &Metadata, boot: BootId) -> State {
             drained: superblock.drained,
             copy_target: target.is_some(),
             failed: superblock.failed,
+            peer_failed: superblock.peer_failed,
         },
         copy_id: target.map_or(CopyId::NONE, |copy| copy.id),
         lineage: superblock.lineage,
@@ -108,7 +109,7 @@ fn marks(metadata: &Metadata, sector: usize) -> Marks {
             .extents
             .iter()
             .any(|active| u64::from(*active) == extent),
-        ActivityFound::Lost(_) => true,
+        ActivityFound::Lost { .. } => true,
     };
     let block = sector * SECTOR_BYTES / u64::from(superblock.layout.bitmap_block_bytes);
     let page = usize::try_from(block / PAGE_BITS).unwrap_or(usize::MAX);

@@ -147,6 +147,11 @@ impl DataDisk {
         Some((running, read))
     }
 
+    /// A flush failed: the disk has thrown away what it had not written.
+    pub fn lose_unflushed(&mut self) {
+        self.dirty.clear();
+    }
+
     /// Ends an operation without effect.
     pub fn forget(&mut self, ticket: u64) -> Option<Running> {
         let position = self

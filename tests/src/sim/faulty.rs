@@ -12,13 +12,20 @@ impl World {
     pub(super) fn disk_fails(&mut self, node: usize, millis: u64) {
         let both = self.nodes.iter().all(|node| node.view().insync.len() == 2);
         let other = self.nodes.iter().any(|node| node.data.failing);
-        let failed = (0..2).any(|node| self.nodes[node].meta.peek().failed);
+        let failed = (0..2).any(|node| {
+            let superblock = self.nodes[node].meta.peek();
+            superblock.failed || superblock.peer_failed
+        });
         if !both || other || failed {
             return;
         }
         self.note(|| format!("{node} the disk fails"));
         self.count("disk fails");
         self.nodes[node].data.failing = true;
+        // Often both are on the same disk. Not on the active node: if its daemon were killed then, with the
+        // link down, nobody would know of the failure.
+        let standby = self.nodes[node].device.is_none();
+        self.nodes[node].meta.failing = standby && self.rng.percent(60);
         self.at(
             millis * MS / self.plan.haste,
             Happening::DiskMended { node },
@@ -28,6 +35,7 @@ impl World {
     /// The disk works again; a daemon that saw it fail is started anew, once it does not serve any more.
     pub(super) fn disk_mended(&mut self, node: usize) {
         self.nodes[node].data.failing = false;
+        self.nodes[node].meta.failing = false;
         let Some(status) = self.status(node) else {
             return;
         };
@@ -47,5 +55,6 @@ impl World {
     /// The only copy that counts must not fail.
     pub(super) fn spare_the_last_disk(&mut self, node: usize) {
         self.nodes[node].data.failing = false;
+        self.nodes[node].meta.failing = false;
     }
 }

@@ -47,7 +47,6 @@ impl World {
             DeviceAtStart::None
         };
         let place = &mut self.nodes[node];
-        place.frozen_at = None;
         let clock = place.clock(self.now);
         let volume = Volume::new(settings, metadata, device, clock);
         let dials = volume.dials();
@@ -174,6 +173,9 @@ impl World {
         place.paused_until = 0;
         place.data.power_cut(&mut self.rng);
         place.meta.power_cut(&mut self.rng);
+        if self.rng.percent(3) && self.nodes[node].meta.lose_the_log() {
+            self.count("activity log lost");
+        }
         let after = self.nodes[node].meta.peek().view;
         if before != after {
             self.view_is_durable(node, &before, &after);

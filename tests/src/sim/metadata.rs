@@ -49,6 +49,8 @@ pub struct MetaDisk {
     active: Vec<u32>,
     /// The superblock that a reader would choose now.
     chosen: Superblock,
+    /// Every write fails.
+    pub failing: bool,
 }
 
 fn tear(rng: &mut Rng, old: &mut Bytes, new: &Bytes) {
@@ -70,6 +72,7 @@ impl MetaDisk {
             slot: 0,
             active: Vec::new(),
             chosen: superblock.clone(),
+            failing: false,
         };
         let (layout, me, peer) = (&superblock.layout, superblock.node, superblock.peer);
         for page in 0..BitmapPage::count(layout, superblock.size_sectors) {
@@ -166,6 +169,12 @@ impl MetaDisk {
         }
     }
 
+    /// The write under way has failed; nothing is tried again.
+    pub fn fail(&mut self) {
+        self.queue.clear();
+        self.slot = 0;
+    }
+
     /// The process is gone: what it had under way may land, the rest was never asked for.
     pub fn kill(&mut self, rng: &mut Rng) {
         if rng.percent(70) {
@@ -198,6 +207,30 @@ impl MetaDisk {
         self.queue.clear();
         self.slot = 0;
         self.chosen = self.choose();
+    }
+
+    /// The two newest states of the activity log become unreadable. Returns whether there were enough of
+    /// them to see that.
+    pub fn lose_the_log(&mut self) -> bool {
+        let layout = self.chosen.layout;
+        let area = Metadata::activity_area(&layout);
+        let mut states: Vec<(u64, u64)> = self
+            .blocks
+            .range(area.clone())
+            .filter_map(|(offset, block)| {
+                let place = (offset - area.start) / BLOCK_BYTES as u64;
+                let record = ActivityRecord::decode(block, place, &layout).ok()?;
+                Some((record.sequence, *offset))
+            })
+            .collect();
+        states.sort_unstable();
+        if states.len() < 3 {
+            return false;
+        }
+        for (_, offset) in states.iter().rev().take(2) {
+            self.blocks.insert(*offset, Box::new([0xee; BLOCK_BYTES]));
+        }
+        true
     }
 
     fn choose(&self) -> Superblock {

@@ -70,8 +70,6 @@ pub struct Node {
     pub sessions: u64,
     /// An operator keeps it off.
     pub held_off: bool,
-    /// Model time of the freeze, while it lasts.
-    pub frozen_at: Option<u64>,
     /// Model time of the last flush before a change of view.
     pub view_flush: u64,
     /// The same, once that flush is done.
@@ -122,7 +120,6 @@ impl Node {
             process: None,
             sessions: 0,
             held_off: false,
-            frozen_at: None,
             view_flush: 0,
             view_flushed: 0,
         }
@@ -219,6 +216,7 @@ pub fn format(
         serving: false,
         drained: false,
         failed: false,
+        peer_failed: false,
         copy: None,
         lineage: CopyId([0; 16]),
         base: ViewMark::default(),

@@ -108,7 +108,8 @@ impl World {
     /// What the operator can know of the other node before giving the word: it has not gone alone.
     fn peer_still_counts(&self, node: usize) -> bool {
         let superblock = self.nodes[1 - node].meta.peek();
-        let quiet = self.nodes[1 - node].meta.is_idle();
+        // Nor was it told that the disk here failed.
+        let quiet = self.nodes[1 - node].meta.is_idle() && !superblock.peer_failed;
         quiet && (superblock.volume_id.is_none() || superblock.view.insync.contains(id(node)))
     }
 

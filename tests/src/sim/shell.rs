@@ -218,6 +218,10 @@ impl World {
         };
         let fails = place.data.failing && (started.changes() || flush);
         if fails && (flush || self.rng.percent(50)) {
+            if flush && self.rng.percent(50) {
+                self.nodes[node].data.lose_unflushed();
+            }
+            let place = &mut self.nodes[node];
             // Nothing of it landed.
             if let Some(running) = place.data.forget(ticket) {
                 self.disk_told(node, process, running.owner, Err(Errno::EIO));
@@ -278,6 +282,12 @@ impl World {
 
     pub(super) fn meta_step(&mut self, node: usize, process: u64) {
         if !self.nodes[node].process_is(process) {
+            return;
+        }
+        if self.nodes[node].meta.failing {
+            self.nodes[node].meta.fail();
+            self.count("metadata error");
+            self.feed(node, Event::PersistFailed { errno: Errno::EIO });
             return;
         }
         let before = self.nodes[node].view();

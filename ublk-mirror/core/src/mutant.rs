@@ -36,6 +36,14 @@ mutants! {
     SettleWithoutFlush: "settle-without-flush", "S2 S7 I4";
     /// A peer that leaves is dropped without a flush.
     DropWithoutFlush: "drop-without-flush", "S2";
+    /// A peer's failed disk is forgotten when the peer says that it is well.
+    PeerFailureForgotten: "peer-failure-forgotten", "S1 S7 I4";
+    /// What a failed disk reads back counts for what is on it.
+    FailedDiskCompared: "failed-disk-compared", "S1 S7 I2 I3 I4";
+    /// What both copies had when the peer was lost is acknowledged while the service is frozen.
+    AckWhileFrozen: "ack-while-frozen", "S2";
+    /// A lost activity log is written again before the bitmap on disk says that everything may differ.
+    LostLogNotSwept: "lost-log-not-swept", "S7";
     /// A flush that began for an earlier change counts for this one.
     StaleFlushCounts: "stale-flush-counts", "S2";
     /// Writes begin while the view changes.

@@ -456,6 +456,7 @@ fn refused_words(code: RefusedCode, ours: u64, theirs: u64) -> String {
             format!("split brain: both sides went on alone (epochs {ours} and {theirs})")
         }
         RefusedCode::DiskFailed => "its disk failed".to_string(),
+        RefusedCode::MetadataFailed => "its metadata device failed".to_string(),
         RefusedCode::Busy => "a takeover is under way".to_string(),
         RefusedCode::Protocol => "a frame came that does not belong there".to_string(),
         RefusedCode::NoSource => "neither side holds a copy that counts".to_string(),
@@ -484,7 +485,7 @@ fn refused_advice(code: RefusedCode) -> &'static str {
         RefusedCode::SplitBrain => {
             "decide whose data to keep; on the other side create the volume anew with --join (its own writes are lost)"
         }
-        RefusedCode::DiskFailed => {
+        RefusedCode::DiskFailed | RefusedCode::MetadataFailed => {
             "replace the disk there, then create the volume anew with --join"
         }
         RefusedCode::Busy => "wait; it is tried again",

@@ -74,7 +74,7 @@ pub fn decide(one: Side<'_>, other: Side<'_>) -> Verdict {
         return Verdict::Refuse(RefusedCode::Size);
     }
     let verdict = histories(a, b);
-    match (verdict, a.state.flags.failed, b.state.flags.failed) {
+    match (verdict, failed(a, b), failed(b, a)) {
         (Verdict::Refuse(_), _, _) | (_, false, false) => verdict,
         (_, true, true) => Verdict::Refuse(RefusedCode::NoSource),
         (_, true, false) => replace_failed(verdict, b, a),
@@ -82,20 +82,30 @@ pub fn decide(one: Side<'_>, other: Side<'_>) -> Verdict {
     }
 }
 
+/// Whether the disk of `side` failed, by its own words or by what it told the other: a node whose metadata
+/// died with its disk does not know it any more after a restart (S1).
+fn failed(side: Side<'_>, other: Side<'_>) -> bool {
+    let told = other.state.flags.peer_failed && !mutant::is(Mutant::PeerFailureForgotten);
+    side.state.flags.failed || told
+}
+
 /// A copy whose disk failed is never equal and never a source (S1): it is filled anew from the other, if
-/// the other counts. Everything is compared: nobody knows what a failing disk kept, or whether it is still
-/// the same disk.
+/// the other counts. Everything is written again: nobody knows what a failing disk kept, or whether it is
+/// still the same disk. Only a copy that is being filled since, and has not failed again, goes on.
 fn replace_failed(verdict: Verdict, good: Side<'_>, failed: Side<'_>) -> Verdict {
     let anew = Verdict::Copy {
         source: good.node,
         cause: CopyCause::DiskFailed,
         extent: Extent::Full,
     };
+    let filled =
+        failed.state.flags.copy_target && !failed.state.flags.failed && knows(good, failed);
     match verdict {
+        Verdict::Copy { source, .. } if source == good.node && filled => verdict,
         Verdict::Copy { source, .. } if source == good.node => anew,
         _ if good.state.view.insync.contains(good.node)
             && !good.state.flags.copy_target
-            && !failed.state.flags.serving =>
+            && (!failed.state.flags.serving || !failed.state.flags.failed) =>
         {
             anew
         }

@@ -49,15 +49,14 @@ pub struct Resync {
 
 impl Resync {
     /// A resync of the marked blocks. `total_blocks` is what earlier sessions of the same resync had to
-    /// copy; it is at least what is marked now. `likely_equal`: many of the marked blocks may be equal (the
-    /// marks of whole extents, or of a copy of unknown state).
+    /// copy; it is at least what is marked now. `likeness`: whether comparing the marked blocks first pays.
     pub fn new(
         id: CopyId,
         cause: CopyCause,
         geometry: Geometry,
         marks: &BlockSet,
         total_blocks: u64,
-        likely_equal: bool,
+        likeness: Likeness,
     ) -> Self {
         let block_bytes = geometry.block_sectors * SECTOR_BYTES;
         Self {
@@ -75,7 +74,7 @@ impl Resync {
             flushing: None,
             arrived_bytes: 0,
             copied_bytes: 0,
-            hashing: Hashing::new(likely_equal),
+            hashing: Hashing::new(likeness),
             small_runs: false,
             rate_from: None,
             rate_bytes_per_s: 0,
@@ -167,12 +166,10 @@ impl Resync {
             }
             let run = self.run_at(start);
             from = run.end;
-            if self
-                .slots
-                .iter()
-                .flatten()
-                .any(|slot| slot.start < run.end && run.start < slot.end)
-            {
+            // The reserved run may be of another size: neither may it begin twice.
+            let overlaps = |other: &BlockRange| other.start < run.end && run.start < other.end;
+            let taken = self.slots.iter().flatten().any(overlaps);
+            if taken || self.reserved.as_ref().is_some_and(overlaps) {
                 continue;
             }
             if is_free(self.geometry.sectors(&run)) {
@@ -348,6 +345,18 @@ impl Resync {
     }
 }
 
+/// What is known of the blocks that a resync has to copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Likeness {
+    /// Many may be equal: the marks of whole extents, or of a copy of unknown state.
+    Equal,
+    /// They really were written to.
+    Different,
+    /// What the target's disk reads back proves nothing: it failed, and may answer from a cache what it
+    /// never wrote. Every block is written again (S1).
+    Distrusted,
+}
+
 /// Whether runs are compared by their digests before they are sent. That pays where many are equal: after a
 /// crash, when equal disks are copied in full. Where they turn out to differ it stops, and tries again later.
 #[derive(Clone, Copy, Debug)]
@@ -357,6 +366,8 @@ struct Hashing {
     equal: u32,
     /// Runs to send without a question before the next try.
     pause: u32,
+    /// There is no next try.
+    never: bool,
 }
 
 /// Runs after which it is decided anew.
@@ -367,16 +378,21 @@ const HASH_EQUAL_MIN: u32 = 4;
 const HASH_PAUSE: u32 = 256;
 
 impl Hashing {
-    fn new(likely_equal: bool) -> Self {
+    fn new(likeness: Likeness) -> Self {
         Self {
             compared: 0,
             equal: 0,
-            pause: if likely_equal { 0 } else { HASH_PAUSE },
+            pause: if likeness == Likeness::Equal {
+                0
+            } else {
+                HASH_PAUSE
+            },
+            never: likeness == Likeness::Distrusted,
         }
     }
 
     fn on(&self) -> bool {
-        self.pause == 0
+        self.pause == 0 && !self.never
     }
 
     fn took_one(&mut self) {
@@ -421,4 +437,27 @@ pub enum Arrived {
     Yes,
     /// It came to nothing.
     No,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_reserved_run_does_not_begin_before_it() {
+        let geometry = Geometry::new(8192, 4096, 8192);
+        let mut marks = BlockSet::new(geometry.blocks());
+        marks.insert(0..128);
+        let (id, cause) = (CopyId([1; 16]), CopyCause::Outdated);
+        let mut copy = Resync::new(id, cause, geometry, &marks, 0, Likeness::Different);
+        let written = SectorRange::new(1000, 8);
+        let begun = copy.begin(8, |_| true, |range| !range.overlaps(written));
+        assert_eq!(begun, None, "an application writes in the only run");
+        assert!(copy.locks(written), "which is next in turn");
+        copy.set_small_runs(true);
+        let begun = copy.begin(8, |_| true, |range| !range.overlaps(written));
+        assert_eq!(begun, None, "a smaller run would be copied twice at a time");
+        let (_, whole) = copy.begin(8, |_| true, |_| true).expect("its turn");
+        assert_eq!(whole, SectorRange::new(0, 1024));
+    }
 }

@@ -30,8 +30,14 @@ pub struct ActivityRecord {
 pub enum ActivityFound {
     /// These extents were active; nothing, for a log that was never written.
     Known(ActivityRecord),
-    /// No block is usable although something was written: every extent may have been active.
-    Lost(BlockFault),
+    /// The newest state is not readable: every extent may have been active.
+    Lost {
+        /// What is wrong with a block.
+        fault: BlockFault,
+        /// No block of the ring has this sequence or a later one, readable or not: the next write of the
+        /// log has it, so that no older state is ever believed again.
+        next_sequence: u64,
+    },
 }
 
 /// Blocks of the log's ring.
@@ -117,7 +123,11 @@ impl ActivityRecord {
             None
         };
         match lost {
-            Some((_, fault)) => ActivityFound::Lost(*fault),
+            Some((_, fault)) => ActivityFound::Lost {
+                fault: *fault,
+                // What is not readable was written after the newest that is, at most once round the ring.
+                next_sequence: found.sequence.saturating_add(activity_blocks(layout)) + 1,
+            },
             None => ActivityFound::Known(found),
         }
     }

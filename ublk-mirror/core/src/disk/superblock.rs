@@ -30,6 +30,7 @@ const FLAG_COPY_SOURCE: u32 = 4;
 const FLAG_COPY_TARGET: u32 = 8;
 const FLAG_FAILED: u32 = 16;
 const FLAG_COPY_FULL: u32 = 32;
+const FLAG_PEER_FAILED: u32 = 2048;
 
 /// This node's part in a resync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +91,9 @@ pub struct Superblock {
     pub drained: bool,
     /// The backing device failed: the copy is not promotable and no source until it was filled anew.
     pub failed: bool,
+    /// The peer, a member, reported that its disk failed: its copy is filled anew from this one, whatever it
+    /// says of itself later (S1).
+    pub peer_failed: bool,
     /// The unfinished resync.
     pub copy: Option<CopyRecord>,
     /// The last resync with the peer that this node took part in, finished or not: what the bitmap here
@@ -252,26 +256,26 @@ pub fn choose(
 }
 
 impl Superblock {
-    /// The bytes for `slot` (0 or 1): the slot's number is part of them.
-    pub fn encode(&self, slot: u8) -> [u8; SUPERBLOCK_BYTES] {
-        let mut flags = 0;
-        flags |= if self.serving { FLAG_SERVING } else { 0 };
-        flags |= if self.drained { FLAG_DRAINED } else { 0 };
-        flags |= if self.failed { FLAG_FAILED } else { 0 };
-        flags |= match self.copy {
-            Some(CopyRecord {
-                role: CopyRole::Source,
-                ..
-            }) => FLAG_COPY_SOURCE,
-            Some(CopyRecord {
-                role: CopyRole::Target,
-                ..
-            }) => FLAG_COPY_TARGET,
+    fn flags(&self) -> u32 {
+        let copy = match self.copy.map(|copy| copy.role) {
+            Some(CopyRole::Source) => FLAG_COPY_SOURCE,
+            Some(CopyRole::Target) => FLAG_COPY_TARGET,
             None => 0,
         };
-        if self.copy.is_some_and(|copy| copy.full) {
-            flags |= FLAG_COPY_FULL;
-        }
+        let full = self.copy.is_some_and(|copy| copy.full);
+        let flags = [
+            (self.serving, FLAG_SERVING),
+            (self.drained, FLAG_DRAINED),
+            (self.failed, FLAG_FAILED),
+            (self.peer_failed, FLAG_PEER_FAILED),
+            (full, FLAG_COPY_FULL),
+        ];
+        let set = flags.iter().filter(|(set, _)| *set);
+        set.fold(copy, |all, (_, flag)| all | flag)
+    }
+
+    /// The bytes for `slot` (0 or 1): the slot's number is part of them.
+    pub fn encode(&self, slot: u8) -> [u8; SUPERBLOCK_BYTES] {
         let mut raw = SuperblockBytes {
             magic: MAGIC,
             version: U16::new(FORMAT_VERSION),
@@ -286,7 +290,7 @@ impl Superblock {
             peer: self.peer.number(),
             view_active: self.view.active.map_or(NOBODY, NodeId::number),
             view_insync: self.view.insync.bits(),
-            flags: U32::new(flags),
+            flags: U32::new(self.flags()),
             size_sectors: U64::new(self.size_sectors),
             data_start_sectors: U64::new(self.data_start_sectors),
             chunk_sectors: U32::new(self.chunk_sectors),
@@ -386,6 +390,7 @@ impl SuperblockBytes {
             serving: flags & FLAG_SERVING != 0,
             drained: flags & FLAG_DRAINED != 0,
             failed: flags & FLAG_FAILED != 0,
+            peer_failed: flags & FLAG_PEER_FAILED != 0,
             copy: role.map(|role| CopyRecord {
                 id: CopyId(self.copy_id),
                 role,

@@ -9,7 +9,7 @@ use crate::effect::{DiskOperation, Effect, Effects, PayloadSource};
 use crate::event::{Digest, DiskResult, IoOwner};
 use crate::limits::{COPY_CHUNK_BYTES, COPY_INFLIGHT_MAX};
 use crate::mutant::{self, Mutant};
-use crate::resync::{Arrived, Resync};
+use crate::resync::{Arrived, Likeness, Resync};
 use crate::types::{CopyId, Instant, SectorRange, SessionId};
 use crate::wire::{Frame, FrameKind};
 
@@ -58,7 +58,7 @@ impl Engine {
         session: SessionId,
         id: CopyId,
         cause: CopyCause,
-        likely_equal: bool,
+        likeness: Likeness,
         effects: &mut Effects,
     ) {
         let earlier = self.copy_total.filter(|(known, _)| *known == id);
@@ -68,7 +68,7 @@ impl Engine {
             self.intent.geometry(),
             self.intent.marks(),
             earlier.map_or(0, |(_, total)| total),
-            likely_equal,
+            likeness,
         );
         self.copy_total = Some((id, copy.total_blocks()));
         self.copy = Some(copy);

@@ -501,8 +501,13 @@ impl Engine {
             return;
         };
         let shut = entry.failure.is_some() && entry.local.is_settled();
+        // Frozen: even what both have waits, so that the flush before the narrower view covers everything
+        // that was acknowledged (S2).
+        let frozen = self.peer == Peer::Lost && entry.request.kind != RequestKind::Read;
+        let frozen = frozen && !mutant::is(Mutant::AckWhileFrozen);
         if !shut
-            && (entry.stage == Stage::Waiting
+            && (frozen
+                || entry.stage == Stage::Waiting
                 || !entry.local.is_settled()
                 || !(entry.peer.is_settled() || mutant::is(Mutant::AckBeforePeer)))
         {

@@ -44,6 +44,9 @@ impl Engine {
             if entry.stage == Stage::Running && entry.peer == Leg::Unsent {
                 let tag = entry.request.tag;
                 self.send_to_peer(tag, effects);
+            } else {
+                // Both may have had it when the session ended.
+                self.finish_if_done(now, index, effects);
             }
         }
         self.send_background(effects);

@@ -69,6 +69,8 @@ pub(super) struct Log {
     /// Extents that were not used since this moment are cold, and leave; [`Self::age`] moves it on.
     cold_before: u64,
     last_aged: u64,
+    /// The log on disk could not be read, and no new state was written yet.
+    lost: bool,
 }
 
 impl Log {
@@ -90,6 +92,19 @@ impl Log {
                 self.fresh.insert(*extent);
             }
         }
+    }
+
+    /// The log on disk is lost; the caller marks everything, durably, before the next state is written.
+    pub(super) fn load_lost(&mut self, next_sequence: u64) {
+        if !mutant::is(Mutant::LogSequenceRestarts) {
+            self.sequence = next_sequence - 1;
+        }
+        self.lost = true;
+    }
+
+    /// Whether a new state has to be written so that the log is readable again.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost && !mutant::is(Mutant::LostLogNotSwept)
     }
 
     /// Extents that were not used between the last two calls leave the log as soon as they may: after a
@@ -284,7 +299,8 @@ impl Log {
         idle: bool,
         on_disk: impl Fn(u32) -> bool,
     ) -> Option<ActivityRecord> {
-        if self.wanted.is_empty() && !idle && self.cold_before == 0 {
+        let mends = core::mem::take(&mut self.lost);
+        if self.wanted.is_empty() && !idle && self.cold_before == 0 && !mends {
             return None;
         }
         let mut leaving: Vec<u32> = self
@@ -299,7 +315,7 @@ impl Log {
         }
         let room = self.room() + leaving.len();
         let entering: Vec<u32> = self.wanted.iter().copied().take(room).collect();
-        if entering.is_empty() && leaving.is_empty() {
+        if entering.is_empty() && leaving.is_empty() && !mends {
             return None;
         }
         for extent in &leaving {

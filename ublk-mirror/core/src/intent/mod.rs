@@ -81,7 +81,12 @@ impl Intent {
         }
         match &metadata.activity {
             ActivityFound::Known(record) => intent.log.load(record, &geometry),
-            ActivityFound::Lost(_) => intent.mark_all(),
+            ActivityFound::Lost { next_sequence, .. } => {
+                // Until the bitmap on disk says so, the log must stay lost.
+                intent.mark_all();
+                intent.pages.begin_sweep();
+                intent.log.load_lost(*next_sequence);
+            }
         }
         if superblock.copy.is_some_and(|copy| copy.full) {
             intent.mark_all();
@@ -329,6 +334,9 @@ impl Intent {
     }
 
     fn next_record(&mut self, idle: bool) -> Option<ActivityRecord> {
+        if self.log.is_lost() && !self.is_swept() {
+            return None;
+        }
         let (pages, geometry) = (&self.pages, &self.geometry);
         let on_disk = |extent: u32| pages.on_disk(&geometry.extent(extent));
         self.log.next_record(idle, on_disk)

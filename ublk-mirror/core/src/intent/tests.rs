@@ -6,7 +6,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::Intent;
-use crate::disk::{BLOCK_BYTES, BitmapPage, Layout, Metadata, Superblock};
+use crate::disk::{ActivityRecord, BLOCK_BYTES, BitmapPage, Layout, Metadata, Superblock};
 use crate::effect::Effect;
 use crate::types::{
     BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SectorRange, ViewId, VolumeId,
@@ -46,6 +46,7 @@ fn superblock() -> Superblock {
         serving: false,
         drained: false,
         failed: false,
+        peer_failed: false,
         copy: None,
         lineage: CopyId::NONE,
         base: ViewMark::default(),
@@ -238,8 +239,12 @@ impl World {
     }
 
     fn crash(&mut self, how: u8) {
-        match how % 3 {
+        match how % 4 {
             0 => self.writing = None,
+            3 => {
+                self.writing = None;
+                self.lose_the_log();
+            }
             1 => drop(self.land()),
             _ => {
                 // Torn: some sectors of it.
@@ -260,6 +265,27 @@ impl World {
         self.missed
             .extend(self.running.drain(..).map(|(range, _)| range));
         self.counts = false;
+    }
+
+    /// The two newest states of the log become unreadable, so that it is known to be lost.
+    fn lose_the_log(&mut self) {
+        let layout = superblock().layout;
+        let area = Metadata::activity_area(&layout);
+        let mut states: Vec<(u64, u64)> = self
+            .blocks
+            .range(area.clone())
+            .filter_map(|(offset, block)| {
+                let place = (offset - area.start) / BLOCK_BYTES as u64;
+                let record = ActivityRecord::decode(block, place, &layout).ok()?;
+                Some((record.sequence, *offset))
+            })
+            .collect();
+        states.sort_unstable();
+        if states.len() > 2 {
+            for (_, offset) in states.iter().rev().take(2) {
+                self.blocks.insert(*offset, [0xee; BLOCK_BYTES]);
+            }
+        }
     }
 
     /// What a crash right now would find.

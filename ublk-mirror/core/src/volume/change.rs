@@ -3,7 +3,7 @@
 //! Order of the steps (DESIGN §3): who is dropped writes it down first; who is added counts only after
 //! its own flush, and the source demands its answers before it learns that it counts.
 
-use crate::admin::{CopyState, Done, Role};
+use crate::admin::{CopyCause, CopyState, Done, Role};
 use crate::disk::{CopyRecord, CopyRole};
 use crate::effect::{DeviceCommand, DiskOperation, Effect, Effects};
 use crate::engine::{Peer, ReadLease};
@@ -303,6 +303,7 @@ impl Volume {
             }
             Some(Kind::Widen { session }) => {
                 self.staged.copy = None;
+                self.staged.peer_failed = false;
                 // From here on nobody knows which view a crash finds: the stricter one rules (S4).
                 if !mutant::is(Mutant::WideningNotStrict) {
                     self.engine.peer_widened(*session);
@@ -317,8 +318,10 @@ impl Volume {
     /// The resync that this node will be the source of (S7: if the marks do not say everything, that is
     /// written down first).
     fn stage_copy(&mut self, planned: Option<(CopyRecord, crate::admin::CopyCause)>) {
-        if let Some((record, _)) = planned {
+        if let Some((record, cause)) = planned {
             self.staged.lineage = record.id;
+            // Until every block was written again.
+            self.staged.peer_failed |= cause == CopyCause::DiskFailed;
             if record.full && self.staged.copy != Some(record) {
                 if !mutant::is(Mutant::FullNotMarked) {
                     self.engine.intent.mark_all();

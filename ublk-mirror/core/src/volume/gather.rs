@@ -8,6 +8,7 @@ use crate::effect::{Effect, Effects};
 use crate::limits::VOLUME_SECTORS_MAX;
 use crate::mutant::{self, Mutant};
 use crate::notice::Notice;
+use crate::resync::Likeness;
 use crate::types::{CopyId, Instant, SessionId};
 use crate::wire::{Frame, FrameKind, MARKS_WORDS, Marks};
 
@@ -103,9 +104,15 @@ impl Volume {
         effects.push(Effect::Notice(Notice::CopyStarted { cause }));
         // What the bitmap says was written while the peer was out really was.
         let written = matches!(cause, CopyCause::Outdated | CopyCause::Resumed);
-        let likely_equal = !written || gathering.any;
+        let likeness = if self.staged.peer_failed && !mutant::is(Mutant::FailedDiskCompared) {
+            Likeness::Distrusted
+        } else if !written || gathering.any {
+            Likeness::Equal
+        } else {
+            Likeness::Different
+        };
         self.engine
-            .begin_resync(now, session, id, cause, likely_equal, effects);
+            .begin_resync(now, session, id, cause, likeness, effects);
     }
 
     /// The source asks a target.

@@ -89,6 +89,8 @@ pub struct Volume {
     engine: Engine,
     role: Role,
     failed: Option<Errno>,
+    /// It is the metadata device that failed, not the disk.
+    metadata_only: bool,
     change: Option<Change>,
     sessions: Vec<Session>,
     current: Option<SessionId>,
@@ -153,6 +155,7 @@ impl Volume {
             engine,
             role: Role::Fenced,
             failed: None,
+            metadata_only: false,
             change: None,
             sessions: Vec::new(),
             current: None,
@@ -340,6 +343,7 @@ impl Volume {
 
     /// A failed disk is a failed member (S1): nothing is retried, nothing is served, the peer is told.
     fn disk_failed(&mut self, now: Instant, errno: Errno, effects: &mut Effects) {
+        self.metadata_only = false;
         if self.failed.is_some() {
             return;
         }
@@ -357,6 +361,7 @@ impl Volume {
         self.persists.clear();
         if self.failed.is_none() {
             self.failed = Some(errno);
+            self.metadata_only = true;
             effects.push(Effect::Notice(Notice::MetadataFailed { errno }));
         }
         // A standby that was about to withdraw cannot write that down: it closes the connection, so that

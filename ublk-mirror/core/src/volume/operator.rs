@@ -432,6 +432,9 @@ impl Volume {
         let active = self.role == Role::Active;
         let may = active || (failed.is_some() && self.role == Role::Fenced);
         let good = self.failed.is_none() && self.is_member();
+        if failed.is_some() {
+            self.note_peer_failed(effects);
+        }
         if self.change.is_none() && may && good && self.peer_counts() {
             let view = self.next_view(active.then_some(me), NodeSet::only(me), self.floor());
             if let Some(errno) = failed {

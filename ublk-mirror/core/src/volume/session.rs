@@ -179,11 +179,19 @@ impl Volume {
         }
     }
 
+    fn failure_code(&self) -> RefusedCode {
+        if self.metadata_only {
+            RefusedCode::MetadataFailed
+        } else {
+            RefusedCode::DiskFailed
+        }
+    }
+
     pub(super) fn refuse_all_sessions(&mut self, effects: &mut Effects) {
         let ids: Vec<SessionId> = self.sessions.iter().map(|session| session.id).collect();
         for id in ids {
             let body = Refused {
-                code: RefusedCode::DiskFailed,
+                code: self.failure_code(),
                 ours: 0,
                 yours: 0,
             }
@@ -315,7 +323,7 @@ impl Volume {
         }
         if self.failed.is_some() {
             // Told before the proof, so that the peer does not take this node for a live member.
-            self.refuse(id, RefusedCode::DiskFailed, 0, 0, effects);
+            self.refuse(id, self.failure_code(), 0, 0, effects);
             return true;
         }
         let key = self.settings.cluster_key;
@@ -355,7 +363,7 @@ impl Volume {
             return true;
         }
         if self.failed.is_some() {
-            self.refuse(id, RefusedCode::DiskFailed, 0, 0, effects);
+            self.refuse(id, self.failure_code(), 0, 0, effects);
             return true;
         }
         self.current = Some(id);
@@ -415,6 +423,12 @@ impl Volume {
             theirs: refused.ours,
         };
         self.note_refusal(notice, effects);
+        let proved = self.session(id).is_some_and(|session| {
+            matches!(session.phase, Phase::State | Phase::Settling | Phase::Up)
+        });
+        if refused.code == RefusedCode::DiskFailed && proved {
+            self.note_peer_failed(effects);
+        }
         self.close(id, effects);
         true
     }

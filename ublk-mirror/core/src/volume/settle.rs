@@ -34,6 +34,7 @@ impl Volume {
                 unclean: durable.serving && !serving,
                 drained: durable.drained && !serving,
                 failed: durable.failed,
+                peer_failed: durable.peer_failed,
                 copy_target: target.is_some(),
             },
             copy_id: target.map_or(CopyId::NONE, |copy| copy.id),

@@ -12,7 +12,7 @@ use crate::types::{Epoch, Errno, Instant, SectorRange, SessionId};
 use crate::wire::{DecodeError, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, Frame, FrameKind};
 
 use super::Volume;
-use super::change::{FLUSH_DEACTIVATE, FLUSH_JOIN};
+use super::change::{FLUSH_DEACTIVATE, FLUSH_JOIN, Then};
 use super::session::Taken;
 use crate::engine::{Compared, FLUSH_BACKGROUND};
 
@@ -309,6 +309,7 @@ impl Volume {
         effects: &mut Effects,
     ) -> Taken {
         if frame.status != 0 {
+            self.note_peer_failed(effects);
             if matches!(frame.id, FLUSH_JOIN | FLUSH_DEACTIVATE) || !self.peer_counts() {
                 self.peer_disk_failed(session, frame.status, effects);
             } else {
@@ -353,7 +354,17 @@ impl Volume {
         Taken::Yes
     }
 
+    /// A copy whose disk reported an error is written again from one end to the other before it counts, even
+    /// if the peer forgets that (S1).
+    pub(super) fn note_peer_failed(&mut self, effects: &mut Effects) {
+        if !self.staged.peer_failed {
+            self.staged.peer_failed = true;
+            self.persist(Then::Nothing, effects);
+        }
+    }
+
     fn peer_disk_failed(&mut self, session: SessionId, status: i32, effects: &mut Effects) {
+        self.note_peer_failed(effects);
         effects.push(Effect::Notice(Notice::PeerDiskFailed {
             errno: Errno(status),
         }));

@@ -210,10 +210,12 @@ pub enum RefusedCode {
     BlockSize,
     /// Read leases differ.
     Lease,
+    /// This side's metadata device failed; the data may be as good as ever.
+    MetadataFailed,
 }
 
 impl RefusedCode {
-    const ALL: [(u16, Self); 15] = [
+    const ALL: [(u16, Self); 16] = [
         (1, Self::Version),
         (2, Self::Key),
         (3, Self::VolumeName),
@@ -229,6 +231,7 @@ impl RefusedCode {
         (13, Self::NoSource),
         (14, Self::BlockSize),
         (15, Self::Lease),
+        (16, Self::MetadataFailed),
     ];
 }
 
@@ -291,6 +294,8 @@ pub struct StateFlags {
     pub copy_target: bool,
     /// Its disk failed: it can only be the target of a resync.
     pub failed: bool,
+    /// The receiver told it that the receiver's disk failed, and was not filled anew since.
+    pub peer_failed: bool,
 }
 
 /// Everything that a rejoin is decided on.
@@ -333,7 +338,8 @@ impl State {
             | u32::from(self.flags.unclean) << 1
             | u32::from(self.flags.copy_target) << 2
             | u32::from(self.flags.drained) << 4
-            | u32::from(self.flags.failed) << 5;
+            | u32::from(self.flags.failed) << 5
+            | u32::from(self.flags.peer_failed) << 6;
         zerocopy::transmute!(StateBytes {
             volume_id: self.volume_id.0,
             size_sectors: U64::new(self.size_sectors),
@@ -387,6 +393,7 @@ impl State {
                 copy_target: flags & 4 != 0,
                 drained: flags & 16 != 0,
                 failed: flags & 32 != 0,
+                peer_failed: flags & 64 != 0,
             },
             copy_id: CopyId(raw.copy_id),
             lineage: CopyId(raw.lineage),
