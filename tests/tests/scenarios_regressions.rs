@@ -3,8 +3,13 @@
 mod common;
 
 use common::{on, pair, takeover, wait_answer, write};
-use lockstep_tests::sim::world::World;
+use lockstep_tests::sim::world::{Plan, World};
 use mirror_core::admin::{Command, Done, LinkState, Refusal, Role};
+use mirror_core::effect::Effect;
+use mirror_core::engine::{Engine, FLUSH_BACKGROUND};
+use mirror_core::event::{IoOwner, Request, RequestKind};
+use mirror_core::intent::Intent;
+use mirror_core::types::{Instant, SectorRange, SessionId, Tag};
 
 /// The moments that matter are shorter than a step of the tests: some of these seeds hit them.
 const SEEDS: std::ops::Range<u64> = 0..40;
@@ -114,4 +119,71 @@ fn on_again(world: &mut World) {
     assert!(world.run_until(20_000, together), "{:?}", world.failure);
     world.run_for(100);
     on(world, 0);
+}
+
+/// What an engine sent to the peer as flushes of its own.
+fn own_flushes(effects: &[Effect]) -> usize {
+    let sent = effects.iter().filter(
+        |effect| matches!(effect, Effect::Send { frame, .. } if frame.id == FLUSH_BACKGROUND),
+    );
+    sent.count()
+}
+
+/// Does what the engine asks of disks and metadata, but no flush.
+fn work(engine: &mut Engine, now: Instant, effects: &mut Vec<Effect>) {
+    let mut next = 0;
+    while next < effects.len() {
+        if let Effect::WriteBlock { id, .. } = &effects[next] {
+            engine.intent.written(*id);
+            engine.go_on(now, effects);
+            engine.background_steps(now, effects);
+        } else if let Effect::Disk { owner, .. } = &effects[next]
+            && let IoOwner::Application(tag) = *owner
+        {
+            engine.local_done(now, tag, Ok(()), effects);
+        } else if let Effect::Send { frame, .. } = &effects[next]
+            && frame.id != FLUSH_BACKGROUND
+        {
+            let id = frame.id;
+            engine.peer_done(now, id, effects);
+        }
+        next += 1;
+    }
+}
+
+/// A flush that makes room in the activity log begins between a resync's last view and its being durable,
+/// and comes to nothing then; the next one is sent before the peer has answered. That answer speaks of the
+/// first flush: a write that came between the two is not on the peer's disk yet (S7).
+#[test]
+fn answer_to_a_flush_that_came_to_nothing_does_not_count_for_the_next() {
+    let world = World::new(1, Plan::quiet(6000));
+    let intent = Intent::new(&world.nodes[0].meta.read(), 1);
+    let mut engine = Engine::new(6000, intent);
+    let (now, peer, mut effects) = (Instant::default(), SessionId(1), Vec::new());
+    let write = |tag: u16, start: u64| Request {
+        tag: Tag(tag),
+        kind: RequestKind::Write,
+        range: SectorRange::new(start, 8),
+        fua: false,
+    };
+    engine.open();
+    engine.peer_is_member(now, peer, &mut effects);
+    engine.submit(now, write(0, 0), &mut effects);
+    engine.background_steps(now, &mut effects);
+    work(&mut engine, now, &mut effects);
+    // The log has room for one extent: this one waits for a flush of both copies.
+    effects.clear();
+    engine.submit(now, write(1, 1024), &mut effects);
+    engine.background_steps(now, &mut effects);
+    assert_eq!(own_flushes(&effects), 1);
+    engine.peer_widened(peer);
+    engine.background_disk_done(now, &mut effects);
+    effects.clear();
+    engine.background_steps(now, &mut effects);
+    assert_eq!(own_flushes(&effects), 1, "the next one");
+    engine.background_disk_done(now, &mut effects);
+    engine.background_peer_done(now, &mut effects);
+    assert!(engine.flushes_in_background(), "that was the first one's");
+    engine.background_peer_done(now, &mut effects);
+    assert!(!engine.flushes_in_background());
 }

@@ -158,7 +158,7 @@ impl World {
             let after = self.micros(100, 3000);
             self.at(after, Happening::DeviceGone { node, process });
         } else if self.plan.application {
-            let pause = self.workload.pause_us;
+            let pause = self.workload.pause_us(tag);
             let after = self.micros(10, pause * 2);
             self.at(
                 after,

@@ -246,6 +246,12 @@ impl DataDisk {
         }
     }
 
+    /// The disk is another one, without power until now.
+    pub fn replace(&mut self, media: &[Value]) {
+        self.media.copy_from_slice(media);
+        self.content.copy_from_slice(media);
+    }
+
     /// Every value that is not yet durable.
     pub fn unflushed(&self) -> impl Iterator<Item = Value> {
         self.dirty

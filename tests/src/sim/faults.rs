@@ -5,33 +5,72 @@ use std::fmt;
 
 use mirror_core::admin::Command;
 
-use super::node::MS;
+use super::ambush::Trap;
+use super::node::{MS, Node};
 use super::rng::Rng;
+use super::theme::Theme;
 use super::world::{Happening, World};
 
 /// Kinds of trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
+    /// Every connection breaks.
     Break,
+    /// The network swallows everything for a while.
     Silence,
+    /// The network swallows what one node sends.
     OneWay,
+    /// A daemon is killed.
     Kill,
+    /// A machine loses its power.
     PowerCut,
+    /// Both do.
     BothPowerCut,
+    /// A machine stands still.
     Pause,
+    /// An operator wants the volume.
     Activate,
+    /// An operator ends a service.
     Deactivate,
+    /// The same, whatever is lost by it.
     ForceDeactivate,
+    /// A word that names nobody.
     Unconfirmed,
+    /// The other machine is switched off, and an operator says so.
     Takeover,
+    /// An operator says so, and it is not true.
     WrongWord,
+    /// An operator ends a daemon.
     Stop,
+    /// The service ends, to go on somewhere.
     Move,
+    /// A disk fails for a while.
     DiskFails,
+    /// The peer is dialled once more.
     SecondConnection,
+    /// The same, as soon as the connections break.
+    Lie,
+    /// What the node sends is lost from now on, and soon an operator gives a wrong word there.
+    MuffledWord,
+    /// The standby's daemon is killed and starts at once; then an operator gives a wrong word there.
+    Forgetful,
+    /// The standby is asked to end.
+    Leave,
+    /// A daemon is killed and starts at once.
+    Restart,
+    /// Connections break, and before anybody notices an operator ends the service.
+    EndBroken,
+    /// Whoever serves has to stop, whatever is lost by it.
+    Throw,
+    /// Nothing, but the next trouble waits.
+    Nothing,
+    /// A trouble waits for its moment.
+    Trap(&'static Trap),
+    /// Any trouble waits for any moment.
+    Ambush,
 }
 
-const ALL: [(Kind, u64); 17] = [
+const ALL: [(Kind, u64); 18] = [
     (Kind::Break, 20),
     (Kind::Silence, 8),
     (Kind::OneWay, 6),
@@ -49,6 +88,7 @@ const ALL: [(Kind, u64); 17] = [
     (Kind::Move, 8),
     (Kind::DiskFails, 6),
     (Kind::SecondConnection, 6),
+    (Kind::Ambush, 8),
 ];
 
 /// Some runs are about wrong words alone: only there a lease is all that keeps reads right.
@@ -71,6 +111,18 @@ pub struct Trouble {
     dice: Rng,
 }
 
+impl Trouble {
+    /// One that is not on a schedule.
+    pub fn new(kind: Kind, node: usize, dice: Rng) -> Self {
+        Self {
+            at: 0,
+            kind,
+            node,
+            dice,
+        }
+    }
+}
+
 impl fmt::Display for Trouble {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.at as f64 / 1e9;
@@ -87,14 +139,26 @@ impl Schedule {
     pub fn new(seed: u64, millis: std::ops::Range<u64>, haste: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x7472_6f75_626c_6573);
         let liars = Rng::new(seed ^ 0x6c69_6172).percent(6);
-        let mixture = if liars {
+        let theme = Theme::of(seed);
+        let mixture = if let Some(theme) = theme {
+            theme.mixture().to_vec()
+        } else if liars {
             WORDS.to_vec()
         } else {
             Self::mixture(&mut rng)
         };
-        let (dense, sparse) = if haste > 1 { (50, 1000) } else { (100, 3000) };
+        let (dense, sparse) = if theme.is_some() {
+            Theme::PAUSE_MS
+        } else if haste > 1 {
+            (50, 1000)
+        } else {
+            (100, 3000)
+        };
         let pause = rng.between(dense, sparse) * MS / haste;
         let mut troubles = Vec::new();
+        if let Some(kind) = theme.and_then(|theme| theme.opening(&mut rng)) {
+            troubles.push(Trouble::new(kind, 0, Rng::new(rng.bits())));
+        }
         let mut at = millis.start * MS + pause;
         while at < millis.end * MS {
             let mut dice = Rng::new(rng.bits());
@@ -188,11 +252,7 @@ impl World {
             Kind::Break => self.break_connections(),
             Kind::Silence => self.silent_for(&mut dice, [true, true]),
             Kind::OneWay => self.silent_for(&mut dice, [node == 0, node == 1]),
-            Kind::Kill => {
-                self.kill(node);
-                let after = self.hasty(&mut dice, 5, 3000);
-                self.at(after, Happening::Start { node });
-            }
+            Kind::Kill => self.kill_for_a_while(&mut dice, node),
             Kind::PowerCut => self.cut_for_a_while(&mut dice, node),
             Kind::BothPowerCut => {
                 self.cut_for_a_while(&mut dice, 0);
@@ -212,34 +272,70 @@ impl World {
                 },
             ),
             Kind::Takeover => self.begin_takeover(node, false),
-            Kind::WrongWord => {
-                // Only while the other one cannot go alone by itself, and with honest clocks.
-                if self
-                    .nodes
-                    .iter()
-                    .all(|node| node.power && node.process.is_some())
-                {
-                    if dice.percent(50) {
-                        // The word comes long before the peer's lease runs out.
-                        self.break_connections();
-                    }
-                    self.begin_takeover(node, true);
+            Kind::WrongWord => self.wrong_word(&mut dice, node),
+            Kind::Lie => {
+                self.break_connections();
+                self.wrong_word(&mut dice, node);
+            }
+            Kind::MuffledWord => self.muffled_word(dice, node),
+            Kind::Forgetful => self.forgetful(dice),
+            Kind::Leave => self.leave(),
+            Kind::Restart => self.restart(&mut dice, node),
+            Kind::EndBroken => self.end_broken(dice, node),
+            Kind::Throw => {
+                for node in 0..2 {
+                    self.deactivate(&mut dice, node, true);
                 }
+            }
+            Kind::Nothing => {}
+            Kind::Trap(trap) => self.arm(*trap, dice),
+            Kind::Ambush => {
+                let trap = Trap::any(&mut dice);
+                self.arm(trap, dice);
             }
             Kind::Stop => self.ask_for(node, Command::Stop),
             Kind::DiskFails => self.disk_fails(node, dice.between(200, 8000)),
-            Kind::SecondConnection => {
-                if let Some(process) = self.nodes[1].process.as_ref() {
-                    let (node, process) = (1, process.number);
-                    self.at(0, Happening::SecondDial { node, process });
-                }
-            }
-            Kind::Move => {
-                if let Some(active) = self.active() {
-                    self.count("moves");
-                    self.deactivate(&mut dice, active, false);
-                }
-            }
+            Kind::SecondConnection => self.second_connection(),
+            Kind::Move => self.move_away(&mut dice),
+        }
+    }
+
+    fn kill_for_a_while(&mut self, dice: &mut Rng, node: usize) {
+        self.kill(node);
+        let longest = if dice.percent(30) { 100 } else { 3000 };
+        let after = self.hasty(dice, 5, longest);
+        self.at(after, Happening::Start { node });
+    }
+
+    fn restart(&mut self, dice: &mut Rng, node: usize) {
+        self.kill(node);
+        let after = dice.between(MS, 10 * MS);
+        self.at(after, Happening::Start { node });
+    }
+
+    fn leave(&mut self) {
+        if let Some(active) = self.active() {
+            self.ask_for(1 - active, Command::Stop);
+        }
+    }
+
+    fn end_broken(&mut self, mut dice: Rng, node: usize) {
+        self.break_connections();
+        let after = dice.between(MS, 10 * MS);
+        self.trouble_later(after, Trouble::new(Kind::Move, node, dice));
+    }
+
+    fn second_connection(&mut self) {
+        if let Some(process) = self.nodes[1].process.as_ref() {
+            let (node, process) = (1, process.number);
+            self.at(0, Happening::SecondDial { node, process });
+        }
+    }
+
+    fn move_away(&mut self, dice: &mut Rng) {
+        if let Some(active) = self.active() {
+            self.count("moves");
+            self.deactivate(dice, active, false);
         }
     }
 
@@ -261,6 +357,45 @@ impl World {
             device.used &= force;
         }
         self.ask_for(node, Command::Deactivate { force });
+    }
+
+    /// Only while the other one cannot go alone by itself, and with honest clocks.
+    fn wrong_word(&mut self, dice: &mut Rng, node: usize) {
+        let running = |node: &Node| node.power && node.process.is_some();
+        if self.nodes.iter().all(running) {
+            if dice.percent(50) {
+                // The word comes long before the peer's lease runs out.
+                self.break_connections();
+            }
+            self.begin_takeover(node, true);
+        }
+    }
+
+    /// The peer hears this node no more, but is heard itself until the word is given.
+    fn muffled_word(&mut self, mut dice: Rng, node: usize) {
+        if self.desk.case.is_some() {
+            return;
+        }
+        self.silent_for(&mut dice, [node == 0, node == 1]);
+        let after = dice.between(3 * MS, 40 * MS);
+        self.trouble_later(after, Trouble::new(Kind::WrongWord, node, dice));
+    }
+
+    /// What the standby has granted is in nobody's memory any more.
+    fn forgetful(&mut self, mut dice: Rng) {
+        let Some(node) = self.active().map(|active| 1 - active) else {
+            return;
+        };
+        self.kill(node);
+        let start = dice.between(MS, 10 * MS);
+        self.at(start, Happening::Start { node });
+        let word = start + dice.between(5 * MS, 60 * MS);
+        self.trouble_later(word, Trouble::new(Kind::WrongWord, node, dice));
+    }
+
+    fn trouble_later(&mut self, after: u64, trouble: Trouble) {
+        let trouble = Box::new(trouble);
+        self.at(after, Happening::Trouble { trouble });
     }
 
     fn cut_for_a_while(&mut self, dice: &mut Rng, node: usize) {
@@ -292,6 +427,7 @@ impl World {
     pub fn end_chaos(&mut self) {
         self.note(|| "no more trouble".to_string());
         self.chaos = false;
+        self.armed.clear();
         self.desk.case = None;
         self.silence([false, false]);
         for node in 0..2 {

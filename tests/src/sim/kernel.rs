@@ -5,9 +5,16 @@ use mirror_core::types::{SectorRange, Tag};
 
 use super::disk::Value;
 use super::rng::Rng;
+use super::world::Plan;
 
 /// Requests that the application has in flight.
 pub(super) const DEPTH: usize = 8;
+
+/// Between two requests of a slot that only reads, microseconds.
+const READERS_PAUSE_US: u64 = 3000;
+
+/// The same, of a busy application.
+const BUSY_PAUSE_US: u64 = 4000;
 
 /// A request of the application.
 #[derive(Clone, Debug)]
@@ -67,19 +74,31 @@ pub(super) struct Workload {
     pub pause_us: u64,
     /// Whether discards are asked for.
     pub discards: bool,
+    /// Slots that only read.
+    pub readers: usize,
+    /// Of a hundred requests so many are flushes.
+    pub flushes: u64,
 }
 
 impl Workload {
     /// A workload for a volume of this size.
-    pub(super) fn new(rng: &mut Rng, sectors: u64, chunk_sectors: u32) -> Self {
-        let count = rng.between(2, 12);
+    pub(super) fn new(rng: &mut Rng, plan: &Plan) -> Self {
+        let sectors = plan.sectors;
+        let fewest = if plan.habits.many_spots { 8 } else { 2 };
+        let count = rng.between(fewest, 12);
         let spots = (0..count).map(|_| rng.below(sectors - 600)).collect();
         Self {
             spots,
             sectors,
-            chunk_sectors: u64::from(chunk_sectors),
-            pause_us: rng.between(3_000, 60_000),
+            chunk_sectors: u64::from(plan.chunk_sectors),
+            pause_us: if plan.habits.busy {
+                BUSY_PAUSE_US
+            } else {
+                rng.between(3_000, 60_000)
+            },
             discards: rng.percent(60),
+            readers: plan.habits.readers,
+            flushes: if plan.habits.few_flushes { 1 } else { 10 },
         }
     }
 
@@ -104,13 +123,31 @@ impl Workload {
         )
     }
 
+    /// Whether a slot only reads.
+    pub(super) fn only_reads(&self, tag: Tag) -> bool {
+        usize::from(tag.0) >= DEPTH - self.readers
+    }
+
+    /// Until the next request of a slot, microseconds.
+    pub(super) fn pause_us(&self, tag: Tag) -> u64 {
+        if self.only_reads(tag) {
+            READERS_PAUSE_US
+        } else {
+            self.pause_us
+        }
+    }
+
     /// The next request.
     pub(super) fn next(&self, rng: &mut Rng, tag: Tag) -> Request {
-        let dice = rng.below(100);
+        let dice = if self.only_reads(tag) {
+            0
+        } else {
+            rng.below(100)
+        };
         let fua = rng.percent(10);
         let (kind, range) = match dice {
             0..=29 => (RequestKind::Read, self.split(self.place(rng, 64))),
-            30..=39 => (RequestKind::Flush, SectorRange::new(0, 0)),
+            30..=39 if dice < 30 + self.flushes => (RequestKind::Flush, SectorRange::new(0, 0)),
             40..=42 if self.discards => (RequestKind::Discard, self.place(rng, 300)),
             43..=45 if self.discards => (RequestKind::WriteZeroes, self.place(rng, 300)),
             _ => (RequestKind::Write, self.split(self.place(rng, 64))),

@@ -182,6 +182,7 @@ impl World {
         }
         self.model.power_cut(node);
         self.check_cover("power cut");
+        self.keep_disks(node);
     }
 
     /// The power comes back; the daemon starts a little later.
@@ -194,6 +195,7 @@ impl World {
             return;
         }
         self.note(|| format!("{node} power on"));
+        self.old_disks_return(node);
         let boot = BootId(self.rng.bytes16());
         let place = &mut self.nodes[node];
         place.power = true;

@@ -16,7 +16,7 @@ const _: () = assert!(BLOCK_BYTES == mirror_core::disk::SUPERBLOCK_BYTES);
 type Bytes = [u8; BLOCK_BYTES];
 
 /// What the core asked for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Job {
     /// Two steps: both slots.
     Superblock(Box<Superblock>),
@@ -38,7 +38,7 @@ pub enum Written {
 }
 
 /// The metadata device of a node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct MetaDisk {
     /// By offset; what was never written reads as zeroes.
     blocks: BTreeMap<u64, Box<Bytes>>,

@@ -2,9 +2,11 @@
 //! simulated disks, network, clocks and kernels; one thread, virtual time.
 //!
 //! [`world::World`] is the agenda; `shell` executes the core's effects, `link` moves frames, `life`
-//! starts and kills, `checks` judges, `operator` and `faults` act. What must hold is in `checks` and
-//! [`model`]; a broken rule ends the run with the seed and the last steps.
+//! starts and kills, `checks` judges, `operator` and `faults` act, `ambush` waits for its moment, `theme`
+//! says what a run is about. What must hold is in `checks` and [`model`]; a broken rule ends the run with
+//! the seed and the last steps.
 
+mod ambush;
 mod checks;
 mod cover;
 pub mod coverage;
@@ -25,8 +27,10 @@ pub mod node;
 mod operator;
 mod rng;
 mod run;
+mod shelf;
 mod shell;
 pub mod shrink;
+mod theme;
 pub mod world;
 
 pub use run::{Report, Run, keep_panics_quiet};

@@ -250,13 +250,13 @@ impl Model {
         let sector = usize::try_from(sector).unwrap_or(0);
         let floor = self.floor(sector, began, false);
         let alive = |write: &Write| write.ended.is_none_or(|ended| ended >= floor);
+        // Several writes may have put the same value there (zeroes): it is as sure as the least of them.
         let (mut fits, mut settled, mut others, mut secured) = (
             floor == 0 && value == 0,
             true,
             floor == 0 && value != 0,
-            false,
+            true,
         );
-        secured |= fits;
         let mut holders = 0;
         for entry in &self.sectors[sector] {
             let write = &self.writes[entry.write];
@@ -265,7 +265,7 @@ impl Model {
             }
             if entry.value == value {
                 fits = true;
-                secured |= write.secured;
+                secured &= write.secured;
                 holders |= write.acked.map_or(!write.lost, |_| write.holders);
                 settled &= write.ended.is_some_and(|ended| ended < began);
             } else if write.ended.is_some_and(|ended| ended < began) {

@@ -62,6 +62,8 @@ pub struct Node {
     pub data: DataDisk,
     /// Metadata device.
     pub meta: MetaDisk,
+    /// Both as they were after earlier power cuts.
+    pub old_disks: Vec<(Vec<Value>, MetaDisk)>,
     /// Live device.
     pub device: Option<Device>,
     /// The daemon.
@@ -76,10 +78,15 @@ pub struct Node {
     pub view_flushed: u64,
 }
 
+/// How much a clock may be wrong, parts per million.
+pub fn drift(haste: u64) -> u64 {
+    if haste > 1 { 20_000 } else { 8000 }
+}
+
 /// How fast a node's clock runs, parts per million: two clocks differ by what the margin of a lease allows
 /// (1 % and 10 ms of it), almost.
 pub fn clock_speed(rng: &mut Rng, haste: u64) -> u64 {
-    let drift = if haste > 1 { 20_000 } else { 8000 };
+    let drift = drift(haste);
     match rng.below(4) {
         0 => 1_000_000 - drift,
         1 => 1_000_000 + drift,
@@ -116,6 +123,7 @@ impl Node {
             paused_until: 0,
             data,
             meta: MetaDisk::new(&superblock),
+            old_disks: Vec::new(),
             device: None,
             process: None,
             sessions: 0,

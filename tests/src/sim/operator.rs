@@ -80,6 +80,7 @@ impl World {
     pub(super) fn work_the_desk(&mut self) {
         self.at(100 * MS / self.plan.haste, Happening::Desk);
         self.work_the_case();
+        self.spot_calm();
         if self.desk.caring && self.desk.case.is_none() && self.rng.percent(10) {
             self.care();
         }

@@ -11,6 +11,7 @@ use super::faults::Schedule;
 use super::mutants::{Wrong, set_core};
 use super::node::{id, name};
 use super::rng::Rng;
+use super::theme::Theme;
 use super::world::{Mutant, Plan, World};
 
 /// After the last fault the volume is healthy within this time.
@@ -54,6 +55,7 @@ impl Run {
         } else {
             rng.between(8000, 30_000)
         } / plan.haste;
+        let trouble_ms = trouble_ms * Theme::of(seed).map_or(1, Theme::length);
         Self {
             seed,
             schedule: Schedule::new(seed, calm_ms..calm_ms + trouble_ms, plan.haste),
@@ -141,7 +143,7 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
         1 => 16 * 1024,
         _ => 4096,
     };
-    Plan {
+    let mut plan = Plan {
         slow_copy_ms,
         hot_extents_max: 3 + usize::try_from((seed / 4) % 6).unwrap_or(0),
         bitmap_block_bytes,
@@ -153,7 +155,11 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
         haste: if seed % 16 == 3 { 1 } else { HASTE },
         mutant,
         ..Plan::quiet(sectors)
+    };
+    if let Some(theme) = Theme::of(seed) {
+        theme.adapt(seed, &mut plan);
     }
+    plan
 }
 
 fn peace(world: &mut World) {

@@ -6,6 +6,7 @@ use mirror_core::event::{DiskResult, Event, IoOwner};
 use mirror_core::types::{Errno, SessionId};
 use mirror_core::wire::{Frame, FrameKind};
 
+use super::ambush::{Moment, aborts};
 use super::disk::Value;
 use super::metadata::Written;
 use super::network::{InTransit, Message};
@@ -17,6 +18,7 @@ impl World {
         if !self.nodes[node].process_is(process) {
             return;
         }
+        self.spot(node, &effect);
         match effect {
             Effect::Complete { tag, result } => self.complete(node, process, tag, result),
             Effect::Disk {
@@ -79,6 +81,9 @@ impl World {
         self.count(mark);
         if evicts {
             self.count("evictions");
+            self.spring(node, Moment::Evicts);
+        } else if mark == "page writes" {
+            self.spring(node, Moment::Pages);
         }
         let early = Happening::EarlyBlock { node, process, id };
         if self.plan.mutant == Some(Mutant::DropBlock) {
@@ -168,7 +173,7 @@ impl World {
         let ticket = self.nodes[node]
             .data
             .start(&mut self.rng, owner, operation, range, data);
-        let after = self.disk_time(owner, operation);
+        let after = self.disk_time(node, owner, operation);
         let boot = self.nodes[node].boots;
         self.at(
             after,
@@ -181,7 +186,21 @@ impl World {
         );
     }
 
-    fn disk_time(&mut self, owner: IoOwner, operation: DiskOperation) -> u64 {
+    fn disk_time(&mut self, node: usize, owner: IoOwner, operation: DiskOperation) -> u64 {
+        let habits = self.plan.habits;
+        let flush = operation == DiskOperation::Flush;
+        if flush && habits.slow_flushes[node] && self.rng.percent(60) {
+            return self.micros(20_000, 400_000);
+        }
+        let write = !flush && operation != DiskOperation::Read;
+        let longest = match owner {
+            IoOwner::Application(_) => habits.slow_writes_ms[node] * 1000,
+            IoOwner::Peer(_) => habits.slow_peer_writes_ms * 1000,
+            IoOwner::Copy(_) | IoOwner::ViewFlush | IoOwner::LogFlush => 0,
+        };
+        if write && longest > 0 && self.rng.percent(15) {
+            return self.micros(10_000, longest);
+        }
         let slow = self.plan.slow_disk && operation != DiskOperation::Read;
         if slow && self.rng.percent(3) {
             self.micros(80_000, 400_000)
@@ -303,6 +322,9 @@ impl World {
             // It was told before.
             Some(Written::Superblock(_)) if self.plan.mutant == Some(Mutant::EarlyPersist) => {}
             Some(Written::Superblock(sequence)) => {
+                if aborts(self.nodes[node].meta.peek()) {
+                    self.spring(node, Moment::Aborted);
+                }
                 self.feed(node, Event::Persisted { sequence });
             }
             Some(Written::Block(_)) if self.plan.mutant == Some(Mutant::EarlyBlock) => {}
@@ -317,7 +339,12 @@ impl World {
     }
 
     fn persist_time(&mut self) -> u64 {
-        let slow = self.rng.percent(3);
+        let often = if self.plan.habits.slow_metadata {
+            30
+        } else {
+            3
+        };
+        let slow = self.rng.percent(often);
         self.micros(100, if slow { 80_000 } else { 1500 })
     }
 
@@ -396,7 +423,10 @@ impl World {
             return;
         };
         let (now, delay) = (self.now, self.micros(20, 400));
-        let slow = if self.plan.slow_network && self.rng.percent(10) {
+        let pong = frame.kind == FrameKind::Pong && self.plan.habits.slow_pongs;
+        let slow = if pong && self.rng.percent(60) {
+            self.micros(20_000, 70_000)
+        } else if self.plan.slow_network && self.rng.percent(10) {
             self.micros(1000, 80_000)
         } else if self.rng.percent(1) {
             self.micros(100, 30_000)

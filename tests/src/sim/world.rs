@@ -8,12 +8,13 @@ use mirror_core::event::Event;
 use mirror_core::types::VolumeId;
 use mirror_core::volume::Volume;
 
+use super::ambush::Trap;
 use super::happening::Entry;
 pub(super) use super::happening::Happening;
 use super::kernel::Workload;
 use super::model::Model;
 use super::network::Network;
-use super::node::{MS, Node, clock_speed};
+use super::node::{MS, Node, clock_speed, drift};
 use super::operator::Desk;
 use super::rng::Rng;
 
@@ -45,8 +46,37 @@ pub struct Plan {
     pub slow_network: bool,
     /// A chunk of a full copy takes up to so long to read, milliseconds.
     pub slow_copy_ms: u64,
+    /// What is out of the ordinary.
+    pub habits: Habits,
     /// A deliberate fault of the shell, to prove that the checks see it.
     pub mutant: Option<Mutant>,
+}
+
+/// How application, disks and clocks differ from those of other runs. Pairs are by node.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Habits {
+    /// Slots of the application that only read, all the time.
+    pub readers: usize,
+    /// The application hardly ever flushes.
+    pub few_flushes: bool,
+    /// The application writes in many places.
+    pub many_spots: bool,
+    /// Most flushes take very long.
+    pub slow_flushes: [bool; 2],
+    /// Some of the application's writes take so long, milliseconds.
+    pub slow_writes_ms: [u64; 2],
+    /// Some of the peer's writes take so long, milliseconds.
+    pub slow_peer_writes_ms: u64,
+    /// Many answers to keepalives take long.
+    pub slow_pongs: bool,
+    /// The application asks for much.
+    pub busy: bool,
+    /// Some writes of metadata take long.
+    pub slow_metadata: bool,
+    /// The clocks differ as much as they may.
+    pub far_clocks: bool,
+    /// After a power cut a machine may have an older disk.
+    pub old_disks: bool,
 }
 
 impl Plan {
@@ -64,6 +94,7 @@ impl Plan {
             slow_disk: false,
             slow_network: false,
             slow_copy_ms: 0,
+            habits: Habits::default(),
             mutant: None,
         }
     }
@@ -146,6 +177,8 @@ pub struct World {
     /// Both have gone alone by now.
     pub(super) both_alone: bool,
     pub(super) desk: Desk,
+    /// Troubles that wait for a moment.
+    pub(super) armed: Vec<(Trap, Rng)>,
     /// Requests that succeeded.
     pub completed: u64,
     pub(super) chaos: bool,
@@ -163,7 +196,12 @@ impl World {
         for node in &mut nodes {
             node.ppm = clock_speed(&mut rng, plan.haste);
         }
-        let workload = Workload::new(&mut rng, plan.sectors, plan.chunk_sectors);
+        if plan.habits.far_clocks {
+            let fast = rng.index(2);
+            nodes[fast].ppm = 1_000_000 + drift(plan.haste);
+            nodes[1 - fast].ppm = 1_000_000 - drift(plan.haste);
+        }
+        let workload = Workload::new(&mut rng, &plan);
         let mut world = Self {
             now: 1000,
             agenda: BinaryHeap::new(),
@@ -186,6 +224,7 @@ impl World {
             split: false,
             both_alone: false,
             desk: Desk::default(),
+            armed: Vec::new(),
             completed: 0,
             chaos: false,
         };

@@ -45,7 +45,7 @@ mutants! {
     /// A lost activity log is written again before the bitmap on disk says that everything may differ.
     LostLogNotSwept: "lost-log-not-swept", "S7";
     /// A flush that began for an earlier change counts for this one.
-    StaleFlushCounts: "stale-flush-counts", "S2";
+    StaleFlushCounts: "stale-flush-counts", "S2 S7";
     /// Writes begin while the view changes.
     HoldIgnored: "hold-ignored", "S2";
     /// A copy that does not count takes over.
@@ -102,6 +102,8 @@ mutants! {
     LogFreedByPeer: "log-freed-by-peer", "S7 I4";
     /// The own flush frees the log.
     LogFreedByOwn: "log-freed-by-own", "S7 I4";
+    /// The answer to a background flush that came to nothing counts for the next one.
+    AbandonedAnswerCounts: "abandoned-answer-counts", "S7 I4";
     /// A write that the peer misses is not marked.
     MissedNotMarked: "missed-not-marked", "S7 I4";
     /// A mirrored write is not marked.
@@ -162,31 +164,31 @@ mutants! {
     CrashForgotten: "crash-forgotten", "S10 I4";
     /// Writes that were thrown away leave no trace.
     AbortForgotten: "abort-forgotten", "S10 I4";
-    /// The peer consents to an end at which writes were thrown away.
-    AbortHandedOver: "abort-handed-over", "S10 I4";
+    /// The peer is asked to consent to an end at which writes were thrown away, and is not told before.
+    AbortHandedOver: "abort-handed-over", "S7 S10 I4";
     /// A service that ended alone ended cleanly in any case.
     UncleanForgotten: "unclean-forgotten", "S10 I4";
     /// Writes fail before it is written down that they were thrown away.
-    AbortBeforeDurable: "abort-before-durable", "S10 I4";
+    AbortBeforeDurable: "abort-before-durable", "S7 S10 I4";
     /// A run after one that threw writes away goes on serving.
-    AbortedServesOn: "aborted-serves-on", "S10 I4";
+    AbortedServesOn: "aborted-serves-on", "S7 S10 I4";
     /// A member's reboot is not noticed.
     MemberRebootMissed: "member-reboot-missed", "S7 S11 I4";
     /// The active node's reboot is not noticed.
     ActiveRebootMissed: "active-reboot-missed", "S7 S11 I3 I4";
     /// The peer's boot is noted before both sides came together.
-    BootNotedEarly: "boot-noted-early", "S11 I3 I4";
+    BootNotedEarly: "boot-noted-early", "S7 S11 I3 I4";
     /// A service ended alone, and that is forgotten.
-    DrainedForgotten: "drained-forgotten", "S11 I3 I4";
+    DrainedForgotten: "drained-forgotten", "S7 S11 I3 I4";
     /// A service ends without the peer's flush.
-    EndWithoutPeerFlush: "end-without-peer-flush", "S11 I3 I4";
+    EndWithoutPeerFlush: "end-without-peer-flush", "S7 S11 I3 I4";
     /// A service ends without the own flush.
-    EndWithoutOwnFlush: "end-without-own-flush", "S11 I3 I4";
+    EndWithoutOwnFlush: "end-without-own-flush", "S7 S11 I3 I4";
     /// Who is deposed agrees before its device is gone.
     DeposedKeepsDevice: "deposed-keeps-device", "S12";
     /// What was sent on a lost connection is not sent again.
     NoResend: "no-resend", "I9";
-    /// A change that lost its connection holds the writes for ever.
+    /// A change that lost its connection holds the writes for ever, whoever comes back.
     HeldForEver: "held-for-ever", "I9";
     /// Alone, writes in flight go on waiting for the peer.
     AloneStillWaits: "alone-still-waits", "I9";

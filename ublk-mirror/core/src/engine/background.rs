@@ -170,8 +170,13 @@ impl Engine {
         self.background_done(now, effects);
     }
 
-    /// The peer has flushed.
+    /// The peer has flushed. An answer to an earlier flush says nothing of a later one: as many answers as
+    /// are owed for those that came to nothing are let pass (in any order: the last one tells).
     pub fn background_peer_done(&mut self, now: Instant, effects: &mut Effects) {
+        if self.background_owed > 0 && !mutant::is(Mutant::AbandonedAnswerCounts) {
+            self.background_owed -= 1;
+            return;
+        }
         if let Some(background) = self.background.as_mut()
             && background.peer == Leg::Sent
         {
@@ -200,8 +205,10 @@ impl Engine {
         self.pump(now, effects);
     }
 
-    /// The session ended while both copies count: the peer's part has to be sent again.
+    /// The session ended: nothing is answered any more. While both copies count the peer's part has to be
+    /// sent again.
     pub(super) fn background_lost_session(&mut self) {
+        self.background_owed = 0;
         if let Some(background) = self.background.as_mut()
             && background.peer == Leg::Sent
         {
@@ -211,9 +218,11 @@ impl Engine {
 
     /// It comes to nothing.
     pub(super) fn abandon_background(&mut self) {
-        if let Some(background) = self.background.take()
-            && background.purpose == Purpose::Log
-        {
+        let Some(background) = self.background.take() else {
+            return;
+        };
+        self.background_owed += u32::from(background.peer == Leg::Sent);
+        if background.purpose == Purpose::Log {
             self.intent.flush_ended(false);
         }
     }

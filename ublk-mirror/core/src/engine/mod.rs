@@ -92,6 +92,8 @@ pub struct Engine {
     log_freeing: Option<Tag>,
     /// A flush of both copies that nobody asked for.
     background: Option<Background>,
+    /// Answers that the peer still owes on this session for background flushes that came to nothing.
+    background_owed: u32,
     /// The disk flush of a background flush is under way (perhaps of one that came to nothing).
     background_disk: bool,
     /// Since when something is not flushed on both copies.
@@ -131,6 +133,7 @@ impl Engine {
             intent,
             log_freeing: None,
             background: None,
+            background_owed: 0,
             background_disk: false,
             unflushed_since: None,
             aged: Instant::default(),

@@ -36,7 +36,7 @@ impl Engine {
     /// The peer's copy counts and the session stands: what it has not answered is sent (again).
     pub fn peer_is_member(&mut self, now: Instant, session: SessionId, effects: &mut Effects) {
         self.peer = Peer::Member(session);
-        self.held = false;
+        self.held &= mutant::is(Mutant::HeldForEver);
         for index in 0..self.slots.len() {
             let Some(entry) = self.slots[index].as_ref() else {
                 continue;
@@ -134,11 +134,11 @@ impl Engine {
                         entry.peer = Leg::Unsent;
                     }
                 }
-                self.background_lost_session();
             }
             Peer::Target(_) | Peer::Joining(_) => self.without_peer(now, effects),
             Peer::Absent | Peer::Lost => {}
         }
+        self.background_lost_session();
     }
 
     /// Whether nothing is in flight or waiting.

@@ -141,7 +141,9 @@ impl Volume {
         if self.engine.has_unfinished_writes() {
             self.aborted_writes = !mutant::is(Mutant::AbortForgotten);
             // What was told or agreed on took these writes for still being in our hands.
-            if let Some(session) = self.current {
+            if let Some(session) = self.current
+                && !mutant::is(Mutant::AbortHandedOver)
+            {
                 self.close(session, effects);
             }
             if self.staged.serving && self.failed.is_none() {
