@@ -29,9 +29,12 @@ enum Kind {
     Move,
     DiskFails,
     SecondConnection,
+    PathCut,
+    PathOneWay,
+    PathBreak,
 }
 
-const ALL: [(Kind, u64); 17] = [
+const ALL: [(Kind, u64); 20] = [
     (Kind::Break, 20),
     (Kind::Silence, 8),
     (Kind::OneWay, 6),
@@ -49,6 +52,9 @@ const ALL: [(Kind, u64); 17] = [
     (Kind::Move, 8),
     (Kind::DiskFails, 6),
     (Kind::SecondConnection, 6),
+    (Kind::PathCut, 12),
+    (Kind::PathOneWay, 6),
+    (Kind::PathBreak, 8),
 ];
 
 /// Some runs are about wrong words alone: only there a lease is all that keeps reads right.
@@ -234,6 +240,15 @@ impl World {
                     self.at(0, Happening::SecondDial { node, process });
                 }
             }
+            Kind::PathCut => {
+                let path = dice.index(2);
+                self.path_cut_for(&mut dice, path, [true, true]);
+            }
+            Kind::PathOneWay => {
+                let path = dice.index(2);
+                self.path_cut_for(&mut dice, path, [node == 0, node == 1]);
+            }
+            Kind::PathBreak => self.break_path(dice.index(2)),
             Kind::Move => {
                 if let Some(active) = self.active() {
                     self.count("moves");
@@ -288,11 +303,22 @@ impl World {
         );
     }
 
-    /// No more trouble: everything gets power and network.
+    fn path_cut_for(&mut self, dice: &mut Rng, path: usize, silent: [bool; 2]) {
+        self.count("path cut");
+        let path = path % self.plan.paths;
+        self.cut_path(path, silent);
+        let after = self.hasty(dice, 50, 8000);
+        self.at(after, Happening::HealPath { path });
+    }
+
+    /// No more trouble: everything gets power and network; of two paths one may stay cut.
     pub fn end_chaos(&mut self) {
         self.note(|| "no more trouble".to_string());
         self.chaos = false;
         self.desk.case = None;
+        for path in 0..self.plan.paths {
+            self.cut_path(path, [self.plan.lame_path == Some(path); 2]);
+        }
         self.silence([false, false]);
         for node in 0..2 {
             self.nodes[node].held_off = false;

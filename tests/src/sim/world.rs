@@ -47,6 +47,12 @@ pub struct Plan {
     pub slow_copy_ms: u64,
     /// A deliberate fault of the shell, to prove that the checks see it.
     pub mutant: Option<Mutant>,
+    /// Paths between the nodes, 1 or 2.
+    pub paths: usize,
+    /// This path is cut for good when the trouble is over.
+    pub lame_path: Option<usize>,
+    /// Frames take so much longer on the second path, microseconds.
+    pub detour_us: u64,
 }
 
 impl Plan {
@@ -65,6 +71,9 @@ impl Plan {
             slow_network: false,
             slow_copy_ms: 0,
             mutant: None,
+            paths: 1,
+            lame_path: None,
+            detour_us: 0,
         }
     }
 }
@@ -149,6 +158,8 @@ pub struct World {
     /// Requests that succeeded.
     pub completed: u64,
     pub(super) chaos: bool,
+    /// When the last fault happened.
+    pub(super) disturbed: u64,
 }
 
 impl World {
@@ -188,6 +199,7 @@ impl World {
             desk: Desk::default(),
             completed: 0,
             chaos: false,
+            disturbed: 0,
         };
         if world.plan.garbage {
             let sectors = u32::try_from(world.plan.sectors).unwrap_or(u32::MAX);
@@ -196,6 +208,7 @@ impl World {
         world.at(MS, Happening::Start { node: 0 });
         world.at(2 * MS, Happening::Start { node: 1 });
         world.at(500 * MS, Happening::Compare);
+        world.at(500 * MS, Happening::Spares);
         world
     }
 
@@ -284,7 +297,9 @@ impl World {
             | Happening::EarlyBlock { node, .. }
             | Happening::SecondDial { node, .. }
             | Happening::Forged { node, .. }
-            | Happening::Dial { node, .. }
+            | Happening::Paths { node, .. }
+            | Happening::DialFailed { node, .. }
+            | Happening::Stood { node, .. }
             | Happening::Opened { node, .. }
             | Happening::Closed { node, .. }
             | Happening::DeviceStarted { node, .. }
@@ -300,7 +315,9 @@ impl World {
             | Happening::Heal { .. }
             | Happening::Trouble { .. }
             | Happening::Desk
-            | Happening::Compare => None,
+            | Happening::Compare
+            | Happening::Spares
+            | Happening::HealPath { .. } => None,
         }
     }
 
@@ -367,7 +384,20 @@ impl World {
                 }
             }
             Happening::SecondDial { node, process } => self.second_dial(node, process),
-            Happening::Dial { node, process } => self.dial(node, process),
+            Happening::Paths { node, process } => self.drive_paths(node, process),
+            Happening::DialFailed {
+                node,
+                process,
+                path,
+            } => self.dial_failed(node, process, path),
+            Happening::Stood {
+                connection,
+                path,
+                node,
+                process,
+            } => self.stood(connection, path, node, process),
+            Happening::Spares => self.look_at_spares(),
+            Happening::HealPath { path } => self.heal_path(path),
             Happening::Opened {
                 connection,
                 node,
