@@ -96,11 +96,11 @@ pub(crate) struct Create {
     /// A block device for the metadata; without it a part of the backing device is used
     #[arg(long, value_name = "DEVICE")]
     pub(crate) metadata: Option<PathBuf>,
-    /// This node: its name, and its address on the mirror link
-    #[arg(long, value_name = "NAME=IP:PORT")]
+    /// This node: its name, and its address on the mirror link, or two for two paths
+    #[arg(long, value_name = "NAME=IP:PORT[,IP:PORT]")]
     pub(crate) node: NodeAddress,
-    /// The other node
-    #[arg(long, value_name = "NAME=IP:PORT")]
+    /// The other node, with as many addresses in the same order
+    #[arg(long, value_name = "NAME=IP:PORT[,IP:PORT]")]
     pub(crate) peer: NodeAddress,
     /// The cluster key, the same on both nodes [default: cluster.key beside the configuration]
     #[arg(long, value_name = "FILE")]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use controlplane_api::paths::volume_name_is_legal;
+use mirror_core::paths::PATHS_MAX;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -23,12 +24,55 @@ const MIRROR_PORT: u16 = 7420;
 /// Bytes of a cluster key.
 const KEY_BYTES: usize = 32;
 
-/// A node and its address on the mirror link.
+/// A node and its addresses on the mirror link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NodeAddress {
     pub(crate) name: String,
-    pub(crate) address: SocketAddr,
+    /// One for each path; a single one stands alone in the file.
+    #[serde(rename = "address", with = "one_or_several")]
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
+/// A list of one is written without brackets.
+mod one_or_several {
+    use std::net::SocketAddr;
+
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Addresses {
+        One(SocketAddr),
+        Several(Vec<SocketAddr>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        addresses: &[SocketAddr],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match addresses {
+            [one] => one.serialize(serializer),
+            several => several.serialize(serializer),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<SocketAddr>, D::Error> {
+        Ok(match Addresses::deserialize(deserializer)? {
+            Addresses::One(one) => vec![one],
+            Addresses::Several(several) => several,
+        })
+    }
+}
+
+impl NodeAddress {
+    /// As the command line takes it.
+    pub(crate) fn to_argument(&self) -> String {
+        let addresses: Vec<String> = self.addresses.iter().map(SocketAddr::to_string).collect();
+        format!("{}={}", self.name, addresses.join(","))
+    }
 }
 
 impl FromStr for NodeAddress {
@@ -43,26 +87,44 @@ impl FromStr for NodeAddress {
                 "`{name}` is no node name; use a-z, 0-9, `-`, `_` and `.`"
             ));
         }
-        let with_port = address.parse::<SocketAddr>().ok();
-        let without = || {
-            address
-                .parse::<IpAddr>()
-                .ok()
-                .map(|ip| SocketAddr::new(ip, MIRROR_PORT))
-        };
-        let address = with_port.or_else(without).ok_or_else(|| {
-            format!("`{address}` is no IP address with a port; host names are not looked up, so that a name server cannot stop the mirror")
-        })?;
-        if address.port() == 0 || address.ip().is_unspecified() {
+        let addresses: Vec<SocketAddr> = address
+            .split(',')
+            .map(address_of)
+            .collect::<Result<_, _>>()?;
+        if addresses.len() > PATHS_MAX {
+            let count = addresses.len();
             return Err(format!(
-                "`{address}` is not an address that the other node can reach"
+                "`{text}` has {count} addresses; the mirror link has at most {PATHS_MAX} paths"
             ));
+        }
+        for (place, address) in addresses.iter().enumerate() {
+            if addresses[..place].contains(address) {
+                return Err(format!("`{text}` has the address {address} twice"));
+            }
         }
         Ok(Self {
             name: name.to_string(),
-            address,
+            addresses,
         })
     }
+}
+
+fn address_of(text: &str) -> Result<SocketAddr, String> {
+    let with_port = text.parse::<SocketAddr>().ok();
+    let without = || {
+        text.parse::<IpAddr>()
+            .ok()
+            .map(|ip| SocketAddr::new(ip, MIRROR_PORT))
+    };
+    let address = with_port.or_else(without).ok_or_else(|| {
+        format!("`{text}` is no IP address with a port; host names are not looked up, so that a name server cannot stop the mirror")
+    })?;
+    if address.port() == 0 || address.ip().is_unspecified() {
+        return Err(format!(
+            "`{address}` is not an address that the other node can reach"
+        ));
+    }
+    Ok(address)
 }
 
 /// The file.
@@ -261,17 +323,16 @@ mod tests {
     #[test]
     fn a_node_is_a_name_and_an_ip_address() {
         let node: NodeAddress = "node1=10.77.3.1:7420".parse().unwrap();
-        assert_eq!((node.name.as_str(), node.address.port()), ("node1", 7420));
         assert_eq!(
-            "a=10.0.0.1".parse::<NodeAddress>().unwrap().address.port(),
+            (node.name.as_str(), node.addresses[0].port()),
+            ("node1", 7420)
+        );
+        assert_eq!(
+            "a=10.0.0.1".parse::<NodeAddress>().unwrap().addresses[0].port(),
             MIRROR_PORT
         );
         assert_eq!(
-            "a=[fd00::1]:99"
-                .parse::<NodeAddress>()
-                .unwrap()
-                .address
-                .to_string(),
+            "a=[fd00::1]:99".parse::<NodeAddress>().unwrap().addresses[0].to_string(),
             "[fd00::1]:99"
         );
         for wrong in [
@@ -282,9 +343,21 @@ mod tests {
             "a=0.0.0.0:7420",
             "a b=10.0.0.1:1",
             "a=",
+            "a=10.0.0.1,",
+            "a=10.0.0.1,10.0.0.1",
+            "a=10.0.0.1,10.0.1.1,10.0.2.1",
         ] {
             assert!(wrong.parse::<NodeAddress>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn two_addresses_are_a_list_in_the_file() {
+        let node: NodeAddress = "node1=10.77.3.1,10.77.4.1:99".parse().unwrap();
+        let text = "name = \"node1\"\naddress = [\"10.77.3.1:7420\", \"10.77.4.1:99\"]\n";
+        assert_eq!(toml::to_string(&node).unwrap(), text);
+        assert_eq!(toml::from_str::<NodeAddress>(text).unwrap(), node);
+        assert_eq!(node.to_argument(), "node1=10.77.3.1:7420,10.77.4.1:99");
     }
 
     #[test]

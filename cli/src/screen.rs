@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use mirror_core::admin::{CopyCause, CopyProgress, CopyState, LinkState, Role, Status};
+use mirror_core::admin::{
+    CopyCause, CopyProgress, CopyState, LinkState, PathState, PathStatus, Role, Status,
+};
 
 use crate::failure::with_name;
 use crate::size;
@@ -50,6 +52,9 @@ pub(crate) fn volume(status: &Status, style: Style) -> String {
     );
     row(&mut out, style, "peer copy", &peer_copy(status));
     row(&mut out, style, "link", &link(status));
+    if status.link.paths.len() > 1 {
+        row(&mut out, style, "", &paths(&status.link.paths));
+    }
     row(&mut out, style, "view", &view(status));
     if let Some(progress) = &status.progress {
         row(&mut out, style, "copying", &bar(progress));
@@ -127,6 +132,28 @@ fn link(status: &Status) -> String {
         ),
         None => format!("{state}, {peer} not heard since the daemon started"),
     }
+}
+
+/// Which of two paths carries the link, and what the other one would do.
+fn paths(paths: &[PathStatus]) -> String {
+    let count = paths.len();
+    let Some(used) = paths.iter().find(|path| path.state == PathState::InUse) else {
+        let answers = paths
+            .iter()
+            .filter(|path| path.state == PathState::Ready)
+            .count();
+        return format!("no path of {count} in use, the other node answers on {answers}");
+    };
+    let spare = paths.iter().find(|path| path.state != PathState::InUse);
+    let other = match spare.map(|path| path.state) {
+        Some(PathState::Ready) => "the other path is ready",
+        Some(PathState::Down) => "the other path does NOT answer",
+        Some(PathState::InUse) | None => "the other path is in use too",
+    };
+    format!(
+        "path {} of {count}: {} <-> {}, {other}",
+        used.number, used.local, used.remote
+    )
 }
 
 fn view(status: &Status) -> String {
@@ -208,6 +235,7 @@ mod tests {
                 state: LinkState::Up,
                 last_heard_ms: Some(240),
                 refusal: None,
+                paths: Vec::new(),
             },
             view: ViewStatus {
                 epoch: 7,
@@ -252,6 +280,7 @@ mod tests {
             state: LinkState::Down,
             last_heard_ms: Some(12_000),
             refusal: None,
+            paths: Vec::new(),
         };
         Status { link, ..status }
     }
@@ -275,6 +304,33 @@ data  HEALTHY: served here, both copies are equal
 ";
         assert_eq!(volume(&healthy(), Style::Plain), expected);
         assert_eq!(Verdict::of(&healthy()).exit_code, 0);
+    }
+
+    #[test]
+    fn two_paths_show_which_one_is_used_and_whether_the_other_one_would_do() {
+        let path = |number: u8, state| PathStatus {
+            number,
+            local: format!("10.77.{number}.1:7420"),
+            remote: format!("10.77.{number}.2:7420"),
+            state,
+        };
+        let screen = |first, second| {
+            let mut status = healthy();
+            status.link.paths = vec![path(1, first), path(2, second)];
+            volume(&status, Style::Plain)
+        };
+        let text = screen(PathState::InUse, PathState::Ready);
+        let row = "             path 1 of 2: 10.77.1.1:7420 <-> 10.77.1.2:7420, the other path is ready\n";
+        assert!(text.contains(row), "{text}");
+        let text = screen(PathState::Down, PathState::InUse);
+        let row =
+            "path 2 of 2: 10.77.2.1:7420 <-> 10.77.2.2:7420, the other path does NOT answer\n";
+        assert!(text.contains(row), "{text}");
+        let text = screen(PathState::Down, PathState::Ready);
+        assert!(
+            text.contains("no path of 2 in use, the other node answers on 1"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -457,6 +513,7 @@ data  HEALTHY: served here, both copies are equal
             state: LinkState::Refused,
             last_heard_ms: None,
             refusal: Some(refusal.clone()),
+            paths: Vec::new(),
         };
         let status = Status {
             link,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mirror_core::limits::VOLUME_NAME_BYTES_MAX;
+use mirror_core::paths::PATHS_MAX;
 use mirror_core::types::NodeId;
 use serde::Deserialize;
 use thiserror::Error;
@@ -52,6 +53,12 @@ pub enum ConfigError {
         value: String,
         allowed: String,
     },
+    #[error("{}, line {line}: node and peer do not make pairs of addresses: {why}", .path.display())]
+    Pairs {
+        path: PathBuf,
+        line: usize,
+        why: String,
+    },
     #[error("cannot read key_file {}", .path.display())]
     KeyRead {
         path: PathBuf,
@@ -69,6 +76,7 @@ impl Explain for ConfigError {
         match self {
             Self::UnknownKey { .. } => "LS5001",
             Self::Syntax { .. } | Self::Value { .. } => "LS5002",
+            Self::Pairs { .. } => "LS5070",
             Self::Read { .. } => "LS5003",
             Self::KeyRead { .. } | Self::KeyMode { .. } | Self::KeyShort { .. } => "LS5004",
         }
@@ -79,6 +87,11 @@ impl Explain for ConfigError {
             Self::UnknownKey { .. } => "correct the key's name or remove the line".into(),
             Self::Syntax { .. } | Self::Value { .. } => {
                 "correct the line, then `ublk-mirror check --config FILE`".into()
+            }
+            Self::Pairs { .. } => {
+                "give node and peer one address each, or two each: the first of one is connected with the first of the other, \
+                 the second with the second"
+                    .into()
             }
             Self::Read { .. } => {
                 "write the file /etc/lockstep/volumes/NAME.toml, or name another with --config"
@@ -118,7 +131,18 @@ struct File1 {
 #[serde(deny_unknown_fields)]
 struct NodeTable {
     name: Spanned<String>,
-    address: Spanned<String>,
+    address: Spanned<Addresses>,
+}
+
+/// One address, or one for each path of the link.
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected an address such as \"10.0.0.1:7420\", or a list of two"
+)]
+enum Addresses {
+    One(String),
+    Several(Vec<String>),
 }
 
 #[derive(Default, Deserialize)]
@@ -133,7 +157,8 @@ struct TuningTable {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     pub name: String,
-    pub address: SocketAddr,
+    /// One for each path of the link, in the same order on both sides.
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// How quick the link is to notice things.
@@ -291,15 +316,7 @@ impl Lines<'_> {
                 "the peer needs another name".into(),
             ));
         }
-        if node.address == peer.address {
-            let value = peer.address.to_string();
-            return Err(self.value(
-                "address",
-                &raw.peer.address,
-                value,
-                "the peer needs another address".into(),
-            ));
-        }
+        self.pairs(&raw, &node, &peer)?;
         Ok(Config {
             path: self.path.to_owned(),
             volume: raw.volume.into_inner(),
@@ -361,20 +378,64 @@ impl Lines<'_> {
 
     fn node(&self, raw: &NodeTable) -> Result<Node, ConfigError> {
         self.name("name", &raw.name)?;
-        let text = raw.address.get_ref();
-        let address = text
-            .parse::<SocketAddr>()
-            .ok()
-            .filter(|address| address.port() != 0);
-        let Some(address) = address else {
-            let allowed =
-                "an IP address and a port, such as \"10.0.0.1:7420\" or \"[fd00::1]:7420\"".into();
-            return Err(self.value("address", &raw.address, text.clone(), allowed));
+        let texts = match raw.address.get_ref() {
+            Addresses::One(text) => std::slice::from_ref(text),
+            Addresses::Several(texts) => texts.as_slice(),
         };
+        if !(1..=PATHS_MAX).contains(&texts.len()) {
+            let allowed = format!("1 to {PATHS_MAX} addresses");
+            return Err(self.value("address", &raw.address, texts.join(", "), allowed));
+        }
+        let mut addresses = Vec::new();
+        for text in texts {
+            let address = text
+                .parse::<SocketAddr>()
+                .ok()
+                .filter(|address| address.port() != 0);
+            let Some(address) = address else {
+                let allowed =
+                    "an IP address and a port, such as \"10.0.0.1:7420\" or \"[fd00::1]:7420\""
+                        .into();
+                return Err(self.value("address", &raw.address, text.clone(), allowed));
+            };
+            addresses.push(address);
+        }
         Ok(Node {
             name: raw.name.get_ref().clone(),
-            address,
+            addresses,
         })
+    }
+
+    /// The addresses make one or two pairs, and none is there twice.
+    fn pairs(&self, raw: &File1, node: &Node, peer: &Node) -> Result<(), ConfigError> {
+        let wrong = |raw: &NodeTable, why| ConfigError::Pairs {
+            path: self.path.to_owned(),
+            line: line_of(self.text, raw.address.span().start),
+            why,
+        };
+        let (ours, theirs) = (node.addresses.len(), peer.addresses.len());
+        if ours != theirs {
+            let (node, peer) = (&node.name, &peer.name);
+            let why = format!("{node} has {ours} and {peer} has {theirs}");
+            return Err(wrong(&raw.peer, why));
+        }
+        for (place, address) in node.addresses.iter().enumerate() {
+            if node.addresses[..place].contains(address) {
+                let why = format!("{} has {address} twice", node.name);
+                return Err(wrong(&raw.node, why));
+            }
+        }
+        for (place, address) in peer.addresses.iter().enumerate() {
+            if peer.addresses[..place].contains(address) {
+                let why = format!("{} has {address} twice", peer.name);
+                return Err(wrong(&raw.peer, why));
+            }
+            if node.addresses.contains(address) {
+                let why = format!("both nodes have {address}");
+                return Err(wrong(&raw.peer, why));
+            }
+        }
+        Ok(())
     }
 
     fn name(&self, key: &'static str, raw: &Spanned<String>) -> Result<(), ConfigError> {

@@ -13,7 +13,6 @@ use mirror_core::checksum;
 use mirror_core::effect::{Effect, Effects, PayloadSource};
 use mirror_core::event::{Digest, Event, IoOwner};
 use mirror_core::limits::{COMMANDS_MAX, COPY_INFLIGHT_MAX};
-use mirror_core::notice::{Level, Notice};
 use mirror_core::types::{Errno, Instant, SectorRange};
 use mirror_core::volume::Volume;
 use thiserror::Error;
@@ -29,6 +28,7 @@ use crate::metadata::{Job, Persister, Written};
 use crate::peer_link::{LinkEvent, PeerLink};
 use crate::ring::{Completion, DATA_FILE, Kind, METADATA_FILE, Memory, Ring, Span, Token};
 use crate::sys;
+use crate::tell::{tell, tell_signal};
 
 /// Longest time without a look at the clock.
 const WAIT_MAX: Duration = Duration::from_secs(5);
@@ -163,26 +163,34 @@ impl Driver {
                 busy = true;
             }
             self.parts.link.drive(&mut self.parts.ring, now());
-            while let Some(event) = self.parts.link.take_event() {
-                busy = true;
-                match event {
-                    LinkEvent::Opened { session, dialled } => {
-                        self.feed(Event::SessionOpened { session, dialled })
-                    }
-                    LinkEvent::Closed { session, reason } => {
-                        self.feed(Event::SessionClosed { session, reason })
-                    }
-                    LinkEvent::Garbage(garbage) => tracing::warn!(
-                        code = "LS2012",
-                        advice = "see who connects to the mirror port, and close it to strangers",
-                        "closed a connection that does not speak our protocol: {garbage}"
-                    ),
-                }
-            }
+            busy |= self.link_events();
             if !busy {
                 return Ok(());
             }
         }
+    }
+
+    /// Tells what the link has to tell. Whether there was anything.
+    fn link_events(&mut self) -> bool {
+        let mut any = false;
+        while let Some(event) = self.parts.link.take_event() {
+            any = true;
+            match event {
+                LinkEvent::Opened { session, dialled } => {
+                    self.feed(Event::SessionOpened { session, dialled })
+                }
+                LinkEvent::Closed { session, reason } => {
+                    self.feed(Event::SessionClosed { session, reason })
+                }
+                LinkEvent::Path(notice) => tell(&notice),
+                LinkEvent::Garbage(garbage) => tracing::warn!(
+                    code = "LS2012",
+                    advice = "see who connects to the mirror port, and close it to strangers",
+                    "closed a connection that does not speak our protocol: {garbage}"
+                ),
+            }
+        }
+        any
     }
 
     fn wait(&self) -> Duration {
@@ -327,9 +335,11 @@ impl Driver {
                 None => {}
             },
             Kind::Accept => parts.link.on_accept(completion, now()),
-            Kind::Connect => parts.link.on_connect(token),
+            Kind::Connect => parts.link.on_connect(token, now()),
             Kind::Receive => {
-                parts.link.on_receive(token, completion.outcome());
+                parts.link.on_receive(token, completion.outcome(), now());
+                // A connection that stood ready is told to the core before its first frame.
+                self.link_events();
                 self.frames(token.place);
             }
             Kind::Send => parts.link.on_send(token, completion.outcome()),
@@ -353,7 +363,11 @@ impl Driver {
     /// Gives the core every whole frame of a connection. What the core says to one frame is done
     /// before the next is looked at: a connection that it closes is not read any more.
     fn frames(&mut self, place: u8) {
-        while let Some(arrived) = self.parts.link.next_frame(&mut self.parts.ring, place) {
+        while let Some(arrived) = self
+            .parts
+            .link
+            .next_frame(&mut self.parts.ring, place, now())
+        {
             let body = self.parts.ring.bytes(arrived.body);
             let (session, frame, buffer) = (arrived.session, arrived.frame, arrived.buffer);
             let event = Event::Received {
@@ -398,6 +412,8 @@ impl Driver {
                         let path = name_path(&self.parts.volume_name).ok();
                         status.device = path.map(|path| path.display().to_string());
                     }
+                    status.link.paths = self.parts.link.path_status();
+                    status.problems.extend(self.parts.link.path_problems());
                     drop(answer.send(status_line(&status)));
                 }
                 Message::Command(command, answer) => self.operator(command, Asker::Client(answer)),
@@ -573,26 +589,5 @@ fn without_device(command: mirror_core::effect::DeviceCommand) -> DeviceEvent {
     match command {
         DeviceCommand::StartLive => DeviceEvent::Failed(Errno(libc::ENODEV)),
         DeviceCommand::StopLive { .. } => DeviceEvent::Stopped,
-    }
-}
-
-fn tell(notice: &Notice) {
-    let problem = notice.problem();
-    let (code, message, advice) = (problem.code, problem.message, problem.advice);
-    match notice.level() {
-        Level::Info => tracing::info!(code, "{message}"),
-        Level::Warning => tracing::warn!(code, advice, "{message}"),
-        Level::Error => tracing::error!(code, advice, "{message}"),
-    }
-}
-
-fn tell_signal(name: &str, outcome: &mirror_core::admin::Outcome) {
-    match outcome {
-        Ok(_) => tracing::info!(signal = name, "the daemon ends"),
-        Err(refusal) => {
-            let problem = refusal.problem();
-            let (code, message, advice) = (problem.code, problem.message, problem.advice);
-            tracing::warn!(signal = name, code, advice, "the daemon goes on: {message}");
-        }
     }
 }

@@ -22,3 +22,4 @@ pub mod queue;
 pub mod ring;
 pub mod startup;
 pub mod sys;
+mod tell;

@@ -1,18 +1,22 @@
-//! The connections to the peer, few at a time, on the driver's ring: one that counts, and some in
-//! their handshake, so that a stranger who connects and is silent does not keep the peer out. The node with the lower number listens, the other dials.
+//! The connections to the peer, few at a time, on the driver's ring: one that counts, one that stands ready on
+//! the other path, and some in their handshake, so that a stranger who connects and is silent does not keep the
+//! peer out. The node with the lower number listens, the other dials; which path, [`Paths`] says.
 
+mod listener;
 mod receiver;
 mod sender;
 mod session;
 mod socket;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use mirror_core::admin::{PathState, PathStatus, Problem};
 use mirror_core::event::{CloseReason, IoOwner};
-use mirror_core::limits::PEER_BUFFERS;
+use mirror_core::limits::{HANDSHAKE_LIMIT, PEER_BUFFERS};
+use mirror_core::notice::Notice;
+use mirror_core::paths::{Change, Paths, Standing, Todo};
 use mirror_core::types::{Instant, SessionId};
 use mirror_core::wire::{Frame, FrameKind};
 
@@ -21,44 +25,36 @@ pub use receiver::Garbage;
 use crate::local_disk::data_buffer;
 use crate::ring::{Completion, Kind, Memory, Ring, Span, Token, accepted};
 use crate::sys;
+use listener::Listener;
 use receiver::{Receiver, Step};
 use sender::{Overflow, Sender};
 use session::{Phase, Session};
 
-/// Connections at the same time: the one that counts, and 4 in their handshake.
-pub const SESSIONS: usize = 5;
+/// Connections at the same time: the one that counts, one that stands ready, and 4 in their handshake.
+pub const SESSIONS: usize = 6;
 /// Size of each buffer of [`Memory::Link`].
 pub const LINK_BUFFER_BYTES: usize = 128 * 1024;
 /// Buffers of [`Memory::Link`] that the sessions use: one to receive and one to send for each.
-pub const SESSION_BUFFERS: u32 = 10;
+pub const SESSION_BUFFERS: u32 = 12;
 const _: () = assert!(SESSION_BUFFERS as usize == 2 * SESSIONS);
-const CONNECT_MAX: Duration = Duration::from_secs(3);
-const DIAL_PAUSE_MIN: Duration = Duration::from_millis(200);
-const DIAL_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// After an accept that failed, for want of descriptors say.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// A try ends then: the kernel would ask again too rarely.
+const CONNECT_MAX: Duration = Duration::from_secs(1);
 
-/// Who begins.
-#[derive(Debug)]
-enum Side {
-    Listens {
-        listener: TcpListener,
-        accepting: bool,
-        not_before: Instant,
-    },
-    Dials {
-        not_before: Instant,
-        pause: Duration,
-    },
+/// A path of the link: an address of each side.
+#[derive(Clone, Copy, Debug)]
+pub struct PathAddresses {
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
 }
 
 /// Addresses and patience of the link.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LinkSettings {
-    pub local: SocketAddr,
-    pub remote: SocketAddr,
+    pub paths: Vec<PathAddresses>,
     pub dials: bool,
     pub timeout: Duration,
+    /// In a handshake, while another path stands ready.
+    pub patience: Duration,
 }
 
 /// A frame that has arrived whole.
@@ -82,13 +78,17 @@ pub enum LinkEvent {
         reason: CloseReason,
     },
     Garbage(Garbage),
+    /// A path was lost or is back.
+    Path(Notice),
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct PeerLink {
     settings: LinkSettings,
-    side: Side,
+    paths: Paths,
+    /// One for each path; none if this node dials.
+    listeners: Vec<Listener>,
     places: [Option<Session>; SESSIONS],
     free_buffers: Vec<u16>,
     next_session: u64,
@@ -96,22 +96,19 @@ pub struct PeerLink {
 }
 
 impl PeerLink {
-    pub fn new(settings: LinkSettings, now: Instant) -> io::Result<PeerLink> {
-        let side = if settings.dials {
-            Side::Dials {
-                not_before: now,
-                pause: DIAL_PAUSE_MIN,
-            }
+    /// # Errors
+    /// This node listens, and can do so on none of its addresses; one of them and why.
+    pub fn new(settings: LinkSettings, now: Instant) -> Result<PeerLink, (SocketAddr, io::Error)> {
+        let listeners = if settings.dials {
+            Vec::new()
         } else {
-            Side::Listens {
-                listener: socket::listen(settings.local)?,
-                accepting: false,
-                not_before: now,
-            }
+            listener::listen(settings.paths.iter().map(|path| path.local), now)?
         };
+        let count = settings.paths.len();
         Ok(PeerLink {
+            paths: Paths::new(count, settings.dials, settings.patience, now),
             settings,
-            side,
+            listeners,
             places: [const { None }; SESSIONS],
             free_buffers: (0..PEER_BUFFERS).rev().collect(),
             next_session: 1,
@@ -124,41 +121,80 @@ impl PeerLink {
         for place in 0..SESSIONS {
             self.drive_place(ring, place, now);
         }
-        let free = self.places.iter().any(Option::is_none);
-        let idle = self.places.iter().all(Option::is_none);
-        match &mut self.side {
-            Side::Listens {
-                listener,
-                accepting,
-                not_before,
-            } if free && !*accepting && *not_before <= now => {
-                *accepting = true;
-                ring.accept(listener.as_raw_fd(), Token::new(Kind::Accept));
+        while let Some(todo) = self.paths.todo(now) {
+            match todo {
+                Todo::Dial { path } => self.dial(ring, path, now),
+                Todo::Use { session, .. } => self.promote(session),
+                Todo::GiveUp { session } => self.kill(session),
             }
-            Side::Dials { not_before, .. } if idle && *not_before <= now => self.dial(ring, now),
-            Side::Listens { .. } | Side::Dials { .. } => {}
+        }
+        if self.places.iter().any(Option::is_none) {
+            for (path, listener) in self.listeners.iter_mut().enumerate() {
+                listener.drive(ring, path, now);
+            }
+        }
+        while let Some(change) = self.paths.change(now) {
+            self.events.push(LinkEvent::Path(self.notice(change)));
         }
     }
 
     /// When `drive` has something to do at the latest.
     pub fn deadline(&self) -> Option<Instant> {
-        let sessions = self
-            .places
-            .iter()
-            .flatten()
-            .filter_map(Session::deadline)
-            .min();
+        let sessions = self.places.iter().flatten().filter_map(Session::deadline);
         let free = self.places.iter().any(Option::is_none);
-        let idle = self.places.iter().all(Option::is_none);
-        let begin = match &self.side {
-            Side::Listens {
-                accepting,
-                not_before,
-                ..
-            } => (free && !accepting).then_some(*not_before),
-            Side::Dials { not_before, .. } => idle.then_some(*not_before),
-        };
-        sessions.into_iter().chain(begin).min()
+        let accepts = self.listeners.iter().filter(|_| free);
+        sessions
+            .chain(accepts.filter_map(Listener::deadline))
+            .chain(self.paths.deadline())
+            .min()
+    }
+
+    /// How each path stands.
+    pub fn path_status(&self) -> Vec<PathStatus> {
+        let paths = self.settings.paths.iter().enumerate();
+        paths
+            .map(|(path, addresses)| PathStatus {
+                number: number(path),
+                local: addresses.local.to_string(),
+                remote: addresses.remote.to_string(),
+                state: match self.paths.standing(path) {
+                    Standing::InUse => PathState::InUse,
+                    Standing::Ready => PathState::Ready,
+                    Standing::Down => PathState::Down,
+                },
+            })
+            .collect()
+    }
+
+    /// Paths whose loss the operator was told.
+    pub fn path_problems(&self) -> Vec<Problem> {
+        let lost = |path: &usize| self.paths.is_told_lost(*path);
+        let paths = (0..self.settings.paths.len()).filter(lost);
+        paths
+            .map(|path| self.notice(Change::Lost { path }).problem())
+            .collect()
+    }
+
+    fn notice(&self, change: Change) -> Notice {
+        let (Change::Lost { path } | Change::Back { path }) = change;
+        let addresses = self.settings.paths[path];
+        let (number, local, remote) = (
+            number(path),
+            addresses.local.to_string(),
+            addresses.remote.to_string(),
+        );
+        match change {
+            Change::Lost { .. } => Notice::PathLost {
+                number,
+                local,
+                remote,
+            },
+            Change::Back { .. } => Notice::PathBack {
+                number,
+                local,
+                remote,
+            },
+        }
     }
 
     /// Takes what there is to tell.
@@ -175,7 +211,7 @@ impl PeerLink {
     }
 
     /// The next frame of a place, if it has arrived whole.
-    pub fn next_frame(&mut self, ring: &mut Ring, place: u8) -> Option<Arrived> {
+    pub fn next_frame(&mut self, ring: &mut Ring, place: u8, now: Instant) -> Option<Arrived> {
         let session = self.places[usize::from(place)]
             .as_mut()
             .filter(|session| session.is_open())?;
@@ -185,12 +221,15 @@ impl PeerLink {
                 body,
                 buffer,
             } => {
-                if let (Side::Dials { pause, .. }, FrameKind::State) = (&mut self.side, frame.kind)
+                let (id, path) = (session.id, session.path);
+                self.paths.heard(id, now);
+                if frame.kind == FrameKind::State
+                    && let Some(useless) = self.paths.agreed(path, id, now)
                 {
-                    *pause = DIAL_PAUSE_MIN;
+                    self.kill(useless);
                 }
                 Some(Arrived {
-                    session: session.id,
+                    session: id,
                     frame,
                     body,
                     buffer,
@@ -236,8 +275,9 @@ impl PeerLink {
     }
 
     pub fn close(&mut self, session: SessionId, now: Instant) {
+        let patience = self.settings.patience;
         if let Some(found) = self.find(session) {
-            found.close(now);
+            found.close(patience, now);
         }
     }
 
@@ -271,16 +311,9 @@ impl PeerLink {
 
     pub fn on_accept(&mut self, completion: &Completion, now: Instant) {
         let outcome = accepted(completion);
-        if let Side::Listens {
-            accepting,
-            not_before,
-            ..
-        } = &mut self.side
-        {
-            *accepting = false;
-            if outcome.is_err() {
-                *not_before = now + ACCEPT_PAUSE;
-            }
+        let path = usize::from(completion.token.place);
+        if let Some(listener) = self.listeners.get_mut(path) {
+            listener.accepted(outcome.is_err(), now);
         }
         let stream = match outcome {
             Ok(fd) => TcpStream::from(fd),
@@ -293,12 +326,28 @@ impl PeerLink {
             tracing::debug!(%error, "the connection ended before it began");
             return;
         }
-        if let Some(place) = self.add(stream, Phase::Open) {
-            self.opened(place);
+        let from = stream.peer_addr().map(|address| address.ip()).ok();
+        let phase = Phase::Waiting {
+            until: Some(now + HANDSHAKE_LIMIT),
+        };
+        let place = self.add(stream, path, phase, now);
+        let Some(id) = place.map(|place| self.id(place)) else {
+            return;
+        };
+        // Who comes from the peer's address may be silent: it stands ready, one on each path.
+        if self.settings.paths.len() > 1 && from == Some(self.settings.paths[path].remote.ip()) {
+            if let Some(before) = self.paths.stands(path, id, now) {
+                self.kill(before);
+            }
+            if self.paths.is_ready(id)
+                && let Some(session) = self.by_id(id)
+            {
+                session.phase = Phase::Waiting { until: None };
+            }
         }
     }
 
-    pub fn on_connect(&mut self, token: Token) {
+    pub fn on_connect(&mut self, token: Token, now: Instant) {
         let timeout = self.settings.timeout;
         let Some(session) = self.at(token) else {
             return;
@@ -309,8 +358,12 @@ impl PeerLink {
         }
         match socket::finish_dial(&session.stream, timeout) {
             Ok(()) => {
-                session.phase = Phase::Open;
-                self.opened(usize::from(token.place));
+                session.phase = Phase::Waiting { until: None };
+                (session.stood, session.heard) = (true, now);
+                let (path, id) = (session.path, session.id);
+                if let Some(before) = self.paths.stands(path, id, now) {
+                    self.kill(before);
+                }
             }
             Err(error) => {
                 tracing::debug!(%error, "cannot connect to the peer");
@@ -319,14 +372,21 @@ impl PeerLink {
         }
     }
 
-    pub fn on_receive(&mut self, token: Token, outcome: Result<usize, i32>) {
+    pub fn on_receive(&mut self, token: Token, outcome: Result<usize, i32>, now: Instant) {
         let Some(session) = self.at(token) else {
             return;
         };
         session.receiving = false;
+        session.heard = now;
         match outcome {
             Ok(0) => session.kill(CloseReason::Lost),
             Ok(count) if session.is_open() => session.receiver.arrived(count),
+            // The dialling side speaks first.
+            Ok(_) if session.is_waiting() && session.dialled => session.kill(CloseReason::Garbage),
+            Ok(count) if session.is_waiting() => {
+                session.receiver.arrived(count);
+                self.open(usize::from(token.place));
+            }
             Ok(_) | Err(libc::EINTR | libc::EAGAIN) => {}
             Err(_) => session.kill(CloseReason::Lost),
         }
@@ -360,8 +420,14 @@ impl PeerLink {
                     reason,
                 });
             }
+            let (id, path, stood) = (session.id, session.path, session.stood);
             self.places[place] = None;
-            self.pause_dialling(now);
+            if stood {
+                self.paths.ended(id, chance(), now);
+            } else {
+                // Only who dials has connections that never stood.
+                self.paths.failed(path, chance(), now);
+            }
             return;
         }
         let token = Token {
@@ -370,7 +436,9 @@ impl PeerLink {
             index: 0,
             generation: session.generation,
         };
-        let reads = session.is_open() && !session.receiver.starved || session.is_deaf();
+        let reads = session.is_open() && !session.receiver.starved
+            || session.is_deaf()
+            || session.is_waiting();
         if reads && !session.receiving {
             let room = session.receiver.room(ring);
             session.receiving = true;
@@ -394,48 +462,63 @@ impl PeerLink {
         }
     }
 
-    fn dial(&mut self, ring: &mut Ring, now: Instant) {
-        match socket::dial(self.settings.local, self.settings.remote) {
-            Ok(stream) => {
-                let Some(place) = self.add(
-                    stream,
-                    Phase::Connecting {
-                        until: now + CONNECT_MAX,
-                    },
-                ) else {
-                    return;
-                };
-                let Some(session) = &mut self.places[place] else {
-                    return;
-                };
-                session.connecting = true;
-                let token = Token {
-                    kind: Kind::Connect,
-                    place: u8::try_from(place).expect("few places"),
-                    index: 0,
-                    generation: session.generation,
-                };
-                ring.poll(session.fd(), libc::POLLOUT, token);
-            }
+    fn dial(&mut self, ring: &mut Ring, path: usize, now: Instant) {
+        let addresses = self.settings.paths[path];
+        let phase = Phase::Connecting {
+            until: now + CONNECT_MAX,
+        };
+        let place = match socket::dial(addresses.local, addresses.remote) {
+            Ok(stream) => self.add(stream, path, phase, now),
             Err(error) => {
-                tracing::debug!(%error, "cannot dial the peer");
-                self.pause_dialling(now);
+                tracing::debug!(%error, path, "cannot dial the peer");
+                None
             }
+        };
+        let Some((place, session)) =
+            place.and_then(|place| Some((place, self.places[place].as_mut()?)))
+        else {
+            self.paths.failed(path, chance(), now);
+            return;
+        };
+        session.connecting = true;
+        let token = Token {
+            kind: Kind::Connect,
+            place: u8::try_from(place).expect("few places"),
+            index: 0,
+            generation: session.generation,
+        };
+        ring.poll(session.fd(), libc::POLLOUT, token);
+    }
+
+    /// Tells the core of a connection that stood ready.
+    fn promote(&mut self, session: SessionId) {
+        let of = |place: &Option<Session>| place.as_ref().is_some_and(|each| each.id == session);
+        if let Some(place) = self.places.iter().position(of) {
+            self.open(place);
         }
     }
 
-    fn pause_dialling(&mut self, now: Instant) {
-        if let Side::Dials { not_before, pause } = &mut self.side {
-            // Up to a quarter more, so that two nodes do not stay in step.
-            let jitter = sys::random_u64().unwrap_or(0) % 256;
-            let extra = pause.mul_f64(f64::from(u32::try_from(jitter).unwrap_or(0)) / 1024.0);
-            *not_before = now + (*pause + extra);
-            *pause = (*pause * 2).min(DIAL_PAUSE_MAX);
+    fn open(&mut self, place: usize) {
+        if let Some(session) = &mut self.places[place]
+            && session.is_waiting()
+        {
+            session.phase = Phase::Open;
+            session.known_to_core = true;
+            self.events.push(LinkEvent::Opened {
+                session: session.id,
+                dialled: session.dialled,
+            });
+        }
+    }
+
+    fn kill(&mut self, session: SessionId) {
+        if let Some(session) = self.by_id(session) {
+            session.kill(CloseReason::Lost);
         }
     }
 
     /// Puts a connection in a free place; without one it is dropped.
-    fn add(&mut self, stream: TcpStream, phase: Phase) -> Option<usize> {
+    fn add(&mut self, stream: TcpStream, path: usize, phase: Phase, now: Instant) -> Option<usize> {
         let place = self.places.iter().position(Option::is_none)?;
         let id = SessionId(self.next_session);
         self.next_session += 1;
@@ -443,12 +526,15 @@ impl PeerLink {
         self.places[place] = Some(Session {
             id,
             generation: u32::try_from(id.0 & u64::from(u32::MAX)).expect("masked"),
+            path,
             dialled: self.settings.dials,
             known_to_core: false,
             phase,
             stream,
             receiver: Receiver::new(buffer),
             sender: Sender::new(buffer + 1),
+            stood: !self.settings.dials,
+            heard: now,
             connecting: false,
             receiving: false,
             sending: false,
@@ -456,14 +542,16 @@ impl PeerLink {
         Some(place)
     }
 
-    fn opened(&mut self, place: usize) {
-        if let Some(session) = &mut self.places[place] {
-            session.known_to_core = true;
-            self.events.push(LinkEvent::Opened {
-                session: session.id,
-                dialled: session.dialled,
-            });
-        }
+    fn id(&self, place: usize) -> SessionId {
+        let session = self.places[place].as_ref();
+        session.expect("it was just put there").id
+    }
+
+    fn by_id(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.places
+            .iter_mut()
+            .flatten()
+            .find(|session| session.id == id)
     }
 
     fn find(&mut self, id: SessionId) -> Option<&mut Session> {
@@ -477,4 +565,13 @@ impl PeerLink {
         let session = self.places[usize::from(token.place)].as_mut();
         session.filter(|session| session.generation == token.generation)
     }
+}
+
+fn number(path: usize) -> u8 {
+    u8::try_from(path + 1).expect("few paths")
+}
+
+/// So that two nodes do not stay in step.
+fn chance() -> u8 {
+    sys::random_u64().unwrap_or(0).to_le_bytes()[0]
 }

@@ -25,7 +25,9 @@ use crate::explain::Explain;
 use crate::inbox::{Inbox, Message};
 use crate::local_disk::{DATA_BUFFERS, LocalDisk};
 use crate::metadata::{self, Devices, MetadataError, Persister};
-use crate::peer_link::{LINK_BUFFER_BYTES, LinkSettings, PeerLink, SESSION_BUFFERS, SESSIONS};
+use crate::peer_link::{
+    LINK_BUFFER_BYTES, LinkSettings, PathAddresses, PeerLink, SESSION_BUFFERS, SESSIONS,
+};
 use crate::ring::{DATA_FILE, METADATA_FILE, Ring, pools};
 use crate::sys;
 
@@ -315,14 +317,19 @@ impl Disks {
 }
 
 fn make_link(config: &Config, dials: bool) -> Result<PeerLink, RunError> {
-    let address = config.node.address;
+    let pairs = config.node.addresses.iter().zip(&config.peer.addresses);
     let settings = LinkSettings {
-        local: address,
-        remote: config.peer.address,
+        paths: pairs
+            .map(|(local, remote)| PathAddresses {
+                local: *local,
+                remote: *remote,
+            })
+            .collect(),
         dials,
         timeout: config.tuning.link_timeout,
+        patience: config.tuning.keepalive_interval * 2,
     };
-    PeerLink::new(settings, now()).map_err(|source| RunError::Listen { address, source })
+    PeerLink::new(settings, now()).map_err(|(address, source)| RunError::Listen { address, source })
 }
 
 fn start_device(parts: &mut Parts, recovered: Option<u32>) -> Result<(), RunError> {

@@ -1,4 +1,4 @@
-//! Three networks between the machines, and how to break them.
+//! Four networks between the machines, and how to break them.
 //!
 //! As root each is a bridge in a network namespace of our own; otherwise a multicast socket of QEMU's.
 
@@ -23,11 +23,13 @@ pub enum Net {
     Lan,
     /// The mirror link: `mirror0`, 10.77.3.0/24.
     Mirror,
+    /// The second mirror connect: `mirror1`, 10.77.4.0/24.
+    MirrorTwo,
 }
 
 impl Net {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Inter, Self::Lan, Self::Mirror];
+    pub const ALL: [Self; 4] = [Self::Inter, Self::Lan, Self::Mirror, Self::MirrorTwo];
 
     /// Name of the network card in every machine.
     #[must_use]
@@ -36,6 +38,7 @@ impl Net {
             Self::Inter => "inter0",
             Self::Lan => "lan0",
             Self::Mirror => "mirror0",
+            Self::MirrorTwo => "mirror1",
         }
     }
 

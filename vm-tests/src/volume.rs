@@ -55,6 +55,8 @@ const CONFIG_FILES: [&str; 2] = [KEY_FILE, "/etc/lockstep/volumes/data.toml"];
 pub struct Pair {
     /// The machines.
     pub cluster: Cluster,
+    /// The networks of the mirror link, one for each path.
+    nets: Vec<Net>,
     /// What must be put back after a reboot: the machines' root is fresh at every boot.
     kept: Mutex<Vec<KeptFile>>,
 }
@@ -71,8 +73,14 @@ impl Pair {
     /// # Errors
     /// If a command fails.
     pub fn create(cluster: Cluster) -> anyhow::Result<Self> {
+        Self::create_on(cluster, &[Net::Mirror])
+    }
+
+    /// The same with a path of the mirror link on each of these networks.
+    fn create_on(cluster: Cluster, nets: &[Net]) -> anyhow::Result<Self> {
         let pair = Self {
             cluster,
+            nets: nets.to_vec(),
             kept: Mutex::default(),
         };
         let (one, two) = (pair.one(), pair.two());
@@ -106,7 +114,15 @@ impl Pair {
     /// # Errors
     /// If a command fails.
     pub fn active(cluster: Cluster) -> anyhow::Result<Self> {
-        let pair = Self::create(cluster)?;
+        Self::active_on(cluster, &[Net::Mirror])
+    }
+
+    /// The same with a path of the mirror link on each of these networks.
+    ///
+    /// # Errors
+    /// If a command fails.
+    pub fn active_on(cluster: Cluster, nets: &[Net]) -> anyhow::Result<Self> {
+        let pair = Self::create_on(cluster, nets)?;
         pair.wait_in_sync()?;
         pair.lockstep(pair.one(), "activate")?;
         Ok(pair)
@@ -116,11 +132,9 @@ impl Pair {
     #[must_use]
     pub fn create_command(&self, node: &Machine, peer: &Machine, more: &str) -> String {
         let end = |machine: &Machine| {
-            format!(
-                "{}={}:{MIRROR_PORT}",
-                machine.name(),
-                machine.address(Net::Mirror)
-            )
+            let address = |net: &Net| format!("{}:{MIRROR_PORT}", machine.address(*net));
+            let addresses: Vec<String> = self.nets.iter().map(address).collect();
+            format!("{}={}", machine.name(), addresses.join(","))
         };
         format!(
             "lockstep volume create {NAME} --backing {} --metadata {} --node {} --peer {} {more}",

@@ -371,6 +371,7 @@ impl World {
             });
             idle && up && node.data.running.is_empty() && node.meta.is_idle()
         }) && !self.network.silent.contains(&true)
+            && !self.network.any_hangs()
             && self
                 .network
                 .connections

@@ -68,9 +68,15 @@ pub enum Kind {
     Trap(&'static Trap),
     /// Any trouble waits for any moment.
     Ambush,
+    /// One path is cut for a while.
+    PathCut,
+    /// One path loses what one node sends.
+    PathOneWay,
+    /// The connections of one path break.
+    PathBreak,
 }
 
-const ALL: [(Kind, u64); 18] = [
+const ALL: [(Kind, u64); 21] = [
     (Kind::Break, 20),
     (Kind::Silence, 8),
     (Kind::OneWay, 6),
@@ -89,6 +95,9 @@ const ALL: [(Kind, u64); 18] = [
     (Kind::DiskFails, 6),
     (Kind::SecondConnection, 6),
     (Kind::Ambush, 8),
+    (Kind::PathCut, 12),
+    (Kind::PathOneWay, 6),
+    (Kind::PathBreak, 8),
 ];
 
 /// Some runs are about wrong words alone: only there a lease is all that keeps reads right.
@@ -296,6 +305,15 @@ impl World {
             Kind::Stop => self.ask_for(node, Command::Stop),
             Kind::DiskFails => self.disk_fails(node, dice.between(200, 8000)),
             Kind::SecondConnection => self.second_connection(),
+            Kind::PathCut => {
+                let path = dice.index(2);
+                self.path_cut_for(&mut dice, path, [true, true]);
+            }
+            Kind::PathOneWay => {
+                let path = dice.index(2);
+                self.path_cut_for(&mut dice, path, [node == 0, node == 1]);
+            }
+            Kind::PathBreak => self.break_path(dice.index(2)),
             Kind::Move => self.move_away(&mut dice),
         }
     }
@@ -423,12 +441,23 @@ impl World {
         );
     }
 
-    /// No more trouble: everything gets power and network.
+    fn path_cut_for(&mut self, dice: &mut Rng, path: usize, silent: [bool; 2]) {
+        self.count("path cut");
+        let path = path % self.plan.paths;
+        self.cut_path(path, silent);
+        let after = self.hasty(dice, 50, 8000);
+        self.at(after, Happening::HealPath { path });
+    }
+
+    /// No more trouble: everything gets power and network; of two paths one may stay cut.
     pub fn end_chaos(&mut self) {
         self.note(|| "no more trouble".to_string());
         self.chaos = false;
         self.armed.clear();
         self.desk.case = None;
+        for path in 0..self.plan.paths {
+            self.cut_path(path, [self.plan.lame_path == Some(path); 2]);
+        }
         self.silence([false, false]);
         for node in 0..2 {
             self.nodes[node].held_off = false;

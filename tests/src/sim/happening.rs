@@ -55,10 +55,6 @@ pub(super) enum Happening {
         session: SessionId,
         frame: Box<Frame>,
     },
-    Dial {
-        node: usize,
-        process: u64,
-    },
     Opened {
         connection: u64,
         node: usize,
@@ -114,6 +110,25 @@ pub(super) enum Happening {
     },
     Desk,
     Compare,
+    Paths {
+        node: usize,
+        process: u64,
+    },
+    DialFailed {
+        node: usize,
+        process: u64,
+        path: usize,
+    },
+    Stood {
+        connection: u64,
+        path: usize,
+        node: usize,
+        process: u64,
+    },
+    Spares,
+    HealPath {
+        path: usize,
+    },
 }
 
 /// A happening with its place on the agenda.

@@ -2,6 +2,7 @@
 
 use mirror_core::event::Event;
 use mirror_core::limits::VOLUME_NAME_BYTES_MAX;
+use mirror_core::paths::Paths;
 use mirror_core::types::{BootId, Incarnation, NodeSet, Tag};
 use mirror_core::volume::{DeviceAtStart, Settings, Volume};
 
@@ -50,7 +51,14 @@ impl World {
         let clock = place.clock(self.now);
         let volume = Volume::new(settings, metadata, device, clock);
         let dials = volume.dials();
-        place.process = Some(Process::new(number, volume));
+        let paths = Paths::new(
+            self.plan.paths,
+            dials,
+            Duration::from_secs(1),
+            self.path_clock(node),
+        );
+        self.disturb();
+        self.nodes[node].process = Some(Process::new(number, volume, paths));
         self.note(|| format!("{node} starts as process {number}, device {device:?}"));
         self.count(if recovers {
             "device recovered"
@@ -58,15 +66,8 @@ impl World {
             "daemon starts"
         });
         self.feed(node, Event::Tick);
-        if dials {
-            self.at(
-                MS,
-                Happening::Dial {
-                    node,
-                    process: number,
-                },
-            );
-        }
+        let process = number;
+        self.at(MS, Happening::Paths { node, process });
         if recovers {
             self.reissue(node, number);
         }
@@ -123,6 +124,7 @@ impl World {
             return;
         };
         self.note(|| format!("{node} kill -9"));
+        self.disturb();
         self.count("kill -9");
         self.drop_connections(node, process.number, true);
         let before = self.nodes[node].meta.peek().view;
@@ -220,6 +222,7 @@ impl World {
             return;
         }
         place.paused_until = self.now + millis * MS;
+        self.disturbed = self.disturbed.max(place.paused_until);
         if !seen {
             place.hidden += millis * MS;
         }

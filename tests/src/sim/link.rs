@@ -4,62 +4,39 @@ use mirror_core::event::{CloseReason, Event};
 use mirror_core::types::SessionId;
 use mirror_core::wire::FrameKind;
 
-use super::network::{InTransit, Message};
+use super::network::{Connection, InTransit, Message};
 use super::node::MS;
 use super::world::{Happening, World};
 
-const BACKOFF: u64 = 200 * MS;
-const BACKOFF_MAX: u64 = 2000 * MS;
+/// A peer that was silent for so long reads nothing of what is sent at the end, without haste.
+const PATIENCE: u64 = 1000 * MS;
 
 impl World {
-    pub(super) fn dial(&mut self, node: usize, process: u64) {
-        if !self.nodes[node].process_is(process) {
-            return;
-        }
-        let peer = 1 - node;
-        let pause = if self.network.of(node, process).is_empty() {
-            let other = self.nodes[peer]
-                .process
-                .as_ref()
-                .map(|process| process.number);
-            let reachable =
-                self.nodes[peer].power && !self.network.silent[0] && !self.network.silent[1];
-            let room = other.is_some_and(|other| self.network.of(peer, other).len() < 2);
-            if let Some(other) = other
-                && reachable
-                && room
-            {
-                self.connect(node, process, other);
-                BACKOFF / self.plan.haste
-            } else {
-                let Some(process) = self.nodes[node].process.as_mut() else {
-                    return;
-                };
-                let pause = process.backoff;
-                process.backoff = (pause * 2).min(BACKOFF_MAX);
-                pause / self.plan.haste
-            }
-        } else {
-            BACKOFF / self.plan.haste
-        };
-        let jitter = self.micros(0, 50_000);
-        self.at(pause + jitter, Happening::Dial { node, process });
-    }
-
     /// The peer is dialled although a connection stands: the end of that one was not seen there.
     pub(super) fn second_dial(&mut self, node: usize, process: u64) {
         let other = self.nodes[1 - node].process.as_ref();
         let Some(other) = other.map(|process| process.number) else {
             return;
         };
-        let silent = self.network.silent.contains(&true);
-        if self.nodes[node].process_is(process) && !silent {
+        let path = self.rng.index(self.plan.paths);
+        if self.nodes[node].process_is(process) && !self.network.is_cut(path) {
             self.count("second connections");
-            self.connect(node, process, other);
+            self.disturb();
+            let connection = self.connect(path, node, process, other);
+            let after = self.micros(100, 5000);
+            let dialled = true;
+            self.at(
+                after,
+                Happening::Opened {
+                    connection,
+                    node,
+                    dialled,
+                },
+            );
         }
     }
 
-    fn connect(&mut self, node: usize, process: u64, other: u64) {
+    pub(super) fn connect(&mut self, path: usize, node: usize, process: u64, other: u64) -> u64 {
         let mut processes = [process; 2];
         processes[1 - node] = other;
         for place in &mut self.nodes {
@@ -69,21 +46,7 @@ impl World {
             SessionId(self.nodes[0].sessions),
             SessionId(self.nodes[1].sessions),
         ];
-        let connection = self.network.connect(sessions, processes);
-        if let Some(process) = self.nodes[node].process.as_mut() {
-            process.backoff = BACKOFF;
-        }
-        for side in 0..2 {
-            let after = self.micros(100, 5000);
-            self.at(
-                after,
-                Happening::Opened {
-                    connection,
-                    node: side,
-                    dialled: side == node,
-                },
-            );
-        }
+        self.network.connect(path, sessions, processes)
     }
 
     pub(super) fn opened(&mut self, number: u64, node: usize, dialled: bool) {
@@ -91,10 +54,11 @@ impl World {
             return;
         };
         let end = &mut connection.ends[node];
-        if end.closed || !self.nodes[node].process_is(end.process) {
+        if end.closed || end.opened || !self.nodes[node].process_is(end.process) {
             return;
         }
         end.opened = true;
+        end.heard = self.now;
         let session = end.session;
         self.note(|| format!("{node} session {} opened", session.0));
         self.feed(node, Event::SessionOpened { session, dialled });
@@ -110,10 +74,12 @@ impl World {
     pub(super) fn arrive(&mut self, number: u64, from: usize) {
         let to = 1 - from;
         loop {
-            if self.network.silent[from] || self.failure.is_some() {
+            let now = self.now;
+            let path = self.network.connections.get(&number).map(|each| each.path);
+            if path.is_none_or(|path| self.network.is_silent(path, from)) || self.failure.is_some()
+            {
                 return;
             }
-            let now = self.now;
             let Some(connection) = self.network.connections.get_mut(&number) else {
                 return;
             };
@@ -130,8 +96,19 @@ impl World {
                 .out
                 .front()
                 .is_some_and(|transit| transit.arrives <= now);
-            if !opened || !due {
+            if !due {
                 return;
+            }
+            let end = matches!(
+                connection.ends[from]
+                    .out
+                    .front()
+                    .map(|transit| &transit.message),
+                Some(Message::End)
+            );
+            if !opened && !end {
+                // Who listens tells its core of a connection when something is said on it.
+                self.opened(number, to, false);
             }
             if self.needs_buffer(number, from) && self.free_buffer(to).is_none() {
                 self.count("receive buffers ran out");
@@ -174,11 +151,14 @@ impl World {
         let Some(connection) = self.network.connections.get_mut(&number) else {
             return;
         };
+        let path = connection.path;
         let end = &mut connection.ends[to];
         let session = end.session;
+        end.heard = self.now;
         match transit.message {
             Message::End => self.end(number, to, CloseReason::Lost, 2000),
             Message::Frame { .. } if transit.altered => {
+                self.disturb();
                 self.note(|| format!("{to} got a payload with a wrong checksum"));
                 self.count("payload damaged");
                 self.end(number, to, CloseReason::Garbage, 1000);
@@ -188,6 +168,7 @@ impl World {
                 let kind = frame.kind;
                 end.authenticated |= frame.kind == FrameKind::State;
                 let early = !end.authenticated && kind.has_payload();
+                self.path_heard(to, path, session, kind == FrameKind::State);
                 if !matches!(
                     kind,
                     FrameKind::Ping | FrameKind::Pong | FrameKind::CopyWrite | FrameKind::CopyDone
@@ -221,7 +202,7 @@ impl World {
     }
 
     /// The core is told within `micros` that the connection is over.
-    fn end(&mut self, number: u64, node: usize, reason: CloseReason, micros: u64) {
+    pub(super) fn end(&mut self, number: u64, node: usize, reason: CloseReason, micros: u64) {
         let after = self.micros(10, micros);
         self.at(
             after,
@@ -233,7 +214,7 @@ impl World {
         );
     }
 
-    fn send_end(&mut self, number: u64, node: usize) {
+    pub(super) fn send_end(&mut self, number: u64, node: usize) {
         let now = self.now;
         let Some(connection) = self.network.connections.get_mut(&number) else {
             return;
@@ -268,9 +249,13 @@ impl World {
             return;
         }
         connection.ends[node].closing = true;
+        let path = connection.path;
+        let quiet = self.now - connection.ends[node].heard;
         self.note(|| format!("{node} closes session {}", session.0));
         self.send_end(number, node);
-        let longest = if self.network.silent[node] {
+        let longest = if quiet >= PATIENCE / self.plan.haste {
+            200
+        } else if self.network.is_silent(path, node) {
             1_000_000 / self.plan.haste
         } else {
             20_000
@@ -283,12 +268,12 @@ impl World {
             return;
         };
         let end = &mut connection.ends[node];
-        if end.closed || !end.opened || !self.nodes[node].process_is(end.process) {
+        if end.closed || !self.nodes[node].process_is(end.process) {
             end.closed = true;
             return;
         }
         end.closed = true;
-        let session = end.session;
+        let (session, opened) = (end.session, end.opened);
         // What was being sent is given up; the other side sees the end.
         if reason != CloseReason::Local {
             end.out.clear();
@@ -296,14 +281,24 @@ impl World {
         connection.ends[1 - node].out.clear();
         self.note(|| format!("{node} session {} closed: {reason:?}", session.0));
         self.send_end(number, node);
-        self.feed(node, Event::SessionClosed { session, reason });
+        self.path_ended(node, session);
+        if opened {
+            self.feed(node, Event::SessionClosed { session, reason });
+        }
         self.network.tidy();
     }
 
     /// Breaks every connection; both sides learn it by themselves.
     pub(super) fn break_connections(&mut self) {
         self.note(|| "connections break".to_string());
-        let numbers: Vec<u64> = self.network.connections.keys().copied().collect();
+        self.break_those(|_| true);
+    }
+
+    pub(super) fn break_those(&mut self, which: impl Fn(&Connection) -> bool) {
+        self.disturb();
+        let all = self.network.connections.iter();
+        let broken = all.filter(|(_, connection)| which(connection));
+        let numbers: Vec<u64> = broken.map(|(number, _)| *number).collect();
         for number in numbers {
             for node in 0..2 {
                 if let Some(connection) = self.network.connections.get_mut(&number) {
@@ -318,6 +313,12 @@ impl World {
     pub fn silence(&mut self, silent: [bool; 2]) {
         self.note(|| format!("network silent {silent:?}"));
         self.network.silent = silent;
+        self.network_changed();
+    }
+
+    pub(super) fn network_changed(&mut self) {
+        self.disturb();
+        self.network.note_cuts(self.now);
         let numbers: Vec<u64> = self.network.connections.keys().copied().collect();
         for connection in numbers {
             for from in 0..2 {

@@ -25,6 +25,8 @@ pub mod mutants;
 mod network;
 pub mod node;
 mod operator;
+mod paths;
+mod progress;
 mod rng;
 mod run;
 mod shelf;

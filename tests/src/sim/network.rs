@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use mirror_core::effect::PayloadSource;
+use mirror_core::paths::PATHS_MAX;
 use mirror_core::types::SessionId;
 use mirror_core::wire::Frame;
 
@@ -54,6 +55,8 @@ pub struct End {
     pub closing: bool,
     /// A `State` frame has arrived.
     pub authenticated: bool,
+    /// When a frame arrived last.
+    pub heard: u64,
     /// What this side has sent and is not delivered.
     pub out: VecDeque<InTransit>,
 }
@@ -67,6 +70,7 @@ impl End {
             closed: false,
             closing: false,
             authenticated: false,
+            heard: 0,
             out: VecDeque::new(),
         }
     }
@@ -75,6 +79,8 @@ impl End {
 /// A connection between node 0 and node 1.
 #[derive(Debug)]
 pub struct Connection {
+    /// Over which path.
+    pub path: usize,
     /// The sides, by node.
     pub ends: [End; 2],
     /// Nothing arrives any more on either side.
@@ -88,12 +94,16 @@ pub struct Network {
     pub connections: BTreeMap<u64, Connection>,
     /// Nothing sent by this node arrives.
     pub silent: [bool; 2],
+    /// The same for each path alone.
+    pub cut: [[bool; 2]; PATHS_MAX],
+    /// Since when a path is not whole.
+    cut_since: [Option<u64>; PATHS_MAX],
     numbers: u64,
 }
 
 impl Network {
     /// A connection stands.
-    pub fn connect(&mut self, sessions: [SessionId; 2], processes: [u64; 2]) -> u64 {
+    pub fn connect(&mut self, path: usize, sessions: [SessionId; 2], processes: [u64; 2]) -> u64 {
         self.numbers += 1;
         let ends = [
             End::new(sessions[0], processes[0]),
@@ -102,11 +112,42 @@ impl Network {
         self.connections.insert(
             self.numbers,
             Connection {
+                path,
                 ends,
                 broken: false,
             },
         );
         self.numbers
+    }
+
+    /// Whether nothing sent by this node over this path arrives.
+    pub fn is_silent(&self, path: usize, from: usize) -> bool {
+        self.silent[from] || self.cut[path][from]
+    }
+
+    /// Whether a path is not whole.
+    pub fn is_cut(&self, path: usize) -> bool {
+        self.is_silent(path, 0) || self.is_silent(path, 1)
+    }
+
+    /// Since when a path is not whole.
+    pub fn cut_since(&self, path: usize) -> Option<u64> {
+        self.cut_since[path]
+    }
+
+    /// Notes what the network lets through from now on.
+    pub fn note_cuts(&mut self, now: u64) {
+        for path in 0..PATHS_MAX {
+            let since = self.cut_since[path].unwrap_or(now);
+            self.cut_since[path] = self.is_cut(path).then_some(since);
+        }
+    }
+
+    /// Whether a connection that is in use hangs on a path that is not whole.
+    pub fn any_hangs(&self) -> bool {
+        let used = |connection: &Connection| connection.ends.iter().any(|end| end.opened);
+        let mut connections = self.connections.values();
+        connections.any(|connection| used(connection) && self.is_cut(connection.path))
     }
 
     /// The connection that is `session` on `node`'s present process.

@@ -3,6 +3,7 @@
 use mirror_core::auth::cluster_id;
 use mirror_core::disk::{BLOCK_BYTES, Layout, Superblock};
 use mirror_core::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS};
+use mirror_core::paths::Paths;
 use mirror_core::types::{
     BootId, CopyId, Epoch, Incarnation, Instant, NodeId, NodeSet, ViewId, VolumeId,
 };
@@ -35,8 +36,8 @@ pub struct Process {
     pub receive: Vec<Option<Vec<Value>>>,
     /// Copy buffers.
     pub copy: Vec<Vec<Value>>,
-    /// Pause before the next attempt to dial.
-    pub backoff: u64,
+    /// Which path is dialled, ready, used.
+    pub paths: Paths,
     /// It said that it ends.
     pub exiting: bool,
 }
@@ -162,14 +163,14 @@ impl Node {
 
 impl Process {
     /// A daemon around a volume.
-    pub fn new(number: u64, volume: Volume) -> Self {
+    pub fn new(number: u64, volume: Volume, paths: Paths) -> Self {
         Self {
             number,
             volume,
             tick_at: None,
             receive: (0..PEER_BUFFERS).map(|_| None).collect(),
             copy: (0..COPY_INFLIGHT_MAX).map(|_| Vec::new()).collect(),
-            backoff: 200 * MS,
+            paths,
             exiting: false,
         }
     }

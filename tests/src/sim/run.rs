@@ -154,6 +154,13 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
         slow_network: (seed / 64) % 8 == 3,
         haste: if seed % 16 == 3 { 1 } else { HASTE },
         mutant,
+        paths: if seed.is_multiple_of(3) { 1 } else { 2 },
+        lame_path: match seed % 9 {
+            1 => Some(0),
+            2 => Some(1),
+            _ => None,
+        },
+        detour_us: if seed % 5 == 1 { 8000 } else { 0 },
         ..Plan::quiet(sectors)
     };
     if let Some(theme) = Theme::of(seed) {

@@ -445,8 +445,14 @@ impl World {
                 )
             });
         }
+        let detour = self.plan.detour_us * 1000;
         let Some(connection) = self.network.connections.get_mut(&number) else {
             return;
+        };
+        let delay = if connection.path > 0 {
+            delay + detour
+        } else {
+            delay
         };
         let end = &mut connection.ends[node];
         let earliest = end.out.back().map_or(now, |last| last.arrives);

@@ -50,6 +50,12 @@ pub struct Plan {
     pub habits: Habits,
     /// A deliberate fault of the shell, to prove that the checks see it.
     pub mutant: Option<Mutant>,
+    /// Paths between the nodes, 1 or 2.
+    pub paths: usize,
+    /// This path is cut for good when the trouble is over.
+    pub lame_path: Option<usize>,
+    /// Frames take so much longer on the second path, microseconds.
+    pub detour_us: u64,
 }
 
 /// How application, disks and clocks differ from those of other runs. Pairs are by node.
@@ -96,6 +102,9 @@ impl Plan {
             slow_copy_ms: 0,
             habits: Habits::default(),
             mutant: None,
+            paths: 1,
+            lame_path: None,
+            detour_us: 0,
         }
     }
 }
@@ -182,6 +191,8 @@ pub struct World {
     /// Requests that succeeded.
     pub completed: u64,
     pub(super) chaos: bool,
+    /// When the last fault happened.
+    pub(super) disturbed: u64,
 }
 
 impl World {
@@ -227,6 +238,7 @@ impl World {
             armed: Vec::new(),
             completed: 0,
             chaos: false,
+            disturbed: 0,
         };
         if world.plan.garbage {
             let sectors = u32::try_from(world.plan.sectors).unwrap_or(u32::MAX);
@@ -235,6 +247,7 @@ impl World {
         world.at(MS, Happening::Start { node: 0 });
         world.at(2 * MS, Happening::Start { node: 1 });
         world.at(500 * MS, Happening::Compare);
+        world.at(500 * MS, Happening::Spares);
         world
     }
 
@@ -323,7 +336,9 @@ impl World {
             | Happening::EarlyBlock { node, .. }
             | Happening::SecondDial { node, .. }
             | Happening::Forged { node, .. }
-            | Happening::Dial { node, .. }
+            | Happening::Paths { node, .. }
+            | Happening::DialFailed { node, .. }
+            | Happening::Stood { node, .. }
             | Happening::Opened { node, .. }
             | Happening::Closed { node, .. }
             | Happening::DeviceStarted { node, .. }
@@ -339,7 +354,9 @@ impl World {
             | Happening::Heal { .. }
             | Happening::Trouble { .. }
             | Happening::Desk
-            | Happening::Compare => None,
+            | Happening::Compare
+            | Happening::Spares
+            | Happening::HealPath { .. } => None,
         }
     }
 
@@ -406,7 +423,20 @@ impl World {
                 }
             }
             Happening::SecondDial { node, process } => self.second_dial(node, process),
-            Happening::Dial { node, process } => self.dial(node, process),
+            Happening::Paths { node, process } => self.drive_paths(node, process),
+            Happening::DialFailed {
+                node,
+                process,
+                path,
+            } => self.dial_failed(node, process, path),
+            Happening::Stood {
+                connection,
+                path,
+                node,
+                process,
+            } => self.stood(connection, path, node, process),
+            Happening::Spares => self.look_at_spares(),
+            Happening::HealPath { path } => self.heal_path(path),
             Happening::Opened {
                 connection,
                 node,

@@ -160,6 +160,34 @@ pub struct LinkStatus {
     pub last_heard_ms: Option<u64>,
     /// Why the last handshake was refused, with a code.
     pub refusal: Option<Problem>,
+    /// The pairs of addresses, in their order (filled in by the shell).
+    #[serde(default)]
+    pub paths: Vec<PathStatus>,
+}
+
+/// How one path of the link stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PathState {
+    /// It carries the session.
+    InUse,
+    /// A connection stands on it, and would carry the session if the other path failed.
+    Ready,
+    /// The peer does not answer on it.
+    Down,
+}
+
+/// One path of the link: a pair of addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// 1 or 2.
+    pub number: u8,
+    /// Address and port of this node.
+    pub local: String,
+    /// Address and port of the other node.
+    pub remote: String,
+    /// How it stands.
+    pub state: PathState,
 }
 
 /// The view as an operator reads it.

@@ -24,6 +24,7 @@ pub mod intent;
 pub mod limits;
 pub mod mutant;
 pub mod notice;
+pub mod paths;
 pub mod rejoin;
 pub mod resync;
 pub mod types;

@@ -192,6 +192,10 @@ mutants! {
     HeldForEver: "held-for-ever", "I9";
     /// Alone, writes in flight go on waiting for the peer.
     AloneStillWaits: "alone-still-waits", "I9";
+    /// Only the first path is ever dialled.
+    FirstPathOnly: "first-path-only", "I9";
+    /// A connection on which nobody answers is waited for although another one stands.
+    KeepsDeadCandidate: "keeps-dead-candidate", "I9";
 }
 
 /// Whether this thread's core is wrong like that.

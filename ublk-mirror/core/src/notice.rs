@@ -279,6 +279,24 @@ pub enum Notice {
         /// The kernel's answer.
         errno: Errno,
     },
+    /// One of two paths of the mirror link does not work; the other one carries the session.
+    PathLost {
+        /// 1 or 2.
+        number: u8,
+        /// Address of this node.
+        local: String,
+        /// Address of the other node.
+        remote: String,
+    },
+    /// Such a path works again.
+    PathBack {
+        /// 1 or 2.
+        number: u8,
+        /// Address of this node.
+        local: String,
+        /// Address of the other node.
+        remote: String,
+    },
 }
 
 impl Notice {
@@ -302,6 +320,8 @@ impl Notice {
             Self::PeerDiskFailed { .. } => "LS3002",
             Self::MetadataFailed { .. } => "LS3003",
             Self::CopyReadFailed { .. } => "LS3004",
+            Self::PathLost { .. } => "LS2070",
+            Self::PathBack { .. } => "LS2071",
         }
     }
 
@@ -313,10 +333,13 @@ impl Notice {
             | Self::Activated { .. }
             | Self::Deactivated
             | Self::CopyStarted { .. }
-            | Self::CopyFinished { .. } => Level::Info,
-            Self::LinkLost | Self::Alone { .. } | Self::Garbage { .. } | Self::Frozen => {
-                Level::Warning
-            }
+            | Self::CopyFinished { .. }
+            | Self::PathBack { .. } => Level::Info,
+            Self::LinkLost
+            | Self::Alone { .. }
+            | Self::Garbage { .. }
+            | Self::Frozen
+            | Self::PathLost { .. } => Level::Warning,
             Self::RefusedPeer { .. }
             | Self::RefusedByPeer { .. }
             | Self::Deposed { .. }
@@ -376,16 +399,36 @@ impl Notice {
                 "the metadata could not be written (kernel error {})",
                 errno.0
             ),
+            Self::PathLost {
+                number,
+                local,
+                remote,
+            } => format!(
+                "path {number} of the mirror link does not work: {local} <-> {remote}; the other path carries it alone"
+            ),
+            Self::PathBack {
+                number,
+                local,
+                remote,
+            } => format!("path {number} of the mirror link works again: {local} <-> {remote}"),
         }
     }
 
     fn advice(&self) -> String {
         match self {
-            Self::LinkUp { .. } | Self::Thawed | Self::Activated { .. } | Self::Deactivated | Self::CopyFinished { .. } => {
+            Self::LinkUp { .. }
+            | Self::Thawed
+            | Self::Activated { .. }
+            | Self::Deactivated
+            | Self::CopyFinished { .. }
+            | Self::PathBack { .. } => {
                 "nothing to do".to_string()
             }
             Self::CopyStarted { .. } => "nothing to do; `lockstep volume status NAME --watch` shows its progress".to_string(),
             Self::LinkLost => "look at the network and at the peer".to_string(),
+            Self::PathLost { .. } => {
+                "mend that network before the other one fails too: cable, card, switch, and the addresses of both nodes".to_string()
+            }
             Self::Frozen => "restore the connection; or, if the peer is really off, `lockstep volume takeover NAME`".to_string(),
             Self::Alone { .. } => "repair the peer: until it is back there is one good copy".to_string(),
             Self::Garbage { .. } => "see who connects to the mirror port, and close it to strangers".to_string(),

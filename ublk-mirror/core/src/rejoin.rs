@@ -83,10 +83,11 @@ pub fn decide(one: Side<'_>, other: Side<'_>) -> Verdict {
 }
 
 /// Whether the disk of `side` failed, by its own words or by what it told the other: a node whose metadata
-/// died with its disk does not know it any more after a restart (S1).
+/// died with its disk does not know it any more after a restart (S1). The word of a copy that does not count
+/// any more is old.
 fn failed(side: Side<'_>, other: Side<'_>) -> bool {
     let told = other.state.flags.peer_failed && !mutant::is(Mutant::PeerFailureForgotten);
-    side.state.flags.failed || told
+    side.state.flags.failed || (told && side.state.view.insync.contains(other.node))
 }
 
 /// A copy whose disk failed is never equal and never a source (S1): it is filled anew from the other, if
@@ -104,6 +105,7 @@ fn replace_failed(verdict: Verdict, good: Side<'_>, failed: Side<'_>) -> Verdict
         Verdict::Copy { source, .. } if source == good.node && filled => verdict,
         Verdict::Copy { source, .. } if source == good.node => anew,
         _ if good.state.view.insync.contains(good.node)
+            && failed.state.view.insync.contains(good.node)
             && !good.state.flags.copy_target
             && (!failed.state.flags.serving || !failed.state.flags.failed) =>
         {
@@ -145,15 +147,19 @@ fn histories(a: Side<'_>, b: Side<'_>) -> Verdict {
     }
 }
 
-/// Both count both, and both come from the same view: each wrote down a change of who serves that the other
-/// one asked for and never committed. Whoever served in between says so in its flags.
+/// Both count both, and did so ever since a view that both had: each wrote down changes of who serves, or
+/// views to come together under, that the other one asked for and never committed. Whoever served in between
+/// says so in its flags.
 fn siblings(a: Side<'_>, b: Side<'_>) -> bool {
     let both = NodeSet::only(a.node).with(b.node);
-    let (before, other) = (a.state.history.0[0], b.state.history.0[0]);
-    a.state.view.insync == both
-        && b.state.view.insync == both
-        && before == other
-        && before.epoch != Epoch(0)
+    let mut history = a.state.history.0.iter();
+    let Some(common) = history.find(|mark| b.state.history.contains(**mark)) else {
+        return false;
+    };
+    // A side that counted alone since then remembers a later base.
+    let together =
+        |side: Side<'_>| side.state.view.insync == both && side.state.base.epoch < common.epoch;
+    together(a) && together(b)
 }
 
 /// The follower wrote down a view that the leader proposed and then never committed; the leader went
@@ -462,6 +468,35 @@ mod tests {
     }
 
     #[test]
+    fn what_a_node_forgot_of_its_disk_the_other_remembers() {
+        let (mut a, mut b) = members();
+        a.flags.peer_failed = true;
+        assert_eq!(verdict(&a, &b), full(A, CopyCause::DiskFailed));
+        b.flags.copy_target = true;
+        b.view = view(6, Some(A), NodeSet::only(A));
+        (a.view, b.copy_id, a.lineage) = (b.view, CopyId([3; 16]), CopyId([3; 16]));
+        assert_eq!(verdict(&a, &b), marked(A, CopyCause::Resumed));
+        b.flags.failed = true;
+        assert_eq!(verdict(&a, &b), full(A, CopyCause::DiskFailed));
+        // The active node's own disk, by the word of a standby.
+        let (a, mut b) = members();
+        b.flags.peer_failed = true;
+        assert_eq!(verdict(&a, &b), full(B, CopyCause::DiskFailed));
+    }
+
+    #[test]
+    fn an_old_copy_neither_condemns_nor_replaces_the_only_one_that_counts() {
+        let (mut a, mut b) = members();
+        a.base = a.view.mark();
+        a.history.push(a.view.mark());
+        a.view = view(6, Some(A), NodeSet::only(A));
+        b.flags.peer_failed = true;
+        assert_eq!(verdict(&a, &b), marked(A, CopyCause::Outdated));
+        (a.flags.failed, a.flags.serving) = (true, false);
+        assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::NoSource));
+    }
+
+    #[test]
     fn a_failed_sole_member_is_not_replaced_by_a_copy_that_does_not_count() {
         let (mut a, mut b) = members();
         for state in [&mut a, &mut b] {
@@ -542,9 +577,14 @@ mod tests {
         a.history.push(common);
         b.history.push(common);
         assert_eq!(verdict(&a, &b), Verdict::Equal { leader: A });
+        b.history.push(b.view.mark());
+        b.view = view(8, None, both());
+        assert_eq!(verdict(&a, &b), Verdict::Equal { leader: A });
         b.flags.unclean = true;
         b.boot = BootId([99; 16]);
         assert_eq!(verdict(&a, &b), marked(A, CopyCause::ActiveRebooted));
+        b.base = common;
+        assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::SplitBrain));
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn a_good_file_is_taken_and_the_lower_name_is_node_0() {
     assert_eq!(config.node_id().number(), 0);
     assert_eq!(config.peer_id().number(), 1);
     assert_eq!(config.tuning.link_timeout, Duration::from_millis(3000));
-    assert!(config.peer.address.is_ipv6());
+    assert!(config.peer.addresses[0].is_ipv6());
 }
 
 #[test]
@@ -110,4 +110,62 @@ fn a_missing_file_is_told_with_its_name() {
     let error = Config::load(Path::new("/nonexistent/data.toml")).unwrap_err();
     assert_eq!(error.code(), "LS5003");
     assert!(error.chain().contains("/nonexistent/data.toml"));
+}
+
+const PAIRS: [[&str; 2]; 2] = [
+    ["10.77.3.1:7420", "10.77.4.1:7420"],
+    ["10.77.3.2:7420", "10.77.4.2:7420"],
+];
+
+/// A configuration with these values of `address`.
+fn with_addresses(node: &str, peer: &str) -> Result<Config, ConfigError> {
+    let text = GOOD.replacen("\"10.77.3.1:7420\"", node, 1);
+    let text = text.replacen("\"[fd00::2]:7420\"", peer, 1);
+    load(&text, &[7; 32], 0o600)
+}
+
+fn list(one: &str, other: &str) -> String {
+    format!("[\"{one}\", \"{other}\"]")
+}
+
+#[test]
+fn one_or_two_addresses_make_pairs() {
+    let [[a, b], [c, d]] = PAIRS;
+    let config = with_addresses(&list(a, b), &list(c, d)).unwrap();
+    assert_eq!(config.node.addresses[1].to_string(), b);
+    assert_eq!(config.peer.addresses[0].to_string(), c);
+    let one = with_addresses(&format!("[\"{a}\"]"), &format!("\"{c}\"")).unwrap();
+    assert_eq!(one.node.addresses.len(), 1);
+}
+
+#[test]
+fn addresses_that_make_no_pairs_are_refused_with_the_line() {
+    let [[a, b], [c, d]] = PAIRS;
+    let refused = |node: String, peer: String, code: &str, line: &str, why: &str| {
+        let error = with_addresses(&node, &peer).unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+        let text = error.to_string();
+        assert!(text.contains(line) && text.contains(why), "{text}");
+    };
+    let (single, twice) = (format!("\"{c}\""), list(c, c));
+    let pairs = "LS5070";
+    let why = "node1 has 2 and node2 has 1";
+    refused(list(a, b), single, pairs, "line 11", why);
+    let why = "node1 has 10.77.3.1:7420 twice";
+    refused(list(a, a), list(c, d), pairs, "line 8", why);
+    let why = "node2 has 10.77.3.2:7420 twice";
+    refused(list(a, b), twice, pairs, "line 11", why);
+    let why = "both nodes have 10.77.3.1:7420";
+    refused(list(a, b), list(c, a), pairs, "line 11", why);
+    let value = "LS5002";
+    refused(
+        list(a, b),
+        "[]".into(),
+        value,
+        "line 11",
+        "1 to 2 addresses",
+    );
+    let why = "\"x\" is not allowed";
+    refused(list(a, "x"), list(c, d), value, "line 8", why);
+    refused("7".into(), list(c, d), value, "line 8", "or a list of two");
 }

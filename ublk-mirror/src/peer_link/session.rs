@@ -19,6 +19,11 @@ pub(super) enum Phase {
     Connecting {
         until: Instant,
     },
+    /// It stands, nothing was said on it yet, and the core does not know it: it is ready to be used. A
+    /// stranger has to say something in time.
+    Waiting {
+        until: Option<Instant>,
+    },
     Open,
     /// The core has closed it; what waits still goes out.
     Flushing {
@@ -39,12 +44,17 @@ pub(super) enum Phase {
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) generation: u32,
+    pub(super) path: usize,
     pub(super) dialled: bool,
     pub(super) known_to_core: bool,
     pub(super) phase: Phase,
     pub(super) stream: TcpStream,
     pub(super) receiver: Receiver,
     pub(super) sender: Sender,
+    /// It was connected once.
+    pub(super) stood: bool,
+    /// When bytes came last.
+    pub(super) heard: Instant,
     pub(super) connecting: bool,
     pub(super) receiving: bool,
     pub(super) sending: bool,
@@ -59,14 +69,21 @@ impl Session {
         self.phase == Phase::Open
     }
 
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.phase, Phase::Waiting { .. })
+    }
+
     /// Bytes that arrive are not looked at.
     pub(super) fn is_deaf(&self) -> bool {
         matches!(self.phase, Phase::Flushing { .. } | Phase::Lingering { .. })
     }
 
-    /// Closes after what waits has gone out.
-    pub(super) fn close(&mut self, now: Instant) {
-        if self.is_open() {
+    /// Closes after what waits has gone out; at once if the peer has been silent for `patience`: it would not
+    /// read it, and writes that are frozen wait for the end of this connection.
+    pub(super) fn close(&mut self, patience: Duration, now: Instant) {
+        if self.is_open() && now.since(self.heard) >= patience {
+            self.kill(CloseReason::Silent);
+        } else if self.is_open() {
             self.phase = Phase::Flushing {
                 until: now + CLOSE_MAX,
             };
@@ -91,7 +108,9 @@ impl Session {
     /// Goes on to the next phase where time or the end of sending says so.
     pub(super) fn progress(&mut self, now: Instant) {
         match self.phase {
-            Phase::Connecting { until } if until <= now => self.kill(CloseReason::Lost),
+            Phase::Connecting { until } | Phase::Waiting { until: Some(until) } if until <= now => {
+                self.kill(CloseReason::Lost)
+            }
             Phase::Flushing { until } | Phase::Lingering { until } if until <= now => {
                 self.kill(CloseReason::Local)
             }
@@ -100,6 +119,7 @@ impl Session {
                 self.phase = Phase::Lingering { until };
             }
             Phase::Connecting { .. }
+            | Phase::Waiting { .. }
             | Phase::Open
             | Phase::Flushing { .. }
             | Phase::Lingering { .. }
@@ -113,6 +133,7 @@ impl Session {
             Phase::Connecting { until }
             | Phase::Flushing { until }
             | Phase::Lingering { until } => Some(until),
+            Phase::Waiting { until } => until,
             Phase::Open | Phase::Dead { .. } => None,
         }
     }
@@ -124,6 +145,7 @@ impl Session {
                 Some(reason)
             }
             Phase::Connecting { .. }
+            | Phase::Waiting { .. }
             | Phase::Open
             | Phase::Flushing { .. }
             | Phase::Lingering { .. }

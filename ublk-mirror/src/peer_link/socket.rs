@@ -9,6 +9,9 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
 };
 
+/// Seconds of silence after which the kernel asks, and between two questions.
+const KEEPALIVE_S: u32 = 1;
+
 /// Listens; the address may be in use by connections of a daemon that has ended.
 pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address)
@@ -48,5 +51,10 @@ pub(super) fn prepare(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let millis = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
     setsockopt(stream, sockopt::TcpUserTimeout, &millis)?;
+    // A connection that stands ready is silent: the kernel asks whether the path still works. How often in vain,
+    // the time-out above says.
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &KEEPALIVE_S)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &KEEPALIVE_S)?;
     Ok(())
 }

@@ -8,6 +8,7 @@ mod images;
 mod io;
 mod link;
 mod measure;
+mod paths;
 mod power;
 mod process;
 mod random;
@@ -25,6 +26,7 @@ pub fn all() -> Vec<Scenario> {
         power::SCENARIOS,
         rejoin::SCENARIOS,
         link::SCENARIOS,
+        paths::SCENARIOS,
         process::SCENARIOS,
         fencing::SCENARIOS,
         faults::SCENARIOS,

@@ -43,11 +43,24 @@ fn check_nodes(create: &Create) -> Result<(), Failure> {
             advice,
         ));
     }
-    if create.node.address == create.peer.address {
+    let (node, peer) = (&create.node, &create.peer);
+    if let Some(address) = node.addresses.iter().find(|a| peer.addresses.contains(a)) {
         return Err(Failure::new(
             "LS4005",
-            format!("both nodes have the address {}", create.node.address),
+            format!("both nodes have the address {address}"),
             advice,
+        ));
+    }
+    let (ours, theirs) = (node.addresses.len(), peer.addresses.len());
+    if ours != theirs {
+        return Err(Failure::new(
+            "LS4005",
+            format!(
+                "{} has {ours} addresses and {} has {theirs}",
+                node.name, peer.name
+            ),
+            "give both nodes as many addresses: the first of one is connected with the first of the other, \
+             the second with the second",
         ));
     }
     Ok(())
@@ -135,7 +148,7 @@ fn next_steps(create: &Create, key_file: &Path, key_made: bool) -> String {
          \x20      ssh {peer} mkdir -p {directory} && scp -p {key} {peer}:{key}\n\
          \x20 2. on {peer}, with its own device (what is on it is lost):\n\
          \x20      lockstep volume create {name} --join --backing {backing}{metadata}{key_option}{size}{grow} \
-         --node {peer}={peer_address} --peer {node}={node_address}\n\
+         --node {peer_argument} --peer {node_argument}\n\
          \x20 3. on both nodes:\n\
          \x20      lockstep volume start {name}\n\
          \x20 4. here, when both are connected:\n\
@@ -143,8 +156,8 @@ fn next_steps(create: &Create, key_file: &Path, key_made: bool) -> String {
         backing = create.backing.display(),
         node = node.name,
         peer = peer.name,
-        node_address = node.address,
-        peer_address = peer.address,
+        node_argument = node.to_argument(),
+        peer_argument = peer.to_argument(),
     )
 }
 
@@ -153,23 +166,46 @@ mod tests {
     use super::*;
     use std::path::PathBuf;
 
-    #[test]
-    fn the_command_for_the_other_node_can_be_copied() {
-        let create = Create {
+    fn example(node: &str, peer: &str) -> Create {
+        Create {
             name: "data".to_string(),
             backing: PathBuf::from("/dev/vdb"),
             metadata: None,
-            node: "node1=10.77.3.1:7420".parse().unwrap(),
-            peer: "node2=10.77.3.2:7420".parse().unwrap(),
+            node: node.parse().unwrap(),
+            peer: peer.parse().unwrap(),
             key_file: None,
             join: false,
             force: false,
             size: Some(1 << 30),
             grow_to: None,
+        }
+    }
+
+    #[test]
+    fn addresses_that_make_no_pairs_are_refused() {
+        let why = |node: &str, peer: &str| {
+            let failure = check_nodes(&example(node, peer)).unwrap_err();
+            assert_eq!(failure.problem.code, "LS4005");
+            failure.problem.message
         };
+        let two = "node1=10.77.3.1,10.77.4.1";
+        assert!(check_nodes(&example(two, "node2=10.77.3.2,10.77.4.2")).is_ok());
+        assert_eq!(
+            why(two, "node2=10.77.3.2"),
+            "node1 has 2 addresses and node2 has 1"
+        );
+        assert_eq!(
+            why(two, "node2=10.77.3.2,10.77.3.1"),
+            "both nodes have the address 10.77.3.1:7420"
+        );
+    }
+
+    #[test]
+    fn the_command_for_the_other_node_can_be_copied() {
+        let create = example("node1=10.77.3.1:7420", "node2=10.77.3.2:7420,10.77.4.2");
         let text = next_steps(&create, Path::new("/etc/lockstep/cluster.key"), true);
         let command = "lockstep volume create data --join --backing /dev/vdb --size 1073741824 \
-                       --node node2=10.77.3.2:7420 --peer node1=10.77.3.1:7420\n";
+                       --node node2=10.77.3.2:7420,10.77.4.2:7420 --peer node1=10.77.3.1:7420\n";
         assert!(text.contains(command), "{text}");
         assert!(
             text.contains("scp -p /etc/lockstep/cluster.key node2:/etc/lockstep/cluster.key"),

@@ -105,6 +105,7 @@ impl Volume {
                 .last_heard
                 .map(|at| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX)),
             refusal: self.last_refusal.clone(),
+            paths: Vec::new(),
         }
     }
 
