@@ -76,6 +76,14 @@ pub(crate) enum Volume {
         #[arg(long)]
         force: bool,
     },
+    /// Make the volume larger, while it is served; the backing devices of both nodes are enlarged before
+    Grow {
+        /// The volume
+        name: String,
+        /// The new size, such as 20GiB; without it all that both backing devices have room for
+        #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+        size: Option<u64>,
+    },
     /// Go on without the other node, which you know to be off
     Takeover {
         /// The volume

@@ -60,6 +60,16 @@ pub(crate) fn volume(status: &Status, style: Style) -> String {
             &format!("because {}", cause(progress.cause)),
         );
     }
+    if let Some(growing) = &status.growing {
+        let percent = size::percent(growing.zeroed_bytes, growing.new_bytes);
+        let to = size::bytes(growing.to_bytes);
+        row(
+            &mut out,
+            style,
+            "growing",
+            &format!("to {to}: {percent} % of the new area prepared here"),
+        );
+    }
     for problem in &status.problems {
         let code = style.paint(Tone::Careful, &format!("! {}", problem.code));
         let _ = writeln!(out, "  {code} {}", problem.message);
@@ -191,7 +201,9 @@ fn cause(cause: CopyCause) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mirror_core::admin::{Counters, Frozen, LinkStatus, Problem, SCHEMA, ViewStatus};
+    use mirror_core::admin::{
+        Counters, Frozen, GrowProgress, LinkStatus, Problem, SCHEMA, ViewStatus,
+    };
 
     fn healthy() -> Status {
         Status {
@@ -217,6 +229,8 @@ mod tests {
                 sealed_epoch: 3,
             },
             size_bytes: 10 << 30,
+            device_size_bytes: Some(10 << 30),
+            growing: None,
             progress: None,
             out_of_sync_bytes: 0,
             inflight: 0,
@@ -443,6 +457,24 @@ data  HEALTHY: served here, both copies are equal
             &status,
             Health::Down,
             "data  NOT SERVED: not served here; only the copy here is good",
+        );
+    }
+
+    #[test]
+    fn a_grow_shows_how_far_its_new_area_is() {
+        let growing = GrowProgress {
+            to_bytes: 20 << 30,
+            zeroed_bytes: 5 << 30,
+            new_bytes: 10 << 30,
+        };
+        let status = Status {
+            growing: Some(growing),
+            ..healthy()
+        };
+        let text = volume(&status, Style::Plain);
+        assert!(
+            text.contains("growing    to 20.0 GiB: 50 % of the new area prepared here"),
+            "{text}"
         );
     }
 

@@ -48,7 +48,7 @@ fn superblock() -> Superblock {
         data_start_sectors: 6144,
         chunk_sectors: 8192,
         logical_block_bytes: 512,
-        layout: Layout::for_growth_to(0x20_0000, 4096).expect("a legal size"),
+        layout: Layout::for_growth_to(0x30_0000, 4096).expect("a legal size"),
         view: View {
             epoch: Epoch(42),
             id: ViewId([0x11; 16]),
@@ -73,6 +73,7 @@ fn superblock() -> Superblock {
         member_boots,
         own_boot: BootId([0x77; 16]),
         incarnation: Incarnation(0x9999),
+        prepared_sectors: 0x28_0000,
     }
 }
 
@@ -98,6 +99,7 @@ fn blank() -> Superblock {
         }),
         lineage: CopyId::NONE,
         base: ViewMark::default(),
+        prepared_sectors: 0,
         ..superblock()
     }
 }

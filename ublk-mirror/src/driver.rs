@@ -13,7 +13,6 @@ use mirror_core::checksum;
 use mirror_core::effect::{Effect, Effects, PayloadSource};
 use mirror_core::event::{Digest, Event, IoOwner};
 use mirror_core::limits::{COMMANDS_MAX, COPY_INFLIGHT_MAX};
-use mirror_core::notice::{Level, Notice};
 use mirror_core::types::{Errno, Instant, SectorRange};
 use mirror_core::volume::Volume;
 use thiserror::Error;
@@ -29,6 +28,12 @@ use crate::metadata::{Job, Persister, Written};
 use crate::peer_link::{LinkEvent, PeerLink};
 use crate::ring::{Completion, DATA_FILE, Kind, METADATA_FILE, Memory, Ring, Span, Token};
 use crate::sys;
+
+mod sizes;
+mod tell;
+
+use sizes::{measure, note_device_size};
+use tell::{tell, tell_signal};
 
 /// Longest time without a look at the clock.
 const WAIT_MAX: Duration = Duration::from_secs(5);
@@ -398,6 +403,7 @@ impl Driver {
                         let path = name_path(&self.parts.volume_name).ok();
                         status.device = path.map(|path| path.display().to_string());
                     }
+                    note_device_size(&mut status, self.parts.device.as_ref());
                     drop(answer.send(status_line(&status)));
                 }
                 Message::Command(command, answer) => self.operator(command, Asker::Client(answer)),
@@ -406,6 +412,10 @@ impl Driver {
                     if let Some(device) = &mut self.parts.device {
                         device.on_use(generation, in_use);
                     }
+                }
+                Message::Backing { id, sectors } => {
+                    let sectors = sectors.map_err(Errno);
+                    self.feed(Event::BackingMeasured { id, sectors });
                 }
             }
         }
@@ -499,9 +509,10 @@ impl Driver {
             }
             Effect::Close { session } => parts.link.close(session, now()),
             Effect::ReleaseBuffer { slot } => parts.link.release(slot),
+            Effect::MeasureBacking { id } => measure(parts, id),
             Effect::Device(command) => match &mut parts.device {
                 Some(device) => device.command(command),
-                None => self.no_device.push(without_device(command)),
+                None => self.no_device.extend(without_device(command)),
             },
             Effect::Reply {
                 command_id,
@@ -568,31 +579,11 @@ fn is_zero(bytes: &[u8]) -> bool {
     words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|byte| *byte == 0)
 }
 
-fn without_device(command: mirror_core::effect::DeviceCommand) -> DeviceEvent {
+fn without_device(command: mirror_core::effect::DeviceCommand) -> Option<DeviceEvent> {
     use mirror_core::effect::DeviceCommand;
     match command {
-        DeviceCommand::StartLive => DeviceEvent::Failed(Errno(libc::ENODEV)),
-        DeviceCommand::StopLive { .. } => DeviceEvent::Stopped,
-    }
-}
-
-fn tell(notice: &Notice) {
-    let problem = notice.problem();
-    let (code, message, advice) = (problem.code, problem.message, problem.advice);
-    match notice.level() {
-        Level::Info => tracing::info!(code, "{message}"),
-        Level::Warning => tracing::warn!(code, advice, "{message}"),
-        Level::Error => tracing::error!(code, advice, "{message}"),
-    }
-}
-
-fn tell_signal(name: &str, outcome: &mirror_core::admin::Outcome) {
-    match outcome {
-        Ok(_) => tracing::info!(signal = name, "the daemon ends"),
-        Err(refusal) => {
-            let problem = refusal.problem();
-            let (code, message, advice) = (problem.code, problem.message, problem.advice);
-            tracing::warn!(signal = name, code, advice, "the daemon goes on: {message}");
-        }
+        DeviceCommand::StartLive => Some(DeviceEvent::Failed(Errno(libc::ENODEV))),
+        DeviceCommand::StopLive { .. } => Some(DeviceEvent::Stopped),
+        DeviceCommand::ResizeLive { .. } => None,
     }
 }

@@ -364,6 +364,7 @@ fn first_superblock(
         member_boots,
         own_boot: boot,
         incarnation: Incarnation(0),
+        prepared_sectors: 0,
     })
 }
 

@@ -57,6 +57,8 @@ pub struct Pair {
     pub cluster: Cluster,
     /// What must be put back after a reboot: the machines' root is fresh at every boot.
     kept: Mutex<Vec<KeptFile>>,
+    /// The backing device, if it is not the data disk.
+    backing: Option<String>,
 }
 
 struct KeptFile {
@@ -71,9 +73,22 @@ impl Pair {
     /// # Errors
     /// If a command fails.
     pub fn create(cluster: Cluster) -> anyhow::Result<Self> {
+        Self::create_over(cluster, None)
+    }
+
+    /// The same over another backing device than the data disk itself.
+    ///
+    /// # Errors
+    /// If a command fails.
+    pub fn create_on(cluster: Cluster, backing: &str) -> anyhow::Result<Self> {
+        Self::create_over(cluster, Some(backing.to_owned()))
+    }
+
+    fn create_over(cluster: Cluster, backing: Option<String>) -> anyhow::Result<Self> {
         let pair = Self {
             cluster,
             kept: Mutex::default(),
+            backing,
         };
         let (one, two) = (pair.one(), pair.two());
         one.exec_ok(&pair.create_command(one, two, ""))?;
@@ -124,7 +139,9 @@ impl Pair {
         };
         format!(
             "lockstep volume create {NAME} --backing {} --metadata {} --node {} --peer {} {more}",
-            node.disk_path("data"),
+            self.backing
+                .clone()
+                .unwrap_or_else(|| node.disk_path("data")),
             node.disk_path("meta"),
             end(node),
             end(peer)

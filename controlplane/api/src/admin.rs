@@ -102,13 +102,15 @@ impl AnswerLine {
     }
 }
 
-const DONE_NAMES: [(Done, &str); 6] = [
+const DONE_NAMES: [(Done, &str); 8] = [
     (Done::Active, "active"),
     (Done::AlreadyActive, "already-active"),
     (Done::Fenced, "fenced"),
     (Done::AlreadyFenced, "already-fenced"),
     (Done::Alone, "alone"),
     (Done::Stopped, "stopped"),
+    (Done::Grown, "grown"),
+    (Done::AlreadyGrown, "already-grown"),
 ];
 
 /// The word for `done` in an answer.
@@ -156,6 +158,12 @@ mod tests {
                 confirm: "node2 is off".to_string(),
             }),
             r#"{"schema":"lockstep.admin/1","request":"command","command":"takeover","confirm":"node2 is off"}"#,
+        );
+        request_is(
+            Request::Command(Command::Grow {
+                size_bytes: Some(1 << 30),
+            }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"grow","size_bytes":1073741824}"#,
         );
         request_is(
             Request::Command(Command::Stop),

@@ -60,7 +60,7 @@ pub fn superblock(kind: u8, me: NodeId) -> Superblock {
     };
     let blank = kind % KINDS == 2;
     let mut layout =
-        Layout::for_growth_to(SIZE_SECTORS, 4096).unwrap_or_else(|error| panic!("{error}"));
+        Layout::for_growth_to(2 * SIZE_SECTORS, 4096).unwrap_or_else(|error| panic!("{error}"));
     layout.activity_log_bytes = 5 * 4096;
     let copy = (insync == NodeSet::only(peer)).then_some(CopyRecord {
         id: CopyId([0x66; 16]),
@@ -114,6 +114,7 @@ pub fn superblock(kind: u8, me: NodeId) -> Superblock {
         member_boots,
         own_boot: boot(me),
         incarnation: Incarnation(1),
+        prepared_sectors: 0,
     }
 }
 
@@ -139,6 +140,7 @@ pub fn state(superblock: &Superblock) -> State {
         known_peer_boot: boot(superblock.peer),
         incarnation: Incarnation(2),
         read_lease_ms: LEASE_MS,
+        prepared_sectors: superblock.prepared_sectors,
     }
 }
 

@@ -160,9 +160,9 @@ impl World {
         if operation == DiskOperation::Flush {
             return;
         }
-        if !range.fits(self.plan.sectors) {
+        if self.is_misplaced(node, owner, range) {
             self.fail(format!(
-                "{node}: {owner:?} {operation:?} {range:?} is outside the volume"
+                "{node}: {owner:?} {operation:?} {range:?} is outside its place (I3)"
             ));
             return;
         }
@@ -336,8 +336,14 @@ impl World {
         self.must_be_equal();
     }
 
-    pub(super) fn must_be_equal(&mut self) {
+    pub fn must_be_equal(&mut self) {
+        if !self.sizes_agree() {
+            self.fail("copies count and have different sizes (I10)".to_string());
+            return;
+        }
+        let size = self.largest_size();
         let (one, other) = (&self.nodes[0].data.content, &self.nodes[1].data.content);
+        let (one, other) = (&one[..size], &other[..size]);
         if one == other {
             return;
         }

@@ -72,7 +72,7 @@ impl MetaDisk {
             chosen: superblock.clone(),
         };
         let (layout, me, peer) = (&superblock.layout, superblock.node, superblock.peer);
-        for page in 0..BitmapPage::count(layout, superblock.size_sectors) {
+        for page in 0..BitmapPage::count(layout, layout.growth_sectors) {
             let empty = BitmapPage {
                 peer,
                 page,

@@ -13,6 +13,7 @@ mod disk;
 pub mod faults;
 mod faulty;
 pub mod fleet;
+mod grow;
 mod happening;
 mod kernel;
 mod life;

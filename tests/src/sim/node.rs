@@ -10,6 +10,7 @@ use mirror_core::view::{View, ViewHistory, ViewMark};
 use mirror_core::volume::Volume;
 
 use super::disk::{DataDisk, Value};
+use super::grow::behind;
 use super::kernel::Device;
 use super::metadata::MetaDisk;
 use super::rng::Rng;
@@ -60,6 +61,8 @@ pub struct Node {
     pub paused_until: u64,
     /// Backing device.
     pub data: DataDisk,
+    /// What the backing device offers by now.
+    pub backing_sectors: u64,
     /// Metadata device.
     pub meta: MetaDisk,
     /// Live device.
@@ -104,7 +107,10 @@ impl Node {
     pub fn new(rng: &mut Rng, node: usize, plan: &Plan, volume: Option<VolumeId>) -> Self {
         let boot = BootId(rng.bytes16());
         let superblock = format(rng, node, plan, volume, boot);
-        let mut data = DataDisk::new(plan.sectors);
+        let mut data = DataDisk::new(plan.disk_sectors);
+        if let Some((from, value)) = behind(node, plan) {
+            data.spoil_from(from, value);
+        }
         if volume.is_none() && plan.garbage {
             data.spoil();
         }
@@ -117,6 +123,7 @@ impl Node {
             hidden: 0,
             paused_until: 0,
             data,
+            backing_sectors: plan.sectors,
             meta: MetaDisk::new(&superblock),
             device: None,
             process: None,
@@ -197,7 +204,7 @@ pub fn format(
             insync: NodeSet::EMPTY,
         },
     };
-    let mut layout = Layout::for_growth_to(plan.sectors.max(2048), plan.bitmap_block_bytes)
+    let mut layout = Layout::for_growth_to(plan.disk_sectors.max(2048), plan.bitmap_block_bytes)
         .unwrap_or_else(|error| panic!("{error}"));
     // A short ring comes round often.
     layout.activity_log_bytes = LOG_BLOCKS * BLOCK_BYTES as u64;
@@ -225,5 +232,6 @@ pub fn format(
         member_boots,
         own_boot: boot,
         incarnation: Incarnation(0),
+        prepared_sectors: 0,
     }
 }

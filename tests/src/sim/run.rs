@@ -8,13 +8,14 @@ use mirror_core::admin::Command;
 use mirror_core::types::NodeSet;
 
 use super::faults::Schedule;
+use super::grow;
 use super::mutants::{Wrong, set_core};
 use super::node::{id, name};
 use super::rng::Rng;
 use super::world::{Mutant, Plan, World};
 
 /// After the last fault the volume is healthy within this time.
-const PEACE_MS: u64 = 120_000;
+pub(super) const PEACE_MS: u64 = 120_000;
 /// A silent peer is lost by then, without haste.
 const LINK_LOST_MS: u64 = 5000;
 /// Both nodes serve for so long, without haste.
@@ -141,7 +142,7 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
         1 => 16 * 1024,
         _ => 4096,
     };
-    Plan {
+    let plan = Plan {
         slow_copy_ms,
         hot_extents_max: 3 + usize::try_from((seed / 4) % 6).unwrap_or(0),
         bitmap_block_bytes,
@@ -153,7 +154,8 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
         haste: if seed % 16 == 3 { 1 } else { HASTE },
         mutant,
         ..Plan::quiet(sectors)
-    }
+    };
+    grow::plan(seed, plan)
 }
 
 fn peace(world: &mut World) {
@@ -180,6 +182,7 @@ fn peace(world: &mut World) {
         world.fail("healthy, but the application does not get on (I9)".to_string());
         return;
     }
+    world.last_grow();
     rest(world);
     if world.plan.split {
         split(world);

@@ -47,6 +47,12 @@ pub struct Plan {
     pub slow_copy_ms: u64,
     /// A deliberate fault of the shell, to prove that the checks see it.
     pub mutant: Option<Mutant>,
+    /// Size of the backing devices: what the volume may grow to.
+    pub disk_sectors: u64,
+    /// Operators make the volume larger.
+    pub grows: bool,
+    /// The kernel resizes live devices.
+    pub live_resize: bool,
 }
 
 impl Plan {
@@ -65,6 +71,9 @@ impl Plan {
             slow_network: false,
             slow_copy_ms: 0,
             mutant: None,
+            disk_sectors: sectors,
+            grows: false,
+            live_resize: false,
         }
     }
 }
@@ -149,6 +158,8 @@ pub struct World {
     /// Requests that succeeded.
     pub completed: u64,
     pub(super) chaos: bool,
+    /// Chance of the operators who make the volume larger.
+    pub(super) grow_rng: Rng,
 }
 
 impl World {
@@ -171,7 +182,7 @@ impl World {
             rng,
             nodes,
             network: Network::default(),
-            model: Model::new(plan.sectors),
+            model: Model::new(plan.disk_sectors),
             workload,
             plan,
             coverage: BTreeMap::new(),
@@ -188,7 +199,9 @@ impl World {
             desk: Desk::default(),
             completed: 0,
             chaos: false,
+            grow_rng: Rng::new(0),
         };
+        world.open_the_grow_desk(seed);
         if world.plan.garbage {
             let sectors = u32::try_from(world.plan.sectors).unwrap_or(u32::MAX);
             world.model.touched.add(0, sectors);
@@ -280,6 +293,7 @@ impl World {
             | Happening::DiskEnd { node, .. }
             | Happening::MetaStep { node, .. }
             | Happening::Examined { node, .. }
+            | Happening::Measured { node, .. }
             | Happening::EarlyPersisted { node, .. }
             | Happening::EarlyBlock { node, .. }
             | Happening::SecondDial { node, .. }
@@ -300,6 +314,8 @@ impl World {
             | Happening::Heal { .. }
             | Happening::Trouble { .. }
             | Happening::Desk
+            | Happening::GrowDesk
+            | Happening::GrowTrouble { .. }
             | Happening::Compare => None,
         }
     }
@@ -401,7 +417,14 @@ impl World {
             Happening::PowerOn { node } => self.power_on(node),
             Happening::Heal { silent } => self.silence(silent),
             Happening::Trouble { trouble } => self.trouble(*trouble),
+            Happening::Measured {
+                node,
+                process,
+                question,
+            } => self.measured(node, process, question),
             Happening::Desk => self.work_the_desk(),
+            Happening::GrowDesk => self.work_the_grow_desk(),
+            Happening::GrowTrouble { node, kind } => self.grow_trouble(node, kind),
             Happening::Compare => self.compare(),
         }
     }

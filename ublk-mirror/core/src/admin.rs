@@ -30,6 +30,12 @@ pub enum Command {
         #[serde(default)]
         confirm: String,
     },
+    /// Make the volume larger. Both copies must count, both backing devices were enlarged before.
+    Grow {
+        /// The new size; without it all that both nodes have room for.
+        #[serde(default)]
+        size_bytes: Option<u64>,
+    },
     /// End the daemon: a standby leaves the view first, so that the active node does not freeze.
     Stop,
 }
@@ -52,6 +58,10 @@ pub enum Done {
     Alone,
     /// The daemon ends.
     Stopped,
+    /// The volume is larger now, on both nodes.
+    Grown,
+    /// It had that size already.
+    AlreadyGrown,
 }
 
 /// What a volume does on this node.
@@ -205,6 +215,17 @@ pub struct Counters {
     pub longest_wait_ms: u64,
 }
 
+/// A grow that is being prepared here; the volume still has its old size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrowProgress {
+    /// The new size; the old one until it is known.
+    pub to_bytes: u64,
+    /// How much of the new area this node has filled with zeroes.
+    pub zeroed_bytes: u64,
+    /// Size of the new area.
+    pub new_bytes: u64,
+}
+
 /// Something an operator should know, with its code and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -243,6 +264,13 @@ pub struct Status {
     pub view: ViewStatus,
     /// Size of the volume.
     pub size_bytes: u64,
+    /// What the live device shows (filled in by the shell). Smaller than the volume after a grow, until
+    /// the next activation, where the kernel cannot resize a live device.
+    #[serde(default)]
+    pub device_size_bytes: Option<u64>,
+    /// The grow that is being prepared.
+    #[serde(default)]
+    pub growing: Option<GrowProgress>,
     /// The resync that runs.
     pub progress: Option<CopyProgress>,
     /// Bytes of blocks that the peer's copy may lack, as far as is known here.

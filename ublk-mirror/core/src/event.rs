@@ -47,6 +47,8 @@ pub enum IoOwner {
     ViewFlush,
     /// The core's own flush, so that extents may leave the activity log.
     LogFlush,
+    /// Zeroes on the area behind the volume's end, and their flush, before a grow.
+    Grow,
 }
 
 /// Result of one disk operation.
@@ -108,6 +110,13 @@ pub enum Event<'a> {
     PersistFailed {
         /// What the metadata device answered.
         errno: Errno,
+    },
+    /// How large the backing device is now ([`crate::effect::Effect::MeasureBacking`]).
+    BackingMeasured {
+        /// The number of the question.
+        id: u64,
+        /// Whole sectors of the device, what lies before the data included.
+        sectors: Result<u64, Errno>,
     },
     /// A TCP connection to or from the peer's address stands; nothing was sent on it yet.
     SessionOpened {

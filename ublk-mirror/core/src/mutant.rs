@@ -182,6 +182,18 @@ mutants! {
     HeldForEver: "held-for-ever", "I9";
     /// Alone, writes in flight go on waiting for the peer.
     AloneStillWaits: "alone-still-waits", "I9";
+    /// The other node writes no zeroes before a grow.
+    GrowUnzeroed: "grow-unzeroed", "S7 I3 I4";
+    /// The zeroes before a grow are not flushed.
+    GrowUnflushed: "grow-unflushed", "S7 I3 I4";
+    /// That a grow was prepared is not written down.
+    GrowNoteForgotten: "grow-note-forgotten", "I9";
+    /// A larger volume is shown before the peer has written its size down.
+    GrowWithoutPeer: "grow-without-peer", "I10";
+    /// Different sizes are refused, whatever was prepared.
+    TornGrowRefused: "torn-grow-refused", "I9";
+    /// Of two sizes the smaller one counts.
+    TornGrowShrinks: "torn-grow-shrinks", "I10";
 }
 
 /// Whether this thread's core is wrong like that.

@@ -78,6 +78,35 @@ pub enum Refusal {
     Serving,
     /// There is nobody to take over from.
     NothingToTakeOver,
+    /// A grow needs both copies to count.
+    GrowNeedsBoth {
+        /// The peer's name.
+        peer: String,
+    },
+    /// A volume never shrinks.
+    GrowShrinks {
+        /// Its size.
+        size_bytes: u64,
+    },
+    /// A size that is no multiple of a block.
+    GrowUneven {
+        /// The block.
+        block_bytes: u64,
+    },
+    /// A backing device, or the metadata's reserve, is too small.
+    GrowNoRoom {
+        /// On which node.
+        node: String,
+        /// The largest volume that it has room for.
+        room_bytes: u64,
+    },
+    /// The backing device could not be measured.
+    GrowNotMeasured {
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// Something else changed while a grow was being prepared.
+    GrowInterrupted,
 }
 
 impl Refusal {
@@ -100,6 +129,12 @@ impl Refusal {
             Self::Device { .. } => "LS1014",
             Self::Serving => "LS1015",
             Self::NothingToTakeOver => "LS1016",
+            Self::GrowNeedsBoth { .. } => "LS1050",
+            Self::GrowShrinks { .. } => "LS1051",
+            Self::GrowUneven { .. } => "LS1052",
+            Self::GrowNoRoom { .. } => "LS1053",
+            Self::GrowNotMeasured { .. } => "LS1054",
+            Self::GrowInterrupted => "LS1055",
         }
     }
 
@@ -134,6 +169,14 @@ impl Refusal {
             Self::Device { errno } => format!("the block device could not be made (kernel error {})", errno.0),
             Self::Serving => "this node serves the volume".to_string(),
             Self::NothingToTakeOver => "this node's copy is the only one that counts".to_string(),
+            Self::GrowNeedsBoth { peer } => format!("{peer}'s copy does not count: a volume grows on both nodes or on none"),
+            Self::GrowShrinks { size_bytes } => format!("the volume has {size_bytes} bytes, and a volume never shrinks"),
+            Self::GrowUneven { block_bytes } => format!("the size is no multiple of {block_bytes} bytes, a block of the backing device"),
+            Self::GrowNoRoom { node, room_bytes } => {
+                format!("{node} has room for a volume of {room_bytes} bytes: its backing device and the metadata's reserve allow no more")
+            }
+            Self::GrowNotMeasured { errno } => format!("the backing device's size cannot be found out (kernel error {})", errno.0),
+            Self::GrowInterrupted => "something else happened to the volume while the grow was being prepared; it has its old size".to_string(),
         }
     }
 
@@ -171,6 +214,14 @@ impl Refusal {
             Self::Device { .. } => "see that the kernel has ublk_drv (6.8 or later) and look at the kernel's log".to_string(),
             Self::Serving => "run `lockstep volume deactivate NAME` first".to_string(),
             Self::NothingToTakeOver => "run `lockstep volume activate NAME`".to_string(),
+            Self::GrowNeedsBoth { peer } => format!("connect it with {peer} and wait until both copies are in sync"),
+            Self::GrowShrinks { .. } => "give a larger --size; for a smaller volume create another and copy".to_string(),
+            Self::GrowUneven { .. } => "give another --size".to_string(),
+            Self::GrowNoRoom { node, .. } => {
+                format!("enlarge the backing device on {node} first; past the reserve (`create --grow-to`) the copies must be made anew")
+            }
+            Self::GrowNotMeasured { .. } => "look at the daemon's log and the kernel's log".to_string(),
+            Self::GrowInterrupted => "look at `lockstep volume status NAME`, then repeat the command".to_string(),
         }
     }
 
@@ -279,6 +330,18 @@ pub enum Notice {
         /// The kernel's answer.
         errno: Errno,
     },
+    /// The volume is larger now.
+    Grown {
+        /// Its size.
+        size_bytes: u64,
+    },
+    /// The live device shows the size from before a grow.
+    DeviceSmaller {
+        /// What it shows.
+        device_bytes: u64,
+        /// The volume's size.
+        size_bytes: u64,
+    },
 }
 
 impl Notice {
@@ -302,6 +365,8 @@ impl Notice {
             Self::PeerDiskFailed { .. } => "LS3002",
             Self::MetadataFailed { .. } => "LS3003",
             Self::CopyReadFailed { .. } => "LS3004",
+            Self::Grown { .. } => "LS2050",
+            Self::DeviceSmaller { .. } => "LS2051",
         }
     }
 
@@ -313,7 +378,9 @@ impl Notice {
             | Self::Activated { .. }
             | Self::Deactivated
             | Self::CopyStarted { .. }
-            | Self::CopyFinished { .. } => Level::Info,
+            | Self::CopyFinished { .. }
+            | Self::Grown { .. }
+            | Self::DeviceSmaller { .. } => Level::Info,
             Self::LinkLost | Self::Alone { .. } | Self::Garbage { .. } | Self::Frozen => {
                 Level::Warning
             }
@@ -376,6 +443,13 @@ impl Notice {
                 "the metadata could not be written (kernel error {})",
                 errno.0
             ),
+            Self::Grown { size_bytes } => format!("the volume has {size_bytes} bytes now"),
+            Self::DeviceSmaller {
+                device_bytes,
+                size_bytes,
+            } => format!(
+                "the live device still shows {device_bytes} bytes, the volume has {size_bytes}"
+            ),
         }
     }
 
@@ -385,6 +459,10 @@ impl Notice {
                 "nothing to do".to_string()
             }
             Self::CopyStarted { .. } => "nothing to do; `lockstep volume status NAME --watch` shows its progress".to_string(),
+            Self::Grown { .. } => "nothing to do".to_string(),
+            Self::DeviceSmaller { .. } => {
+                "this kernel cannot resize a live device: `lockstep volume deactivate NAME`, then `activate NAME`, shows all of it".to_string()
+            }
             Self::LinkLost => "look at the network and at the peer".to_string(),
             Self::Frozen => "restore the connection; or, if the peer is really off, `lockstep volume takeover NAME`".to_string(),
             Self::Alone { .. } => "repair the peer: until it is back there is one good copy".to_string(),

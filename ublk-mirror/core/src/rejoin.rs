@@ -70,7 +70,7 @@ pub fn decide(one: Side<'_>, other: Side<'_>) -> Verdict {
     if a.state.volume_id != b.state.volume_id {
         return Verdict::Refuse(RefusedCode::VolumeId);
     }
-    if a.state.size_sectors != b.state.size_sectors {
+    if !sizes_fit(a, b) {
         return Verdict::Refuse(RefusedCode::Size);
     }
     let verdict = histories(a, b);
@@ -80,6 +80,19 @@ pub fn decide(one: Side<'_>, other: Side<'_>) -> Verdict {
         (_, true, false) => replace_failed(verdict, b, a),
         (_, false, true) => replace_failed(verdict, a, b),
     }
+}
+
+/// Different sizes come of a grow that was interrupted: the side with the larger one wrote it down first,
+/// after both had prepared it. The smaller side takes it over, whatever else the verdict is.
+fn sizes_fit(a: Side<'_>, b: Side<'_>) -> bool {
+    let (a, b) = (a.state, b.state);
+    let (smaller, larger) = if a.size_sectors <= b.size_sectors {
+        (a, b)
+    } else {
+        (b, a)
+    };
+    let prepared = smaller.prepared_sectors >= larger.size_sectors;
+    smaller.size_sectors == larger.size_sectors || prepared && !mutant::is(Mutant::TornGrowRefused)
 }
 
 /// A copy whose disk failed is never equal and never a source (S1): it is filled anew from the other, if
@@ -378,6 +391,7 @@ mod tests {
             known_peer_boot: BootId([peer; 16]),
             incarnation: Incarnation(1),
             read_lease_ms: 2000,
+            prepared_sectors: 0,
         };
         (state(10, 11, true), state(11, 10, false))
     }
@@ -547,6 +561,23 @@ mod tests {
         assert_eq!(verdict(&a, &b), full(A, CopyCause::WideningInterrupted));
         a.lineage = b.copy_id;
         assert_eq!(verdict(&a, &b), marked(A, CopyCause::WideningInterrupted));
+    }
+
+    #[test]
+    fn a_side_that_has_prepared_the_others_size_is_not_refused() {
+        let (mut a, mut b) = members();
+        b.size_sectors = 8192;
+        assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::Size));
+        a.prepared_sectors = 8191;
+        assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::Size));
+        a.prepared_sectors = 8192;
+        assert_eq!(verdict(&a, &b), Verdict::Equal { leader: A });
+        a.prepared_sectors = 0;
+        b.size_sectors = 4096;
+        a.size_sectors = 8192;
+        assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::Size));
+        b.prepared_sectors = 8192;
+        assert_eq!(verdict(&a, &b), Verdict::Equal { leader: A });
     }
 
     #[test]

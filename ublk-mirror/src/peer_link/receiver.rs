@@ -234,6 +234,8 @@ fn is_control(kind: FrameKind) -> bool {
         | FrameKind::CopyZeroes
         | FrameKind::CopyHash
         | FrameKind::MarksWanted
-        | FrameKind::Marks => false,
+        | FrameKind::Marks
+        | FrameKind::Grow
+        | FrameKind::GrowDone => false,
     }
 }

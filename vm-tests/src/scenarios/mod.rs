@@ -3,6 +3,7 @@
 mod faults;
 mod fencing;
 mod figures;
+mod grow;
 mod harness;
 mod images;
 mod io;
@@ -29,6 +30,7 @@ pub fn all() -> Vec<Scenario> {
         fencing::SCENARIOS,
         faults::SCENARIOS,
         traps::SCENARIOS,
+        grow::SCENARIOS,
     ]
     .concat()
 }

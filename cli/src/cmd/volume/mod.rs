@@ -1,6 +1,7 @@
 //! `lockstep volume ...`: one file per verb that is more than a command to the daemon.
 
 mod create;
+mod grow;
 mod start;
 mod status;
 mod stop;
@@ -23,6 +24,7 @@ pub(crate) fn run(command: Volume) -> Result<u8, Failure> {
         }
         Volume::Activate { name } => tell(&name, Command::Activate),
         Volume::Deactivate { name, force } => tell(&name, Command::Deactivate { force }),
+        Volume::Grow { name, size } => grow::run(&name, size),
         Volume::Takeover { name, confirm } => takeover::run(&name, confirm),
     }
 }
@@ -46,6 +48,8 @@ fn done_words(name: &str, done: Done) -> String {
         Done::Alone => format!(
             "{name} goes on here alone: /dev/lockstep/{name}; there is one good copy until the other node is back"
         ),
+        Done::Grown => format!("{name} is larger now"),
+        Done::AlreadyGrown => format!("{name} had that size already"),
         Done::Stopped => format!("the daemon of {name} ended on this node"),
     }
 }

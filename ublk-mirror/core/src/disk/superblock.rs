@@ -104,6 +104,9 @@ pub struct Superblock {
     pub own_boot: BootId,
     /// The daemon run that wrote it.
     pub incarnation: Incarnation,
+    /// The backing device holds nothing but durable zeroes from the volume's end up to this sector: a grow
+    /// to this size was prepared, and perhaps interrupted. 0: none.
+    pub prepared_sectors: u64,
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -145,7 +148,9 @@ struct SuperblockBytes {
     incarnation: U64,
     member_boots: [[u8; 16]; NODES_MAX as usize],
     history: [MarkBytes; VIEW_HISTORY_MAX],
-    reserved2: [u8; 3264],
+    reserved2: [u8; 768],
+    prepared_sectors: U64,
+    reserved3: [u8; 2488],
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -315,7 +320,9 @@ impl Superblock {
                 epoch: U64::new(mark.epoch.0),
                 id: mark.id.0,
             }),
-            reserved2: [0; 3264],
+            reserved2: [0; 768],
+            prepared_sectors: U64::new(self.prepared_sectors),
+            reserved3: [0; 2488],
         };
         raw.crc = U32::new(crate::checksum::crc32c(raw.as_bytes()));
         let mut out = [0; SUPERBLOCK_BYTES];
@@ -399,6 +406,7 @@ impl SuperblockBytes {
             member_boots: self.member_boots.map(BootId),
             own_boot: BootId(self.own_boot),
             incarnation: Incarnation(self.incarnation.get()),
+            prepared_sectors: self.prepared_sectors.get(),
         };
         superblock.check()
     }
@@ -439,7 +447,7 @@ impl Superblock {
             Err(SlotFault::Value("view.insync"))
         } else if !self.layout.is_possible()
             || (1..self.layout.total_bytes).contains(&(self.data_start_sectors * SECTOR_BYTES))
-            || self.size_sectors > self.layout.growth_sectors
+            || self.size_sectors.max(self.prepared_sectors) > self.layout.growth_sectors
             || u64::from(self.chunk_sectors) * SECTOR_BYTES
                 < u64::from(self.layout.bitmap_block_bytes)
         {

@@ -52,6 +52,7 @@ fn superblock() -> Superblock {
         member_boots: [BootId::NONE; 8],
         own_boot: BootId::NONE,
         incarnation: Incarnation(0),
+        prepared_sectors: 0,
     }
 }
 

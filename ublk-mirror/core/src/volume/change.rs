@@ -3,8 +3,8 @@
 //! Order of the steps (DESIGN §3): who is dropped writes it down first; who is added counts only after
 //! its own flush, and the source demands its answers before it learns that it counts.
 
-use crate::admin::{CopyState, Done, Role};
-use crate::disk::{CopyRecord, CopyRole};
+use crate::admin::{Done, Role};
+use crate::disk::CopyRecord;
 use crate::effect::{DeviceCommand, DiskOperation, Effect, Effects};
 use crate::engine::{Peer, ReadLease};
 use crate::event::IoOwner;
@@ -82,6 +82,13 @@ pub(super) enum Kind {
     Drop { session: SessionId },
     /// A resync is complete.
     Widen { session: SessionId },
+    /// Both have prepared a grow. `command`: an operator asked here; otherwise the peer did.
+    Grow {
+        session: SessionId,
+        id: u64,
+        to_sectors: u64,
+        command: Option<u64>,
+    },
 }
 
 /// A change under way.
@@ -119,7 +126,7 @@ impl Change {
             Kind::Activate { command } | Kind::Takeover { command } | Kind::GoAlone { command } => {
                 Some(*command)
             }
-            Kind::Deactivate { command, .. } => *command,
+            Kind::Deactivate { command, .. } | Kind::Grow { command, .. } => *command,
             Kind::Lead { .. } | Kind::Follow { .. } | Kind::Drop { .. } | Kind::Widen { .. } => {
                 None
             }
@@ -237,7 +244,7 @@ impl Volume {
                 self.lease_over(now, effects);
             }
             Kind::Deactivate { .. } => self.deactivate_flush_peer(now, effects),
-            Kind::Activate { .. } => {}
+            Kind::Activate { .. } | Kind::Grow { .. } => {}
         }
     }
 
@@ -284,7 +291,9 @@ impl Volume {
         let serving = view.active == Some(me);
         match self.change.as_ref().map(|change| &change.kind) {
             Some(Kind::Lead { copy, .. }) => {
-                self.stage_copy(*copy);
+                let copy = *copy;
+                self.settle_size();
+                self.stage_copy(copy);
                 self.settle_flags(serving);
             }
             Some(Kind::Drop { .. } | Kind::GoAlone { .. }) => self.forget_copy(),
@@ -308,7 +317,7 @@ impl Volume {
                     self.engine.peer_widened(*session);
                 }
             }
-            Some(Kind::Follow { .. }) | None => {}
+            Some(Kind::Follow { .. } | Kind::Grow { .. }) | None => {}
         }
         self.set_step(Step::Persist);
         self.persist(Then::Continue, effects);
@@ -386,6 +395,7 @@ impl Volume {
                     self.went_alone(now, effects);
                 }
                 Kind::Widen { session } => self.widened(now, session, effects),
+                Kind::Grow { .. } => self.size_persisted(effects),
             },
             _ => {}
         }
@@ -432,7 +442,10 @@ impl Volume {
                 let epoch = self.durable.view.epoch;
                 effects.push(Effect::Notice(Notice::CopyFinished { epoch }));
             }
-            Kind::Follow { .. } | Kind::Takeover { .. } | Kind::GoAlone { .. } => {}
+            Kind::Follow { .. }
+            | Kind::Takeover { .. }
+            | Kind::GoAlone { .. }
+            | Kind::Grow { .. } => {}
         }
     }
 
@@ -456,7 +469,10 @@ impl Volume {
             Kind::Lead { .. } | Kind::Drop { .. } | Kind::Widen { .. } => {
                 self.close(session, effects)
             }
-            Kind::Follow { .. } | Kind::Takeover { .. } | Kind::GoAlone { .. } => {}
+            Kind::Follow { .. }
+            | Kind::Takeover { .. }
+            | Kind::GoAlone { .. }
+            | Kind::Grow { .. } => {}
         }
     }
 
@@ -484,6 +500,11 @@ impl Volume {
                 self.change = None;
                 self.role = Role::Fenced;
                 self.answer(Some(command), Err(Refusal::Ambiguous { peer }), effects);
+            }
+            (Kind::Grow { command, .. }, Step::Accept) => {
+                let (command, peer) = (*command, self.peer_name());
+                self.change = None;
+                self.answer(command, Err(Refusal::Ambiguous { peer }), effects);
             }
             (Kind::Deactivate { .. }, Step::Accept | Step::PeerFlush) => {
                 self.deactivate_alone(effects)
@@ -567,24 +588,5 @@ impl Volume {
         let view = self.durable.view;
         self.propose(session, Purpose::Widen, view, effects);
         self.ping(now, session, effects);
-    }
-
-    /// What this node's copy is worth.
-    pub(super) fn own_copy(&self) -> CopyState {
-        if self.failed.is_some() || self.durable.failed {
-            CopyState::Failed
-        } else if self.is_blank() {
-            CopyState::Blank
-        } else if self.is_member() {
-            CopyState::InSync
-        } else if self
-            .durable
-            .copy
-            .is_some_and(|copy| copy.role == CopyRole::Target)
-        {
-            CopyState::Copying
-        } else {
-            CopyState::Outdated
-        }
     }
 }

@@ -3,6 +3,7 @@
 mod change;
 mod deactivation;
 mod gather;
+mod grow;
 mod keepalive;
 mod operator;
 mod session;
@@ -113,6 +114,13 @@ pub struct Volume {
     told_epoch: Epoch,
     /// The target's marks are being asked for, before the resync begins.
     gathering: Option<gather::Gathering>,
+    /// A grow that is being prepared, and its disk operation.
+    grow: Option<grow::Preparation>,
+    grow_disk: grow::GrowDisk,
+    /// How often the backing device was to be measured.
+    measures: u64,
+    /// What the live device was told to show; 0: not known.
+    live_sectors: u64,
 }
 
 /// What a source tells of the resync's progress.
@@ -171,6 +179,10 @@ impl Volume {
             // What earlier runs told is not remembered: all of it may be known.
             told_epoch: superblock_epoch,
             gathering: None,
+            grow: None,
+            grow_disk: grow::GrowDisk::None,
+            measures: 0,
+            live_sectors: 0,
             settings,
         };
         if !(volume.is_member() && volume.peer_counts()) {
@@ -270,6 +282,7 @@ impl Volume {
             Event::DeviceStopped => self.device_stopped(now, effects),
             Event::DeviceFailed { errno } => self.device_failed(now, errno, effects),
             Event::DeviceBusy => self.device_busy(effects),
+            Event::BackingMeasured { id, sectors } => self.backing_measured(id, sectors, effects),
             Event::Operator {
                 command_id,
                 command,
@@ -289,6 +302,7 @@ impl Volume {
             self.device(DeviceCommand::StopLive { force: true }, effects);
         }
         self.resume_deactivation(effects);
+        self.grow_steps(effects);
         self.drop_drained(effects);
         self.copy_steps(now, effects);
         self.standby_steps(effects);
@@ -323,6 +337,11 @@ impl Volume {
                     self.engine.background_disk_done(now, effects);
                 }
             }
+            IoOwner::Grow => {
+                if result.is_ok() {
+                    self.grow_disk_done(effects);
+                }
+            }
         }
         match (result, owner) {
             (Ok(()), _) => {}
@@ -333,7 +352,11 @@ impl Volume {
             }
             (
                 Err(errno),
-                IoOwner::Application(_) | IoOwner::Peer(_) | IoOwner::ViewFlush | IoOwner::LogFlush,
+                IoOwner::Application(_)
+                | IoOwner::Peer(_)
+                | IoOwner::ViewFlush
+                | IoOwner::LogFlush
+                | IoOwner::Grow,
             ) => self.disk_failed(now, errno, effects),
         }
     }

@@ -27,6 +27,7 @@ impl Volume {
             Command::Activate => self.activate(now, id, effects),
             Command::Deactivate { force } => self.deactivate(now, id, Force::from(force), effects),
             Command::Takeover { confirm } => self.takeover(now, id, &confirm, effects),
+            Command::Grow { size_bytes } => self.grow(id, size_bytes, effects),
             Command::Stop => self.stop(now, id, effects),
         };
         if let Some(outcome) = outcome {
@@ -35,7 +36,7 @@ impl Volume {
     }
 
     /// What speaks against any change right now.
-    fn obstacle(&self) -> Option<Refusal> {
+    pub(super) fn obstacle(&self) -> Option<Refusal> {
         let handshake = self.current.is_some() && self.up_session().is_none();
         if self.failed.is_some() || self.durable.failed {
             Some(Refusal::DiskFailed)
@@ -257,6 +258,7 @@ impl Volume {
             return;
         };
         self.role = Role::Active;
+        self.live_sectors = self.durable.size_sectors;
         let sole = self.is_sole();
         if sole && (self.current.is_none() || self.engine.peer() == Peer::Lost) {
             self.engine.peer_is_out(now, effects);
@@ -382,7 +384,8 @@ impl Volume {
             | Kind::Takeover { .. }
             | Kind::GoAlone { .. }
             | Kind::Drop { .. }
-            | Kind::Widen { .. } => {}
+            | Kind::Widen { .. }
+            | Kind::Grow { .. } => {}
         }
     }
 

@@ -11,8 +11,8 @@ use crate::mutant::{self, Mutant};
 use crate::notice::Notice;
 use crate::types::{BootId, Epoch, Instant, SessionId};
 use crate::wire::{
-    Accept, Auth, DecodeError, FEATURES, Frame, FrameKind, Hello, Marks, PROTOCOL_VERSION,
-    PROTOCOL_VERSION_MIN, Propose, Purpose, Refused, RefusedCode, State,
+    Accept, Auth, DecodeError, FEATURES, Frame, FrameKind, Grow, GrowDone, Hello, Marks,
+    PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Propose, Purpose, Refused, RefusedCode, State,
 };
 
 use super::Volume;
@@ -243,6 +243,13 @@ impl Volume {
             (Some(Phase::Up), FrameKind::Marks) => {
                 Marks::decode(body).map(|marks| self.marks_came(now, id, &marks, effects))
             }
+            (Some(Phase::Settling | Phase::Up), FrameKind::Grow) => {
+                Grow::decode(body).map(|asked| self.grow_asked(id, &frame, asked, effects))
+            }
+            (Some(Phase::Up), FrameKind::GrowDone) => GrowDone::decode(body).map(|done| {
+                self.grow_answered(id, &frame, done, effects);
+                true
+            }),
             (Some(Phase::Up), FrameKind::CopyHash) => self.hash_came(id, &frame, body, effects),
             (Some(Phase::State | Phase::Settling | Phase::Up), FrameKind::Ping) => {
                 self.pinged(now, id, frame, effects);

@@ -43,6 +43,7 @@ impl Volume {
             known_peer_boot: durable.member_boots[self.settings.peer.index()],
             incarnation: self.settings.incarnation,
             read_lease_ms: u64::try_from(self.settings.read_lease.as_millis()).unwrap_or(u64::MAX),
+            prepared_sectors: durable.prepared_sectors,
         }
     }
 
@@ -400,6 +401,9 @@ impl Volume {
             self.staged.volume_id = propose.volume_id;
             self.staged.size_sectors = theirs.size_sectors;
             self.engine.set_size(theirs.size_sectors);
+        }
+        if propose.purpose == Purpose::Settle {
+            self.settle_size();
         }
         self.stage_view(propose.view);
         self.told_epoch = self.told_epoch.max(propose.view.epoch);

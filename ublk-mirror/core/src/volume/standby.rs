@@ -107,6 +107,8 @@ impl Volume {
             | FrameKind::Accept
             | FrameKind::Marks
             | FrameKind::CopyHash
+            | FrameKind::Grow
+            | FrameKind::GrowDone
             | FrameKind::Ping
             | FrameKind::Pong => Taken::No,
         }

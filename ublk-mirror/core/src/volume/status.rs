@@ -31,7 +31,7 @@ impl Volume {
                     .unwrap_or_else(|| Notice::LinkLost.problem()),
             );
         }
-        let size_bytes = self.staged.size_sectors * SECTOR_BYTES;
+        let size_bytes = self.durable.size_sectors * SECTOR_BYTES;
         let mut counters = self.engine.counters();
         counters.peer_writes = self.peer_ops.writes_done();
         Status {
@@ -47,6 +47,8 @@ impl Volume {
             link: self.link_status(now),
             view: self.view_status(),
             size_bytes,
+            device_size_bytes: None,
+            growing: self.grow_progress(),
             progress: self.progress(),
             out_of_sync_bytes: self.out_of_sync_bytes(),
             inflight: self.engine.inflight() as u64,
@@ -74,6 +76,25 @@ impl Volume {
             Some(Frozen::ViewChange)
         } else {
             None
+        }
+    }
+
+    /// What this node's copy is worth.
+    pub(super) fn own_copy(&self) -> CopyState {
+        if self.failed.is_some() || self.durable.failed {
+            CopyState::Failed
+        } else if self.is_blank() {
+            CopyState::Blank
+        } else if self.is_member() {
+            CopyState::InSync
+        } else if self
+            .durable
+            .copy
+            .is_some_and(|copy| copy.role == CopyRole::Target)
+        {
+            CopyState::Copying
+        } else {
+            CopyState::Outdated
         }
     }
 

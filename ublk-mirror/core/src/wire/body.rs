@@ -45,8 +45,8 @@ body! {
         volume_id: [u8; 16], size_sectors: U64, sealed: U64, view: ViewBytes,
         flags: U32, logical_block_bytes: U32, copy_id: [u8; 16], lineage: [u8; 16], base: MarkBytes,
         boot: [u8; 16], known_peer_boot: [u8; 16], incarnation: U64, read_lease_ms: U64,
-        history: [MarkBytes; VIEW_HISTORY_MAX],
-    } = 560;
+        history: [MarkBytes; VIEW_HISTORY_MAX], prepared_sectors: U64,
+    } = 568;
     struct ProposeBytes { view: ViewBytes, purpose: u8, reserved: [u8; 7], copy_id: [u8; 16], volume_id: [u8; 16], } = 72;
     struct MarksBytes {
         first_word: U64, next_word: U64, block_sectors: U32, reserved: U32, words: [U64; MARKS_WORDS],
@@ -324,11 +324,14 @@ pub struct State {
     pub incarnation: Incarnation,
     /// How long its read leases last, milliseconds; must be equal on both sides (S5).
     pub read_lease_ms: u64,
+    /// Its backing device holds nothing but durable zeroes from the volume's end up to here: the size of a
+    /// grow that was prepared and perhaps interrupted; 0: none.
+    pub prepared_sectors: u64,
 }
 
 impl State {
     /// As bytes of a State body.
-    pub fn encode(&self) -> [u8; 560] {
+    pub fn encode(&self) -> [u8; 568] {
         let flags = u32::from(self.flags.serving)
             | u32::from(self.flags.unclean) << 1
             | u32::from(self.flags.copy_target) << 2
@@ -355,6 +358,7 @@ impl State {
                 epoch: U64::new(mark.epoch.0),
                 id: mark.id.0
             }),
+            prepared_sectors: U64::new(self.prepared_sectors),
         })
     }
 
@@ -370,6 +374,9 @@ impl State {
         }
         if !(1..=VOLUME_SECTORS_MAX).contains(&raw.size_sectors.get()) {
             return Err(DecodeError::Value("state.size_sectors"));
+        }
+        if raw.prepared_sectors.get() > VOLUME_SECTORS_MAX {
+            return Err(DecodeError::Value("state.prepared_sectors"));
         }
         Ok(Self {
             volume_id: VolumeId(raw.volume_id),
@@ -398,6 +405,7 @@ impl State {
             known_peer_boot: BootId(raw.known_peer_boot),
             incarnation: Incarnation(raw.incarnation.get()),
             read_lease_ms: raw.read_lease_ms.get(),
+            prepared_sectors: raw.prepared_sectors.get(),
         })
     }
 }
