@@ -111,6 +111,8 @@ fn done_name(done: Done) -> &'static str {
         Done::AlreadyFenced => "already-fenced",
         Done::Alone => "alone",
         Done::Stopped => "stopped",
+        Done::Discarded => "discarded",
+        Done::Forced => "forced",
     }
 }
 

@@ -102,13 +102,15 @@ impl AnswerLine {
     }
 }
 
-const DONE_NAMES: [(Done, &str); 6] = [
+const DONE_NAMES: [(Done, &str); 8] = [
     (Done::Active, "active"),
     (Done::AlreadyActive, "already-active"),
     (Done::Fenced, "fenced"),
     (Done::AlreadyFenced, "already-fenced"),
     (Done::Alone, "alone"),
     (Done::Stopped, "stopped"),
+    (Done::Discarded, "discarded"),
+    (Done::Forced, "forced"),
 ];
 
 /// The word for `done` in an answer.
@@ -160,6 +162,19 @@ mod tests {
         request_is(
             Request::Command(Command::Stop),
             r#"{"schema":"lockstep.admin/1","request":"command","command":"stop"}"#,
+        );
+        request_is(
+            Request::Command(Command::Resolve {
+                discard: "node2".to_string(),
+                confirm: "data".to_string(),
+            }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"resolve","discard":"node2","confirm":"data"}"#,
+        );
+        request_is(
+            Request::Command(Command::Force {
+                confirm: "data".to_string(),
+            }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"force","confirm":"data"}"#,
         );
     }
 

@@ -122,6 +122,7 @@ fn bodies(target: &str) -> Vec<Seed> {
         }
         .encode()
         .to_vec(),
+        "body-evidence" => samples::evidence(&superblock).encode().to_vec(),
         _ => Vec::new(),
     };
     let mut wrong = good.clone();

@@ -1,6 +1,7 @@
 //! `lockstep volume ...`: one file per verb that is more than a command to the daemon.
 
 mod create;
+mod resolve;
 mod start;
 mod status;
 mod stop;
@@ -24,6 +25,15 @@ pub(crate) fn run(command: Volume) -> Result<u8, Failure> {
         Volume::Activate { name } => tell(&name, Command::Activate),
         Volume::Deactivate { name, force } => tell(&name, Command::Deactivate { force }),
         Volume::Takeover { name, confirm } => takeover::run(&name, confirm),
+        Volume::Resolve {
+            name,
+            discard,
+            confirm,
+        } => resolve::run(&name, discard, confirm),
+        Volume::Force { name, confirm } => {
+            let confirm = confirm.unwrap_or_default();
+            tell(&name, Command::Force { confirm })
+        }
     }
 }
 
@@ -47,5 +57,12 @@ fn done_words(name: &str, done: Done) -> String {
             "{name} goes on here alone: /dev/lockstep/{name}; there is one good copy until the other node is back"
         ),
         Done::Stopped => format!("the daemon of {name} ended on this node"),
+        Done::Discarded => format!(
+            "the history of {name} on this node is discarded; it is filled from the other node when they meet"
+        ),
+        Done::Forced => format!(
+            "{name}'s copy on this node is the only one that counts now, and it is NOT complete: check what is on it; \
+             `lockstep volume activate {name}` serves it"
+        ),
     }
 }

@@ -9,6 +9,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::Layout;
+use super::record::{Record, RecordBytes};
 use crate::limits::{NODES_MAX, VIEW_HISTORY_MAX, VOLUME_NAME_BYTES_MAX, VOLUME_SECTORS_MAX};
 use crate::types::{
     BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SECTOR_BYTES, ViewId, VolumeId,
@@ -104,6 +105,8 @@ pub struct Superblock {
     pub own_boot: BootId,
     /// The daemon run that wrote it.
     pub incarnation: Incarnation,
+    /// Operators' words, and when an application last wrote here.
+    pub record: Record,
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -145,7 +148,8 @@ struct SuperblockBytes {
     incarnation: U64,
     member_boots: [[u8; 16]; NODES_MAX as usize],
     history: [MarkBytes; VIEW_HISTORY_MAX],
-    reserved2: [u8; 3264],
+    record: RecordBytes,
+    reserved2: [u8; 2496],
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -315,7 +319,8 @@ impl Superblock {
                 epoch: U64::new(mark.epoch.0),
                 id: mark.id.0,
             }),
-            reserved2: [0; 3264],
+            record: RecordBytes::of(&self.record),
+            reserved2: [0; 2496],
         };
         raw.crc = U32::new(crate::checksum::crc32c(raw.as_bytes()));
         let mut out = [0; SUPERBLOCK_BYTES];
@@ -399,6 +404,7 @@ impl SuperblockBytes {
             member_boots: self.member_boots.map(BootId),
             own_boot: BootId(self.own_boot),
             incarnation: Incarnation(self.incarnation.get()),
+            record: self.record.record(),
         };
         superblock.check()
     }

@@ -6,7 +6,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::Intent;
-use crate::disk::{BLOCK_BYTES, BitmapPage, Layout, Metadata, Superblock};
+use crate::disk::{BLOCK_BYTES, BitmapPage, Layout, Metadata, Record, Superblock};
 use crate::effect::Effect;
 use crate::types::{
     BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SectorRange, ViewId, VolumeId,
@@ -52,6 +52,7 @@ fn superblock() -> Superblock {
         member_boots: [BootId::NONE; 8],
         own_boot: BootId::NONE,
         incarnation: Incarnation(0),
+        record: Record::default(),
     }
 }
 

@@ -3,8 +3,8 @@
 //! Order of the steps (DESIGN §3): who is dropped writes it down first; who is added counts only after
 //! its own flush, and the source demands its answers before it learns that it counts.
 
-use crate::admin::{CopyState, Done, Role};
-use crate::disk::{CopyRecord, CopyRole};
+use crate::admin::{Done, Role};
+use crate::disk::{CopyRecord, Operation};
 use crate::effect::{DeviceCommand, DiskOperation, Effect, Effects};
 use crate::engine::{Peer, ReadLease};
 use crate::event::IoOwner;
@@ -82,6 +82,10 @@ pub(super) enum Kind {
     Drop { session: SessionId },
     /// A resync is complete.
     Widen { session: SessionId },
+    /// An operator discards this copy's history.
+    Discard { command: u64 },
+    /// An operator makes this incomplete copy the only one.
+    Force { command: u64 },
 }
 
 /// A change under way.
@@ -116,9 +120,11 @@ pub(super) enum ViewFlush {
 impl Change {
     pub(super) fn command(&self) -> Option<u64> {
         match &self.kind {
-            Kind::Activate { command } | Kind::Takeover { command } | Kind::GoAlone { command } => {
-                Some(*command)
-            }
+            Kind::Activate { command }
+            | Kind::Takeover { command }
+            | Kind::GoAlone { command }
+            | Kind::Discard { command }
+            | Kind::Force { command } => Some(*command),
             Kind::Deactivate { command, .. } => *command,
             Kind::Lead { .. } | Kind::Follow { .. } | Kind::Drop { .. } | Kind::Widen { .. } => {
                 None
@@ -228,7 +234,7 @@ impl Volume {
                 self.send_drain(session, FLUSH_JOIN, effects);
             }
             Kind::GoAlone { .. } => self.persist_change(effects),
-            Kind::Takeover { .. } => {
+            Kind::Takeover { .. } | Kind::Force { .. } => {
                 let mut until = self.granted_until;
                 if mutant::is(Mutant::LeaseNotAwaited) {
                     until = now;
@@ -237,7 +243,7 @@ impl Volume {
                 self.lease_over(now, effects);
             }
             Kind::Deactivate { .. } => self.deactivate_flush_peer(now, effects),
-            Kind::Activate { .. } => {}
+            Kind::Activate { .. } | Kind::Discard { .. } => {}
         }
     }
 
@@ -287,7 +293,13 @@ impl Volume {
                 self.stage_copy(*copy);
                 self.settle_flags(serving);
             }
-            Some(Kind::Drop { .. } | Kind::GoAlone { .. }) => self.forget_copy(),
+            Some(Kind::Drop { .. }) => self.forget_copy(),
+            Some(Kind::GoAlone { .. }) => {
+                self.forget_copy();
+                self.record_operation(Operation::GoAlone, view.mark(), false);
+            }
+            Some(Kind::Discard { .. }) => self.stage_discard(),
+            Some(Kind::Force { .. }) => self.stage_force(view),
             Some(Kind::Activate { .. }) => {
                 self.staged.serving = true;
                 self.staged.drained = false;
@@ -296,16 +308,19 @@ impl Volume {
                 self.staged.serving = true;
                 self.staged.drained = false;
                 self.forget_copy();
+                self.record_operation(Operation::Takeover, view.mark(), false);
             }
             Some(Kind::Deactivate { .. }) => {
                 self.staged.serving = false;
                 self.staged.drained = false;
             }
             Some(Kind::Widen { session }) => {
+                let session = *session;
                 self.staged.copy = None;
+                self.stage_mended();
                 // From here on nobody knows which view a crash finds: the stricter one rules (S4).
                 if !mutant::is(Mutant::WideningNotStrict) {
-                    self.engine.peer_widened(*session);
+                    self.engine.peer_widened(session);
                 }
             }
             Some(Kind::Follow { .. }) | None => {}
@@ -363,7 +378,9 @@ impl Volume {
                 self.set_step(Step::Lease(self.granted_until));
                 self.lease_over(now, effects);
             }
-            (Kind::Takeover { .. }, Step::Seal) => self.flush_for_view(effects),
+            (Kind::Takeover { .. } | Kind::Force { .. }, Step::Seal) => {
+                self.flush_for_view(effects)
+            }
             (_, Step::Persist) => match change.kind {
                 Kind::Lead { session, .. } => self.lead_settled(now, session, effects),
                 Kind::Follow { session, propose } => {
@@ -386,6 +403,8 @@ impl Volume {
                     self.went_alone(now, effects);
                 }
                 Kind::Widen { session } => self.widened(now, session, effects),
+                Kind::Discard { command } => self.discarded(now, command, effects),
+                Kind::Force { command } => self.forced(now, command, effects),
             },
             _ => {}
         }
@@ -432,7 +451,11 @@ impl Volume {
                 let epoch = self.durable.view.epoch;
                 effects.push(Effect::Notice(Notice::CopyFinished { epoch }));
             }
-            Kind::Follow { .. } | Kind::Takeover { .. } | Kind::GoAlone { .. } => {}
+            Kind::Follow { .. }
+            | Kind::Takeover { .. }
+            | Kind::GoAlone { .. }
+            | Kind::Discard { .. }
+            | Kind::Force { .. } => {}
         }
     }
 
@@ -456,7 +479,11 @@ impl Volume {
             Kind::Lead { .. } | Kind::Drop { .. } | Kind::Widen { .. } => {
                 self.close(session, effects)
             }
-            Kind::Follow { .. } | Kind::Takeover { .. } | Kind::GoAlone { .. } => {}
+            Kind::Follow { .. }
+            | Kind::Takeover { .. }
+            | Kind::GoAlone { .. }
+            | Kind::Discard { .. }
+            | Kind::Force { .. } => {}
         }
     }
 
@@ -567,24 +594,5 @@ impl Volume {
         let view = self.durable.view;
         self.propose(session, Purpose::Widen, view, effects);
         self.ping(now, session, effects);
-    }
-
-    /// What this node's copy is worth.
-    pub(super) fn own_copy(&self) -> CopyState {
-        if self.failed.is_some() || self.durable.failed {
-            CopyState::Failed
-        } else if self.is_blank() {
-            CopyState::Blank
-        } else if self.is_member() {
-            CopyState::InSync
-        } else if self
-            .durable
-            .copy
-            .is_some_and(|copy| copy.role == CopyRole::Target)
-        {
-            CopyState::Copying
-        } else {
-            CopyState::Outdated
-        }
     }
 }

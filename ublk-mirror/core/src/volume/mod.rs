@@ -2,9 +2,11 @@
 
 mod change;
 mod deactivation;
+mod force;
 mod gather;
 mod keepalive;
 mod operator;
+mod resolve;
 mod session;
 mod settle;
 mod standby;
@@ -113,6 +115,8 @@ pub struct Volume {
     told_epoch: Epoch,
     /// The target's marks are being asked for, before the resync begins.
     gathering: Option<gather::Gathering>,
+    /// Times, and what an operator is told of a split brain.
+    words: resolve::Words,
 }
 
 /// What a source tells of the resync's progress.
@@ -171,6 +175,7 @@ impl Volume {
             // What earlier runs told is not remembered: all of it may be known.
             told_epoch: superblock_epoch,
             gathering: None,
+            words: resolve::Words::default(),
             settings,
         };
         if !(volume.is_member() && volume.peer_counts()) {
@@ -240,7 +245,11 @@ impl Volume {
     pub fn handle(&mut self, now: Instant, event: Event<'_>, effects: &mut Effects) {
         match event {
             Event::Tick => {}
-            Event::Request(request) => self.engine.submit(now, request, effects),
+            Event::WallClock { unix_s } => self.wall_clock(now, unix_s),
+            Event::Request(request) => {
+                self.note_write(now, &request);
+                self.engine.submit(now, request, effects);
+            }
             Event::DiskDone { owner, result } => self.disk_done(now, owner, result, effects),
             Event::Examined { slot, zero, digest } => {
                 let compared = self.engine.copy_examined(now, slot, zero, digest, effects);
@@ -291,7 +300,7 @@ impl Volume {
         self.resume_deactivation(effects);
         self.drop_drained(effects);
         self.copy_steps(now, effects);
-        self.standby_steps(effects);
+        self.standby_steps(now, effects);
     }
 
     fn disk_done(
@@ -399,6 +408,7 @@ impl Volume {
         self.staged.sequence += 1;
         self.staged.own_boot = self.settings.boot;
         self.staged.incarnation = self.settings.incarnation;
+        self.staged.record.last_write_s = self.last_write_s();
         effects.push(Effect::Persist(Box::new(self.staged.clone())));
         self.persists.push_back((self.staged.clone(), then));
     }

@@ -46,6 +46,9 @@ pub enum FrameKind {
     /// With a body: the digest of a run of the resync, 32 bytes. Answered by [`Self::CopyDone`] (equal)
     /// or [`Self::CopyWant`].
     CopyHash,
+    /// Control: what the sender's history is, before [`Self::Refused`] for a split brain
+    /// ([`crate::wire::Evidence`]).
+    Evidence,
     /// Data with payload: an application's write.
     Write,
     /// Data with payload: a run of a resync.
@@ -71,7 +74,7 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
-    const ALL: [(u8, Self); 21] = [
+    const ALL: [(u8, Self); 22] = [
         (1, Self::Hello),
         (2, Self::Auth),
         (3, Self::Refused),
@@ -82,6 +85,7 @@ impl FrameKind {
         (8, Self::MarksWanted),
         (9, Self::Marks),
         (10, Self::CopyHash),
+        (15, Self::Evidence),
         (16, Self::Write),
         (17, Self::CopyWrite),
         (18, Self::Discard),
@@ -126,6 +130,7 @@ impl FrameKind {
                 | Self::Accept
                 | Self::Marks
                 | Self::CopyHash
+                | Self::Evidence
         )
     }
 
