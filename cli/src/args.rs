@@ -92,6 +92,25 @@ pub(crate) enum Volume {
         #[arg(long, value_name = "WORDS")]
         confirm: Option<String>,
     },
+    /// After a split brain: show both sides; with --discard, throw this node's side away
+    Resolve {
+        /// The volume
+        name: String,
+        /// The node whose copy is discarded: the one on which this is run
+        #[arg(long, value_name = "NODE", requires = "confirm")]
+        discard: Option<String>,
+        /// The volume's name once more: what was written on the discarded side alone is lost
+        #[arg(long, value_name = "NAME", requires = "discard")]
+        confirm: Option<String>,
+    },
+    /// Make this node's copy the only one that counts although it is not complete
+    Force {
+        /// The volume
+        name: String,
+        /// The volume's name once more: acknowledged writes are lost
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
+    },
 }
 
 #[derive(Args, Debug)]

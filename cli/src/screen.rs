@@ -7,10 +7,13 @@ use mirror_core::admin::{CopyCause, CopyProgress, CopyState, LinkState, Role, St
 
 use crate::failure::with_name;
 use crate::size;
+use crate::split;
 use crate::style::{Style, Tone};
 use crate::verdict::{Health, Verdict};
 
 const BAR_CELLS: u64 = 30;
+/// Of the operators' words; `--json` has all.
+const OPERATIONS_SHOWN: usize = 3;
 
 /// The first line, and what to do.
 pub(crate) fn headline(volume: &str, verdict: &Verdict, style: Style) -> String {
@@ -70,6 +73,12 @@ pub(crate) fn volume(status: &Status, style: Style) -> String {
             &format!("to {to}: {percent} % of the new area prepared here"),
         );
     }
+    if let Some(found) = &status.split {
+        out.push_str(&split::both_sides(found, style));
+    }
+    for entry in status.operations.iter().take(OPERATIONS_SHOWN) {
+        row(&mut out, style, "operator", &split::operation(entry));
+    }
     for problem in &status.problems {
         let code = style.paint(Tone::Careful, &format!("! {}", problem.code));
         let _ = writeln!(out, "  {code} {}", problem.message);
@@ -107,6 +116,7 @@ fn copy(state: CopyState) -> &'static str {
         CopyState::Outdated => "out of date",
         CopyState::Blank => "blank",
         CopyState::Failed => "FAILED",
+        CopyState::Discarded => "history discarded",
         CopyState::Unknown => "not known",
     }
 }
@@ -195,6 +205,7 @@ fn cause(cause: CopyCause) -> &'static str {
         CopyCause::WideningInterrupted => "the connection broke when the copy was nearly done",
         CopyCause::DiskFailed => "its disk had failed",
         CopyCause::Resumed => "an interrupted copy goes on where it was",
+        CopyCause::Discarded => "its history was discarded after a split brain",
     }
 }
 
@@ -202,7 +213,7 @@ fn cause(cause: CopyCause) -> &'static str {
 mod tests {
     use super::*;
     use mirror_core::admin::{
-        Counters, Frozen, GrowProgress, LinkStatus, Problem, SCHEMA, ViewStatus,
+        Counters, Frozen, GrowProgress, LinkStatus, OperationStatus, Problem, SCHEMA, ViewStatus,
     };
 
     fn healthy() -> Status {
@@ -237,6 +248,8 @@ mod tests {
             counters: Counters::default(),
             device: Some("/dev/lockstep/data".to_string()),
             problems: Vec::new(),
+            split: None,
+            operations: Vec::new(),
         }
     }
 
@@ -475,6 +488,36 @@ data  HEALTHY: served here, both copies are equal
         assert!(
             text.contains("growing    to 20.0 GiB: 50 % of the new area prepared here"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn a_forced_recovery_is_in_the_first_line_and_a_discarded_copy_says_what_it_waits_for() {
+        let entry = OperationStatus {
+            operation: "force".to_string(),
+            epoch: 1007,
+            view_id: "11".repeat(16),
+            at_s: Some(1_767_225_599),
+            standing: true,
+        };
+        let status = Status {
+            operations: vec![entry],
+            ..healthy()
+        };
+        let start = "data  HEALTHY: served here, both copies are equal; RECOVERED BY FORCE from an incomplete copy\n";
+        check(&status, Health::Healthy, start);
+        let text = volume(&status, Style::Plain);
+        let row = "  operator   force at 2025-12-31 23:59:59 UTC, epoch 1007, not mended\n";
+        assert!(text.contains(row), "{text}");
+        let status = unheard(Status {
+            role: Role::Fenced,
+            copy: CopyState::Discarded,
+            ..healthy()
+        });
+        check(
+            &status,
+            Health::Unknown,
+            "data  DISCARDED: not served here; the history",
         );
     }
 

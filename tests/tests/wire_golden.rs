@@ -10,14 +10,14 @@ use mirror_core::types::{
 };
 use mirror_core::view::{View, ViewHistory, ViewMark};
 use mirror_core::wire::{
-    Accept, Auth, DecodeError, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, FRAME_HEADER_BYTES, Frame,
-    FrameKind, Grow, GrowDone, GrowRefused, GrowStep, Hello, MARKS_WORDS, Marks, PROTOCOL_VERSION,
-    Propose, Purpose, Refused, RefusedCode, State, StateFlags, decode_header, encode_header,
-    payload_crc,
+    Accept, Auth, DecodeError, Evidence, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, FRAME_HEADER_BYTES,
+    Frame, FrameKind, Grow, GrowDone, GrowRefused, GrowStep, Hello, MARKS_WORDS, Marks,
+    PROTOCOL_VERSION, Propose, Purpose, Refused, RefusedCode, State, StateFlags, decode_header,
+    encode_header, payload_crc,
 };
 use proptest::prelude::*;
 
-const KINDS: [(FrameKind, &str); 23] = [
+const KINDS: [(FrameKind, &str); 24] = [
     (FrameKind::Hello, "hello"),
     (FrameKind::Auth, "auth"),
     (FrameKind::Refused, "refused"),
@@ -30,6 +30,7 @@ const KINDS: [(FrameKind, &str); 23] = [
     (FrameKind::CopyHash, "copy-hash"),
     (FrameKind::Grow, "grow"),
     (FrameKind::GrowDone, "grow-done"),
+    (FrameKind::Evidence, "evidence"),
     (FrameKind::Write, "write"),
     (FrameKind::CopyWrite, "copy-write"),
     (FrameKind::Discard, "discard"),
@@ -147,6 +148,21 @@ fn grow(step: GrowStep) -> Grow {
     }
 }
 
+fn evidence(on: bool) -> Evidence {
+    Evidence {
+        view: view(),
+        common: ViewMark {
+            epoch: Epoch(41),
+            id: ViewId([0x22; 16]),
+        },
+        last_write_s: 0x6a00_0000,
+        unique_bytes: 0x0010_0000,
+        serving: on,
+        unclean: !on,
+        forced: on,
+    }
+}
+
 /// A frame of this kind with every field that it may have.
 fn frame(kind: FrameKind) -> Frame {
     let mut frame = Frame::new(kind, Epoch(42), 0x1122_3344_5566_7788);
@@ -184,6 +200,7 @@ fn frame(kind: FrameKind) -> Frame {
         | FrameKind::CopyHash
         | FrameKind::Grow
         | FrameKind::GrowDone
+        | FrameKind::Evidence
         | FrameKind::CopyWrite
         | FrameKind::Discard
         | FrameKind::CopyZeroes
@@ -236,6 +253,11 @@ fn every_body_is_its_golden_bytes_and_reads_back() {
     };
     assert_golden("body-grow-done", &done.encode());
     assert_eq!(GrowDone::decode(&golden("body-grow-done")), Ok(done));
+
+    for (name, on) in [("body-evidence", true), ("body-evidence-quiet", false)] {
+        assert_golden(name, &evidence(on).encode());
+        assert_eq!(Evidence::decode(&golden(name)), Ok(evidence(on)));
+    }
 
     for refused in [false, true] {
         let accept = Accept {
@@ -301,8 +323,8 @@ fn the_document_was_read_when_the_source_changed() {
         PROTOCOL_VERSION, 1,
         "a new version has golden files of its own"
     );
-    let sources =
-        ["mod", "header", "body"].map(|name| format!("ublk-mirror/core/src/wire/{name}.rs"));
+    let sources = ["mod", "header", "body", "evidence"]
+        .map(|name| format!("ublk-mirror/core/src/wire/{name}.rs"));
     assert_documented("docs/protocol.md", &sources.each_ref().map(String::as_str));
 }
 

@@ -113,6 +113,8 @@ fn done_name(done: Done) -> &'static str {
         Done::Stopped => "stopped",
         Done::Grown => "grown",
         Done::AlreadyGrown => "already-grown",
+        Done::Discarded => "discarded",
+        Done::Forced => "forced",
     }
 }
 

@@ -131,7 +131,7 @@ impl Driver {
     pub fn run(mut self) -> Result<(), DriverError> {
         self.watch_inbox();
         self.watch_helper();
-        self.feed(Event::Tick);
+        self.feed(sys::wall_clock());
         loop {
             self.settle()?;
             if self.may_exit() {
@@ -172,6 +172,7 @@ impl Driver {
                 busy = true;
                 match event {
                     LinkEvent::Opened { session, dialled } => {
+                        self.feed(sys::wall_clock());
                         self.feed(Event::SessionOpened { session, dialled })
                     }
                     LinkEvent::Closed { session, reason } => {
@@ -431,6 +432,7 @@ impl Driver {
         let command_id = self.next_command;
         self.next_command += 1;
         self.askers.insert(command_id, asker);
+        self.feed(sys::wall_clock());
         self.feed(Event::Operator {
             command_id,
             command,

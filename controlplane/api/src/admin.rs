@@ -102,7 +102,7 @@ impl AnswerLine {
     }
 }
 
-const DONE_NAMES: [(Done, &str); 8] = [
+const DONE_NAMES: [(Done, &str); 10] = [
     (Done::Active, "active"),
     (Done::AlreadyActive, "already-active"),
     (Done::Fenced, "fenced"),
@@ -111,6 +111,8 @@ const DONE_NAMES: [(Done, &str); 8] = [
     (Done::Stopped, "stopped"),
     (Done::Grown, "grown"),
     (Done::AlreadyGrown, "already-grown"),
+    (Done::Discarded, "discarded"),
+    (Done::Forced, "forced"),
 ];
 
 /// The word for `done` in an answer.
@@ -168,6 +170,19 @@ mod tests {
         request_is(
             Request::Command(Command::Stop),
             r#"{"schema":"lockstep.admin/1","request":"command","command":"stop"}"#,
+        );
+        request_is(
+            Request::Command(Command::Resolve {
+                discard: "node2".to_string(),
+                confirm: "data".to_string(),
+            }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"resolve","discard":"node2","confirm":"data"}"#,
+        );
+        request_is(
+            Request::Command(Command::Force {
+                confirm: "data".to_string(),
+            }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"force","confirm":"data"}"#,
         );
     }
 

@@ -1,10 +1,10 @@
 //! Good values that inputs change.
 
 use mirror_core::auth::cluster_id;
-use mirror_core::disk::{CopyRecord, CopyRole, Layout, Superblock};
+use mirror_core::disk::{CopyRecord, CopyRole, Layout, Record, Superblock};
 use mirror_core::types::{BootId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId};
 use mirror_core::view::{View, ViewHistory, ViewMark};
-use mirror_core::wire::{State, StateFlags};
+use mirror_core::wire::{Evidence, State, StateFlags};
 
 /// The cluster's key.
 pub const KEY: [u8; 32] = [7; 32];
@@ -115,6 +115,7 @@ pub fn superblock(kind: u8, me: NodeId) -> Superblock {
         own_boot: boot(me),
         incarnation: Incarnation(1),
         prepared_sectors: 0,
+        record: Record::default(),
     }
 }
 
@@ -156,4 +157,17 @@ pub fn states(choice: u8) -> (State, State) {
 /// The kind of superblock that the peer of a node with `kind` has.
 pub fn counterpart(kind: u8) -> u8 {
     [0, 3, 1, 5, 6, 3, 4, 1][usize::from(kind % KINDS)]
+}
+
+/// What a node tells of its history.
+pub fn evidence(superblock: &Superblock) -> Evidence {
+    Evidence {
+        view: superblock.view,
+        common: superblock.base,
+        last_write_s: 1_800_000_000,
+        unique_bytes: 1 << 30,
+        serving: true,
+        unclean: false,
+        forced: true,
+    }
 }

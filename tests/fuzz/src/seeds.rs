@@ -142,6 +142,7 @@ fn bodies(target: &str) -> Vec<Seed> {
         }
         .encode()
         .to_vec(),
+        "body-evidence" => samples::evidence(&superblock).encode().to_vec(),
         _ => grow_body(target),
     };
     let mut wrong = good.clone();

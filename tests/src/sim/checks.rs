@@ -47,7 +47,7 @@ impl World {
 
     pub(super) fn acknowledged(&mut self, node: usize, activation: u64, outstanding: &Outstanding) {
         self.completed += 1;
-        if self.split {
+        if self.is_void(node) {
             return;
         }
         let members = self.members(node);
@@ -72,7 +72,7 @@ impl World {
                 self.count("writes")
             }
         }
-        if activation != self.activations {
+        if activation != self.newest {
             self.fail(format!(
                 "{node}: {request:?} was acknowledged after another node was activated (I1)"
             ));
@@ -221,9 +221,14 @@ impl World {
             self.model.joined(node);
         }
         self.check_change(node, before, after);
+        if after.insync.is_empty() {
+            self.history_is_discarded();
+        }
         if after.insync == NodeSet::only(me) && before.insync.len() == 2 {
             let flushed = std::mem::take(&mut self.nodes[node].view_flushed);
-            self.model.flushed(flushed);
+            if !self.is_void(node) {
+                self.model.flushed(flushed);
+            }
         }
     }
 

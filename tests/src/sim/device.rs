@@ -48,7 +48,10 @@ impl World {
         self.activations += 1;
         let activation = self.activations;
         self.count("activations");
-        self.model.end_others(activation);
+        if !self.is_void(node) {
+            self.newest = activation;
+            self.model.end_others(activation);
+        }
         let sectors = self.nodes[node].meta.peek().size_sectors;
         self.check_device_size(node, sectors);
         self.nodes[node].device = Some(Device::new(activation, sectors));
@@ -213,6 +216,9 @@ impl World {
         );
         let changes = zero || request.kind == RequestKind::Write;
         let write = changes.then(|| self.model.submit(request.range, zero, activation));
+        if let (Some(number), true) = (write, self.is_void(node)) {
+            self.model.void(number);
+        }
         let data = match (write, zero) {
             (Some(number), false) => (0..request.range.count as usize)
                 .map(|offset| value_of(number, offset))

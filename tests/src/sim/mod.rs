@@ -24,6 +24,7 @@ pub mod mutants;
 mod network;
 pub mod node;
 mod operator;
+mod resolve;
 mod rng;
 mod run;
 mod shell;

@@ -1,7 +1,7 @@
 //! A simulated server: power, clock, disks, kernel, and the daemon that may run on it.
 
 use mirror_core::auth::cluster_id;
-use mirror_core::disk::{BLOCK_BYTES, Layout, Superblock};
+use mirror_core::disk::{BLOCK_BYTES, Layout, Record, Superblock};
 use mirror_core::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS};
 use mirror_core::types::{
     BootId, CopyId, Epoch, Incarnation, Instant, NodeId, NodeSet, ViewId, VolumeId,
@@ -233,5 +233,6 @@ pub fn format(
         own_boot: boot,
         incarnation: Incarnation(0),
         prepared_sectors: 0,
+        record: Record::default(),
     }
 }

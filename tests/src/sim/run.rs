@@ -11,6 +11,7 @@ use super::faults::Schedule;
 use super::grow;
 use super::mutants::{Wrong, set_core};
 use super::node::{id, name};
+use super::resolve;
 use super::rng::Rng;
 use super::world::{Mutant, Plan, World};
 
@@ -148,6 +149,7 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
         bitmap_block_bytes,
         application: true,
         split: seed % 16 == 9,
+        force: seed % 16 == 13,
         garbage: !seed.is_multiple_of(4),
         slow_disk: (seed / 32) % 8 == 5,
         slow_network: (seed / 64) % 8 == 3,
@@ -186,16 +188,20 @@ fn peace(world: &mut World) {
     rest(world);
     if world.plan.split {
         split(world);
+    } else if world.plan.force {
+        resolve::force(world);
     }
 }
 
-/// Both nodes go alone on wrong words, and write: they must never come together again.
+/// Both nodes go alone on wrong words, and write: they must never come together again until an operator
+/// discards one side.
 fn split(world: &mut World) {
     let Some(active) = world.active().filter(|_| world.failure.is_none()) else {
         return;
     };
-    world.split = true;
-    world.expect_split_brain();
+    let winner = world.rng.index(2);
+    world.begin_split(winner);
+    world.start_application(active);
     world.silence([true, true]);
     world.run_for(LINK_LOST_MS / world.plan.haste);
     for node in [active, 1 - active] {
@@ -214,6 +220,7 @@ fn split(world: &mut World) {
     if world.failure.is_none() && !world.coverage.contains_key("refused SplitBrain") {
         world.fail("split histories were not refused (S8)".to_string());
     }
+    resolve::resolve(world);
 }
 
 /// The application ends; after a while both copies are equal.

@@ -37,6 +37,8 @@ pub struct Plan {
     pub haste: u64,
     /// In the end both nodes go alone.
     pub split: bool,
+    /// In the end the only good copy is lost, and the other one is recovered by force.
+    pub force: bool,
     /// The joining copy's disk is not empty.
     pub garbage: bool,
     /// Some operations of the disks take very long.
@@ -66,6 +68,7 @@ impl Plan {
             application: false,
             haste: 1,
             split: false,
+            force: false,
             garbage: false,
             slow_disk: false,
             slow_network: false,
@@ -144,7 +147,7 @@ pub struct World {
     pub trace: bool,
     /// The last steps.
     pub steps: VecDeque<String>,
-    /// Activations so far; the last one is the only one that may acknowledge.
+    /// Activations so far.
     pub activations: u64,
     /// Answers to commands.
     pub answers: BTreeMap<u64, Outcome>,
@@ -154,6 +157,10 @@ pub struct World {
     pub(super) split: bool,
     /// Both have gone alone by now.
     pub(super) both_alone: bool,
+    /// Whose history will be kept; nothing that the other one's application sees counts.
+    pub(super) split_winner: Option<usize>,
+    /// The newest activation that counts: only that one may acknowledge.
+    pub(super) newest: u64,
     pub(super) desk: Desk,
     /// Requests that succeeded.
     pub completed: u64,
@@ -196,6 +203,8 @@ impl World {
             processes: 0,
             split: false,
             both_alone: false,
+            split_winner: None,
+            newest: 0,
             desk: Desk::default(),
             completed: 0,
             chaos: false,
@@ -491,6 +500,7 @@ impl World {
         self.commands += 1;
         let number = self.commands;
         self.note(|| format!("{node} command {number} {command:?}"));
+        self.read_the_wall_clock(node);
         self.feed(
             node,
             Event::Operator {

@@ -6,7 +6,11 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+mod split;
+
 pub use crate::notice::{Notice, Refusal};
+pub use split::{OperationStatus, SideStatus, SplitStatus, utc};
+pub(crate) use split::{known, known_epoch};
 
 /// Version of the status document. Additive changes only.
 pub const SCHEMA: &str = "lockstep.volume-status/1";
@@ -38,6 +42,21 @@ pub enum Command {
     },
     /// End the daemon: a standby leaves the view first, so that the active node does not freeze.
     Stop,
+    /// After a split brain: this copy's history is discarded, and it is filled from the other one.
+    Resolve {
+        /// The node whose copy is discarded: this one's name.
+        #[serde(default)]
+        discard: String,
+        /// Must be the volume's name.
+        #[serde(default)]
+        confirm: String,
+    },
+    /// Make this copy, which is not complete, the only one that counts (S9).
+    Force {
+        /// Must be the volume's name.
+        #[serde(default)]
+        confirm: String,
+    },
 }
 
 /// The answer to a command.
@@ -62,6 +81,10 @@ pub enum Done {
     Grown,
     /// It had that size already.
     AlreadyGrown,
+    /// The history of the copy here is discarded.
+    Discarded,
+    /// The copy here is the only one that counts.
+    Forced,
 }
 
 /// What a volume does on this node.
@@ -102,6 +125,8 @@ pub enum CopyState {
     Blank,
     /// Its disk failed.
     Failed,
+    /// Its history was discarded after a split brain; it waits to be filled.
+    Discarded,
     /// Not known (the peer never answered).
     Unknown,
 }
@@ -142,6 +167,8 @@ pub enum CopyCause {
     DiskFailed,
     /// A resync that was interrupted goes on.
     Resumed,
+    /// The peer's history was discarded after a split brain.
+    Discarded,
 }
 
 /// A resync's progress.
@@ -284,4 +311,10 @@ pub struct Status {
     pub device: Option<String>,
     /// What somebody should look at, worst first.
     pub problems: Vec<Problem>,
+    /// The two histories, while the link is refused for a split brain.
+    #[serde(default)]
+    pub split: Option<SplitStatus>,
+    /// What operators said that cost data or could have, newest first.
+    #[serde(default)]
+    pub operations: Vec<OperationStatus>,
 }

@@ -155,6 +155,12 @@ pub enum Event<'a> {
     },
     /// The live device was not stopped because it is in use (only without `force`).
     DeviceBusy,
+    /// The wall clock was read: only the record of operations and the figures of a split brain use it (S6).
+    /// The shell hands it in at start, with every connection and before every command.
+    WallClock {
+        /// Seconds since 1970.
+        unix_s: u64,
+    },
     /// An operator's command; answered by [`crate::effect::Effect::Reply`] with the same number.
     Operator {
         /// The shell's number for it.

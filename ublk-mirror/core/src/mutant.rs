@@ -148,6 +148,14 @@ mutants! {
     SplitBrainMerged: "split-brain-merged", "S8";
     /// Views are not remembered.
     HistoryForgotten: "history-forgotten", "S8";
+    /// A discarded copy's own marks are not asked for.
+    ResolveByOwnMarks: "resolve-by-own-marks", "S7 S8 I4";
+    /// A history is said to be discarded, and that is not durable.
+    DiscardNotDurable: "discard-not-durable", "S8";
+    /// A copy that follows another history forgets where it joined it.
+    JoinedHistoryForgotten: "joined-history-forgotten", "S8 I9";
+    /// A copy recovered by force takes the lost history for a part of its own.
+    ForceKeepsHistory: "force-keeps-history", "S8";
     /// The target does not write down that it is one.
     TargetForgotten: "target-forgotten", "S4 S9";
     /// An active node that crashed resolves nothing.

@@ -6,7 +6,7 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use crate::admin::{CopyCause, Problem};
+use crate::admin::{CopyCause, Problem, utc};
 use crate::types::{Epoch, Errno};
 use crate::wire::{DecodeError, RefusedCode};
 
@@ -107,6 +107,28 @@ pub enum Refusal {
     },
     /// Something else changed while a grow was being prepared.
     GrowInterrupted,
+    /// The two nodes have not met with two histories.
+    NoSplitBrain {
+        /// The peer's name.
+        peer: String,
+    },
+    /// A history is discarded on the node whose copy it is.
+    DiscardElsewhere {
+        /// Whose copy was named.
+        wanted: String,
+        /// This node's name.
+        node: String,
+    },
+    /// The volume's name was not repeated.
+    NotNamed {
+        /// Its name.
+        volume: String,
+    },
+    /// This copy can be served as it is.
+    Promotable {
+        /// It is the only one that counts.
+        alone: bool,
+    },
 }
 
 impl Refusal {
@@ -135,6 +157,10 @@ impl Refusal {
             Self::GrowNoRoom { .. } => "LS1053",
             Self::GrowNotMeasured { .. } => "LS1054",
             Self::GrowInterrupted => "LS1055",
+            Self::NoSplitBrain { .. } => "LS1060",
+            Self::DiscardElsewhere { .. } => "LS1061",
+            Self::NotNamed { .. } => "LS1062",
+            Self::Promotable { .. } => "LS1063",
         }
     }
 
@@ -177,6 +203,14 @@ impl Refusal {
             }
             Self::GrowNotMeasured { errno } => format!("the backing device's size cannot be found out (kernel error {})", errno.0),
             Self::GrowInterrupted => "something else happened to the volume while the grow was being prepared; it has its old size".to_string(),
+            Self::NoSplitBrain { peer } => {
+                format!("no split brain is known: this node and {peer} have not met with two histories since the daemon started")
+            }
+            Self::DiscardElsewhere { wanted, node } => {
+                format!("`{wanted}` is not this node ({node}); a copy is discarded on the node that holds it")
+            }
+            Self::NotNamed { .. } => "this loses data and was not confirmed".to_string(),
+            Self::Promotable { .. } => "the copy on this node counts: nothing is to be forced".to_string(),
         }
     }
 
@@ -222,6 +256,13 @@ impl Refusal {
             }
             Self::GrowNotMeasured { .. } => "look at the daemon's log and the kernel's log".to_string(),
             Self::GrowInterrupted => "look at `lockstep volume status NAME`, then repeat the command".to_string(),
+            Self::NoSplitBrain { peer } => format!("let this node and {peer} connect, then look at `lockstep volume status NAME`"),
+            Self::DiscardElsewhere { wanted, .. } => format!("run the command on {wanted}, if that is the node whose data are to go"),
+            Self::NotNamed { volume } => format!("be sure, then repeat with --confirm {volume}"),
+            Self::Promotable { alone: true } => "run `lockstep volume activate NAME`".to_string(),
+            Self::Promotable { alone: false } => {
+                "run `lockstep volume activate NAME`; if the other node is off, `lockstep volume takeover NAME`".to_string()
+            }
         }
     }
 
@@ -342,6 +383,16 @@ pub enum Notice {
         /// The volume's size.
         size_bytes: u64,
     },
+    /// An operator discarded the history of the copy here.
+    Discarded {
+        /// Under which epoch.
+        epoch: Epoch,
+    },
+    /// An operator made the copy here, which was not complete, the only one that counts.
+    Forced {
+        /// When, seconds since 1970; 0: not known.
+        at_s: u64,
+    },
 }
 
 impl Notice {
@@ -367,6 +418,8 @@ impl Notice {
             Self::CopyReadFailed { .. } => "LS3004",
             Self::Grown { .. } => "LS2050",
             Self::DeviceSmaller { .. } => "LS2051",
+            Self::Discarded { .. } => "LS2060",
+            Self::Forced { .. } => "LS2061",
         }
     }
 
@@ -381,15 +434,18 @@ impl Notice {
             | Self::CopyFinished { .. }
             | Self::Grown { .. }
             | Self::DeviceSmaller { .. } => Level::Info,
-            Self::LinkLost | Self::Alone { .. } | Self::Garbage { .. } | Self::Frozen => {
-                Level::Warning
-            }
+            Self::LinkLost
+            | Self::Alone { .. }
+            | Self::Garbage { .. }
+            | Self::Frozen
+            | Self::Discarded { .. } => Level::Warning,
             Self::RefusedPeer { .. }
             | Self::RefusedByPeer { .. }
             | Self::Deposed { .. }
             | Self::DiskFailed { .. }
             | Self::PeerDiskFailed { .. }
             | Self::CopyReadFailed { .. }
+            | Self::Forced { .. }
             | Self::MetadataFailed { .. } => Level::Error,
         }
     }
@@ -450,6 +506,13 @@ impl Notice {
             } => format!(
                 "the live device still shows {device_bytes} bytes, the volume has {size_bytes}"
             ),
+            Self::Discarded { epoch } => format!(
+                "the history of the copy here was discarded by an operator under epoch {epoch}"
+            ),
+            Self::Forced { at_s } => format!(
+                "recovered by force from an incomplete copy at {}: acknowledged writes are missing, and old and new data may be mixed",
+                utc(*at_s)
+            ),
         }
     }
 
@@ -475,6 +538,10 @@ impl Notice {
             }
             Self::CopyReadFailed { .. } => {
                 "save what can be read to another volume; the resync is tried again with the next connection".to_string()
+            }
+            Self::Discarded { .. } => "nothing to do: it is filled from the other node when they meet".to_string(),
+            Self::Forced { .. } => {
+                "check every file system and database on it. If the lost copy comes back, decide between the two (`lockstep volume resolve NAME`); a complete resync with the other node ends this notice".to_string()
             }
             Self::MetadataFailed { .. } => "replace the metadata device; the volume does not change its state without it".to_string(),
         }
@@ -507,6 +574,7 @@ fn cause_words(cause: CopyCause) -> &'static str {
         CopyCause::WideningInterrupted => "the connection broke when the copy was nearly done",
         CopyCause::DiskFailed => "the peer's disk had failed",
         CopyCause::Resumed => "an interrupted copy goes on where it was",
+        CopyCause::Discarded => "the peer's history was discarded after a split brain",
     }
 }
 
@@ -560,7 +628,7 @@ fn refused_advice(code: RefusedCode) -> &'static str {
         }
         RefusedCode::BothBlank => "create the side that holds the data without --join",
         RefusedCode::SplitBrain => {
-            "decide whose data to keep; on the other side create the volume anew with --join (its own writes are lost)"
+            "look at both sides with `lockstep volume resolve NAME`, decide whose data to keep; on the other node run `lockstep volume resolve NAME --discard NODE` (its own writes are lost)"
         }
         RefusedCode::DiskFailed => {
             "replace the disk there, then create the volume anew with --join"

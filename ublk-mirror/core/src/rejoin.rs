@@ -4,6 +4,8 @@
 //! proposes the view, so that a disagreement (a bug) ends in a refusal and never in a merge.
 //! docs/protocol.md prints the table. S8, S9, S10, S11.
 
+mod discarded;
+
 use crate::admin::CopyCause;
 use crate::mutant::{self, Mutant};
 use crate::types::{Epoch, NodeId, NodeSet};
@@ -125,6 +127,9 @@ fn by_epoch(a: Side<'_>, b: Side<'_>) -> Verdict {
 }
 
 fn histories(a: Side<'_>, b: Side<'_>) -> Verdict {
+    if let Some(verdict) = discarded::verdict(a, b) {
+        return verdict;
+    }
     let differ = a.state.view.mark() != b.state.view.mark();
     if differ && mutant::is(Mutant::LeaderByEpoch) {
         return by_epoch(a, b);
@@ -354,10 +359,10 @@ mod tests {
     use crate::view::{View, ViewHistory, ViewMark};
     use crate::wire::StateFlags;
 
-    const A: NodeId = NodeId::new(0).unwrap();
-    const B: NodeId = NodeId::new(1).unwrap();
+    pub(super) const A: NodeId = NodeId::new(0).unwrap();
+    pub(super) const B: NodeId = NodeId::new(1).unwrap();
 
-    fn view(epoch: u64, active: Option<NodeId>, insync: NodeSet) -> View {
+    pub(super) fn view(epoch: u64, active: Option<NodeId>, insync: NodeSet) -> View {
         let byte = u8::try_from(epoch).unwrap();
         View {
             epoch: Epoch(epoch),
@@ -367,12 +372,12 @@ mod tests {
         }
     }
 
-    fn both() -> NodeSet {
+    pub(super) fn both() -> NodeSet {
         NodeSet::only(A).with(B)
     }
 
     /// Two members that know each other's boot, A serving.
-    fn members() -> (State, State) {
+    pub(super) fn members() -> (State, State) {
         let state = |boot: u8, peer: u8, serving: bool| State {
             volume_id: VolumeId([1; 16]),
             size_sectors: 4096,
@@ -396,14 +401,14 @@ mod tests {
         (state(10, 11, true), state(11, 10, false))
     }
 
-    fn verdict(a: &State, b: &State) -> Verdict {
+    pub(super) fn verdict(a: &State, b: &State) -> Verdict {
         let (a, b) = (Side { node: A, state: a }, Side { node: B, state: b });
         let verdict = decide(a, b);
         assert_eq!(verdict, decide(b, a), "both sides must agree");
         verdict
     }
 
-    fn marked(source: NodeId, cause: CopyCause) -> Verdict {
+    pub(super) fn marked(source: NodeId, cause: CopyCause) -> Verdict {
         Verdict::Copy {
             source,
             cause,
@@ -411,7 +416,7 @@ mod tests {
         }
     }
 
-    fn full(source: NodeId, cause: CopyCause) -> Verdict {
+    pub(super) fn full(source: NodeId, cause: CopyCause) -> Verdict {
         Verdict::Copy {
             source,
             cause,

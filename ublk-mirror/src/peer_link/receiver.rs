@@ -220,6 +220,7 @@ fn is_control(kind: FrameKind) -> bool {
         | FrameKind::State
         | FrameKind::Propose
         | FrameKind::Accept
+        | FrameKind::Evidence
         | FrameKind::Leave
         | FrameKind::Ping
         | FrameKind::Pong => true,

@@ -13,6 +13,7 @@ mod power;
 mod process;
 mod random;
 mod rejoin;
+mod split;
 mod traps;
 
 use crate::scenario::Scenario;
@@ -25,6 +26,7 @@ pub fn all() -> Vec<Scenario> {
         io::SCENARIOS,
         power::SCENARIOS,
         rejoin::SCENARIOS,
+        split::SCENARIOS,
         link::SCENARIOS,
         process::SCENARIOS,
         fencing::SCENARIOS,

@@ -2,6 +2,7 @@
 
 mod create;
 mod grow;
+mod resolve;
 mod start;
 mod status;
 mod stop;
@@ -26,6 +27,15 @@ pub(crate) fn run(command: Volume) -> Result<u8, Failure> {
         Volume::Deactivate { name, force } => tell(&name, Command::Deactivate { force }),
         Volume::Grow { name, size } => grow::run(&name, size),
         Volume::Takeover { name, confirm } => takeover::run(&name, confirm),
+        Volume::Resolve {
+            name,
+            discard,
+            confirm,
+        } => resolve::run(&name, discard, confirm),
+        Volume::Force { name, confirm } => {
+            let confirm = confirm.unwrap_or_default();
+            tell(&name, Command::Force { confirm })
+        }
     }
 }
 
@@ -51,5 +61,12 @@ fn done_words(name: &str, done: Done) -> String {
         Done::Grown => format!("{name} is larger now"),
         Done::AlreadyGrown => format!("{name} had that size already"),
         Done::Stopped => format!("the daemon of {name} ended on this node"),
+        Done::Discarded => format!(
+            "the history of {name} on this node is discarded; it is filled from the other node when they meet"
+        ),
+        Done::Forced => format!(
+            "{name}'s copy on this node is the only one that counts now, and it is NOT complete: check what is on it; \
+             `lockstep volume activate {name}` serves it"
+        ),
     }
 }

@@ -343,7 +343,15 @@ impl Peer {
     }
 
     fn operator(&mut self, input: &mut Input<'_>) {
-        let command = match input.byte() % 8 {
+        let byte = input.byte();
+        let command = match byte % 8 {
+            _ if byte == 0xff => Command::Resolve {
+                discard: "here".to_string(),
+                confirm: "data".to_string(),
+            },
+            _ if byte == 0xfe => Command::Force {
+                confirm: "data".to_string(),
+            },
             0..3 => Command::Activate,
             3 => Command::Deactivate { force: false },
             4 => Command::Grow { size_bytes: None },
@@ -461,6 +469,7 @@ impl Peer {
             }
             .encode()
             .to_vec(),
+            FrameKind::Evidence => samples::evidence(&self.shell.superblock).encode().to_vec(),
             _ => Vec::new(),
         }
     }

@@ -9,6 +9,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::Layout;
+use super::record::{Record, RecordBytes};
 use crate::limits::{NODES_MAX, VIEW_HISTORY_MAX, VOLUME_NAME_BYTES_MAX, VOLUME_SECTORS_MAX};
 use crate::types::{
     BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SECTOR_BYTES, ViewId, VolumeId,
@@ -107,6 +108,8 @@ pub struct Superblock {
     /// The backing device holds nothing but durable zeroes from the volume's end up to this sector: a grow
     /// to this size was prepared, and perhaps interrupted. 0: none.
     pub prepared_sectors: u64,
+    /// Operators' words, and when an application last wrote here.
+    pub record: Record,
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -148,9 +151,9 @@ struct SuperblockBytes {
     incarnation: U64,
     member_boots: [[u8; 16]; NODES_MAX as usize],
     history: [MarkBytes; VIEW_HISTORY_MAX],
-    reserved2: [u8; 768],
+    record: RecordBytes,
     prepared_sectors: U64,
-    reserved3: [u8; 2488],
+    reserved2: [u8; 2488],
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -320,9 +323,9 @@ impl Superblock {
                 epoch: U64::new(mark.epoch.0),
                 id: mark.id.0,
             }),
-            reserved2: [0; 768],
+            record: RecordBytes::of(&self.record),
             prepared_sectors: U64::new(self.prepared_sectors),
-            reserved3: [0; 2488],
+            reserved2: [0; 2488],
         };
         raw.crc = U32::new(crate::checksum::crc32c(raw.as_bytes()));
         let mut out = [0; SUPERBLOCK_BYTES];
@@ -407,6 +410,7 @@ impl SuperblockBytes {
             own_boot: BootId(self.own_boot),
             incarnation: Incarnation(self.incarnation.get()),
             prepared_sectors: self.prepared_sectors.get(),
+            record: self.record.record(),
         };
         superblock.check()
     }

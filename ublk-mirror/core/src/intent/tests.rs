@@ -6,7 +6,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::Intent;
-use crate::disk::{BLOCK_BYTES, BitmapPage, Layout, Metadata, Superblock};
+use crate::disk::{BLOCK_BYTES, BitmapPage, Layout, Metadata, Record, Superblock};
 use crate::effect::Effect;
 use crate::types::{
     BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SectorRange, ViewId, VolumeId,
@@ -53,6 +53,7 @@ fn superblock() -> Superblock {
         own_boot: BootId::NONE,
         incarnation: Incarnation(0),
         prepared_sectors: 0,
+        record: Record::default(),
     }
 }
 

@@ -4,7 +4,7 @@
 //! its own flush, and the source demands its answers before it learns that it counts.
 
 use crate::admin::{Done, Role};
-use crate::disk::CopyRecord;
+use crate::disk::{CopyRecord, Operation};
 use crate::effect::{DeviceCommand, DiskOperation, Effect, Effects};
 use crate::engine::{Peer, ReadLease};
 use crate::event::IoOwner;
@@ -89,6 +89,10 @@ pub(super) enum Kind {
         to_sectors: u64,
         command: Option<u64>,
     },
+    /// An operator discards this copy's history.
+    Discard { command: u64 },
+    /// An operator makes this incomplete copy the only one.
+    Force { command: u64 },
 }
 
 /// A change under way.
@@ -123,9 +127,11 @@ pub(super) enum ViewFlush {
 impl Change {
     pub(super) fn command(&self) -> Option<u64> {
         match &self.kind {
-            Kind::Activate { command } | Kind::Takeover { command } | Kind::GoAlone { command } => {
-                Some(*command)
-            }
+            Kind::Activate { command }
+            | Kind::Takeover { command }
+            | Kind::GoAlone { command }
+            | Kind::Discard { command }
+            | Kind::Force { command } => Some(*command),
             Kind::Deactivate { command, .. } | Kind::Grow { command, .. } => *command,
             Kind::Lead { .. } | Kind::Follow { .. } | Kind::Drop { .. } | Kind::Widen { .. } => {
                 None
@@ -235,7 +241,7 @@ impl Volume {
                 self.send_drain(session, FLUSH_JOIN, effects);
             }
             Kind::GoAlone { .. } => self.persist_change(effects),
-            Kind::Takeover { .. } => {
+            Kind::Takeover { .. } | Kind::Force { .. } => {
                 let mut until = self.granted_until;
                 if mutant::is(Mutant::LeaseNotAwaited) {
                     until = now;
@@ -244,7 +250,7 @@ impl Volume {
                 self.lease_over(now, effects);
             }
             Kind::Deactivate { .. } => self.deactivate_flush_peer(now, effects),
-            Kind::Activate { .. } | Kind::Grow { .. } => {}
+            Kind::Activate { .. } | Kind::Grow { .. } | Kind::Discard { .. } => {}
         }
     }
 
@@ -296,7 +302,13 @@ impl Volume {
                 self.stage_copy(copy);
                 self.settle_flags(serving);
             }
-            Some(Kind::Drop { .. } | Kind::GoAlone { .. }) => self.forget_copy(),
+            Some(Kind::Drop { .. }) => self.forget_copy(),
+            Some(Kind::GoAlone { .. }) => {
+                self.forget_copy();
+                self.record_operation(Operation::GoAlone, view.mark(), false);
+            }
+            Some(Kind::Discard { .. }) => self.stage_discard(),
+            Some(Kind::Force { .. }) => self.stage_force(view),
             Some(Kind::Activate { .. }) => {
                 self.staged.serving = true;
                 self.staged.drained = false;
@@ -305,16 +317,19 @@ impl Volume {
                 self.staged.serving = true;
                 self.staged.drained = false;
                 self.forget_copy();
+                self.record_operation(Operation::Takeover, view.mark(), false);
             }
             Some(Kind::Deactivate { .. }) => {
                 self.staged.serving = false;
                 self.staged.drained = false;
             }
             Some(Kind::Widen { session }) => {
+                let session = *session;
                 self.staged.copy = None;
+                self.stage_mended();
                 // From here on nobody knows which view a crash finds: the stricter one rules (S4).
                 if !mutant::is(Mutant::WideningNotStrict) {
-                    self.engine.peer_widened(*session);
+                    self.engine.peer_widened(session);
                 }
             }
             Some(Kind::Follow { .. } | Kind::Grow { .. }) | None => {}
@@ -372,7 +387,9 @@ impl Volume {
                 self.set_step(Step::Lease(self.granted_until));
                 self.lease_over(now, effects);
             }
-            (Kind::Takeover { .. }, Step::Seal) => self.flush_for_view(effects),
+            (Kind::Takeover { .. } | Kind::Force { .. }, Step::Seal) => {
+                self.flush_for_view(effects)
+            }
             (_, Step::Persist) => match change.kind {
                 Kind::Lead { session, .. } => self.lead_settled(now, session, effects),
                 Kind::Follow { session, propose } => {
@@ -396,6 +413,8 @@ impl Volume {
                 }
                 Kind::Widen { session } => self.widened(now, session, effects),
                 Kind::Grow { .. } => self.size_persisted(effects),
+                Kind::Discard { command } => self.discarded(now, command, effects),
+                Kind::Force { command } => self.forced(now, command, effects),
             },
             _ => {}
         }
@@ -445,7 +464,9 @@ impl Volume {
             Kind::Follow { .. }
             | Kind::Takeover { .. }
             | Kind::GoAlone { .. }
-            | Kind::Grow { .. } => {}
+            | Kind::Grow { .. }
+            | Kind::Discard { .. }
+            | Kind::Force { .. } => {}
         }
     }
 
@@ -472,7 +493,9 @@ impl Volume {
             Kind::Follow { .. }
             | Kind::Takeover { .. }
             | Kind::GoAlone { .. }
-            | Kind::Grow { .. } => {}
+            | Kind::Grow { .. }
+            | Kind::Discard { .. }
+            | Kind::Force { .. } => {}
         }
     }
 

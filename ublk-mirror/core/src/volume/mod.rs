@@ -2,10 +2,12 @@
 
 mod change;
 mod deactivation;
+mod force;
 mod gather;
 mod grow;
 mod keepalive;
 mod operator;
+mod resolve;
 mod session;
 mod settle;
 mod standby;
@@ -121,6 +123,8 @@ pub struct Volume {
     measures: u64,
     /// What the live device was told to show; 0: not known.
     live_sectors: u64,
+    /// Times, and what an operator is told of a split brain.
+    words: resolve::Words,
 }
 
 /// What a source tells of the resync's progress.
@@ -183,6 +187,7 @@ impl Volume {
             grow_disk: grow::GrowDisk::None,
             measures: 0,
             live_sectors: 0,
+            words: resolve::Words::default(),
             settings,
         };
         if !(volume.is_member() && volume.peer_counts()) {
@@ -252,7 +257,11 @@ impl Volume {
     pub fn handle(&mut self, now: Instant, event: Event<'_>, effects: &mut Effects) {
         match event {
             Event::Tick => {}
-            Event::Request(request) => self.engine.submit(now, request, effects),
+            Event::WallClock { unix_s } => self.wall_clock(now, unix_s),
+            Event::Request(request) => {
+                self.note_write(now, &request);
+                self.engine.submit(now, request, effects);
+            }
             Event::DiskDone { owner, result } => self.disk_done(now, owner, result, effects),
             Event::Examined { slot, zero, digest } => {
                 let compared = self.engine.copy_examined(now, slot, zero, digest, effects);
@@ -305,7 +314,7 @@ impl Volume {
         self.grow_steps(effects);
         self.drop_drained(effects);
         self.copy_steps(now, effects);
-        self.standby_steps(effects);
+        self.standby_steps(now, effects);
     }
 
     fn disk_done(
@@ -422,6 +431,7 @@ impl Volume {
         self.staged.sequence += 1;
         self.staged.own_boot = self.settings.boot;
         self.staged.incarnation = self.settings.incarnation;
+        self.staged.record.last_write_s = self.last_write_s();
         effects.push(Effect::Persist(Box::new(self.staged.clone())));
         self.persists.push_back((self.staged.clone(), then));
     }

@@ -11,7 +11,7 @@ use crate::mutant::{self, Mutant};
 use crate::notice::Notice;
 use crate::types::{BootId, Epoch, Instant, SessionId};
 use crate::wire::{
-    Accept, Auth, DecodeError, FEATURES, Frame, FrameKind, Grow, GrowDone, Hello, Marks,
+    Accept, Auth, DecodeError, Evidence, FEATURES, Frame, FrameKind, Grow, GrowDone, Hello, Marks,
     PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Propose, Purpose, Refused, RefusedCode, State,
 };
 
@@ -30,6 +30,8 @@ pub(super) enum Phase {
     Settling,
     /// Agreed.
     Up,
+    /// Refused for a split brain: what the other side has is expected.
+    Parting,
     /// Being closed: nothing more is accepted.
     Closing,
 }
@@ -152,6 +154,19 @@ impl Volume {
         theirs: u64,
         effects: &mut Effects,
     ) {
+        self.tell_refusal(id, code, ours, theirs, effects);
+        self.close(id, effects);
+    }
+
+    /// Tells the peer why.
+    pub(super) fn tell_refusal(
+        &mut self,
+        id: SessionId,
+        code: RefusedCode,
+        ours: u64,
+        theirs: u64,
+        effects: &mut Effects,
+    ) {
         let body = Refused {
             code,
             ours,
@@ -167,7 +182,6 @@ impl Volume {
         );
         let notice = Notice::RefusedPeer { code, ours, theirs };
         self.note_refusal(notice, effects);
-        self.close(id, effects);
     }
 
     /// The same refusal again and again is told once.
@@ -228,7 +242,7 @@ impl Volume {
                 Auth::decode(body).map(|auth| self.proved(now, id, &auth, effects))
             }
             (Some(Phase::State), FrameKind::State) => State::decode(body).map(|state| {
-                self.state_came(id, state, effects);
+                self.state_came(now, id, state, effects);
                 true
             }),
             (Some(Phase::Settling | Phase::Up), FrameKind::Propose) => {
@@ -259,6 +273,11 @@ impl Volume {
                 self.ponged(now, id, frame, effects);
                 Ok(true)
             }
+            (Some(Phase::Parting), FrameKind::Evidence) => Evidence::decode(body).map(|evidence| {
+                self.evidence_came(evidence);
+                true
+            }),
+            (Some(Phase::Parting), FrameKind::Ping | FrameKind::Pong) => Ok(true),
             // The peer was quicker: it is up already. It asks again if it still wants to leave.
             (Some(Phase::Settling), FrameKind::Leave) => Ok(true),
             (Some(Phase::Up), _) => {
@@ -369,7 +388,7 @@ impl Volume {
         if let Some(session) = self.session(id) {
             session.phase = Phase::State;
         }
-        self.send_state_when_drained(effects);
+        self.send_state_when_drained(now, effects);
         true
     }
 
@@ -387,7 +406,7 @@ impl Volume {
     }
 
     /// Old writes of the peer must be on disk before a new session is agreed on.
-    pub(super) fn send_state_when_drained(&mut self, effects: &mut Effects) {
+    pub(super) fn send_state_when_drained(&mut self, now: Instant, effects: &mut Effects) {
         let Some(id) = self.current else { return };
         let drained = self.peer_ops.is_empty() && !self.engine.is_reading_runs();
         if !drained && !mutant::is(Mutant::StateWithoutDrain) {
@@ -412,10 +431,16 @@ impl Volume {
             state.encode().to_vec(),
             effects,
         );
-        self.settle(id, effects);
+        self.settle(now, id, effects);
     }
 
     fn peer_refused(&mut self, id: SessionId, refused: Refused, effects: &mut Effects) -> bool {
+        let parting = |session: &mut Session| session.phase == Phase::Parting;
+        if self.session(id).is_some_and(parting) {
+            // Both found the same, and this node told it already.
+            self.close(id, effects);
+            return true;
+        }
         let notice = Notice::RefusedByPeer {
             code: refused.code,
             ours: refused.yours,

@@ -4,8 +4,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::admin::{
-    CopyCause, CopyProgress, CopyState, Frozen, LinkState, LinkStatus, Role, SCHEMA, Status,
-    ViewStatus,
+    CopyCause, CopyProgress, CopyState, Frozen, LinkState, LinkStatus, OperationStatus, Role,
+    SCHEMA, Status, ViewStatus,
 };
 use crate::disk::CopyRole;
 use crate::engine::Peer;
@@ -20,6 +20,10 @@ impl Volume {
         let mut problems = Vec::new();
         if let Some(errno) = self.failed {
             problems.push(Notice::DiskFailed { errno }.problem());
+        }
+        if self.is_forced() {
+            let at_s = self.forced_at_s();
+            problems.push(Notice::Forced { at_s }.problem());
         }
         if self.engine.is_frozen() {
             problems.push(Notice::Frozen.problem());
@@ -55,10 +59,18 @@ impl Volume {
             counters,
             device: None,
             problems,
+            split: self.split_status(now),
+            operations: self
+                .durable
+                .record
+                .operations
+                .iter()
+                .map(OperationStatus::of)
+                .collect(),
         }
     }
 
-    fn volume_name(&self) -> String {
+    pub(super) fn volume_name(&self) -> String {
         let name = &self.settings.volume_name;
         let end = name
             .iter()
@@ -81,18 +93,20 @@ impl Volume {
 
     /// What this node's copy is worth.
     pub(super) fn own_copy(&self) -> CopyState {
+        let target = self
+            .durable
+            .copy
+            .is_some_and(|copy| copy.role == CopyRole::Target);
         if self.failed.is_some() || self.durable.failed {
             CopyState::Failed
         } else if self.is_blank() {
             CopyState::Blank
         } else if self.is_member() {
             CopyState::InSync
-        } else if self
-            .durable
-            .copy
-            .is_some_and(|copy| copy.role == CopyRole::Target)
-        {
+        } else if target {
             CopyState::Copying
+        } else if self.durable.view.insync.is_empty() {
+            CopyState::Discarded
         } else {
             CopyState::Outdated
         }

@@ -26,7 +26,7 @@ macro_rules! body {
         $(#[$doc])*
         #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
         #[repr(C)]
-        struct $name { $($field: $type,)* }
+        pub(super) struct $name { $($field: $type,)* }
 
         const _: () = assert!(size_of::<$name>() == $size && $size <= CONTROL_BYTES_MAX as usize);
     )*};
@@ -54,7 +54,7 @@ body! {
     struct AcceptBytes { view_id: [u8; 16], refused: U32, reserved: U32, } = 24;
 }
 
-fn read<T: FromBytes + KnownLayout + Immutable>(bytes: &[u8]) -> Result<T, DecodeError> {
+pub(super) fn read<T: FromBytes + KnownLayout + Immutable>(bytes: &[u8]) -> Result<T, DecodeError> {
     T::read_from_bytes(bytes).map_err(|_| DecodeError::Body {
         got: bytes.len(),
         expected: size_of::<T>(),
@@ -65,8 +65,24 @@ fn node(byte: u8, what: &'static str) -> Result<NodeId, DecodeError> {
     NodeId::new(byte).ok_or(DecodeError::Value(what))
 }
 
+impl MarkBytes {
+    pub(super) fn of(mark: ViewMark) -> Self {
+        Self {
+            epoch: U64::new(mark.epoch.0),
+            id: mark.id.0,
+        }
+    }
+
+    pub(super) fn mark(&self) -> ViewMark {
+        ViewMark {
+            epoch: Epoch(self.epoch.get()),
+            id: ViewId(self.id),
+        }
+    }
+}
+
 impl ViewBytes {
-    fn of(view: &View) -> Self {
+    pub(super) fn of(view: &View) -> Self {
         Self {
             epoch: U64::new(view.epoch.0),
             id: view.id.0,
@@ -76,7 +92,7 @@ impl ViewBytes {
         }
     }
 
-    fn view(&self) -> Result<View, DecodeError> {
+    pub(super) fn view(&self) -> Result<View, DecodeError> {
         let active = if self.active == NOBODY {
             None
         } else {
@@ -346,18 +362,12 @@ impl State {
             logical_block_bytes: U32::new(self.logical_block_bytes),
             copy_id: self.copy_id.0,
             lineage: self.lineage.0,
-            base: MarkBytes {
-                epoch: U64::new(self.base.epoch.0),
-                id: self.base.id.0
-            },
+            base: MarkBytes::of(self.base),
             boot: self.boot.0,
             known_peer_boot: self.known_peer_boot.0,
             incarnation: U64::new(self.incarnation.0),
             read_lease_ms: U64::new(self.read_lease_ms),
-            history: self.history.0.map(|mark| MarkBytes {
-                epoch: U64::new(mark.epoch.0),
-                id: mark.id.0
-            }),
+            history: self.history.0.map(MarkBytes::of),
             prepared_sectors: U64::new(self.prepared_sectors),
         })
     }
@@ -384,10 +394,7 @@ impl State {
             logical_block_bytes: raw.logical_block_bytes.get(),
             sealed: Epoch(raw.sealed.get()),
             view: raw.view.view()?,
-            history: ViewHistory(raw.history.map(|mark| ViewMark {
-                epoch: Epoch(mark.epoch.get()),
-                id: ViewId(mark.id),
-            })),
+            history: ViewHistory(raw.history.map(|mark| mark.mark())),
             flags: StateFlags {
                 serving: flags & 1 != 0,
                 unclean: flags & 2 != 0,
@@ -397,10 +404,7 @@ impl State {
             },
             copy_id: CopyId(raw.copy_id),
             lineage: CopyId(raw.lineage),
-            base: ViewMark {
-                epoch: Epoch(raw.base.epoch.get()),
-                id: ViewId(raw.base.id),
-            },
+            base: raw.base.mark(),
             boot: BootId(raw.boot),
             known_peer_boot: BootId(raw.known_peer_boot),
             incarnation: Incarnation(raw.incarnation.get()),

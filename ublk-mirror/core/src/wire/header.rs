@@ -50,6 +50,9 @@ pub enum FrameKind {
     Grow,
     /// Control: the answer to a step of a grow ([`crate::wire::GrowDone`]).
     GrowDone,
+    /// Control: what the sender's history is, before [`Self::Refused`] for a split brain
+    /// ([`crate::wire::Evidence`]).
+    Evidence,
     /// Data with payload: an application's write.
     Write,
     /// Data with payload: a run of a resync.
@@ -75,7 +78,7 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
-    const ALL: [(u8, Self); 23] = [
+    const ALL: [(u8, Self); 24] = [
         (1, Self::Hello),
         (2, Self::Auth),
         (3, Self::Refused),
@@ -88,6 +91,7 @@ impl FrameKind {
         (10, Self::CopyHash),
         (13, Self::Grow),
         (14, Self::GrowDone),
+        (15, Self::Evidence),
         (16, Self::Write),
         (17, Self::CopyWrite),
         (18, Self::Discard),
@@ -134,6 +138,7 @@ impl FrameKind {
                 | Self::CopyHash
                 | Self::Grow
                 | Self::GrowDone
+                | Self::Evidence
         )
     }
 
