@@ -12,6 +12,7 @@ mod session;
 mod settle;
 mod standby;
 mod status;
+mod widen;
 mod withdraw;
 
 use alloc::boxed::Box;
@@ -138,6 +139,14 @@ struct Told {
     rate_bytes_per_s: u64,
 }
 
+/// Grants of an earlier run are not remembered: as if one was given just now.
+fn may_have_granted(now: Instant, settings: &Settings) -> Instant {
+    if mutant::is(Mutant::GrantsForgotten) {
+        return now;
+    }
+    now + lease_with_margin(settings.read_lease)
+}
+
 impl Volume {
     /// A volume as its metadata say, without a connection.
     pub fn new(
@@ -152,11 +161,7 @@ impl Volume {
         let mut engine = Engine::new(superblock.size_sectors, intent);
         engine.set_epoch(superblock.view.epoch);
         let entropy = Entropy::new(&settings.seed);
-        // Grants of an earlier run are not remembered: as if one was given just now.
-        let mut granted_until = now + lease_with_margin(settings.read_lease);
-        if mutant::is(Mutant::GrantsForgotten) {
-            granted_until = now;
-        }
+        let granted_until = may_have_granted(now, &settings);
         let mut volume = Self {
             entropy,
             staged: superblock.clone(),

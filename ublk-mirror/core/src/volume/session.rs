@@ -223,13 +223,7 @@ impl Volume {
         buffer: Option<u16>,
         effects: &mut Effects,
     ) {
-        let phase = self.session(id).map(|session| {
-            session.heard = now;
-            session.phase
-        });
-        if self.current == Some(id) {
-            self.last_heard = Some(now);
-        }
+        let phase = self.heard(now, id);
         let handled = match (phase, frame.kind) {
             (None | Some(Phase::Closing), _) => Ok(false),
             (Some(_), FrameKind::Refused) => {
@@ -298,6 +292,17 @@ impl Volume {
             Ok(false) => self.refuse(id, RefusedCode::Protocol, 0, 0, effects),
             Err(error) => self.garbage(id, error, effects),
         }
+    }
+
+    /// The peer lives: a frame of this session came.
+    fn heard(&mut self, now: Instant, id: SessionId) -> Option<Phase> {
+        if self.current == Some(id) {
+            self.last_heard = Some(now);
+        }
+        self.session(id).map(|session| {
+            session.heard = now;
+            session.phase
+        })
     }
 
     fn garbage(&mut self, id: SessionId, error: DecodeError, effects: &mut Effects) {
