@@ -76,12 +76,39 @@ pub(crate) enum Volume {
         #[arg(long)]
         force: bool,
     },
+    /// Make the volume larger, while it is served; the backing devices of both nodes are enlarged before
+    Grow {
+        /// The volume
+        name: String,
+        /// The new size, such as 20GiB; without it all that both backing devices have room for
+        #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+        size: Option<u64>,
+    },
     /// Go on without the other node, which you know to be off
     Takeover {
         /// The volume
         name: String,
         /// "PEER is off", with the other node's name: what you vouch for
         #[arg(long, value_name = "WORDS")]
+        confirm: Option<String>,
+    },
+    /// After a split brain: show both sides; with --discard, throw this node's side away
+    Resolve {
+        /// The volume
+        name: String,
+        /// The node whose copy is discarded: the one on which this is run
+        #[arg(long, value_name = "NODE", requires = "confirm")]
+        discard: Option<String>,
+        /// The volume's name once more: what was written on the discarded side alone is lost
+        #[arg(long, value_name = "NAME", requires = "discard")]
+        confirm: Option<String>,
+    },
+    /// Make this node's copy the only one that counts although it is not complete
+    Force {
+        /// The volume
+        name: String,
+        /// The volume's name once more: acknowledged writes are lost
+        #[arg(long, value_name = "NAME")]
         confirm: Option<String>,
     },
 }

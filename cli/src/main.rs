@@ -12,6 +12,7 @@ mod failure;
 mod programs;
 mod screen;
 mod size;
+mod split;
 mod style;
 mod verdict;
 

@@ -9,10 +9,13 @@ use mirror_core::admin::{
 
 use crate::failure::with_name;
 use crate::size;
+use crate::split;
 use crate::style::{Style, Tone};
 use crate::verdict::{Health, Verdict};
 
 const BAR_CELLS: u64 = 30;
+/// Of the operators' words; `--json` has all.
+const OPERATIONS_SHOWN: usize = 3;
 
 /// The first line, and what to do.
 pub(crate) fn headline(volume: &str, verdict: &Verdict, style: Style) -> String {
@@ -65,6 +68,22 @@ pub(crate) fn volume(status: &Status, style: Style) -> String {
             &format!("because {}", cause(progress.cause)),
         );
     }
+    if let Some(growing) = &status.growing {
+        let percent = size::percent(growing.zeroed_bytes, growing.new_bytes);
+        let to = size::bytes(growing.to_bytes);
+        row(
+            &mut out,
+            style,
+            "growing",
+            &format!("to {to}: {percent} % of the new area prepared here"),
+        );
+    }
+    if let Some(found) = &status.split {
+        out.push_str(&split::both_sides(found, style));
+    }
+    for entry in status.operations.iter().take(OPERATIONS_SHOWN) {
+        row(&mut out, style, "operator", &split::operation(entry));
+    }
     for problem in &status.problems {
         let code = style.paint(Tone::Careful, &format!("! {}", problem.code));
         let _ = writeln!(out, "  {code} {}", problem.message);
@@ -102,6 +121,7 @@ fn copy(state: CopyState) -> &'static str {
         CopyState::Outdated => "out of date",
         CopyState::Blank => "blank",
         CopyState::Failed => "FAILED",
+        CopyState::Discarded => "history discarded",
         CopyState::Unknown => "not known",
     }
 }
@@ -212,13 +232,16 @@ fn cause(cause: CopyCause) -> &'static str {
         CopyCause::WideningInterrupted => "the connection broke when the copy was nearly done",
         CopyCause::DiskFailed => "its disk had failed",
         CopyCause::Resumed => "an interrupted copy goes on where it was",
+        CopyCause::Discarded => "its history was discarded after a split brain",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mirror_core::admin::{Counters, Frozen, LinkStatus, Problem, SCHEMA, ViewStatus};
+    use mirror_core::admin::{
+        Counters, Frozen, GrowProgress, LinkStatus, OperationStatus, Problem, SCHEMA, ViewStatus,
+    };
 
     fn healthy() -> Status {
         Status {
@@ -245,12 +268,16 @@ mod tests {
                 sealed_epoch: 3,
             },
             size_bytes: 10 << 30,
+            device_size_bytes: Some(10 << 30),
+            growing: None,
             progress: None,
             out_of_sync_bytes: 0,
             inflight: 0,
             counters: Counters::default(),
             device: Some("/dev/lockstep/data".to_string()),
             problems: Vec::new(),
+            split: None,
+            operations: Vec::new(),
         }
     }
 
@@ -499,6 +526,54 @@ data  HEALTHY: served here, both copies are equal
             &status,
             Health::Down,
             "data  NOT SERVED: not served here; only the copy here is good",
+        );
+    }
+
+    #[test]
+    fn a_grow_shows_how_far_its_new_area_is() {
+        let growing = GrowProgress {
+            to_bytes: 20 << 30,
+            zeroed_bytes: 5 << 30,
+            new_bytes: 10 << 30,
+        };
+        let status = Status {
+            growing: Some(growing),
+            ..healthy()
+        };
+        let text = volume(&status, Style::Plain);
+        assert!(
+            text.contains("growing    to 20.0 GiB: 50 % of the new area prepared here"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_forced_recovery_is_in_the_first_line_and_a_discarded_copy_says_what_it_waits_for() {
+        let entry = OperationStatus {
+            operation: "force".to_string(),
+            epoch: 1007,
+            view_id: "11".repeat(16),
+            at_s: Some(1_767_225_599),
+            standing: true,
+        };
+        let status = Status {
+            operations: vec![entry],
+            ..healthy()
+        };
+        let start = "data  HEALTHY: served here, both copies are equal; RECOVERED BY FORCE from an incomplete copy\n";
+        check(&status, Health::Healthy, start);
+        let text = volume(&status, Style::Plain);
+        let row = "  operator   force at 2025-12-31 23:59:59 UTC, epoch 1007, not mended\n";
+        assert!(text.contains(row), "{text}");
+        let status = unheard(Status {
+            role: Role::Fenced,
+            copy: CopyState::Discarded,
+            ..healthy()
+        });
+        check(
+            &status,
+            Health::Unknown,
+            "data  DISCARDED: not served here; the history",
         );
     }
 

@@ -81,6 +81,15 @@ impl Verdict {
 
     /// Of a daemon that answered.
     pub(crate) fn of(status: &Status) -> Self {
+        let mut verdict = Self::of_state(status);
+        let mut operations = status.operations.iter();
+        if operations.any(|entry| entry.standing && entry.operation == "force") {
+            verdict.sentence += "; RECOVERED BY FORCE from an incomplete copy";
+        }
+        verdict
+    }
+
+    fn of_state(status: &Status) -> Self {
         match status.role {
             _ if status.copy == CopyState::Failed => disk_failed(status),
             Role::Active => active(status),
@@ -279,6 +288,14 @@ fn standby_alone(status: &Status) -> Verdict {
             format!("the copy here holds nothing yet and waits for {peer}"),
         )
         .advise(format!("on {peer}: lockstep volume start {volume}"));
+    }
+    if status.copy == CopyState::Discarded {
+        let sentence = format!(
+            "not served here; the history of the copy here was discarded, and it waits to be filled from {peer} ({})",
+            heard(status)
+        );
+        return Verdict::new(Health::Unknown, "DISCARDED", sentence)
+            .advise(format!("on {peer}: lockstep volume start {volume}"));
     }
     if status.copy != CopyState::InSync {
         let sentence = format!(

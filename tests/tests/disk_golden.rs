@@ -7,7 +7,8 @@ use lockstep_tests::{assert_documented, assert_golden, golden};
 use mirror_core::checksum::crc32c;
 use mirror_core::disk::{
     ActivityRecord, BLOCK_BYTES, BitmapPage, CopyRecord, CopyRole, FORMAT_VERSION, Layout,
-    PAGE_WORDS, SUPERBLOCK_BYTES, SlotFault, Superblock, SuperblockError, choose,
+    Operation, OperationEntry, PAGE_WORDS, Record, SUPERBLOCK_BYTES, SlotFault, Superblock,
+    SuperblockError, choose,
 };
 use mirror_core::limits::{NODES_MAX, VIEW_HISTORY_MAX};
 use mirror_core::types::{
@@ -20,6 +21,31 @@ const CRC_PLACE: std::ops::Range<usize> = 12..16;
 
 fn node(number: u8) -> NodeId {
     NodeId::new(number).expect("a node number")
+}
+
+fn record() -> Record {
+    let mut record = Record {
+        last_write_s: 0x6a00_0000,
+        ..Record::default()
+    };
+    let rows = [
+        (Operation::Force, 0x2a, true),
+        (Operation::Discard, 0x2b, false),
+        (Operation::GoAlone, 0x2c, false),
+        (Operation::Takeover, 0x2d, false),
+    ];
+    for (operation, epoch, standing) in rows {
+        record.operations.record(OperationEntry {
+            operation,
+            view: ViewMark {
+                epoch: Epoch(epoch),
+                id: ViewId([0x24; 16]),
+            },
+            at_s: 0x69ff_ff00 + epoch,
+            standing,
+        });
+    }
+    record
 }
 
 fn superblock() -> Superblock {
@@ -48,7 +74,7 @@ fn superblock() -> Superblock {
         data_start_sectors: 6144,
         chunk_sectors: 8192,
         logical_block_bytes: 512,
-        layout: Layout::for_growth_to(0x20_0000, 4096).expect("a legal size"),
+        layout: Layout::for_growth_to(0x30_0000, 4096).expect("a legal size"),
         view: View {
             epoch: Epoch(42),
             id: ViewId([0x11; 16]),
@@ -74,6 +100,8 @@ fn superblock() -> Superblock {
         member_boots,
         own_boot: BootId([0x77; 16]),
         incarnation: Incarnation(0x9999),
+        prepared_sectors: 0x28_0000,
+        record: record(),
     }
 }
 
@@ -99,6 +127,7 @@ fn blank() -> Superblock {
         }),
         lineage: CopyId::NONE,
         base: ViewMark::default(),
+        prepared_sectors: 0,
         ..superblock()
     }
 }
@@ -180,6 +209,7 @@ fn the_document_was_read_when_the_source_changed() {
         "activity_log",
         "bitmap",
         "metadata",
+        "record",
     ]
     .map(|name| format!("ublk-mirror/core/src/disk/{name}.rs"));
     assert_documented(

@@ -10,13 +10,14 @@ use mirror_core::types::{
 };
 use mirror_core::view::{View, ViewHistory, ViewMark};
 use mirror_core::wire::{
-    Accept, Auth, DecodeError, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, FRAME_HEADER_BYTES, Frame,
-    FrameKind, Hello, MARKS_WORDS, Marks, PROTOCOL_VERSION, Propose, Purpose, Refused, RefusedCode,
-    State, StateFlags, decode_header, encode_header, payload_crc,
+    Accept, Auth, DecodeError, Evidence, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, FRAME_HEADER_BYTES,
+    Frame, FrameKind, Grow, GrowDone, GrowRefused, GrowStep, Hello, MARKS_WORDS, Marks,
+    PROTOCOL_VERSION, Propose, Purpose, Refused, RefusedCode, State, StateFlags, decode_header,
+    encode_header, payload_crc,
 };
 use proptest::prelude::*;
 
-const KINDS: [(FrameKind, &str); 21] = [
+const KINDS: [(FrameKind, &str); 24] = [
     (FrameKind::Hello, "hello"),
     (FrameKind::Auth, "auth"),
     (FrameKind::Refused, "refused"),
@@ -27,6 +28,9 @@ const KINDS: [(FrameKind, &str); 21] = [
     (FrameKind::MarksWanted, "marks-wanted"),
     (FrameKind::Marks, "marks"),
     (FrameKind::CopyHash, "copy-hash"),
+    (FrameKind::Grow, "grow"),
+    (FrameKind::GrowDone, "grow-done"),
+    (FrameKind::Evidence, "evidence"),
     (FrameKind::Write, "write"),
     (FrameKind::CopyWrite, "copy-write"),
     (FrameKind::Discard, "discard"),
@@ -111,6 +115,7 @@ fn state() -> State {
         known_peer_boot: BootId([0x88; 16]),
         incarnation: Incarnation(0x9999),
         read_lease_ms: 2000,
+        prepared_sectors: 0x28_0000,
     }
 }
 
@@ -133,6 +138,29 @@ fn marks(next_word: Option<u64>) -> Marks {
         next_word,
         block_sectors: 8,
         words,
+    }
+}
+
+fn grow(step: GrowStep) -> Grow {
+    Grow {
+        step,
+        from_sectors: 0x20_0000,
+        to_sectors: 0x28_0000,
+    }
+}
+
+fn evidence(on: bool) -> Evidence {
+    Evidence {
+        view: view(),
+        common: ViewMark {
+            epoch: Epoch(41),
+            id: ViewId([0x22; 16]),
+        },
+        last_write_s: 0x6a00_0000,
+        unique_bytes: 0x0010_0000,
+        serving: on,
+        unclean: !on,
+        forced: on,
     }
 }
 
@@ -171,6 +199,9 @@ fn frame(kind: FrameKind) -> Frame {
         | FrameKind::MarksWanted
         | FrameKind::Marks
         | FrameKind::CopyHash
+        | FrameKind::Grow
+        | FrameKind::GrowDone
+        | FrameKind::Evidence
         | FrameKind::CopyWrite
         | FrameKind::Discard
         | FrameKind::CopyZeroes
@@ -210,6 +241,23 @@ fn every_body_is_its_golden_bytes_and_reads_back() {
     for (name, next_word) in [("body-marks", Some(0x0b0c)), ("body-marks-last", None)] {
         assert_golden(name, &marks(next_word).encode());
         assert_eq!(Marks::decode(&golden(name)), Ok(marks(next_word)));
+    }
+
+    let grow = grow(GrowStep::Prepare);
+    assert_golden("body-grow", &grow.encode());
+    assert_eq!(Grow::decode(&golden("body-grow")), Ok(grow));
+
+    let done = GrowDone {
+        step: GrowStep::Measure,
+        refused: Some(GrowRefused::NoRoom),
+        room_sectors: 0x0a0b_0c0d,
+    };
+    assert_golden("body-grow-done", &done.encode());
+    assert_eq!(GrowDone::decode(&golden("body-grow-done")), Ok(done));
+
+    for (name, on) in [("body-evidence", true), ("body-evidence-quiet", false)] {
+        assert_golden(name, &evidence(on).encode());
+        assert_eq!(Evidence::decode(&golden(name)), Ok(evidence(on)));
     }
 
     for refused in [false, true] {
@@ -277,8 +325,8 @@ fn the_document_was_read_when_the_source_changed() {
         PROTOCOL_VERSION, 1,
         "a new version has golden files of its own"
     );
-    let sources =
-        ["mod", "header", "body"].map(|name| format!("ublk-mirror/core/src/wire/{name}.rs"));
+    let sources = ["mod", "header", "body", "evidence"]
+        .map(|name| format!("ublk-mirror/core/src/wire/{name}.rs"));
     assert_documented("docs/protocol.md", &sources.each_ref().map(String::as_str));
 }
 
@@ -345,13 +393,17 @@ proptest! {
         let _ = Propose::decode(&bytes);
         let _ = Accept::decode(&bytes);
         let _ = Marks::decode(&bytes);
+        let _ = Grow::decode(&bytes);
+        let _ = GrowDone::decode(&bytes);
     }
 
     #[test]
     fn any_body_bytes_of_the_right_length_are_survived(bytes in proptest::collection::vec(any::<u8>(), 1024)) {
         let _ = Hello::decode(&bytes[..128]);
         let _ = Refused::decode(&bytes[..24]);
-        let _ = State::decode(&bytes[..560]);
+        let _ = State::decode(&bytes[..568]);
+        let _ = Grow::decode(&bytes[..24]);
+        let _ = GrowDone::decode(&bytes[..16]);
         let _ = Propose::decode(&bytes[..72]);
         let _ = Accept::decode(&bytes[..24]);
         let _ = Marks::decode(&bytes);
@@ -372,7 +424,7 @@ proptest! {
     }
 
     #[test]
-    fn states_that_are_understood_read_back(mut bytes in proptest::collection::vec(any::<u8>(), 560), flags in 0..64u32) {
+    fn states_that_are_understood_read_back(mut bytes in proptest::collection::vec(any::<u8>(), 568), flags in 0..64u32) {
         // Possible values where not everything is: size, sealed, view and flags.
         bytes[16..32].fill(1);
         bytes[23] = 0;
@@ -381,6 +433,7 @@ proptest! {
         bytes[39] = 0;
         bytes[56] = 0xff;
         bytes[58..64].fill(0);
+        bytes[565..].fill(0);
         bytes[64..68].copy_from_slice(&(flags & !8).to_le_bytes());
         let state = State::decode(&bytes);
         prop_assert_eq!(state.map(|state| state.encode().to_vec()), Ok(bytes));
@@ -397,4 +450,41 @@ fn marks_that_would_go_round_in_circles_are_refused() {
             Err(DecodeError::Value("marks.next_word"))
         );
     }
+}
+
+#[test]
+fn every_step_of_a_grow_keeps_its_number_and_no_grow_shrinks() {
+    let steps = [
+        (1, GrowStep::Measure),
+        (2, GrowStep::Prepare),
+        (3, GrowStep::Commit),
+        (4, GrowStep::Cancel),
+    ];
+    for (number, step) in steps {
+        let mut bytes = grow(step).encode();
+        assert_eq!(bytes[0], number);
+        assert_eq!(Grow::decode(&bytes), Ok(grow(step)));
+        bytes[0] = 5;
+        let wrong = Err(DecodeError::Value("grow.step"));
+        assert_eq!(Grow::decode(&bytes), wrong);
+    }
+    for (number, refused) in [
+        (0, None),
+        (1, Some(GrowRefused::Busy)),
+        (2, Some(GrowRefused::NoRoom)),
+    ] {
+        let done = GrowDone {
+            step: GrowStep::Commit,
+            refused,
+            room_sectors: 1,
+        };
+        assert_eq!(done.encode()[1], number);
+        assert_eq!(GrowDone::decode(&done.encode()), Ok(done));
+    }
+    let mut bytes = grow(GrowStep::Commit).encode();
+    bytes[16..24].copy_from_slice(&0x1f_ffff_u64.to_le_bytes());
+    assert_eq!(
+        Grow::decode(&bytes),
+        Err(DecodeError::Value("grow.sectors"))
+    );
 }

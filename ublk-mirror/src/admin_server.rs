@@ -111,6 +111,10 @@ fn done_name(done: Done) -> &'static str {
         Done::AlreadyFenced => "already-fenced",
         Done::Alone => "alone",
         Done::Stopped => "stopped",
+        Done::Grown => "grown",
+        Done::AlreadyGrown => "already-grown",
+        Done::Discarded => "discarded",
+        Done::Forced => "forced",
     }
 }
 

@@ -24,6 +24,8 @@ use crate::device::{DeviceError, name_path};
 use crate::dm::{DeviceNumber, Linear, Mapper};
 use crate::sys::{self, Access};
 
+mod measure;
+
 /// How long a dead daemon's writes, or a passing udev, may hold the device.
 const HELD_WAIT_MAX: Duration = Duration::from_secs(15);
 const HELD_RETRY: Duration = Duration::from_millis(20);

@@ -77,6 +77,8 @@ pub enum Request {
     StartRecovery { dev_id: u32, timeout_ms: u64 },
     /// Waits until all tags are fetched, then lets I/O go on.
     EndRecovery { dev_id: u32, daemon_pid: i32 },
+    /// Changes the size of a live device; one that is being stopped must not be named. Answer: `Done`.
+    Resize { dev_id: u32, size_sectors: u64 },
     /// From now on: if the daemon dies, delete the device and the name that leads to it.
     DeleteOnExit { dev_id: u32, name: String },
 }
@@ -120,6 +122,8 @@ pub enum Control {
     GetInfo,
     StartRecovery,
     EndRecovery,
+    GetFeatures,
+    UpdateSize,
 }
 
 /// Why the helper could not do what it was asked for.
@@ -135,6 +139,8 @@ pub enum HelperFailure {
     NoUblk { errno: i32 },
     #[error("the kernel supports only ublk flags {granted:#x} of {wanted:#x}")]
     FlagsMasked { wanted: u64, granted: u64 },
+    #[error("the kernel cannot resize a live ublk device (Linux 6.16 can)")]
+    NoResize,
     #[error("block size {bytes} is not a power of two of at least 512")]
     BlockSize { bytes: u32 },
     #[error("I/O of the dead daemon of device {dev_id} did not end within {timeout_ms} ms")]

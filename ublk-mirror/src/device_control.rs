@@ -26,7 +26,9 @@ use crate::sys;
 mod convert;
 mod fenced;
 mod in_use;
+mod resize;
 pub mod state_file;
+mod stop;
 
 use convert::{core_request, errno_of, kernel_errno, token_of};
 use state_file::{DeviceRecord, StateFile};
@@ -74,6 +76,10 @@ enum Job {
     },
     Stop {
         place: usize,
+    },
+    Resize {
+        place: usize,
+        size_sectors: u64,
     },
     /// Only logged if it fails.
     Other,
@@ -183,6 +189,7 @@ impl DeviceControl {
                 self.change = Change::Starting;
                 self.add(DeviceKind::Active);
             }
+            DeviceCommand::ResizeLive { size_sectors } => self.resize_live(size_sectors),
             DeviceCommand::StopLive { force } => {
                 match self.live().map(|(_, live)| (live.dev_id, live.generation)) {
                     None => self.events.push(DeviceEvent::Stopped),
@@ -300,26 +307,16 @@ impl DeviceControl {
                 self.events.push(DeviceEvent::Broken);
             }
             (Job::Stop { place }, outcome) => self.stop_answered(ring, place, outcome),
+            (
+                Job::Resize {
+                    place,
+                    size_sectors,
+                },
+                outcome,
+            ) => self.resize_answered(place, size_sectors, outcome),
             (Job::Other, Err(failure)) => tracing::warn!(%failure, "ublk device"),
             (Job::Other, Ok(_)) => {}
         }
-    }
-
-    fn stop_answered(&mut self, ring: &mut Ring, place: usize, outcome: Outcome) {
-        let Some(found) = &mut self.places[place] else {
-            return;
-        };
-        if let Err(failure) = outcome {
-            tracing::error!(code = "LS3026", %failure, "cannot stop a ublk device");
-            if found.kind == DeviceKind::Active && found.failed.is_none() && found.tags_out > 0 {
-                // It still serves.
-                self.change = Change::None;
-                self.events.push(DeviceEvent::Busy);
-                return;
-            }
-        }
-        found.stopped = true;
-        self.detach_if_done(ring, place);
     }
 
     fn added(&mut self, ring: &mut Ring, kind: DeviceKind, size_sectors: u64, dev_id: u32) {
@@ -452,24 +449,6 @@ impl DeviceControl {
             dev_id,
             "the live device of the previous run goes on"
         );
-    }
-
-    fn stop_live(&mut self) {
-        let Some((place, dev_id)) = self.live().map(|(place, live)| (place, live.dev_id)) else {
-            return;
-        };
-        self.change = Change::Stopping;
-        self.ask(device::Request::Stop { dev_id }, Job::Stop { place });
-    }
-
-    /// A device that did not come up is taken away like one that did.
-    fn abandon(&mut self, place: usize, errno: Errno) {
-        let Some(found) = &mut self.places[place] else {
-            return;
-        };
-        found.failed = Some(errno);
-        let dev_id = found.dev_id;
-        self.ask(device::Request::Stop { dev_id }, Job::Stop { place });
     }
 
     fn tag_back(&mut self, ring: &mut Ring, place: usize) {

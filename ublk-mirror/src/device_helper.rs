@@ -125,7 +125,8 @@ impl Helper {
         };
         // At once: a Delete that comes later must find this duty to strike it out. Left over, it
         // would delete the device of the id's next owner.
-        if let Request::DeleteOnExit { .. } = body {
+        // A Resize too: a STOP that overtook it would leave the driver without the disk that it resizes.
+        if let Request::DeleteOnExit { .. } | Request::Resize { .. } = body {
             send(&self.answers, token, self.serve(&body));
             return;
         }
@@ -164,6 +165,10 @@ impl Helper {
             Request::EndRecovery { dev_id, daemon_pid } => {
                 self.plain(Control::EndRecovery, dev_id, pid_argument(daemon_pid))
             }
+            Request::Resize {
+                dev_id,
+                size_sectors,
+            } => self.resize(dev_id, size_sectors),
             Request::DeleteOnExit { dev_id, ref name } => {
                 self.duties().delete_on_exit.push((dev_id, name.clone()));
                 Ok(Answer::Done)
@@ -254,6 +259,20 @@ impl Helper {
         }
     }
 
+    fn resize(&self, dev_id: u32, size_sectors: u64) -> Outcome {
+        let mut features = 0_u64;
+        self.command(
+            Control::GetFeatures,
+            NO_DEVICE,
+            0,
+            Argument::InOut(&mut features),
+        )?;
+        if features & u64::from(sys::UBLK_F_UPDATE_SIZE) == 0 {
+            return Err(HelperFailure::NoResize);
+        }
+        self.plain(Control::UpdateSize, dev_id, size_sectors)
+    }
+
     /// An active device stays for the next daemon. A fenced one would lead to
     /// nothing, and one that is not or no longer started can never be recovered.
     fn daemon_is_gone(&self) {
@@ -334,6 +353,11 @@ mod ublk {
         const BYTES: u16 = 0;
     }
 
+    /// The driver's features.
+    impl Plain for u64 {
+        const BYTES: u16 = 8;
+    }
+
     impl Plain for sys::ublksrv_ctrl_dev_info {
         const BYTES: u16 = 64;
     }
@@ -385,6 +409,8 @@ fn opcode_of(command: Control) -> u32 {
         Control::GetInfo => sys::UBLK_U_CMD_GET_DEV_INFO,
         Control::StartRecovery => sys::UBLK_U_CMD_START_USER_RECOVERY,
         Control::EndRecovery => sys::UBLK_U_CMD_END_USER_RECOVERY,
+        Control::GetFeatures => sys::UBLK_U_CMD_GET_FEATURES,
+        Control::UpdateSize => sys::UBLK_U_CMD_UPDATE_SIZE,
     }
 }
 

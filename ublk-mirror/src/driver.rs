@@ -30,6 +30,10 @@ use crate::ring::{Completion, DATA_FILE, Kind, METADATA_FILE, Memory, Ring, Span
 use crate::sys;
 use crate::tell::{tell, tell_signal};
 
+mod sizes;
+
+use sizes::{measure, note_device_size};
+
 /// Longest time without a look at the clock.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// A deadline that has passed does not make the thread spin.
@@ -126,7 +130,7 @@ impl Driver {
     pub fn run(mut self) -> Result<(), DriverError> {
         self.watch_inbox();
         self.watch_helper();
-        self.feed(Event::Tick);
+        self.feed(sys::wall_clock());
         loop {
             self.settle()?;
             if self.may_exit() {
@@ -177,6 +181,7 @@ impl Driver {
             any = true;
             match event {
                 LinkEvent::Opened { session, dialled } => {
+                    self.feed(sys::wall_clock());
                     self.feed(Event::SessionOpened { session, dialled })
                 }
                 LinkEvent::Closed { session, reason } => {
@@ -414,6 +419,7 @@ impl Driver {
                     }
                     status.link.paths = self.parts.link.path_status();
                     status.problems.extend(self.parts.link.path_problems());
+                    note_device_size(&mut status, self.parts.device.as_ref());
                     drop(answer.send(status_line(&status)));
                 }
                 Message::Command(command, answer) => self.operator(command, Asker::Client(answer)),
@@ -422,6 +428,10 @@ impl Driver {
                     if let Some(device) = &mut self.parts.device {
                         device.on_use(generation, in_use);
                     }
+                }
+                Message::Backing { id, sectors } => {
+                    let sectors = sectors.map_err(Errno);
+                    self.feed(Event::BackingMeasured { id, sectors });
                 }
             }
         }
@@ -437,6 +447,7 @@ impl Driver {
         let command_id = self.next_command;
         self.next_command += 1;
         self.askers.insert(command_id, asker);
+        self.feed(sys::wall_clock());
         self.feed(Event::Operator {
             command_id,
             command,
@@ -515,9 +526,10 @@ impl Driver {
             }
             Effect::Close { session } => parts.link.close(session, now()),
             Effect::ReleaseBuffer { slot } => parts.link.release(slot),
+            Effect::MeasureBacking { id } => measure(parts, id),
             Effect::Device(command) => match &mut parts.device {
                 Some(device) => device.command(command),
-                None => self.no_device.push(without_device(command)),
+                None => self.no_device.extend(without_device(command)),
             },
             Effect::Reply {
                 command_id,
@@ -584,10 +596,11 @@ fn is_zero(bytes: &[u8]) -> bool {
     words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|byte| *byte == 0)
 }
 
-fn without_device(command: mirror_core::effect::DeviceCommand) -> DeviceEvent {
+fn without_device(command: mirror_core::effect::DeviceCommand) -> Option<DeviceEvent> {
     use mirror_core::effect::DeviceCommand;
     match command {
-        DeviceCommand::StartLive => DeviceEvent::Failed(Errno(libc::ENODEV)),
-        DeviceCommand::StopLive { .. } => DeviceEvent::Stopped,
+        DeviceCommand::StartLive => Some(DeviceEvent::Failed(Errno(libc::ENODEV))),
+        DeviceCommand::StopLive { .. } => Some(DeviceEvent::Stopped),
+        DeviceCommand::ResizeLive { .. } => None,
     }
 }

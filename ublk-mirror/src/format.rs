@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use mirror_core::auth::cluster_id;
 use mirror_core::disk::{
-    BLOCK_BYTES, BitmapPage, Layout, LayoutError, Metadata, PAGE_WORDS, SUPERBLOCK_SLOTS,
+    BLOCK_BYTES, BitmapPage, Layout, LayoutError, Metadata, PAGE_WORDS, Record, SUPERBLOCK_SLOTS,
     Superblock,
 };
 use mirror_core::limits::{NODES_MAX, VOLUME_SECTORS_MAX, VOLUME_SECTORS_MIN};
@@ -365,6 +365,8 @@ fn first_superblock(
         member_boots,
         own_boot: boot,
         incarnation: Incarnation(0),
+        prepared_sectors: 0,
+        record: Record::default(),
     })
 }
 

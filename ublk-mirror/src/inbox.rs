@@ -26,6 +26,8 @@ pub enum Message {
     Signal(&'static str),
     /// The answer to whether somebody uses the live device of this generation.
     DeviceUse { generation: u32, in_use: bool },
+    /// How large the backing device is, in sectors, or an error number.
+    Backing { id: u64, sectors: Result<u64, i32> },
 }
 
 /// See the module.

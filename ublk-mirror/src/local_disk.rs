@@ -18,7 +18,7 @@ pub fn data_buffer(owner: IoOwner) -> Option<u32> {
         IoOwner::Peer(slot) if slot < PEER_BUFFERS => {
             Some(u32::from(QUEUE_DEPTH) + u32::from(slot))
         }
-        IoOwner::Peer(_) | IoOwner::ViewFlush | IoOwner::LogFlush => None,
+        IoOwner::Peer(_) | IoOwner::ViewFlush | IoOwner::LogFlush | IoOwner::Grow => None,
         IoOwner::Copy(slot) => {
             Some(u32::from(QUEUE_DEPTH) + u32::from(PEER_BUFFERS) + u32::from(slot))
         }

@@ -115,7 +115,7 @@ impl Explain for MetadataError {
                     .into()
             }
             Self::Place { .. } => "set `metadata` in the configuration as it was when the copy was made".into(),
-            Self::TooSmall { .. } => "give the device its size back, or name the right device".into(),
+            Self::TooSmall { .. } => "give the device its size back (after an interrupted grow: the enlarged one), or name the right device".into(),
             Self::BlockSize { .. } => {
                 "use a device with the same block size, or make this copy anew with `ublk-mirror format --join`".into()
             }
@@ -325,7 +325,9 @@ pub fn check(
 
 /// Whether the devices have room for what was made on them.
 fn fits(superblock: &Superblock, config: &Config, devices: Devices) -> Result<(), MetadataError> {
-    let data_bytes = (superblock.data_start_sectors + superblock.size_sectors) * SECTOR_BYTES;
+    // An interrupted grow may come true when both nodes meet.
+    let data_sectors = superblock.size_sectors.max(superblock.prepared_sectors);
+    let data_bytes = (superblock.data_start_sectors + data_sectors) * SECTOR_BYTES;
     let metadata_bytes = superblock.layout.total_bytes;
     for (path, has_bytes, needs_bytes) in [
         (&*config.backing, devices.size_bytes, data_bytes),

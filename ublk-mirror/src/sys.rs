@@ -8,8 +8,9 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use mirror_core::event::Event;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::mman::{MlockAllFlags, mlockall};
@@ -188,6 +189,14 @@ pub fn boottime() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME)
         .map(Duration::from)
         .expect("CLOCK_BOOTTIME exists since Linux 2.6.39")
+}
+
+/// The wall clock: for the record of what operators said, and for nothing that is decided.
+pub fn wall_clock() -> Event<'static> {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    Event::WallClock {
+        unix_s: since_1970.map_or(0, |since| since.as_secs()),
+    }
 }
 
 /// Fills `bytes` from the kernel's random generator.

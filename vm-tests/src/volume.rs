@@ -59,6 +59,8 @@ pub struct Pair {
     nets: Vec<Net>,
     /// What must be put back after a reboot: the machines' root is fresh at every boot.
     kept: Mutex<Vec<KeptFile>>,
+    /// The backing device, if it is not the data disk.
+    backing: Option<String>,
 }
 
 struct KeptFile {
@@ -73,15 +75,28 @@ impl Pair {
     /// # Errors
     /// If a command fails.
     pub fn create(cluster: Cluster) -> anyhow::Result<Self> {
-        Self::create_on(cluster, &[Net::Mirror])
+        Self::create_over(cluster, &[Net::Mirror], None)
     }
 
-    /// The same with a path of the mirror link on each of these networks.
-    fn create_on(cluster: Cluster, nets: &[Net]) -> anyhow::Result<Self> {
+    /// The same over another backing device than the data disk itself.
+    ///
+    /// # Errors
+    /// If a command fails.
+    pub fn create_on(cluster: Cluster, backing: &str) -> anyhow::Result<Self> {
+        Self::create_over(cluster, &[Net::Mirror], Some(backing.to_owned()))
+    }
+
+    /// With a path of the mirror link on each of these networks.
+    fn create_over(
+        cluster: Cluster,
+        nets: &[Net],
+        backing: Option<String>,
+    ) -> anyhow::Result<Self> {
         let pair = Self {
             cluster,
             nets: nets.to_vec(),
             kept: Mutex::default(),
+            backing,
         };
         let (one, two) = (pair.one(), pair.two());
         one.exec_ok(&pair.create_command(one, two, ""))?;
@@ -122,7 +137,7 @@ impl Pair {
     /// # Errors
     /// If a command fails.
     pub fn active_on(cluster: Cluster, nets: &[Net]) -> anyhow::Result<Self> {
-        let pair = Self::create_on(cluster, nets)?;
+        let pair = Self::create_over(cluster, nets, None)?;
         pair.wait_in_sync()?;
         pair.lockstep(pair.one(), "activate")?;
         Ok(pair)
@@ -138,7 +153,9 @@ impl Pair {
         };
         format!(
             "lockstep volume create {NAME} --backing {} --metadata {} --node {} --peer {} {more}",
-            node.disk_path("data"),
+            self.backing
+                .clone()
+                .unwrap_or_else(|| node.disk_path("data")),
             node.disk_path("meta"),
             end(node),
             end(peer)

@@ -102,13 +102,17 @@ impl AnswerLine {
     }
 }
 
-const DONE_NAMES: [(Done, &str); 6] = [
+const DONE_NAMES: [(Done, &str); 10] = [
     (Done::Active, "active"),
     (Done::AlreadyActive, "already-active"),
     (Done::Fenced, "fenced"),
     (Done::AlreadyFenced, "already-fenced"),
     (Done::Alone, "alone"),
     (Done::Stopped, "stopped"),
+    (Done::Grown, "grown"),
+    (Done::AlreadyGrown, "already-grown"),
+    (Done::Discarded, "discarded"),
+    (Done::Forced, "forced"),
 ];
 
 /// The word for `done` in an answer.
@@ -158,8 +162,27 @@ mod tests {
             r#"{"schema":"lockstep.admin/1","request":"command","command":"takeover","confirm":"node2 is off"}"#,
         );
         request_is(
+            Request::Command(Command::Grow {
+                size_bytes: Some(1 << 30),
+            }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"grow","size_bytes":1073741824}"#,
+        );
+        request_is(
             Request::Command(Command::Stop),
             r#"{"schema":"lockstep.admin/1","request":"command","command":"stop"}"#,
+        );
+        request_is(
+            Request::Command(Command::Resolve {
+                discard: "node2".to_string(),
+                confirm: "data".to_string(),
+            }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"resolve","discard":"node2","confirm":"data"}"#,
+        );
+        request_is(
+            Request::Command(Command::Force {
+                confirm: "data".to_string(),
+            }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"force","confirm":"data"}"#,
         );
     }
 

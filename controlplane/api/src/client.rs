@@ -120,7 +120,15 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; after `Timeout` and `Io` it is not known whether it was carried out.
     pub fn command(&self, command: Command) -> Result<Done, ClientError> {
-        let answer = self.ask(Request::Command(command), COMMAND_TIMEOUT)?;
+        self.command_within(command, COMMAND_TIMEOUT)
+    }
+
+    /// The same for a command that may take longer.
+    ///
+    /// # Errors
+    /// As [`Self::command`].
+    pub fn command_within(&self, command: Command, limit: Duration) -> Result<Done, ClientError> {
+        let answer = self.ask(Request::Command(command), limit)?;
         let done = answer
             .done
             .ok_or_else(|| bad("it does not say what was done"))?;

@@ -45,7 +45,7 @@ const fn target(name: &'static str, check: fn(&[u8]), input_bytes_max: usize) ->
 }
 
 /// All of them.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 20] = [
     target("frame-header", wire::header, 64),
     target("body-hello", wire::hello, 160),
     target("body-auth", wire::auth, 64),
@@ -54,6 +54,9 @@ pub const TARGETS: [Target; 17] = [
     target("body-propose", wire::propose, 128),
     target("body-accept", wire::accept, 64),
     target("body-marks", wire::marks, 1100),
+    target("body-grow", wire::grow, 64),
+    target("body-grow-done", wire::grow_done, 64),
+    target("body-evidence", wire::evidence, 96),
     target("session", session::check, 600),
     target("superblock", disk::superblock, 200),
     target("activity-log", disk::activity_log, 200),

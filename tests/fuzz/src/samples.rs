@@ -1,10 +1,10 @@
 //! Good values that inputs change.
 
 use mirror_core::auth::cluster_id;
-use mirror_core::disk::{CopyRecord, CopyRole, Layout, Superblock};
+use mirror_core::disk::{CopyRecord, CopyRole, Layout, Record, Superblock};
 use mirror_core::types::{BootId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId};
 use mirror_core::view::{View, ViewHistory, ViewMark};
-use mirror_core::wire::{State, StateFlags};
+use mirror_core::wire::{Evidence, State, StateFlags};
 
 /// The cluster's key.
 pub const KEY: [u8; 32] = [7; 32];
@@ -44,6 +44,14 @@ pub fn view(epoch: u64, active: Option<NodeId>, insync: NodeSet) -> View {
     }
 }
 
+fn history(both: NodeSet) -> ViewHistory {
+    let mut history = ViewHistory::default();
+    for epoch in 1..EPOCH {
+        history.push(view(epoch, None, both).mark());
+    }
+    history
+}
+
 /// A superblock of one of [`KINDS`] on node `me` of 0 and 1.
 pub fn superblock(kind: u8, me: NodeId) -> Superblock {
     let peer = node(1 - me.number() % 2);
@@ -60,7 +68,7 @@ pub fn superblock(kind: u8, me: NodeId) -> Superblock {
     };
     let blank = kind % KINDS == 2;
     let mut layout =
-        Layout::for_growth_to(SIZE_SECTORS, 4096).unwrap_or_else(|error| panic!("{error}"));
+        Layout::for_growth_to(2 * SIZE_SECTORS, 4096).unwrap_or_else(|error| panic!("{error}"));
     layout.activity_log_bytes = 5 * 4096;
     let copy = (insync == NodeSet::only(peer)).then_some(CopyRecord {
         id: CopyId([0x66; 16]),
@@ -70,10 +78,6 @@ pub fn superblock(kind: u8, me: NodeId) -> Superblock {
     let mut member_boots = [BootId::NONE; 8];
     for node in [me, peer] {
         member_boots[node.index()] = boot(node);
-    }
-    let mut history = ViewHistory::default();
-    for epoch in 1..EPOCH {
-        history.push(view(epoch, None, both).mark());
     }
     Superblock {
         sequence: 9,
@@ -99,7 +103,7 @@ pub fn superblock(kind: u8, me: NodeId) -> Superblock {
         history: if blank {
             ViewHistory::default()
         } else {
-            history
+            history(both)
         },
         sealed: Epoch(0),
         serving: active == Some(me),
@@ -115,6 +119,8 @@ pub fn superblock(kind: u8, me: NodeId) -> Superblock {
         member_boots,
         own_boot: boot(me),
         incarnation: Incarnation(1),
+        prepared_sectors: 0,
+        record: Record::default(),
     }
 }
 
@@ -140,6 +146,7 @@ pub fn state(superblock: &Superblock) -> State {
         known_peer_boot: boot(superblock.peer),
         incarnation: Incarnation(2),
         read_lease_ms: LEASE_MS,
+        prepared_sectors: superblock.prepared_sectors,
     }
 }
 
@@ -155,4 +162,17 @@ pub fn states(choice: u8) -> (State, State) {
 /// The kind of superblock that the peer of a node with `kind` has.
 pub fn counterpart(kind: u8) -> u8 {
     [0, 3, 1, 5, 6, 3, 4, 1][usize::from(kind % KINDS)]
+}
+
+/// What a node tells of its history.
+pub fn evidence(superblock: &Superblock) -> Evidence {
+    Evidence {
+        view: superblock.view,
+        common: superblock.base,
+        last_write_s: 1_800_000_000,
+        unique_bytes: 1 << 30,
+        serving: true,
+        unclean: false,
+        forced: true,
+    }
 }

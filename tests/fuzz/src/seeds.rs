@@ -3,8 +3,8 @@
 
 use mirror_core::types::{Epoch, SectorRange, ViewId};
 use mirror_core::wire::{
-    Accept, Auth, Frame, FrameKind, Hello, MARKS_WORDS, Marks, PROTOCOL_VERSION, Propose, Purpose,
-    Refused, RefusedCode, encode_header,
+    Accept, Auth, Frame, FrameKind, Grow, GrowDone, GrowRefused, GrowStep, Hello, MARKS_WORDS,
+    Marks, PROTOCOL_VERSION, Propose, Purpose, Refused, RefusedCode, encode_header,
 };
 
 use crate::samples::{self, node};
@@ -75,6 +75,26 @@ fn headers() -> Vec<Seed> {
     seeds
 }
 
+fn grow_body(target: &str) -> Vec<u8> {
+    match target {
+        "body-grow" => Grow {
+            step: GrowStep::Prepare,
+            from_sectors: 4096,
+            to_sectors: 8192,
+        }
+        .encode()
+        .to_vec(),
+        "body-grow-done" => GrowDone {
+            step: GrowStep::Measure,
+            refused: Some(GrowRefused::NoRoom),
+            room_sectors: 8192,
+        }
+        .encode()
+        .to_vec(),
+        _ => Vec::new(),
+    }
+}
+
 /// Whole, cut by one byte, longer by one byte, and with one wrong bit.
 fn bodies(target: &str) -> Vec<Seed> {
     let superblock = samples::superblock(4, node(0));
@@ -122,7 +142,8 @@ fn bodies(target: &str) -> Vec<Seed> {
         }
         .encode()
         .to_vec(),
-        _ => Vec::new(),
+        "body-evidence" => samples::evidence(&superblock).encode().to_vec(),
+        _ => grow_body(target),
     };
     let mut wrong = good.clone();
     if let Some(byte) = wrong.get_mut(16) {

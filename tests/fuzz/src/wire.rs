@@ -2,8 +2,8 @@
 
 use mirror_core::limits::{CONTROL_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use mirror_core::wire::{
-    Accept, Auth, FRAME_HEADER_BYTES, Hello, Marks, Propose, Refused, State, decode_header,
-    encode_header, payload_crc,
+    Accept, Auth, Evidence, FRAME_HEADER_BYTES, Grow, GrowDone, Hello, Marks, Propose, Refused,
+    State, decode_header, encode_header, payload_crc,
 };
 
 /// As they are, with a right checksum, and with the right first bytes too.
@@ -64,4 +64,7 @@ body! {
     propose: Propose;
     accept: Accept;
     marks: Marks;
+    grow: Grow;
+    grow_done: GrowDone;
+    evidence: Evidence;
 }

@@ -47,7 +47,7 @@ impl World {
 
     pub(super) fn acknowledged(&mut self, node: usize, activation: u64, outstanding: &Outstanding) {
         self.completed += 1;
-        if self.split {
+        if self.is_void(node) {
             return;
         }
         let members = self.members(node);
@@ -75,7 +75,7 @@ impl World {
         // What had landed on both before the other one took over is no lie, however late it is told.
         let whole = |write: &Write| request.kind == RequestKind::Write && write.landed == 3;
         let written = outstanding.write.map(|number| self.model.write(number));
-        if activation != self.activations && !written.is_some_and(whole) {
+        if activation != self.newest && !written.is_some_and(whole) {
             self.fail(format!(
                 "{node}: {request:?} was acknowledged after another node was activated (I1)"
             ));
@@ -163,9 +163,9 @@ impl World {
         if operation == DiskOperation::Flush {
             return;
         }
-        if !range.fits(self.plan.sectors) {
+        if self.is_misplaced(node, owner, range) {
             self.fail(format!(
-                "{node}: {owner:?} {operation:?} {range:?} is outside the volume"
+                "{node}: {owner:?} {operation:?} {range:?} is outside its place (I3)"
             ));
             return;
         }
@@ -224,9 +224,14 @@ impl World {
             self.model.joined(node);
         }
         self.check_change(node, before, after);
+        if after.insync.is_empty() {
+            self.history_is_discarded();
+        }
         if after.insync == NodeSet::only(me) && before.insync.len() == 2 {
             let flushed = std::mem::take(&mut self.nodes[node].view_flushed);
-            self.model.flushed(flushed);
+            if !self.is_void(node) {
+                self.model.flushed(flushed);
+            }
         }
     }
 
@@ -329,8 +334,14 @@ impl World {
         self.must_be_equal();
     }
 
-    pub(super) fn must_be_equal(&mut self) {
+    pub fn must_be_equal(&mut self) {
+        if !self.sizes_agree() {
+            self.fail("copies count and have different sizes (I10)".to_string());
+            return;
+        }
+        let size = self.largest_size();
         let (one, other) = (&self.nodes[0].data.content, &self.nodes[1].data.content);
+        let (one, other) = (&one[..size], &other[..size]);
         if one == other {
             return;
         }

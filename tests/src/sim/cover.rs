@@ -70,6 +70,7 @@ fn state(metadata: &Metadata, boot: BootId) -> State {
         known_peer_boot: superblock.member_boots[superblock.peer.index()],
         incarnation: superblock.incarnation,
         read_lease_ms: 0,
+        prepared_sectors: superblock.prepared_sectors,
     }
 }
 
@@ -130,7 +131,8 @@ impl World {
     /// S7, at a moment at which a node may have lost what it knew.
     pub(super) fn check_cover(&mut self, when: &str) {
         let places = [&self.nodes[0], &self.nodes[1]];
-        let contents = [&places[0].data.content, &places[1].data.content];
+        let size = self.largest_size();
+        let contents = places.map(|place| &place.data.content[..size]);
         let mut different = self.model.touched.differences(contents[0], contents[1]);
         let mut next = different.next();
         if next.is_none() {

@@ -17,6 +17,7 @@ impl World {
                 let after = self.micros(2000, 40_000);
                 self.at(after, Happening::DeviceUp { node, process });
             }
+            DeviceCommand::ResizeLive { size_sectors } => self.resize_live(node, size_sectors),
             DeviceCommand::StopLive { force } => {
                 let after = self.micros(500, 10_000);
                 self.at(
@@ -47,8 +48,13 @@ impl World {
         self.activations += 1;
         let activation = self.activations;
         self.count("activations");
-        self.model.end_others(activation);
-        self.nodes[node].device = Some(Device::new(activation));
+        if !self.is_void(node) {
+            self.newest = activation;
+            self.model.end_others(activation);
+        }
+        let sectors = self.nodes[node].meta.peek().size_sectors;
+        self.check_device_size(node, sectors);
+        self.nodes[node].device = Some(Device::new(activation, sectors));
         self.note(|| format!("{node} activation {activation}"));
         self.start_application(node);
         // The kernel lets requests in before the helper has reported.
@@ -193,7 +199,11 @@ impl World {
         if device.activation != activation || !device.used || device.slots[slot].is_some() {
             return;
         }
-        let request = self.workload.next(&mut self.rng, tag);
+        let sectors = device.sectors;
+        let request = self.workload.next(&mut self.rng, tag, sectors);
+        if request.range.end() > self.plan.sectors {
+            self.count("requests to a new area");
+        }
         self.ask(node, request);
     }
 
@@ -206,6 +216,9 @@ impl World {
         );
         let changes = zero || request.kind == RequestKind::Write;
         let write = changes.then(|| self.model.submit(request.range, zero, activation));
+        if let (Some(number), true) = (write, self.is_void(node)) {
+            self.model.void(number);
+        }
         let data = match (write, zero) {
             (Some(number), false) => (0..request.range.count as usize)
                 .map(|offset| value_of(number, offset))

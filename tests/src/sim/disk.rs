@@ -92,6 +92,13 @@ impl DataDisk {
         self.media.fill(GARBAGE);
     }
 
+    /// From this sector on there is something that no write put there.
+    pub fn spoil_from(&mut self, from: u64, value: Value) {
+        let from = index(from);
+        self.content[from..].fill(value);
+        self.media[from..].fill(value);
+    }
+
     /// Begins an operation; returns its ticket.
     pub fn start(
         &mut self,

@@ -108,6 +108,16 @@ pub(super) enum Happening {
     Trouble {
         trouble: Box<Trouble>,
     },
+    Measured {
+        node: usize,
+        process: u64,
+        question: u64,
+    },
+    GrowDesk,
+    GrowTrouble {
+        node: usize,
+        kind: u64,
+    },
     Desk,
     Compare,
     Paths {

@@ -36,6 +36,8 @@ pub struct Outstanding {
 pub struct Device {
     /// Which activation made it.
     pub activation: u64,
+    /// What it shows.
+    pub sectors: u64,
     /// Requests by tag.
     pub slots: Vec<Option<Outstanding>>,
     /// Somebody uses it.
@@ -46,9 +48,10 @@ pub struct Device {
 
 impl Device {
     /// A fresh device.
-    pub fn new(activation: u64) -> Self {
+    pub fn new(activation: u64, sectors: u64) -> Self {
         Self {
             activation,
+            sectors,
             slots: (0..DEPTH).map(|_| None).collect(),
             used: true,
             stopping: false,
@@ -109,9 +112,13 @@ impl Workload {
         SectorRange::new(range.start, u32::try_from(count).unwrap_or(1))
     }
 
-    fn place(&self, rng: &mut Rng, longest: u64) -> SectorRange {
+    /// Somewhere on a device of `sectors`: often where it was grown.
+    fn place(&self, rng: &mut Rng, longest: u64, sectors: u64) -> SectorRange {
         let spot = self.spots[rng.index(self.spots.len())];
-        let start = spot + rng.below(200);
+        let mut start = spot + rng.below(200);
+        if sectors > self.sectors && rng.percent(40) {
+            start = self.sectors - 40 + rng.below(sectors - self.sectors + 40);
+        }
         let count = if rng.percent(50) {
             8
         } else {
@@ -119,7 +126,7 @@ impl Workload {
         };
         SectorRange::new(
             start,
-            u32::try_from(count.min(self.sectors - start)).unwrap_or(1),
+            u32::try_from(count.min(sectors - start)).unwrap_or(1),
         )
     }
 
@@ -137,8 +144,8 @@ impl Workload {
         }
     }
 
-    /// The next request.
-    pub(super) fn next(&self, rng: &mut Rng, tag: Tag) -> Request {
+    /// The next request, on a device of `sectors`.
+    pub(super) fn next(&self, rng: &mut Rng, tag: Tag, sectors: u64) -> Request {
         let dice = if self.only_reads(tag) {
             0
         } else {
@@ -146,11 +153,11 @@ impl Workload {
         };
         let fua = rng.percent(10);
         let (kind, range) = match dice {
-            0..=29 => (RequestKind::Read, self.split(self.place(rng, 64))),
+            0..=29 => (RequestKind::Read, self.split(self.place(rng, 64, sectors))),
             30..=39 if dice < 30 + self.flushes => (RequestKind::Flush, SectorRange::new(0, 0)),
-            40..=42 if self.discards => (RequestKind::Discard, self.place(rng, 300)),
-            43..=45 if self.discards => (RequestKind::WriteZeroes, self.place(rng, 300)),
-            _ => (RequestKind::Write, self.split(self.place(rng, 64))),
+            40..=42 if self.discards => (RequestKind::Discard, self.place(rng, 300, sectors)),
+            43..=45 if self.discards => (RequestKind::WriteZeroes, self.place(rng, 300, sectors)),
+            _ => (RequestKind::Write, self.split(self.place(rng, 64, sectors))),
         };
         let fua = fua && matches!(kind, RequestKind::Write | RequestKind::WriteZeroes);
         Request {

@@ -1,6 +1,5 @@
 //! Starts, kills, power.
 
-use mirror_core::event::Event;
 use mirror_core::limits::VOLUME_NAME_BYTES_MAX;
 use mirror_core::paths::Paths;
 use mirror_core::types::{BootId, Incarnation, NodeSet, Tag};
@@ -65,7 +64,7 @@ impl World {
         } else {
             "daemon starts"
         });
-        self.feed(node, Event::Tick);
+        self.read_the_wall_clock(node);
         let process = number;
         self.at(MS, Happening::Paths { node, process });
         if recovers {

@@ -75,7 +75,7 @@ impl MetaDisk {
             failing: false,
         };
         let (layout, me, peer) = (&superblock.layout, superblock.node, superblock.peer);
-        for page in 0..BitmapPage::count(layout, superblock.size_sectors) {
+        for page in 0..BitmapPage::count(layout, layout.growth_sectors) {
             let empty = BitmapPage {
                 peer,
                 page,

@@ -187,6 +187,42 @@ impl Model {
         }
     }
 
+    /// No value of it must ever be seen: it belongs to a history that will be discarded.
+    pub(super) fn void(&mut self, number: usize) {
+        self.open.retain(|open| *open != number);
+        let range = self.writes[number].range;
+        for sector in range.start..range.end() {
+            let sector = usize::try_from(sector).unwrap_or(0);
+            self.sectors[sector].retain(|entry| entry.write != number);
+        }
+    }
+
+    /// Everything is forgotten: every sector holds what it holds now, for good.
+    pub(super) fn begin_anew(&mut self, content: &[Value]) {
+        self.exposed.clear();
+        self.open.clear();
+        let now = self.tick();
+        let write = self.writes.len();
+        self.writes.push(Write {
+            range: SectorRange::new(0, 0),
+            zero: false,
+            activation: 0,
+            submitted: now,
+            ended: Some(now),
+            acked: Some(now),
+            holders: 3,
+            secured: true,
+            landed: 3,
+            lost: 0,
+            settled: true,
+        });
+        for (entries, value) in self.sectors.iter_mut().zip(content) {
+            entries.clear();
+            let value = *value;
+            entries.push(Entry { write, value });
+        }
+    }
+
     /// It failed.
     pub fn fail(&mut self, number: usize) {
         let now = self.tick();

@@ -1,7 +1,7 @@
 //! A simulated server: power, clock, disks, kernel, and the daemon that may run on it.
 
 use mirror_core::auth::cluster_id;
-use mirror_core::disk::{BLOCK_BYTES, Layout, Superblock};
+use mirror_core::disk::{BLOCK_BYTES, Layout, Record, Superblock};
 use mirror_core::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS};
 use mirror_core::paths::Paths;
 use mirror_core::types::{
@@ -11,6 +11,7 @@ use mirror_core::view::{View, ViewHistory, ViewMark};
 use mirror_core::volume::Volume;
 
 use super::disk::{DataDisk, Value};
+use super::grow::behind;
 use super::kernel::Device;
 use super::metadata::MetaDisk;
 use super::rng::Rng;
@@ -61,6 +62,8 @@ pub struct Node {
     pub paused_until: u64,
     /// Backing device.
     pub data: DataDisk,
+    /// What the backing device offers by now.
+    pub backing_sectors: u64,
     /// Metadata device.
     pub meta: MetaDisk,
     /// Both as they were after earlier power cuts.
@@ -110,7 +113,10 @@ impl Node {
     pub fn new(rng: &mut Rng, node: usize, plan: &Plan, volume: Option<VolumeId>) -> Self {
         let boot = BootId(rng.bytes16());
         let superblock = format(rng, node, plan, volume, boot);
-        let mut data = DataDisk::new(plan.sectors);
+        let mut data = DataDisk::new(plan.disk_sectors);
+        if let Some((from, value)) = behind(node, plan) {
+            data.spoil_from(from, value);
+        }
         if volume.is_none() && plan.garbage {
             data.spoil();
         }
@@ -123,6 +129,7 @@ impl Node {
             hidden: 0,
             paused_until: 0,
             data,
+            backing_sectors: plan.sectors,
             meta: MetaDisk::new(&superblock),
             old_disks: Vec::new(),
             device: None,
@@ -203,7 +210,7 @@ pub fn format(
             insync: NodeSet::EMPTY,
         },
     };
-    let mut layout = Layout::for_growth_to(plan.sectors.max(2048), plan.bitmap_block_bytes)
+    let mut layout = Layout::for_growth_to(plan.disk_sectors.max(2048), plan.bitmap_block_bytes)
         .unwrap_or_else(|error| panic!("{error}"));
     // A short ring comes round often.
     layout.activity_log_bytes = LOG_BLOCKS * BLOCK_BYTES as u64;
@@ -232,5 +239,7 @@ pub fn format(
         member_boots,
         own_boot: boot,
         incarnation: Incarnation(0),
+        prepared_sectors: 0,
+        record: Record::default(),
     }
 }

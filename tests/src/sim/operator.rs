@@ -74,7 +74,7 @@ impl World {
                     && status.frozen.is_none()
             })
         });
-        up && self.active().is_some()
+        up && self.active().is_some() && self.sizes_agree()
     }
 
     pub(super) fn work_the_desk(&mut self) {

@@ -8,14 +8,16 @@ use mirror_core::admin::Command;
 use mirror_core::types::NodeSet;
 
 use super::faults::Schedule;
+use super::grow;
 use super::mutants::{Wrong, set_core};
 use super::node::{id, name};
+use super::resolve;
 use super::rng::Rng;
 use super::theme::Theme;
 use super::world::{Mutant, Plan, World};
 
 /// After the last fault the volume is healthy within this time.
-const PEACE_MS: u64 = 120_000;
+pub(super) const PEACE_MS: u64 = 120_000;
 /// A silent peer is lost by then, without haste.
 const LINK_LOST_MS: u64 = 5000;
 /// Both nodes serve for so long, without haste.
@@ -149,6 +151,7 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
         bitmap_block_bytes,
         application: true,
         split: seed % 16 == 9,
+        force: seed % 16 == 13,
         garbage: !seed.is_multiple_of(4),
         slow_disk: (seed / 32) % 8 == 5,
         slow_network: (seed / 64) % 8 == 3,
@@ -165,8 +168,10 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
     };
     if let Some(theme) = Theme::of(seed) {
         theme.adapt(seed, &mut plan);
+        plan.disk_sectors = plan.sectors;
+        return plan;
     }
-    plan
+    grow::plan(seed, plan)
 }
 
 fn peace(world: &mut World) {
@@ -193,19 +198,24 @@ fn peace(world: &mut World) {
         world.fail("healthy, but the application does not get on (I9)".to_string());
         return;
     }
+    world.last_grow();
     rest(world);
     if world.plan.split {
         split(world);
+    } else if world.plan.force {
+        resolve::force(world);
     }
 }
 
-/// Both nodes go alone on wrong words, and write: they must never come together again.
+/// Both nodes go alone on wrong words, and write: they must never come together again until an operator
+/// discards one side.
 fn split(world: &mut World) {
     let Some(active) = world.active().filter(|_| world.failure.is_none()) else {
         return;
     };
-    world.split = true;
-    world.expect_split_brain();
+    let winner = world.rng.index(2);
+    world.begin_split(winner);
+    world.start_application(active);
     world.silence([true, true]);
     world.run_for(LINK_LOST_MS / world.plan.haste);
     for node in [active, 1 - active] {
@@ -224,6 +234,7 @@ fn split(world: &mut World) {
     if world.failure.is_none() && !world.coverage.contains_key("refused SplitBrain") {
         world.fail("split histories were not refused (S8)".to_string());
     }
+    resolve::resolve(world);
 }
 
 /// The application ends; after a while both copies are equal.

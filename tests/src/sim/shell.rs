@@ -8,6 +8,7 @@ use mirror_core::wire::{Frame, FrameKind};
 
 use super::ambush::{Moment, aborts};
 use super::disk::Value;
+use super::grow::Sized;
 use super::metadata::Written;
 use super::network::{InTransit, Message};
 use super::node::MS;
@@ -44,6 +45,7 @@ impl World {
             } => self.send(node, process, session, frame, body, payload),
             Effect::Close { session } => self.close(node, process, session),
             Effect::ReleaseBuffer { slot } => self.release(node, slot),
+            Effect::MeasureBacking { id } => self.measure(node, process, id),
             Effect::Device(command) => self.device_command(node, process, command),
             Effect::Reply {
                 command_id,
@@ -101,15 +103,18 @@ impl World {
     fn persist(&mut self, node: usize, process: u64, superblock: Box<Superblock>) {
         self.note(|| {
             format!(
-                "{node} persist {} view {:?} sealed {} serving {} drained {} copy {:?}",
+                "{node} persist {} view {:?} sealed {} serving {} drained {} copy {:?} size {} prepared {}",
                 superblock.sequence,
                 superblock.view,
                 superblock.sealed,
                 superblock.serving,
                 superblock.drained,
-                superblock.copy
+                superblock.copy,
+                superblock.size_sectors,
+                superblock.prepared_sectors
             )
         });
+        self.trouble_at_a_step(node, &superblock);
         if self.plan.mutant == Some(Mutant::EarlyPersist) {
             self.at(
                 0,
@@ -196,7 +201,7 @@ impl World {
         let longest = match owner {
             IoOwner::Application(_) => habits.slow_writes_ms[node] * 1000,
             IoOwner::Peer(_) => habits.slow_peer_writes_ms * 1000,
-            IoOwner::Copy(_) | IoOwner::ViewFlush | IoOwner::LogFlush => 0,
+            IoOwner::Copy(_) | IoOwner::ViewFlush | IoOwner::LogFlush | IoOwner::Grow => 0,
         };
         if write && longest > 0 && self.rng.percent(15) {
             return self.micros(10_000, longest);
@@ -281,7 +286,7 @@ impl World {
                 }
             }
             IoOwner::ViewFlush => self.nodes[node].view_flushed = self.nodes[node].view_flush,
-            IoOwner::LogFlush | IoOwner::Application(_) | IoOwner::Peer(_) => {}
+            IoOwner::LogFlush | IoOwner::Application(_) | IoOwner::Peer(_) | IoOwner::Grow => {}
         }
         let result = if fails { Err(Errno::EIO) } else { Ok(()) };
         self.disk_told(node, process, running.owner, result);
@@ -310,10 +315,12 @@ impl World {
             return;
         }
         let before = self.nodes[node].view();
+        let sized = Sized::of(self.nodes[node].meta.peek());
         let written = self.nodes[node].meta.step();
         if !self.nodes[node].meta.is_idle() {
             self.plan_meta_step(node, process);
         }
+        self.size_is_durable(node, sized);
         let after = self.nodes[node].view();
         if before != after {
             self.view_is_durable(node, &before, &after);

@@ -38,6 +38,8 @@ pub struct Plan {
     pub haste: u64,
     /// In the end both nodes go alone.
     pub split: bool,
+    /// In the end the only good copy is lost, and the other one is recovered by force.
+    pub force: bool,
     /// The joining copy's disk is not empty.
     pub garbage: bool,
     /// Some operations of the disks take very long.
@@ -56,6 +58,12 @@ pub struct Plan {
     pub lame_path: Option<usize>,
     /// Frames take so much longer on the second path, microseconds.
     pub detour_us: u64,
+    /// Size of the backing devices: what the volume may grow to.
+    pub disk_sectors: u64,
+    /// Operators make the volume larger.
+    pub grows: bool,
+    /// The kernel resizes live devices.
+    pub live_resize: bool,
 }
 
 /// How application, disks and clocks differ from those of other runs. Pairs are by node.
@@ -96,6 +104,7 @@ impl Plan {
             application: false,
             haste: 1,
             split: false,
+            force: false,
             garbage: false,
             slow_disk: false,
             slow_network: false,
@@ -105,6 +114,9 @@ impl Plan {
             paths: 1,
             lame_path: None,
             detour_us: 0,
+            disk_sectors: sectors,
+            grows: false,
+            live_resize: false,
         }
     }
 }
@@ -175,7 +187,7 @@ pub struct World {
     pub trace: bool,
     /// The last steps.
     pub steps: VecDeque<String>,
-    /// Activations so far; the last one is the only one that may acknowledge.
+    /// Activations so far.
     pub activations: u64,
     /// Answers to commands.
     pub answers: BTreeMap<u64, Outcome>,
@@ -185,6 +197,10 @@ pub struct World {
     pub(super) split: bool,
     /// Both have gone alone by now.
     pub(super) both_alone: bool,
+    /// Whose history will be kept; nothing that the other one's application sees counts.
+    pub(super) split_winner: Option<usize>,
+    /// The newest activation that counts: only that one may acknowledge.
+    pub(super) newest: u64,
     pub(super) desk: Desk,
     /// Troubles that wait for a moment.
     pub(super) armed: Vec<(Trap, Rng)>,
@@ -193,6 +209,8 @@ pub struct World {
     pub(super) chaos: bool,
     /// When the last fault happened.
     pub(super) disturbed: u64,
+    /// Chance of the operators who make the volume larger.
+    pub(super) grow_rng: Rng,
 }
 
 impl World {
@@ -220,7 +238,7 @@ impl World {
             rng,
             nodes,
             network: Network::default(),
-            model: Model::new(plan.sectors),
+            model: Model::new(plan.disk_sectors),
             workload,
             plan,
             coverage: BTreeMap::new(),
@@ -234,12 +252,16 @@ impl World {
             processes: 0,
             split: false,
             both_alone: false,
+            split_winner: None,
+            newest: 0,
             desk: Desk::default(),
             armed: Vec::new(),
             completed: 0,
             chaos: false,
             disturbed: 0,
+            grow_rng: Rng::new(0),
         };
+        world.open_the_grow_desk(seed);
         if world.plan.garbage {
             let sectors = u32::try_from(world.plan.sectors).unwrap_or(u32::MAX);
             world.model.touched.add(0, sectors);
@@ -332,6 +354,7 @@ impl World {
             | Happening::DiskEnd { node, .. }
             | Happening::MetaStep { node, .. }
             | Happening::Examined { node, .. }
+            | Happening::Measured { node, .. }
             | Happening::EarlyPersisted { node, .. }
             | Happening::EarlyBlock { node, .. }
             | Happening::SecondDial { node, .. }
@@ -354,6 +377,8 @@ impl World {
             | Happening::Heal { .. }
             | Happening::Trouble { .. }
             | Happening::Desk
+            | Happening::GrowDesk
+            | Happening::GrowTrouble { .. }
             | Happening::Compare
             | Happening::Spares
             | Happening::HealPath { .. } => None,
@@ -470,7 +495,14 @@ impl World {
             Happening::PowerOn { node } => self.power_on(node),
             Happening::Heal { silent } => self.silence(silent),
             Happening::Trouble { trouble } => self.trouble(*trouble),
+            Happening::Measured {
+                node,
+                process,
+                question,
+            } => self.measured(node, process, question),
             Happening::Desk => self.work_the_desk(),
+            Happening::GrowDesk => self.work_the_grow_desk(),
+            Happening::GrowTrouble { node, kind } => self.grow_trouble(node, kind),
             Happening::Compare => self.compare(),
         }
     }
@@ -537,6 +569,7 @@ impl World {
         self.commands += 1;
         let number = self.commands;
         self.note(|| format!("{node} command {number} {command:?}"));
+        self.read_the_wall_clock(node);
         self.feed(
             node,
             Event::Operator {

@@ -6,7 +6,11 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+mod split;
+
 pub use crate::notice::{Notice, Refusal};
+pub use split::{OperationStatus, SideStatus, SplitStatus, utc};
+pub(crate) use split::{known, known_epoch};
 
 /// Version of the status document. Additive changes only.
 pub const SCHEMA: &str = "lockstep.volume-status/1";
@@ -30,8 +34,29 @@ pub enum Command {
         #[serde(default)]
         confirm: String,
     },
+    /// Make the volume larger. Both copies must count, both backing devices were enlarged before.
+    Grow {
+        /// The new size; without it all that both nodes have room for.
+        #[serde(default)]
+        size_bytes: Option<u64>,
+    },
     /// End the daemon: a standby leaves the view first, so that the active node does not freeze.
     Stop,
+    /// After a split brain: this copy's history is discarded, and it is filled from the other one.
+    Resolve {
+        /// The node whose copy is discarded: this one's name.
+        #[serde(default)]
+        discard: String,
+        /// Must be the volume's name.
+        #[serde(default)]
+        confirm: String,
+    },
+    /// Make this copy, which is not complete, the only one that counts (S9).
+    Force {
+        /// Must be the volume's name.
+        #[serde(default)]
+        confirm: String,
+    },
 }
 
 /// The answer to a command.
@@ -52,6 +77,14 @@ pub enum Done {
     Alone,
     /// The daemon ends.
     Stopped,
+    /// The volume is larger now, on both nodes.
+    Grown,
+    /// It had that size already.
+    AlreadyGrown,
+    /// The history of the copy here is discarded.
+    Discarded,
+    /// The copy here is the only one that counts.
+    Forced,
 }
 
 /// What a volume does on this node.
@@ -92,6 +125,8 @@ pub enum CopyState {
     Blank,
     /// Its disk failed.
     Failed,
+    /// Its history was discarded after a split brain; it waits to be filled.
+    Discarded,
     /// Not known (the peer never answered).
     Unknown,
 }
@@ -132,6 +167,8 @@ pub enum CopyCause {
     DiskFailed,
     /// A resync that was interrupted goes on.
     Resumed,
+    /// The peer's history was discarded after a split brain.
+    Discarded,
 }
 
 /// A resync's progress.
@@ -233,6 +270,17 @@ pub struct Counters {
     pub longest_wait_ms: u64,
 }
 
+/// A grow that is being prepared here; the volume still has its old size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrowProgress {
+    /// The new size; the old one until it is known.
+    pub to_bytes: u64,
+    /// How much of the new area this node has filled with zeroes.
+    pub zeroed_bytes: u64,
+    /// Size of the new area.
+    pub new_bytes: u64,
+}
+
 /// Something an operator should know, with its code and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -271,6 +319,13 @@ pub struct Status {
     pub view: ViewStatus,
     /// Size of the volume.
     pub size_bytes: u64,
+    /// What the live device shows (filled in by the shell). Smaller than the volume after a grow, until
+    /// the next activation, where the kernel cannot resize a live device.
+    #[serde(default)]
+    pub device_size_bytes: Option<u64>,
+    /// The grow that is being prepared.
+    #[serde(default)]
+    pub growing: Option<GrowProgress>,
     /// The resync that runs.
     pub progress: Option<CopyProgress>,
     /// Bytes of blocks that the peer's copy may lack, as far as is known here.
@@ -284,4 +339,10 @@ pub struct Status {
     pub device: Option<String>,
     /// What somebody should look at, worst first.
     pub problems: Vec<Problem>,
+    /// The two histories, while the link is refused for a split brain.
+    #[serde(default)]
+    pub split: Option<SplitStatus>,
+    /// What operators said that cost data or could have, newest first.
+    #[serde(default)]
+    pub operations: Vec<OperationStatus>,
 }

@@ -49,6 +49,12 @@ pub enum DeviceCommand {
         /// Also when it is in use: the application's view of it stays dead (S12).
         force: bool,
     },
+    /// The live device shall show this size, larger than before. Not answered: a kernel that cannot do that
+    /// leaves the device as it is until the next activation.
+    ResizeLive {
+        /// The volume's size.
+        size_sectors: u64,
+    },
 }
 
 /// One thing to do.
@@ -111,6 +117,12 @@ pub enum Effect {
     ReleaseBuffer {
         /// The slot.
         slot: u16,
+    },
+    /// Look how large the backing device is now, and use all of it from now on; then report
+    /// [`crate::event::Event::BackingMeasured`].
+    MeasureBacking {
+        /// The number of the question.
+        id: u64,
     },
     /// Change the ublk device.
     Device(DeviceCommand),

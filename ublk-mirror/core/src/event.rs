@@ -47,6 +47,8 @@ pub enum IoOwner {
     ViewFlush,
     /// The core's own flush, so that extents may leave the activity log.
     LogFlush,
+    /// Zeroes on the area behind the volume's end, and their flush, before a grow.
+    Grow,
 }
 
 /// Result of one disk operation.
@@ -109,6 +111,13 @@ pub enum Event<'a> {
         /// What the metadata device answered.
         errno: Errno,
     },
+    /// How large the backing device is now ([`crate::effect::Effect::MeasureBacking`]).
+    BackingMeasured {
+        /// The number of the question.
+        id: u64,
+        /// Whole sectors of the device, what lies before the data included.
+        sectors: Result<u64, Errno>,
+    },
     /// A TCP connection to or from the peer's address stands; nothing was sent on it yet.
     SessionOpened {
         /// The shell's number for it.
@@ -146,6 +155,12 @@ pub enum Event<'a> {
     },
     /// The live device was not stopped because it is in use (only without `force`).
     DeviceBusy,
+    /// The wall clock was read: only the record of operations and the figures of a split brain use it (S6).
+    /// The shell hands it in at start, with every connection and before every command.
+    WallClock {
+        /// Seconds since 1970.
+        unix_s: u64,
+    },
     /// An operator's command; answered by [`crate::effect::Effect::Reply`] with the same number.
     Operator {
         /// The shell's number for it.

@@ -29,6 +29,8 @@ pub const PAYLOAD_BYTES_MAX: u32 = REQUEST_BYTES_MAX;
 pub const CONTROL_BYTES_MAX: u32 = 1024;
 /// Data copied between two checkpoints of a resync (the target flushes, then marks are taken away).
 pub const COPY_CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
+/// Zeroes that a grow writes in one piece, sectors: 16 MiB, so that the application gets its turn.
+pub const GROW_PIECE_SECTORS: u32 = (16 << 20) / 512;
 /// Separate runs copied between two checkpoints at most.
 pub const COPY_RUNS_MAX: usize = 4096;
 /// What is written but not flushed on both copies is flushed after this: it would have to be copied again

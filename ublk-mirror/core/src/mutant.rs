@@ -158,6 +158,14 @@ mutants! {
     SplitBrainMerged: "split-brain-merged", "S8";
     /// Views are not remembered.
     HistoryForgotten: "history-forgotten", "S8";
+    /// A discarded copy's own marks are not asked for.
+    ResolveByOwnMarks: "resolve-by-own-marks", "S7 S8 I4";
+    /// A history is said to be discarded, and that is not durable.
+    DiscardNotDurable: "discard-not-durable", "S8";
+    /// A copy that follows another history forgets where it joined it.
+    JoinedHistoryForgotten: "joined-history-forgotten", "S8 I9";
+    /// A copy recovered by force takes the lost history for a part of its own.
+    ForceKeepsHistory: "force-keeps-history", "S8";
     /// The target does not write down that it is one.
     TargetForgotten: "target-forgotten", "S4 S9";
     /// An active node that crashed resolves nothing.
@@ -196,6 +204,18 @@ mutants! {
     FirstPathOnly: "first-path-only", "I9";
     /// A connection on which nobody answers is waited for although another one stands.
     KeepsDeadCandidate: "keeps-dead-candidate", "I9";
+    /// The other node writes no zeroes before a grow.
+    GrowUnzeroed: "grow-unzeroed", "S7 I3 I4";
+    /// The zeroes before a grow are not flushed.
+    GrowUnflushed: "grow-unflushed", "S7 I3 I4";
+    /// That a grow was prepared is not written down.
+    GrowNoteForgotten: "grow-note-forgotten", "I9";
+    /// A larger volume is shown before the peer has written its size down.
+    GrowWithoutPeer: "grow-without-peer", "I10";
+    /// Different sizes are refused, whatever was prepared.
+    TornGrowRefused: "torn-grow-refused", "I9";
+    /// Of two sizes the smaller one counts.
+    TornGrowShrinks: "torn-grow-shrinks", "I10";
 }
 
 /// Whether this thread's core is wrong like that.

@@ -6,9 +6,11 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use crate::admin::{CopyCause, Problem};
+use crate::admin::{CopyCause, Problem, utc};
 use crate::types::{Epoch, Errno};
 use crate::wire::{DecodeError, RefusedCode};
+
+mod words;
 
 /// Why a command was not carried out. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +80,57 @@ pub enum Refusal {
     Serving,
     /// There is nobody to take over from.
     NothingToTakeOver,
+    /// A grow needs both copies to count.
+    GrowNeedsBoth {
+        /// The peer's name.
+        peer: String,
+    },
+    /// A volume never shrinks.
+    GrowShrinks {
+        /// Its size.
+        size_bytes: u64,
+    },
+    /// A size that is no multiple of a block.
+    GrowUneven {
+        /// The block.
+        block_bytes: u64,
+    },
+    /// A backing device, or the metadata's reserve, is too small.
+    GrowNoRoom {
+        /// On which node.
+        node: String,
+        /// The largest volume that it has room for.
+        room_bytes: u64,
+    },
+    /// The backing device could not be measured.
+    GrowNotMeasured {
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// Something else changed while a grow was being prepared.
+    GrowInterrupted,
+    /// The two nodes have not met with two histories.
+    NoSplitBrain {
+        /// The peer's name.
+        peer: String,
+    },
+    /// A history is discarded on the node whose copy it is.
+    DiscardElsewhere {
+        /// Whose copy was named.
+        wanted: String,
+        /// This node's name.
+        node: String,
+    },
+    /// The volume's name was not repeated.
+    NotNamed {
+        /// Its name.
+        volume: String,
+    },
+    /// This copy can be served as it is.
+    Promotable {
+        /// It is the only one that counts.
+        alone: bool,
+    },
 }
 
 impl Refusal {
@@ -100,77 +153,16 @@ impl Refusal {
             Self::Device { .. } => "LS1014",
             Self::Serving => "LS1015",
             Self::NothingToTakeOver => "LS1016",
-        }
-    }
-
-    fn message(&self) -> String {
-        match self {
-            Self::PeerActive { peer } => format!("{peer} serves the volume; two nodes never serve it at the same time"),
-            Self::PeerSilent { peer } => {
-                format!("{peer} does not answer, and its copy counts: it may be serving the volume right now")
-            }
-            Self::LinkUp { peer } => format!("{peer} is connected and may be serving the volume"),
-            Self::CopyNotCurrent { copying: true } => {
-                "the copy on this node is still being filled; serving it would show a mixture of old and new data".to_string()
-            }
-            Self::CopyNotCurrent { copying: false } => {
-                "the copy on this node is outdated: writes were acknowledged without it".to_string()
-            }
-            Self::Blank { peer } => format!("this copy holds nothing yet; it waits for its first contact with {peer}"),
-            Self::Unclean { peer } => {
-                format!("this node stopped in the middle of its service, and {peer}'s copy may hold newer acknowledged writes")
-            }
-            Self::NotConfirmed { peer } => {
-                format!("a takeover is safe only if {peer} is off; if it still runs, both sides will have different data")
-            }
-            Self::InUse => "the device is mounted or held open".to_string(),
-            Self::FrozenWrites { peer } => format!("writes wait for {peer}; they were not acknowledged and would fail"),
-            Self::Busy => "another change of this volume is under way".to_string(),
-            Self::PeerRefused { peer } => format!("{peer} did not agree to the change"),
-            Self::Ambiguous { peer } => {
-                format!("the connection to {peer} broke before its answer; until it is known, the stricter of both views rules")
-            }
-            Self::DiskFailed => "the backing device or the metadata device failed on this node".to_string(),
-            Self::Device { errno } => format!("the block device could not be made (kernel error {})", errno.0),
-            Self::Serving => "this node serves the volume".to_string(),
-            Self::NothingToTakeOver => "this node's copy is the only one that counts".to_string(),
-        }
-    }
-
-    fn advice(&self) -> String {
-        match self {
-            Self::PeerActive { peer } => {
-                format!("to move the volume: on {peer} run `lockstep volume deactivate NAME`, then activate it here")
-            }
-            Self::PeerSilent { peer } => format!(
-                "restore the connection or start the daemon on {peer}; if {peer} is really off, run \
-                 `lockstep volume takeover NAME` and confirm it"
-            ),
-            Self::LinkUp { peer } => {
-                format!("to move the volume: on {peer} run `lockstep volume deactivate NAME`, then activate it here")
-            }
-            Self::CopyNotCurrent { copying: true } => {
-                "wait until `lockstep volume status NAME` shows it in sync, or serve it on the other node".to_string()
-            }
-            Self::CopyNotCurrent { copying: false } => "start the other node and serve the volume there".to_string(),
-            Self::Blank { peer } | Self::Unclean { peer } => {
-                format!("connect it with {peer}; if {peer} will never come back, `lockstep volume takeover NAME`")
-            }
-            Self::NotConfirmed { peer } => {
-                format!("switch {peer} off, look that it is off, then repeat with --confirm \"{peer} is off\"")
-            }
-            Self::InUse => "unmount it and stop what uses it; --force takes it away from them with I/O errors".to_string(),
-            Self::FrozenWrites { peer } => format!(
-                "restore the connection to {peer}; or go on alone with `lockstep volume takeover NAME` if {peer} is off; \
-                 or let the writes fail with --force"
-            ),
-            Self::Busy => "look at `lockstep volume status NAME` and try again".to_string(),
-            Self::PeerRefused { peer } => format!("look at `lockstep volume status NAME` on {peer}"),
-            Self::Ambiguous { .. } => "wait for the connection, look at the status, then repeat the command".to_string(),
-            Self::DiskFailed => "look at the kernel's log; serve the volume on the other node (takeover there)".to_string(),
-            Self::Device { .. } => "see that the kernel has ublk_drv (6.8 or later) and look at the kernel's log".to_string(),
-            Self::Serving => "run `lockstep volume deactivate NAME` first".to_string(),
-            Self::NothingToTakeOver => "run `lockstep volume activate NAME`".to_string(),
+            Self::GrowNeedsBoth { .. } => "LS1050",
+            Self::GrowShrinks { .. } => "LS1051",
+            Self::GrowUneven { .. } => "LS1052",
+            Self::GrowNoRoom { .. } => "LS1053",
+            Self::GrowNotMeasured { .. } => "LS1054",
+            Self::GrowInterrupted => "LS1055",
+            Self::NoSplitBrain { .. } => "LS1060",
+            Self::DiscardElsewhere { .. } => "LS1061",
+            Self::NotNamed { .. } => "LS1062",
+            Self::Promotable { .. } => "LS1063",
         }
     }
 
@@ -297,6 +289,28 @@ pub enum Notice {
         /// Address of the other node.
         remote: String,
     },
+    /// The volume is larger now.
+    Grown {
+        /// Its size.
+        size_bytes: u64,
+    },
+    /// The live device shows the size from before a grow.
+    DeviceSmaller {
+        /// What it shows.
+        device_bytes: u64,
+        /// The volume's size.
+        size_bytes: u64,
+    },
+    /// An operator discarded the history of the copy here.
+    Discarded {
+        /// Under which epoch.
+        epoch: Epoch,
+    },
+    /// An operator made the copy here, which was not complete, the only one that counts.
+    Forced {
+        /// When, seconds since 1970; 0: not known.
+        at_s: u64,
+    },
 }
 
 impl Notice {
@@ -322,6 +336,10 @@ impl Notice {
             Self::CopyReadFailed { .. } => "LS3004",
             Self::PathLost { .. } => "LS2070",
             Self::PathBack { .. } => "LS2071",
+            Self::Grown { .. } => "LS2050",
+            Self::DeviceSmaller { .. } => "LS2051",
+            Self::Discarded { .. } => "LS2060",
+            Self::Forced { .. } => "LS2061",
         }
     }
 
@@ -334,11 +352,14 @@ impl Notice {
             | Self::Deactivated
             | Self::CopyStarted { .. }
             | Self::CopyFinished { .. }
+            | Self::Grown { .. }
+            | Self::DeviceSmaller { .. }
             | Self::PathBack { .. } => Level::Info,
             Self::LinkLost
             | Self::Alone { .. }
             | Self::Garbage { .. }
             | Self::Frozen
+            | Self::Discarded { .. }
             | Self::PathLost { .. } => Level::Warning,
             Self::RefusedPeer { .. }
             | Self::RefusedByPeer { .. }
@@ -346,6 +367,7 @@ impl Notice {
             | Self::DiskFailed { .. }
             | Self::PeerDiskFailed { .. }
             | Self::CopyReadFailed { .. }
+            | Self::Forced { .. }
             | Self::MetadataFailed { .. } => Level::Error,
         }
     }
@@ -411,6 +433,20 @@ impl Notice {
                 local,
                 remote,
             } => format!("path {number} of the mirror link works again: {local} <-> {remote}"),
+            Self::Grown { size_bytes } => format!("the volume has {size_bytes} bytes now"),
+            Self::DeviceSmaller {
+                device_bytes,
+                size_bytes,
+            } => format!(
+                "the live device still shows {device_bytes} bytes, the volume has {size_bytes}"
+            ),
+            Self::Discarded { epoch } => format!(
+                "the history of the copy here was discarded by an operator under epoch {epoch}"
+            ),
+            Self::Forced { at_s } => format!(
+                "recovered by force from an incomplete copy at {}: acknowledged writes are missing, and old and new data may be mixed",
+                utc(*at_s)
+            ),
         }
     }
 
@@ -425,6 +461,10 @@ impl Notice {
                 "nothing to do".to_string()
             }
             Self::CopyStarted { .. } => "nothing to do; `lockstep volume status NAME --watch` shows its progress".to_string(),
+            Self::Grown { .. } => "nothing to do".to_string(),
+            Self::DeviceSmaller { .. } => {
+                "this kernel cannot resize a live device: `lockstep volume deactivate NAME`, then `activate NAME`, shows all of it".to_string()
+            }
             Self::LinkLost => "look at the network and at the peer".to_string(),
             Self::PathLost { .. } => {
                 "mend that network before the other one fails too: cable, card, switch, and the addresses of both nodes".to_string()
@@ -440,6 +480,10 @@ impl Notice {
             }
             Self::CopyReadFailed { .. } => {
                 "save what can be read to another volume; the resync is tried again with the next connection".to_string()
+            }
+            Self::Discarded { .. } => "nothing to do: it is filled from the other node when they meet".to_string(),
+            Self::Forced { .. } => {
+                "check every file system and database on it. If the lost copy comes back, decide between the two (`lockstep volume resolve NAME`); a complete resync with the other node ends this notice".to_string()
             }
             Self::MetadataFailed { .. } => "replace the metadata device; the volume does not change its state without it".to_string(),
         }
@@ -472,6 +516,7 @@ fn cause_words(cause: CopyCause) -> &'static str {
         CopyCause::WideningInterrupted => "the connection broke when the copy was nearly done",
         CopyCause::DiskFailed => "the peer's disk had failed",
         CopyCause::Resumed => "an interrupted copy goes on where it was",
+        CopyCause::Discarded => "the peer's history was discarded after a split brain",
     }
 }
 
@@ -526,7 +571,7 @@ fn refused_advice(code: RefusedCode) -> &'static str {
         }
         RefusedCode::BothBlank => "create the side that holds the data without --join",
         RefusedCode::SplitBrain => {
-            "decide whose data to keep; on the other side create the volume anew with --join (its own writes are lost)"
+            "look at both sides with `lockstep volume resolve NAME`, decide whose data to keep; on the other node run `lockstep volume resolve NAME --discard NODE` (its own writes are lost)"
         }
         RefusedCode::DiskFailed | RefusedCode::MetadataFailed => {
             "replace the disk there, then create the volume anew with --join"

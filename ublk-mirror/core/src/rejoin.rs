@@ -4,6 +4,8 @@
 //! proposes the view, so that a disagreement (a bug) ends in a refusal and never in a merge.
 //! docs/protocol.md prints the table. S8, S9, S10, S11.
 
+mod discarded;
+
 use crate::admin::CopyCause;
 use crate::mutant::{self, Mutant};
 use crate::types::{Epoch, NodeId, NodeSet};
@@ -70,7 +72,7 @@ pub fn decide(one: Side<'_>, other: Side<'_>) -> Verdict {
     if a.state.volume_id != b.state.volume_id {
         return Verdict::Refuse(RefusedCode::VolumeId);
     }
-    if a.state.size_sectors != b.state.size_sectors {
+    if !sizes_fit(a, b) {
         return Verdict::Refuse(RefusedCode::Size);
     }
     let verdict = histories(a, b);
@@ -88,6 +90,19 @@ pub fn decide(one: Side<'_>, other: Side<'_>) -> Verdict {
 fn failed(side: Side<'_>, other: Side<'_>) -> bool {
     let told = other.state.flags.peer_failed && !mutant::is(Mutant::PeerFailureForgotten);
     side.state.flags.failed || (told && side.state.view.insync.contains(other.node))
+}
+
+/// Different sizes come of a grow that was interrupted: the side with the larger one wrote it down first,
+/// after both had prepared it. The smaller side takes it over, whatever else the verdict is.
+fn sizes_fit(a: Side<'_>, b: Side<'_>) -> bool {
+    let (a, b) = (a.state, b.state);
+    let (smaller, larger) = if a.size_sectors <= b.size_sectors {
+        (a, b)
+    } else {
+        (b, a)
+    };
+    let prepared = smaller.prepared_sectors >= larger.size_sectors;
+    smaller.size_sectors == larger.size_sectors || prepared && !mutant::is(Mutant::TornGrowRefused)
 }
 
 /// A copy whose disk failed is never equal and never a source (S1): it is filled anew from the other, if
@@ -124,6 +139,9 @@ fn by_epoch(a: Side<'_>, b: Side<'_>) -> Verdict {
 }
 
 fn histories(a: Side<'_>, b: Side<'_>) -> Verdict {
+    if let Some(verdict) = discarded::verdict(a, b) {
+        return verdict;
+    }
     let differ = a.state.view.mark() != b.state.view.mark();
     if differ && mutant::is(Mutant::LeaderByEpoch) {
         return by_epoch(a, b);
@@ -357,10 +375,10 @@ mod tests {
     use crate::view::{View, ViewHistory, ViewMark};
     use crate::wire::StateFlags;
 
-    const A: NodeId = NodeId::new(0).unwrap();
-    const B: NodeId = NodeId::new(1).unwrap();
+    pub(super) const A: NodeId = NodeId::new(0).unwrap();
+    pub(super) const B: NodeId = NodeId::new(1).unwrap();
 
-    fn view(epoch: u64, active: Option<NodeId>, insync: NodeSet) -> View {
+    pub(super) fn view(epoch: u64, active: Option<NodeId>, insync: NodeSet) -> View {
         let byte = u8::try_from(epoch).unwrap();
         View {
             epoch: Epoch(epoch),
@@ -370,12 +388,12 @@ mod tests {
         }
     }
 
-    fn both() -> NodeSet {
+    pub(super) fn both() -> NodeSet {
         NodeSet::only(A).with(B)
     }
 
     /// Two members that know each other's boot, A serving.
-    fn members() -> (State, State) {
+    pub(super) fn members() -> (State, State) {
         let state = |boot: u8, peer: u8, serving: bool| State {
             volume_id: VolumeId([1; 16]),
             size_sectors: 4096,
@@ -394,18 +412,19 @@ mod tests {
             known_peer_boot: BootId([peer; 16]),
             incarnation: Incarnation(1),
             read_lease_ms: 2000,
+            prepared_sectors: 0,
         };
         (state(10, 11, true), state(11, 10, false))
     }
 
-    fn verdict(a: &State, b: &State) -> Verdict {
+    pub(super) fn verdict(a: &State, b: &State) -> Verdict {
         let (a, b) = (Side { node: A, state: a }, Side { node: B, state: b });
         let verdict = decide(a, b);
         assert_eq!(verdict, decide(b, a), "both sides must agree");
         verdict
     }
 
-    fn marked(source: NodeId, cause: CopyCause) -> Verdict {
+    pub(super) fn marked(source: NodeId, cause: CopyCause) -> Verdict {
         Verdict::Copy {
             source,
             cause,
@@ -413,7 +432,7 @@ mod tests {
         }
     }
 
-    fn full(source: NodeId, cause: CopyCause) -> Verdict {
+    pub(super) fn full(source: NodeId, cause: CopyCause) -> Verdict {
         Verdict::Copy {
             source,
             cause,
@@ -597,6 +616,23 @@ mod tests {
         assert_eq!(verdict(&a, &b), full(A, CopyCause::WideningInterrupted));
         a.lineage = b.copy_id;
         assert_eq!(verdict(&a, &b), marked(A, CopyCause::WideningInterrupted));
+    }
+
+    #[test]
+    fn a_side_that_has_prepared_the_others_size_is_not_refused() {
+        let (mut a, mut b) = members();
+        b.size_sectors = 8192;
+        assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::Size));
+        a.prepared_sectors = 8191;
+        assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::Size));
+        a.prepared_sectors = 8192;
+        assert_eq!(verdict(&a, &b), Verdict::Equal { leader: A });
+        a.prepared_sectors = 0;
+        b.size_sectors = 4096;
+        a.size_sectors = 8192;
+        assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::Size));
+        b.prepared_sectors = 8192;
+        assert_eq!(verdict(&a, &b), Verdict::Equal { leader: A });
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub(super) fn kernel_errno(errno: Errno) -> KernelErrno {
 pub(super) fn errno_of(failure: &HelperFailure) -> Errno {
     match failure {
         HelperFailure::Command { errno, .. } | HelperFailure::NoUblk { errno } => Errno(*errno),
-        HelperFailure::FlagsMasked { .. } => Errno(libc::EOPNOTSUPP),
+        HelperFailure::FlagsMasked { .. } | HelperFailure::NoResize => Errno(libc::EOPNOTSUPP),
         HelperFailure::BlockSize { .. } => Errno::EINVAL,
         HelperFailure::StillBusy { .. } => Errno(libc::EBUSY),
         HelperFailure::TooMany { .. } | HelperFailure::BadRequest => Errno::EIO,

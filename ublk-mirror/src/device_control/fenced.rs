@@ -10,7 +10,7 @@ impl DeviceControl {
     }
 
     /// The volume's size, durable: what is made from now on has it. A fenced device is remade, for
-    /// the kernel lets no live device change its size.
+    /// not every kernel lets a device change its size.
     pub fn note_size(&mut self, size_sectors: u64) {
         self.settings.size_sectors = size_sectors;
         self.refit_fenced();

@@ -220,6 +220,7 @@ fn is_control(kind: FrameKind) -> bool {
         | FrameKind::State
         | FrameKind::Propose
         | FrameKind::Accept
+        | FrameKind::Evidence
         | FrameKind::Leave
         | FrameKind::Ping
         | FrameKind::Pong => true,
@@ -234,6 +235,8 @@ fn is_control(kind: FrameKind) -> bool {
         | FrameKind::CopyZeroes
         | FrameKind::CopyHash
         | FrameKind::MarksWanted
-        | FrameKind::Marks => false,
+        | FrameKind::Marks
+        | FrameKind::Grow
+        | FrameKind::GrowDone => false,
     }
 }

@@ -25,7 +25,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: two_writers,
     },
     Scenario {
-        name: "split-brain",
+        name: "split-brain-refused",
         about: "an operator who vouches wrongly on both sides: the copies are refused to each other, nothing is merged",
         run: split_brain,
     },

@@ -3,6 +3,7 @@
 mod faults;
 mod fencing;
 mod figures;
+mod grow;
 mod harness;
 mod images;
 mod io;
@@ -13,6 +14,7 @@ mod power;
 mod process;
 mod random;
 mod rejoin;
+mod split;
 mod traps;
 
 use crate::scenario::Scenario;
@@ -25,12 +27,14 @@ pub fn all() -> Vec<Scenario> {
         io::SCENARIOS,
         power::SCENARIOS,
         rejoin::SCENARIOS,
+        split::SCENARIOS,
         link::SCENARIOS,
         paths::SCENARIOS,
         process::SCENARIOS,
         fencing::SCENARIOS,
         faults::SCENARIOS,
         traps::SCENARIOS,
+        grow::SCENARIOS,
     ]
     .concat()
 }

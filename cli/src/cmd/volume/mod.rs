@@ -1,6 +1,8 @@
 //! `lockstep volume ...`: one file per verb that is more than a command to the daemon.
 
 mod create;
+mod grow;
+mod resolve;
 mod start;
 mod status;
 mod stop;
@@ -23,7 +25,17 @@ pub(crate) fn run(command: Volume) -> Result<u8, Failure> {
         }
         Volume::Activate { name } => tell(&name, Command::Activate),
         Volume::Deactivate { name, force } => tell(&name, Command::Deactivate { force }),
+        Volume::Grow { name, size } => grow::run(&name, size),
         Volume::Takeover { name, confirm } => takeover::run(&name, confirm),
+        Volume::Resolve {
+            name,
+            discard,
+            confirm,
+        } => resolve::run(&name, discard, confirm),
+        Volume::Force { name, confirm } => {
+            let confirm = confirm.unwrap_or_default();
+            tell(&name, Command::Force { confirm })
+        }
     }
 }
 
@@ -46,6 +58,15 @@ fn done_words(name: &str, done: Done) -> String {
         Done::Alone => format!(
             "{name} goes on here alone: /dev/lockstep/{name}; there is one good copy until the other node is back"
         ),
+        Done::Grown => format!("{name} is larger now"),
+        Done::AlreadyGrown => format!("{name} had that size already"),
         Done::Stopped => format!("the daemon of {name} ended on this node"),
+        Done::Discarded => format!(
+            "the history of {name} on this node is discarded; it is filled from the other node when they meet"
+        ),
+        Done::Forced => format!(
+            "{name}'s copy on this node is the only one that counts now, and it is NOT complete: check what is on it; \
+             `lockstep volume activate {name}` serves it"
+        ),
     }
 }

@@ -20,8 +20,8 @@ use mirror_core::types::{
 use mirror_core::view::View;
 use mirror_core::volume::{DeviceAtStart, Settings, Volume};
 use mirror_core::wire::{
-    Accept, Auth, Frame, FrameKind, Hello, MARKS_WORDS, Marks, PROTOCOL_VERSION, Propose, Purpose,
-    Refused, RefusedCode, State, decode_header, encode_header,
+    Accept, Auth, Frame, FrameKind, Grow, GrowDone, GrowStep, Hello, MARKS_WORDS, Marks,
+    PROTOCOL_VERSION, Propose, Purpose, Refused, RefusedCode, State, decode_header, encode_header,
 };
 
 use crate::input::{EDGES, Input, patch};
@@ -343,9 +343,18 @@ impl Peer {
     }
 
     fn operator(&mut self, input: &mut Input<'_>) {
-        let command = match input.byte() % 8 {
+        let byte = input.byte();
+        let command = match byte % 8 {
+            _ if byte == 0xff => Command::Resolve {
+                discard: "here".to_string(),
+                confirm: "data".to_string(),
+            },
+            _ if byte == 0xfe => Command::Force {
+                confirm: "data".to_string(),
+            },
             0..3 => Command::Activate,
-            3 | 4 => Command::Deactivate { force: false },
+            3 => Command::Deactivate { force: false },
+            4 => Command::Grow { size_bytes: None },
             5 => Command::Deactivate { force: true },
             6 => Command::Takeover {
                 confirm: "there is off".to_string(),
@@ -446,6 +455,21 @@ impl Peer {
             .encode()
             .to_vec(),
             FrameKind::Marks => marks(u64::from(input.byte())).encode().to_vec(),
+            FrameKind::Grow => Grow {
+                step: grow_step(input),
+                from_sectors: SIZE_SECTORS,
+                to_sectors: SIZE_SECTORS + u64::from(input.short()) % SIZE_SECTORS,
+            }
+            .encode()
+            .to_vec(),
+            FrameKind::GrowDone => GrowDone {
+                step: grow_step(input),
+                refused: None,
+                room_sectors: 2 * SIZE_SECTORS,
+            }
+            .encode()
+            .to_vec(),
+            FrameKind::Evidence => samples::evidence(&self.shell.superblock).encode().to_vec(),
             _ => Vec::new(),
         }
     }
@@ -479,7 +503,7 @@ impl Peer {
     }
 }
 
-const KINDS_OF_FRAMES: [FrameKind; 18] = [
+const KINDS_OF_FRAMES: [FrameKind; 20] = [
     FrameKind::Write,
     FrameKind::CopyWrite,
     FrameKind::Discard,
@@ -498,7 +522,18 @@ const KINDS_OF_FRAMES: [FrameKind; 18] = [
     FrameKind::Hello,
     FrameKind::Auth,
     FrameKind::Refused,
+    FrameKind::Grow,
+    FrameKind::GrowDone,
 ];
+
+fn grow_step(input: &mut Input<'_>) -> GrowStep {
+    match input.byte() % 4 {
+        0 => GrowStep::Measure,
+        1 => GrowStep::Prepare,
+        2 => GrowStep::Commit,
+        _ => GrowStep::Cancel,
+    }
+}
 
 fn marks(first_word: u64) -> Marks {
     Marks {

@@ -12,8 +12,8 @@ use mirror_core::wire::Frame;
 
 /// What one event may lead to: every request fails, every session is told.
 const EFFECTS_MAX: usize = 400;
-/// Disk operations under way: requests, what the peer asked for, a copy's reads, two flushes.
-const DISK_MAX: usize = 64 + 80 + 68 + 8 + 2;
+/// Disk operations under way: requests, what the peer asked for, a copy's reads, two flushes, a grow's.
+const DISK_MAX: usize = 64 + 80 + 68 + 8 + 2 + 1;
 const METADATA_MAX: usize = 64;
 
 /// A metadata write under way.
@@ -48,6 +48,8 @@ pub(super) struct Shell {
     device: VecDeque<DeviceCommand>,
     /// Copy buffers to look at, and whether a digest is wanted.
     examined: VecDeque<(u16, bool)>,
+    /// Questions for the size of the backing device.
+    measures: VecDeque<u64>,
     live: bool,
     pub(super) open: BTreeSet<SessionId>,
     pub(super) closing: BTreeSet<SessionId>,
@@ -69,6 +71,7 @@ impl Shell {
             commands: BTreeSet::new(),
             device: VecDeque::new(),
             examined: VecDeque::new(),
+            measures: VecDeque::new(),
             live,
             open: BTreeSet::new(),
             closing: BTreeSet::new(),
@@ -94,6 +97,10 @@ impl Shell {
                 zero: slot % 4 == 3,
                 digest: digest.then_some([0x5a; 32]),
             });
+        }
+        while let Some(id) = self.measures.pop_front() {
+            let sectors = Ok(self.superblock.layout.growth_sectors);
+            self.feed(Event::BackingMeasured { id, sectors });
         }
         assert!(self.disk.len() <= DISK_MAX, "too many disk operations");
         assert!(self.metadata.len() <= METADATA_MAX, "too many superblocks");
@@ -146,6 +153,14 @@ impl Shell {
                 let freed = self.buffers[usize::from(slot)].take();
                 assert!(freed.is_some(), "buffer {slot} was released twice");
             }
+            Effect::MeasureBacking { id } => self.measures.push_back(id),
+            // Not answered.
+            Effect::Device(DeviceCommand::ResizeLive { size_sectors }) => {
+                assert!(
+                    size_sectors <= self.superblock.size_sectors,
+                    "too large a device"
+                );
+            }
             Effect::Device(command) => self.device.push_back(command),
             Effect::Reply { command_id, .. } => {
                 assert!(self.commands.remove(&command_id), "answered twice");
@@ -164,10 +179,13 @@ impl Shell {
     fn disk_starts(&mut self, owner: IoOwner, operation: DiskOperation, range: SectorRange) {
         assert!(!self.in_flight(owner), "{owner:?} has two operations");
         let flush = operation == DiskOperation::Flush;
-        assert!(
-            flush || range.fits(self.superblock.size_sectors),
-            "{operation:?} of {range:?}"
-        );
+        let superblock = &self.superblock;
+        let inside = if owner == IoOwner::Grow {
+            range.start >= superblock.size_sectors && range.fits(superblock.layout.growth_sectors)
+        } else {
+            range.fits(superblock.size_sectors)
+        };
+        assert!(flush || inside, "{operation:?} of {range:?}");
         if let IoOwner::Peer(slot) = owner {
             assert!(flush || !self.live, "the peer writes to a live volume");
             if matches!(operation, DiskOperation::Write { .. }) {
@@ -189,6 +207,11 @@ impl Shell {
         assert_eq!(new.sequence, old.sequence + 1);
         assert!(new.view.epoch >= old.view.epoch, "an epoch goes back");
         assert!(new.sealed >= old.sealed, "a seal is broken");
+        let joins = old.volume_id.is_none();
+        assert!(
+            joins || new.size_sectors >= old.size_sectors,
+            "the volume shrinks"
+        );
         let fits = new.size_sectors <= new.layout.growth_sectors;
         assert!(fits, "the bitmap is too small");
         self.metadata.push_back(Metawrite::Superblock(new.sequence));
@@ -275,7 +298,7 @@ impl Shell {
                 self.device.pop_front();
                 self.feed(Event::DeviceStopped);
             }
-            Some(DeviceCommand::StopLive { .. }) | None => {}
+            Some(DeviceCommand::StopLive { .. } | DeviceCommand::ResizeLive { .. }) | None => {}
         }
     }
 

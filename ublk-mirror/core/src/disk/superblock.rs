@@ -9,6 +9,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::Layout;
+use super::record::{Record, RecordBytes};
 use crate::limits::{NODES_MAX, VIEW_HISTORY_MAX, VOLUME_NAME_BYTES_MAX, VOLUME_SECTORS_MAX};
 use crate::types::{
     BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SECTOR_BYTES, ViewId, VolumeId,
@@ -108,6 +109,11 @@ pub struct Superblock {
     pub own_boot: BootId,
     /// The daemon run that wrote it.
     pub incarnation: Incarnation,
+    /// The backing device holds nothing but durable zeroes from the volume's end up to this sector: a grow
+    /// to this size was prepared, and perhaps interrupted. 0: none.
+    pub prepared_sectors: u64,
+    /// Operators' words, and when an application last wrote here.
+    pub record: Record,
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -149,7 +155,9 @@ struct SuperblockBytes {
     incarnation: U64,
     member_boots: [[u8; 16]; NODES_MAX as usize],
     history: [MarkBytes; VIEW_HISTORY_MAX],
-    reserved2: [u8; 3264],
+    record: RecordBytes,
+    prepared_sectors: U64,
+    reserved2: [u8; 2488],
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -319,7 +327,9 @@ impl Superblock {
                 epoch: U64::new(mark.epoch.0),
                 id: mark.id.0,
             }),
-            reserved2: [0; 3264],
+            record: RecordBytes::of(&self.record),
+            prepared_sectors: U64::new(self.prepared_sectors),
+            reserved2: [0; 2488],
         };
         raw.crc = U32::new(crate::checksum::crc32c(raw.as_bytes()));
         let mut out = [0; SUPERBLOCK_BYTES];
@@ -404,6 +414,8 @@ impl SuperblockBytes {
             member_boots: self.member_boots.map(BootId),
             own_boot: BootId(self.own_boot),
             incarnation: Incarnation(self.incarnation.get()),
+            prepared_sectors: self.prepared_sectors.get(),
+            record: self.record.record(),
         };
         superblock.check()
     }
@@ -444,7 +456,7 @@ impl Superblock {
             Err(SlotFault::Value("view.insync"))
         } else if !self.layout.is_possible()
             || (1..self.layout.total_bytes).contains(&(self.data_start_sectors * SECTOR_BYTES))
-            || self.size_sectors > self.layout.growth_sectors
+            || self.size_sectors.max(self.prepared_sectors) > self.layout.growth_sectors
             || u64::from(self.chunk_sectors) * SECTOR_BYTES
                 < u64::from(self.layout.bitmap_block_bytes)
         {

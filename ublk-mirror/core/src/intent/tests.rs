@@ -6,7 +6,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::Intent;
-use crate::disk::{ActivityRecord, BLOCK_BYTES, BitmapPage, Layout, Metadata, Superblock};
+use crate::disk::{ActivityRecord, BLOCK_BYTES, BitmapPage, Layout, Metadata, Record, Superblock};
 use crate::effect::Effect;
 use crate::types::{
     BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SectorRange, ViewId, VolumeId,
@@ -53,6 +53,8 @@ fn superblock() -> Superblock {
         member_boots: [BootId::NONE; 8],
         own_boot: BootId::NONE,
         incarnation: Incarnation(0),
+        prepared_sectors: 0,
+        record: Record::default(),
     }
 }
 

@@ -3,16 +3,16 @@
 //! Order of the steps (DESIGN §3): who is dropped writes it down first; who is added counts only after
 //! its own flush, and the source demands its answers before it learns that it counts.
 
-use crate::admin::{CopyCause, CopyState, Done, Role};
-use crate::disk::{CopyRecord, CopyRole};
+use crate::admin::{CopyCause, Done, Role};
+use crate::disk::{CopyRecord, Operation};
 use crate::effect::{DeviceCommand, DiskOperation, Effect, Effects};
-use crate::engine::{Peer, ReadLease};
+use crate::engine::ReadLease;
 use crate::event::IoOwner;
 use crate::mutant::{self, Mutant};
 use crate::notice::{Notice, Refusal};
 use crate::types::{CopyId, Errno, Instant, SectorRange, SessionId};
 use crate::view::View;
-use crate::wire::{FLAG_DRAIN, Frame, FrameKind, Propose, Purpose};
+use crate::wire::{Propose, Purpose};
 
 use super::Volume;
 
@@ -82,6 +82,17 @@ pub(super) enum Kind {
     Drop { session: SessionId },
     /// A resync is complete.
     Widen { session: SessionId },
+    /// Both have prepared a grow. `command`: an operator asked here; otherwise the peer did.
+    Grow {
+        session: SessionId,
+        id: u64,
+        to_sectors: u64,
+        command: Option<u64>,
+    },
+    /// An operator discards this copy's history.
+    Discard { command: u64 },
+    /// An operator makes this incomplete copy the only one.
+    Force { command: u64 },
 }
 
 /// A change under way.
@@ -116,10 +127,12 @@ pub(super) enum ViewFlush {
 impl Change {
     pub(super) fn command(&self) -> Option<u64> {
         match &self.kind {
-            Kind::Activate { command } | Kind::Takeover { command } | Kind::GoAlone { command } => {
-                Some(*command)
-            }
-            Kind::Deactivate { command, .. } => *command,
+            Kind::Activate { command }
+            | Kind::Takeover { command }
+            | Kind::GoAlone { command }
+            | Kind::Discard { command }
+            | Kind::Force { command } => Some(*command),
+            Kind::Deactivate { command, .. } | Kind::Grow { command, .. } => *command,
             Kind::Lead { .. } | Kind::Follow { .. } | Kind::Drop { .. } | Kind::Widen { .. } => {
                 None
             }
@@ -228,7 +241,7 @@ impl Volume {
                 self.send_drain(session, FLUSH_JOIN, effects);
             }
             Kind::GoAlone { .. } => self.persist_change(effects),
-            Kind::Takeover { .. } => {
+            Kind::Takeover { .. } | Kind::Force { .. } => {
                 let mut until = self.granted_until;
                 if mutant::is(Mutant::LeaseNotAwaited) {
                     until = now;
@@ -237,7 +250,7 @@ impl Volume {
                 self.lease_over(now, effects);
             }
             Kind::Deactivate { .. } => self.deactivate_flush_peer(now, effects),
-            Kind::Activate { .. } => {}
+            Kind::Activate { .. } | Kind::Grow { .. } | Kind::Discard { .. } => {}
         }
     }
 
@@ -284,10 +297,18 @@ impl Volume {
         let serving = view.active == Some(me);
         match self.change.as_ref().map(|change| &change.kind) {
             Some(Kind::Lead { copy, .. }) => {
-                self.stage_copy(*copy);
+                let copy = *copy;
+                self.settle_size();
+                self.stage_copy(copy);
                 self.settle_flags(serving);
             }
-            Some(Kind::Drop { .. } | Kind::GoAlone { .. }) => self.forget_copy(),
+            Some(Kind::Drop { .. }) => self.forget_copy(),
+            Some(Kind::GoAlone { .. }) => {
+                self.forget_copy();
+                self.record_operation(Operation::GoAlone, view.mark(), false);
+            }
+            Some(Kind::Discard { .. }) => self.stage_discard(),
+            Some(Kind::Force { .. }) => self.stage_force(view),
             Some(Kind::Activate { .. }) => {
                 self.staged.serving = true;
                 self.staged.drained = false;
@@ -296,20 +317,23 @@ impl Volume {
                 self.staged.serving = true;
                 self.staged.drained = false;
                 self.forget_copy();
+                self.record_operation(Operation::Takeover, view.mark(), false);
             }
             Some(Kind::Deactivate { .. }) => {
                 self.staged.serving = false;
                 self.staged.drained = false;
             }
             Some(Kind::Widen { session }) => {
+                let session = *session;
                 self.staged.copy = None;
                 self.staged.peer_failed = false;
+                self.stage_mended();
                 // From here on nobody knows which view a crash finds: the stricter one rules (S4).
                 if !mutant::is(Mutant::WideningNotStrict) {
-                    self.engine.peer_widened(*session);
+                    self.engine.peer_widened(session);
                 }
             }
-            Some(Kind::Follow { .. }) | None => {}
+            Some(Kind::Follow { .. } | Kind::Grow { .. }) | None => {}
         }
         self.set_step(Step::Persist);
         self.persist(Then::Continue, effects);
@@ -366,7 +390,9 @@ impl Volume {
                 self.set_step(Step::Lease(self.granted_until));
                 self.lease_over(now, effects);
             }
-            (Kind::Takeover { .. }, Step::Seal) => self.flush_for_view(effects),
+            (Kind::Takeover { .. } | Kind::Force { .. }, Step::Seal) => {
+                self.flush_for_view(effects)
+            }
             (_, Step::Persist) => match change.kind {
                 Kind::Lead { session, .. } => self.lead_settled(now, session, effects),
                 Kind::Follow { session, propose } => {
@@ -389,6 +415,9 @@ impl Volume {
                     self.went_alone(now, effects);
                 }
                 Kind::Widen { session } => self.widened(now, session, effects),
+                Kind::Grow { .. } => self.size_persisted(effects),
+                Kind::Discard { command } => self.discarded(now, command, effects),
+                Kind::Force { command } => self.forced(now, command, effects),
             },
             _ => {}
         }
@@ -435,7 +464,12 @@ impl Volume {
                 let epoch = self.durable.view.epoch;
                 effects.push(Effect::Notice(Notice::CopyFinished { epoch }));
             }
-            Kind::Follow { .. } | Kind::Takeover { .. } | Kind::GoAlone { .. } => {}
+            Kind::Follow { .. }
+            | Kind::Takeover { .. }
+            | Kind::GoAlone { .. }
+            | Kind::Grow { .. }
+            | Kind::Discard { .. }
+            | Kind::Force { .. } => {}
         }
     }
 
@@ -459,7 +493,12 @@ impl Volume {
             Kind::Lead { .. } | Kind::Drop { .. } | Kind::Widen { .. } => {
                 self.close(session, effects)
             }
-            Kind::Follow { .. } | Kind::Takeover { .. } | Kind::GoAlone { .. } => {}
+            Kind::Follow { .. }
+            | Kind::Takeover { .. }
+            | Kind::GoAlone { .. }
+            | Kind::Grow { .. }
+            | Kind::Discard { .. }
+            | Kind::Force { .. } => {}
         }
     }
 
@@ -488,106 +527,15 @@ impl Volume {
                 self.role = Role::Fenced;
                 self.answer(Some(command), Err(Refusal::Ambiguous { peer }), effects);
             }
+            (Kind::Grow { command, .. }, Step::Accept) => {
+                let (command, peer) = (*command, self.peer_name());
+                self.change = None;
+                self.answer(command, Err(Refusal::Ambiguous { peer }), effects);
+            }
             (Kind::Deactivate { .. }, Step::Accept | Step::PeerFlush) => {
                 self.deactivate_alone(effects)
             }
             _ => {}
-        }
-    }
-
-    // --- the resync ---------------------------------------------------------------------------
-
-    /// The last step of a resync that is complete.
-    pub(super) fn copy_steps(&mut self, now: Instant, effects: &mut Effects) {
-        let Peer::Target(session) = self.engine.peer() else {
-            return;
-        };
-        self.engine.copy_more(now, effects);
-        let full = self.staged.copy.is_some_and(|copy| copy.full);
-        // A checkpoint under way would answer for a later flush of the same session.
-        let ready =
-            self.engine.resync_is_complete() && !full && !self.engine.flushes_in_background();
-        if ready && self.change.is_none() && self.failed.is_none() {
-            self.engine.peer_is_joining(now, session);
-            // Both sides flush: a view under which nobody serves says that both copies are durable.
-            self.begin_change(Kind::Widen { session }, Step::Flush, None);
-            if mutant::is(Mutant::WidenWithoutOwnFlush) {
-                self.set_step(Step::PeerFlush);
-                return self.send_drain(session, FLUSH_JOIN, effects);
-            }
-            self.flush_for_view(effects);
-        }
-    }
-
-    fn send_drain(&mut self, session: SessionId, id: u64, effects: &mut Effects) {
-        let mut frame = Frame::new(FrameKind::Flush, self.engine.epoch(), id);
-        frame.flags = FLAG_DRAIN;
-        self.send(session, frame, alloc::vec::Vec::new(), effects);
-    }
-
-    /// The peer has flushed something that is not a request of the device.
-    pub(super) fn special_flush_done(
-        &mut self,
-        id: u64,
-        session: SessionId,
-        effects: &mut Effects,
-    ) {
-        let Some(change) = self.change.as_ref() else {
-            return;
-        };
-        match (&change.kind, &change.step) {
-            (Kind::Widen { .. }, Step::PeerFlush) if id == FLUSH_JOIN => {
-                self.engine.intent.marks_equal();
-                let both = self.both();
-                let active = self.durable.view.active;
-                let view = self.next_view(active, both, self.floor());
-                if let Some(change) = self.change.as_mut() {
-                    change.view = Some(view);
-                }
-                self.persist_change(effects);
-            }
-            (Kind::Deactivate { .. }, Step::PeerFlush) if id == FLUSH_DEACTIVATE => {
-                self.engine.all_flushed();
-                self.deactivate_propose(session, effects);
-            }
-            _ => {}
-        }
-    }
-
-    /// The wider view is durable here: from now on the peer's copy counts.
-    fn widened(&mut self, now: Instant, session: SessionId, effects: &mut Effects) {
-        if self.current != Some(session) {
-            // The session broke meanwhile: the next handshake finds both views (WideningInterrupted).
-            self.change = None;
-            self.set_peer_without_session();
-            return;
-        }
-        self.engine.peer_widened(session);
-        if !mutant::is(Mutant::WidenKeepsLease) {
-            self.engine.set_lease(now, ReadLease::Until(now), effects);
-        }
-        self.set_step(Step::Accept);
-        let view = self.durable.view;
-        self.propose(session, Purpose::Widen, view, effects);
-        self.ping(now, session, effects);
-    }
-
-    /// What this node's copy is worth.
-    pub(super) fn own_copy(&self) -> CopyState {
-        if self.failed.is_some() || self.durable.failed {
-            CopyState::Failed
-        } else if self.is_blank() {
-            CopyState::Blank
-        } else if self.is_member() {
-            CopyState::InSync
-        } else if self
-            .durable
-            .copy
-            .is_some_and(|copy| copy.role == CopyRole::Target)
-        {
-            CopyState::Copying
-        } else {
-            CopyState::Outdated
         }
     }
 }

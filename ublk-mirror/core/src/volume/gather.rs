@@ -76,7 +76,9 @@ impl Volume {
         if gathering.session != session || marks.first_word < gathering.word {
             return false;
         }
-        if !mutant::is(Mutant::TargetMarksIgnored) {
+        let own_only =
+            gathering.cause == CopyCause::Discarded && mutant::is(Mutant::ResolveByOwnMarks);
+        if !mutant::is(Mutant::TargetMarksIgnored) && !own_only {
             self.engine.intent.unite(marks);
         }
         gathering.any |= marks.words.iter().any(|word| *word != 0);

@@ -113,6 +113,11 @@ impl Volume {
                     self.close(id, effects);
                 }
             }
+            Phase::Parting => {
+                if now.since(session.heard) >= timeout {
+                    self.close(id, effects);
+                }
+            }
             Phase::State | Phase::Settling | Phase::Up => {
                 if now.since(session.heard) >= timeout {
                     self.close(id, effects);
@@ -132,6 +137,7 @@ impl Volume {
             .filter_map(|session| match session.phase {
                 Phase::Closing => None,
                 Phase::Hello | Phase::Auth => Some(session.opened + HANDSHAKE_LIMIT),
+                Phase::Parting => Some(session.heard + self.settings.link_timeout),
                 Phase::State | Phase::Settling | Phase::Up => {
                     let ping = session.pinged + self.settings.keepalive_interval;
                     Some(ping.min(session.heard + self.settings.link_timeout))

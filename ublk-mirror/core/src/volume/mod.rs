@@ -2,13 +2,17 @@
 
 mod change;
 mod deactivation;
+mod force;
 mod gather;
+mod grow;
 mod keepalive;
 mod operator;
+mod resolve;
 mod session;
 mod settle;
 mod standby;
 mod status;
+mod widen;
 mod withdraw;
 
 use alloc::boxed::Box;
@@ -115,6 +119,15 @@ pub struct Volume {
     told_epoch: Epoch,
     /// The target's marks are being asked for, before the resync begins.
     gathering: Option<gather::Gathering>,
+    /// A grow that is being prepared, and its disk operation.
+    grow: Option<grow::Preparation>,
+    grow_disk: grow::GrowDisk,
+    /// How often the backing device was to be measured.
+    measures: u64,
+    /// What the live device was told to show; 0: not known.
+    live_sectors: u64,
+    /// Times, and what an operator is told of a split brain.
+    words: resolve::Words,
 }
 
 /// What a source tells of the resync's progress.
@@ -126,6 +139,14 @@ struct Told {
     /// The most that was to be copied in this session.
     most_sectors: u64,
     rate_bytes_per_s: u64,
+}
+
+/// Grants of an earlier run are not remembered: as if one was given just now.
+fn may_have_granted(now: Instant, settings: &Settings) -> Instant {
+    if mutant::is(Mutant::GrantsForgotten) {
+        return now;
+    }
+    now + lease_with_margin(settings.read_lease)
 }
 
 impl Volume {
@@ -142,11 +163,7 @@ impl Volume {
         let mut engine = Engine::new(superblock.size_sectors, intent);
         engine.set_epoch(superblock.view.epoch);
         let entropy = Entropy::new(&settings.seed);
-        // Grants of an earlier run are not remembered: as if one was given just now.
-        let mut granted_until = now + lease_with_margin(settings.read_lease);
-        if mutant::is(Mutant::GrantsForgotten) {
-            granted_until = now;
-        }
+        let granted_until = may_have_granted(now, &settings);
         let mut volume = Self {
             entropy,
             staged: superblock.clone(),
@@ -174,6 +191,11 @@ impl Volume {
             // What earlier runs told is not remembered: all of it may be known.
             told_epoch: superblock_epoch,
             gathering: None,
+            grow: None,
+            grow_disk: grow::GrowDisk::None,
+            measures: 0,
+            live_sectors: 0,
+            words: resolve::Words::default(),
             settings,
         };
         if !(volume.is_member() && volume.peer_counts()) {
@@ -243,7 +265,11 @@ impl Volume {
     pub fn handle(&mut self, now: Instant, event: Event<'_>, effects: &mut Effects) {
         match event {
             Event::Tick => {}
-            Event::Request(request) => self.engine.submit(now, request, effects),
+            Event::WallClock { unix_s } => self.wall_clock(now, unix_s),
+            Event::Request(request) => {
+                self.note_write(now, &request);
+                self.engine.submit(now, request, effects);
+            }
             Event::DiskDone { owner, result } => self.disk_done(now, owner, result, effects),
             Event::Examined { slot, zero, digest } => {
                 let compared = self.engine.copy_examined(now, slot, zero, digest, effects);
@@ -273,6 +299,7 @@ impl Volume {
             Event::DeviceStopped => self.device_stopped(now, effects),
             Event::DeviceFailed { errno } => self.device_failed(now, errno, effects),
             Event::DeviceBusy => self.device_busy(effects),
+            Event::BackingMeasured { id, sectors } => self.backing_measured(id, sectors, effects),
             Event::Operator {
                 command_id,
                 command,
@@ -292,9 +319,10 @@ impl Volume {
             self.device(DeviceCommand::StopLive { force: true }, effects);
         }
         self.resume_deactivation(effects);
+        self.grow_steps(effects);
         self.drop_drained(effects);
         self.copy_steps(now, effects);
-        self.standby_steps(effects);
+        self.standby_steps(now, effects);
     }
 
     fn disk_done(
@@ -326,6 +354,11 @@ impl Volume {
                     self.engine.background_disk_done(now, effects);
                 }
             }
+            IoOwner::Grow => {
+                if result.is_ok() {
+                    self.grow_disk_done(effects);
+                }
+            }
         }
         match (result, owner) {
             (Ok(()), _) => {}
@@ -336,7 +369,11 @@ impl Volume {
             }
             (
                 Err(errno),
-                IoOwner::Application(_) | IoOwner::Peer(_) | IoOwner::ViewFlush | IoOwner::LogFlush,
+                IoOwner::Application(_)
+                | IoOwner::Peer(_)
+                | IoOwner::ViewFlush
+                | IoOwner::LogFlush
+                | IoOwner::Grow,
             ) => self.disk_failed(now, errno, effects),
         }
     }
@@ -404,6 +441,7 @@ impl Volume {
         self.staged.sequence += 1;
         self.staged.own_boot = self.settings.boot;
         self.staged.incarnation = self.settings.incarnation;
+        self.staged.record.last_write_s = self.last_write_s();
         effects.push(Effect::Persist(Box::new(self.staged.clone())));
         self.persists.push_back((self.staged.clone(), then));
     }

@@ -23,11 +23,15 @@ impl Volume {
         command: Command,
         effects: &mut Effects,
     ) {
+        self.note_command(now);
         let outcome = match command {
             Command::Activate => self.activate(now, id, effects),
             Command::Deactivate { force } => self.deactivate(now, id, Force::from(force), effects),
             Command::Takeover { confirm } => self.takeover(now, id, &confirm, effects),
+            Command::Grow { size_bytes } => self.grow(id, size_bytes, effects),
             Command::Stop => self.stop(now, id, effects),
+            Command::Resolve { discard, confirm } => self.discard(id, &discard, &confirm, effects),
+            Command::Force { confirm } => self.force(id, &confirm, effects),
         };
         if let Some(outcome) = outcome {
             self.answer(Some(id), outcome, effects);
@@ -35,12 +39,11 @@ impl Volume {
     }
 
     /// What speaks against any change right now.
-    fn obstacle(&self) -> Option<Refusal> {
-        let handshake = self.current.is_some() && self.up_session().is_none();
+    pub(super) fn obstacle(&self) -> Option<Refusal> {
         if self.failed.is_some() || self.durable.failed {
             Some(Refusal::DiskFailed)
         } else if self.change.is_some()
-            || handshake
+            || self.is_meeting()
             || !self.persists.is_empty()
             || self.leaving.is_some()
         {
@@ -213,11 +216,12 @@ impl Volume {
     }
 
     /// Everything that the old active node sent and that was accepted is on disk: seal (S4).
+    /// The same before a forced recovery.
     pub(super) fn takeover_drained(&mut self, effects: &mut Effects) {
         let draining = self.change.as_ref().is_some_and(|change| {
             matches!(
                 (&change.kind, &change.step),
-                (Kind::Takeover { .. }, Step::Drain)
+                (Kind::Takeover { .. } | Kind::Force { .. }, Step::Drain)
             )
         });
         let drained = self.peer_ops.is_empty() || mutant::is(Mutant::TakeoverWithoutDrain);
@@ -241,7 +245,12 @@ impl Volume {
     /// The last lease that was granted has run out: the new view may be committed (S5).
     pub(super) fn lease_over(&mut self, now: Instant, effects: &mut Effects) {
         if self.lease_deadline().is_some_and(|until| now >= until) {
-            let view = self.takeover_view();
+            let change = self.change.as_ref().map(|change| &change.kind);
+            let view = if matches!(change, Some(Kind::Force { .. })) {
+                self.force_view()
+            } else {
+                self.takeover_view()
+            };
             if let Some(change) = self.change.as_mut() {
                 change.view = Some(view);
             }
@@ -259,6 +268,7 @@ impl Volume {
             return;
         };
         self.role = Role::Active;
+        self.live_sectors = self.durable.size_sectors;
         let sole = self.is_sole();
         if sole && (self.current.is_none() || self.engine.peer() == Peer::Lost) {
             self.engine.peer_is_out(now, effects);
@@ -384,7 +394,10 @@ impl Volume {
             | Kind::Takeover { .. }
             | Kind::GoAlone { .. }
             | Kind::Drop { .. }
-            | Kind::Widen { .. } => {}
+            | Kind::Widen { .. }
+            | Kind::Grow { .. }
+            | Kind::Discard { .. }
+            | Kind::Force { .. } => {}
         }
     }
 

@@ -11,8 +11,8 @@ use crate::mutant::{self, Mutant};
 use crate::notice::Notice;
 use crate::types::{BootId, Epoch, Instant, SessionId};
 use crate::wire::{
-    Accept, Auth, DecodeError, FEATURES, Frame, FrameKind, Hello, Marks, PROTOCOL_VERSION,
-    PROTOCOL_VERSION_MIN, Propose, Purpose, Refused, RefusedCode, State,
+    Accept, Auth, DecodeError, Evidence, FEATURES, Frame, FrameKind, Grow, GrowDone, Hello, Marks,
+    PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Propose, Purpose, Refused, RefusedCode, State,
 };
 
 use super::Volume;
@@ -30,6 +30,8 @@ pub(super) enum Phase {
     Settling,
     /// Agreed.
     Up,
+    /// Refused for a split brain: what the other side has is expected.
+    Parting,
     /// Being closed: nothing more is accepted.
     Closing,
 }
@@ -152,6 +154,19 @@ impl Volume {
         theirs: u64,
         effects: &mut Effects,
     ) {
+        self.tell_refusal(id, code, ours, theirs, effects);
+        self.close(id, effects);
+    }
+
+    /// Tells the peer why.
+    pub(super) fn tell_refusal(
+        &mut self,
+        id: SessionId,
+        code: RefusedCode,
+        ours: u64,
+        theirs: u64,
+        effects: &mut Effects,
+    ) {
         let body = Refused {
             code,
             ours,
@@ -167,7 +182,6 @@ impl Volume {
         );
         let notice = Notice::RefusedPeer { code, ours, theirs };
         self.note_refusal(notice, effects);
-        self.close(id, effects);
     }
 
     /// The same refusal again and again is told once.
@@ -217,13 +231,7 @@ impl Volume {
         buffer: Option<u16>,
         effects: &mut Effects,
     ) {
-        let phase = self.session(id).map(|session| {
-            session.heard = now;
-            session.phase
-        });
-        if self.current == Some(id) {
-            self.last_heard = Some(now);
-        }
+        let phase = self.heard(now, id);
         let handled = match (phase, frame.kind) {
             (None | Some(Phase::Closing), _) => Ok(false),
             (Some(_), FrameKind::Refused) => {
@@ -236,7 +244,7 @@ impl Volume {
                 Auth::decode(body).map(|auth| self.proved(now, id, &auth, effects))
             }
             (Some(Phase::State), FrameKind::State) => State::decode(body).map(|state| {
-                self.state_came(id, state, effects);
+                self.state_came(now, id, state, effects);
                 true
             }),
             (Some(Phase::Settling | Phase::Up), FrameKind::Propose) => {
@@ -251,6 +259,13 @@ impl Volume {
             (Some(Phase::Up), FrameKind::Marks) => {
                 Marks::decode(body).map(|marks| self.marks_came(now, id, &marks, effects))
             }
+            (Some(Phase::Settling | Phase::Up), FrameKind::Grow) => {
+                Grow::decode(body).map(|asked| self.grow_asked(id, &frame, asked, effects))
+            }
+            (Some(Phase::Up), FrameKind::GrowDone) => GrowDone::decode(body).map(|done| {
+                self.grow_answered(id, &frame, done, effects);
+                true
+            }),
             (Some(Phase::Up), FrameKind::CopyHash) => self.hash_came(id, &frame, body, effects),
             (Some(Phase::State | Phase::Settling | Phase::Up), FrameKind::Ping) => {
                 self.pinged(now, id, frame, effects);
@@ -260,6 +275,11 @@ impl Volume {
                 self.ponged(now, id, frame, effects);
                 Ok(true)
             }
+            (Some(Phase::Parting), FrameKind::Evidence) => Evidence::decode(body).map(|evidence| {
+                self.evidence_came(evidence);
+                true
+            }),
+            (Some(Phase::Parting), FrameKind::Ping | FrameKind::Pong) => Ok(true),
             // The peer was quicker: it is up already. It asks again if it still wants to leave.
             (Some(Phase::Settling), FrameKind::Leave) => Ok(true),
             (Some(Phase::Up), _) => {
@@ -280,6 +300,17 @@ impl Volume {
             Ok(false) => self.refuse(id, RefusedCode::Protocol, 0, 0, effects),
             Err(error) => self.garbage(id, error, effects),
         }
+    }
+
+    /// The peer lives: a frame of this session came.
+    fn heard(&mut self, now: Instant, id: SessionId) -> Option<Phase> {
+        if self.current == Some(id) {
+            self.last_heard = Some(now);
+        }
+        self.session(id).map(|session| {
+            session.heard = now;
+            session.phase
+        })
     }
 
     fn garbage(&mut self, id: SessionId, error: DecodeError, effects: &mut Effects) {
@@ -370,7 +401,7 @@ impl Volume {
         if let Some(session) = self.session(id) {
             session.phase = Phase::State;
         }
-        self.send_state_when_drained(effects);
+        self.send_state_when_drained(now, effects);
         true
     }
 
@@ -388,7 +419,7 @@ impl Volume {
     }
 
     /// Old writes of the peer must be on disk before a new session is agreed on.
-    pub(super) fn send_state_when_drained(&mut self, effects: &mut Effects) {
+    pub(super) fn send_state_when_drained(&mut self, now: Instant, effects: &mut Effects) {
         let Some(id) = self.current else { return };
         let drained = self.peer_ops.is_empty() && !self.engine.is_reading_runs();
         if !drained && !mutant::is(Mutant::StateWithoutDrain) {
@@ -413,10 +444,16 @@ impl Volume {
             state.encode().to_vec(),
             effects,
         );
-        self.settle(id, effects);
+        self.settle(now, id, effects);
     }
 
     fn peer_refused(&mut self, id: SessionId, refused: Refused, effects: &mut Effects) -> bool {
+        let parting = |session: &mut Session| session.phase == Phase::Parting;
+        if self.session(id).is_some_and(parting) {
+            // Both found the same, and this node told it already.
+            self.close(id, effects);
+            return true;
+        }
         let notice = Notice::RefusedByPeer {
             code: refused.code,
             ours: refused.yours,

@@ -44,10 +44,17 @@ impl Volume {
             known_peer_boot: durable.member_boots[self.settings.peer.index()],
             incarnation: self.settings.incarnation,
             read_lease_ms: u64::try_from(self.settings.read_lease.as_millis()).unwrap_or(u64::MAX),
+            prepared_sectors: durable.prepared_sectors,
         }
     }
 
-    pub(super) fn state_came(&mut self, id: SessionId, state: State, effects: &mut Effects) {
+    pub(super) fn state_came(
+        &mut self,
+        now: Instant,
+        id: SessionId,
+        state: State,
+        effects: &mut Effects,
+    ) {
         if self.current != Some(id) {
             return;
         }
@@ -59,11 +66,11 @@ impl Volume {
             self.staged.member_boots[self.settings.peer.index()] = state.boot;
             self.persist(Then::Nothing, effects);
         }
-        self.settle(id, effects);
+        self.settle(now, id, effects);
     }
 
     /// Both states are told: what has to happen?
-    pub(super) fn settle(&mut self, id: SessionId, effects: &mut Effects) {
+    pub(super) fn settle(&mut self, now: Instant, id: SessionId, effects: &mut Effects) {
         let (me, peer) = (self.me(), self.settings.peer);
         let Some(session) = self.session(id) else {
             return;
@@ -84,7 +91,11 @@ impl Volume {
                 state: &theirs,
             },
         );
+        if verdict != Verdict::Refuse(RefusedCode::SplitBrain) {
+            self.words.split = None;
+        }
         match verdict {
+            Verdict::Refuse(RefusedCode::SplitBrain) => self.part(now, id, &own, &theirs, effects),
             Verdict::Refuse(code) => {
                 let (ours, yours) = if code == RefusedCode::Size {
                     (own.size_sectors, theirs.size_sectors)
@@ -101,7 +112,9 @@ impl Volume {
                 self.refuse(id, code, ours, yours, effects);
             }
             Verdict::Equal { leader } | Verdict::Copy { source: leader, .. } => {
-                session.phase = Phase::Settling;
+                if let Some(session) = self.session(id) {
+                    session.phase = Phase::Settling;
+                }
                 if let Verdict::Copy { cause, .. } = verdict {
                     self.copy_cause = Some(cause);
                 }
@@ -402,6 +415,12 @@ impl Volume {
             self.staged.size_sectors = theirs.size_sectors;
             self.engine.set_size(theirs.size_sectors);
         }
+        if propose.purpose == Purpose::Settle {
+            self.settle_size();
+        }
+        if propose.purpose == Purpose::Settle {
+            self.learn_history(&propose.view);
+        }
         self.stage_view(propose.view);
         self.told_epoch = self.told_epoch.max(propose.view.epoch);
         let member = propose.view.insync.contains(self.me());
@@ -421,6 +440,9 @@ impl Volume {
             // Who serves changes; what is being copied goes on.
             Purpose::Activate | Purpose::Deactivate => self.staged.copy,
         };
+        if propose.purpose == Purpose::Widen {
+            self.stage_mended();
+        }
         if let Some(copy) = self.staged.copy {
             self.staged.lineage = copy.id;
         }

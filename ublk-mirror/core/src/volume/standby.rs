@@ -107,6 +107,9 @@ impl Volume {
             | FrameKind::Accept
             | FrameKind::Marks
             | FrameKind::CopyHash
+            | FrameKind::Grow
+            | FrameKind::GrowDone
+            | FrameKind::Evidence
             | FrameKind::Ping
             | FrameKind::Pong => Taken::No,
         }
@@ -253,7 +256,7 @@ impl Volume {
     }
 
     /// Draining flushes whose time has come.
-    pub(super) fn standby_steps(&mut self, effects: &mut Effects) {
+    pub(super) fn standby_steps(&mut self, now: Instant, effects: &mut Effects) {
         if self.peer_ops.drain_is_over() {
             for (slot, op) in (0u16..).zip(self.peer_ops.slots.iter_mut()) {
                 if let Some(op) = op
@@ -269,7 +272,7 @@ impl Volume {
                 }
             }
         }
-        self.send_state_when_drained(effects);
+        self.send_state_when_drained(now, effects);
         self.takeover_drained(effects);
     }
 

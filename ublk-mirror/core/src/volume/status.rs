@@ -4,8 +4,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::admin::{
-    CopyCause, CopyProgress, CopyState, Frozen, LinkState, LinkStatus, Role, SCHEMA, Status,
-    ViewStatus,
+    CopyCause, CopyProgress, CopyState, Frozen, LinkState, LinkStatus, OperationStatus, Role,
+    SCHEMA, Status, ViewStatus,
 };
 use crate::disk::CopyRole;
 use crate::engine::Peer;
@@ -21,6 +21,10 @@ impl Volume {
         if let Some(errno) = self.failed {
             problems.push(Notice::DiskFailed { errno }.problem());
         }
+        if self.is_forced() {
+            let at_s = self.forced_at_s();
+            problems.push(Notice::Forced { at_s }.problem());
+        }
         if self.engine.is_frozen() {
             problems.push(Notice::Frozen.problem());
         }
@@ -31,7 +35,7 @@ impl Volume {
                     .unwrap_or_else(|| Notice::LinkLost.problem()),
             );
         }
-        let size_bytes = self.staged.size_sectors * SECTOR_BYTES;
+        let size_bytes = self.durable.size_sectors * SECTOR_BYTES;
         let mut counters = self.engine.counters();
         counters.peer_writes = self.peer_ops.writes_done();
         Status {
@@ -47,16 +51,26 @@ impl Volume {
             link: self.link_status(now),
             view: self.view_status(),
             size_bytes,
+            device_size_bytes: None,
+            growing: self.grow_progress(),
             progress: self.progress(),
             out_of_sync_bytes: self.out_of_sync_bytes(),
             inflight: self.engine.inflight() as u64,
             counters,
             device: None,
             problems,
+            split: self.split_status(now),
+            operations: self
+                .durable
+                .record
+                .operations
+                .iter()
+                .map(OperationStatus::of)
+                .collect(),
         }
     }
 
-    fn volume_name(&self) -> String {
+    pub(super) fn volume_name(&self) -> String {
         let name = &self.settings.volume_name;
         let end = name
             .iter()
@@ -74,6 +88,27 @@ impl Volume {
             Some(Frozen::ViewChange)
         } else {
             None
+        }
+    }
+
+    /// What this node's copy is worth.
+    pub(super) fn own_copy(&self) -> CopyState {
+        let target = self
+            .durable
+            .copy
+            .is_some_and(|copy| copy.role == CopyRole::Target);
+        if self.failed.is_some() || self.durable.failed {
+            CopyState::Failed
+        } else if self.is_blank() {
+            CopyState::Blank
+        } else if self.is_member() {
+            CopyState::InSync
+        } else if target {
+            CopyState::Copying
+        } else if self.durable.view.insync.is_empty() {
+            CopyState::Discarded
+        } else {
+            CopyState::Outdated
         }
     }
 

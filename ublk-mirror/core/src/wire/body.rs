@@ -26,7 +26,7 @@ macro_rules! body {
         $(#[$doc])*
         #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
         #[repr(C)]
-        struct $name { $($field: $type,)* }
+        pub(super) struct $name { $($field: $type,)* }
 
         const _: () = assert!(size_of::<$name>() == $size && $size <= CONTROL_BYTES_MAX as usize);
     )*};
@@ -45,8 +45,8 @@ body! {
         volume_id: [u8; 16], size_sectors: U64, sealed: U64, view: ViewBytes,
         flags: U32, logical_block_bytes: U32, copy_id: [u8; 16], lineage: [u8; 16], base: MarkBytes,
         boot: [u8; 16], known_peer_boot: [u8; 16], incarnation: U64, read_lease_ms: U64,
-        history: [MarkBytes; VIEW_HISTORY_MAX],
-    } = 560;
+        history: [MarkBytes; VIEW_HISTORY_MAX], prepared_sectors: U64,
+    } = 568;
     struct ProposeBytes { view: ViewBytes, purpose: u8, reserved: [u8; 7], copy_id: [u8; 16], volume_id: [u8; 16], } = 72;
     struct MarksBytes {
         first_word: U64, next_word: U64, block_sectors: U32, reserved: U32, words: [U64; MARKS_WORDS],
@@ -54,7 +54,7 @@ body! {
     struct AcceptBytes { view_id: [u8; 16], refused: U32, reserved: U32, } = 24;
 }
 
-fn read<T: FromBytes + KnownLayout + Immutable>(bytes: &[u8]) -> Result<T, DecodeError> {
+pub(super) fn read<T: FromBytes + KnownLayout + Immutable>(bytes: &[u8]) -> Result<T, DecodeError> {
     T::read_from_bytes(bytes).map_err(|_| DecodeError::Body {
         got: bytes.len(),
         expected: size_of::<T>(),
@@ -65,8 +65,24 @@ fn node(byte: u8, what: &'static str) -> Result<NodeId, DecodeError> {
     NodeId::new(byte).ok_or(DecodeError::Value(what))
 }
 
+impl MarkBytes {
+    pub(super) fn of(mark: ViewMark) -> Self {
+        Self {
+            epoch: U64::new(mark.epoch.0),
+            id: mark.id.0,
+        }
+    }
+
+    pub(super) fn mark(&self) -> ViewMark {
+        ViewMark {
+            epoch: Epoch(self.epoch.get()),
+            id: ViewId(self.id),
+        }
+    }
+}
+
 impl ViewBytes {
-    fn of(view: &View) -> Self {
+    pub(super) fn of(view: &View) -> Self {
         Self {
             epoch: U64::new(view.epoch.0),
             id: view.id.0,
@@ -76,7 +92,7 @@ impl ViewBytes {
         }
     }
 
-    fn view(&self) -> Result<View, DecodeError> {
+    pub(super) fn view(&self) -> Result<View, DecodeError> {
         let active = if self.active == NOBODY {
             None
         } else {
@@ -329,11 +345,14 @@ pub struct State {
     pub incarnation: Incarnation,
     /// How long its read leases last, milliseconds; must be equal on both sides (S5).
     pub read_lease_ms: u64,
+    /// Its backing device holds nothing but durable zeroes from the volume's end up to here: the size of a
+    /// grow that was prepared and perhaps interrupted; 0: none.
+    pub prepared_sectors: u64,
 }
 
 impl State {
     /// As bytes of a State body.
-    pub fn encode(&self) -> [u8; 560] {
+    pub fn encode(&self) -> [u8; 568] {
         let flags = u32::from(self.flags.serving)
             | u32::from(self.flags.unclean) << 1
             | u32::from(self.flags.copy_target) << 2
@@ -349,18 +368,13 @@ impl State {
             logical_block_bytes: U32::new(self.logical_block_bytes),
             copy_id: self.copy_id.0,
             lineage: self.lineage.0,
-            base: MarkBytes {
-                epoch: U64::new(self.base.epoch.0),
-                id: self.base.id.0
-            },
+            base: MarkBytes::of(self.base),
             boot: self.boot.0,
             known_peer_boot: self.known_peer_boot.0,
             incarnation: U64::new(self.incarnation.0),
             read_lease_ms: U64::new(self.read_lease_ms),
-            history: self.history.0.map(|mark| MarkBytes {
-                epoch: U64::new(mark.epoch.0),
-                id: mark.id.0
-            }),
+            history: self.history.0.map(MarkBytes::of),
+            prepared_sectors: U64::new(self.prepared_sectors),
         })
     }
 
@@ -377,16 +391,16 @@ impl State {
         if !(1..=VOLUME_SECTORS_MAX).contains(&raw.size_sectors.get()) {
             return Err(DecodeError::Value("state.size_sectors"));
         }
+        if raw.prepared_sectors.get() > VOLUME_SECTORS_MAX {
+            return Err(DecodeError::Value("state.prepared_sectors"));
+        }
         Ok(Self {
             volume_id: VolumeId(raw.volume_id),
             size_sectors: raw.size_sectors.get(),
             logical_block_bytes: raw.logical_block_bytes.get(),
             sealed: Epoch(raw.sealed.get()),
             view: raw.view.view()?,
-            history: ViewHistory(raw.history.map(|mark| ViewMark {
-                epoch: Epoch(mark.epoch.get()),
-                id: ViewId(mark.id),
-            })),
+            history: ViewHistory(raw.history.map(|mark| mark.mark())),
             flags: StateFlags {
                 serving: flags & 1 != 0,
                 unclean: flags & 2 != 0,
@@ -397,14 +411,12 @@ impl State {
             },
             copy_id: CopyId(raw.copy_id),
             lineage: CopyId(raw.lineage),
-            base: ViewMark {
-                epoch: Epoch(raw.base.epoch.get()),
-                id: ViewId(raw.base.id),
-            },
+            base: raw.base.mark(),
             boot: BootId(raw.boot),
             known_peer_boot: BootId(raw.known_peer_boot),
             incarnation: Incarnation(raw.incarnation.get()),
             read_lease_ms: raw.read_lease_ms.get(),
+            prepared_sectors: raw.prepared_sectors.get(),
         })
     }
 }

@@ -46,6 +46,13 @@ pub enum FrameKind {
     /// With a body: the digest of a run of the resync, 32 bytes. Answered by [`Self::CopyDone`] (equal)
     /// or [`Self::CopyWant`].
     CopyHash,
+    /// Control: a step of an online grow ([`crate::wire::Grow`]).
+    Grow,
+    /// Control: the answer to a step of a grow ([`crate::wire::GrowDone`]).
+    GrowDone,
+    /// Control: what the sender's history is, before [`Self::Refused`] for a split brain
+    /// ([`crate::wire::Evidence`]).
+    Evidence,
     /// Data with payload: an application's write.
     Write,
     /// Data with payload: a run of a resync.
@@ -71,7 +78,7 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
-    const ALL: [(u8, Self); 21] = [
+    const ALL: [(u8, Self); 24] = [
         (1, Self::Hello),
         (2, Self::Auth),
         (3, Self::Refused),
@@ -82,6 +89,9 @@ impl FrameKind {
         (8, Self::MarksWanted),
         (9, Self::Marks),
         (10, Self::CopyHash),
+        (13, Self::Grow),
+        (14, Self::GrowDone),
+        (15, Self::Evidence),
         (16, Self::Write),
         (17, Self::CopyWrite),
         (18, Self::Discard),
@@ -126,6 +136,9 @@ impl FrameKind {
                 | Self::Accept
                 | Self::Marks
                 | Self::CopyHash
+                | Self::Grow
+                | Self::GrowDone
+                | Self::Evidence
         )
     }
 

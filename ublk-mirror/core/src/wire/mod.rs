@@ -2,12 +2,16 @@
 //! them, the golden files and [`PROTOCOL_VERSION`] in the same commit.
 
 mod body;
+mod evidence;
+mod grow;
 mod header;
 
 pub use body::{
     Accept, Auth, Hello, MARKS_WORDS, Marks, Propose, Purpose, Refused, RefusedCode, State,
     StateFlags,
 };
+pub use evidence::Evidence;
+pub use grow::{Grow, GrowDone, GrowRefused, GrowStep};
 pub use header::{
     DecodeError, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, FRAME_HEADER_BYTES, Frame, FrameKind,
     decode_header, encode_header, payload_crc,
