@@ -254,6 +254,41 @@ impl World {
         self.nodes[0].meta.peek().size_sectors == self.nodes[1].meta.peek().size_sectors
     }
 
+    /// Whether the histories go apart in the middle of a grow.
+    pub(super) fn tears_a_grow(&mut self) -> bool {
+        self.plan.grows && self.grow_rng.percent(50)
+    }
+
+    /// A grow begins; its end is not waited for.
+    pub(super) fn begin_a_grow(&mut self, active: usize) {
+        for node in &mut self.nodes {
+            node.backing_sectors = self.plan.disk_sectors;
+        }
+        let size_bytes = Some(self.plan.disk_sectors * SECTOR_BYTES);
+        self.command(active, Command::Grow { size_bytes });
+        let stop_at = self.grow_rng.index(3);
+        self.run_until(1000, |world| match stop_at {
+            0 => world
+                .nodes
+                .iter()
+                .any(|node| node.meta.peek().prepared_sectors != 0),
+            1 => world
+                .nodes
+                .iter()
+                .all(|node| node.meta.peek().prepared_sectors != 0),
+            _ => !world.sizes_agree(),
+        });
+        let both = self.nodes.each_ref().map(|node| {
+            let superblock = node.meta.peek();
+            (superblock.size_sectors, superblock.prepared_sectors)
+        });
+        if both[0].0 != both[1].0 {
+            self.count("histories apart in the commit of a grow");
+        } else if both.iter().any(|one| one.1 != 0) {
+            self.count("histories apart in a prepared grow");
+        }
+    }
+
     /// In peace both disks are enlarged once more: then the volume grows, and the new area can be used.
     pub(super) fn last_grow(&mut self) {
         if !self.plan.grows || self.failure.is_some() {

@@ -198,10 +198,13 @@ fn peace(world: &mut World) {
         world.fail("healthy, but the application does not get on (I9)".to_string());
         return;
     }
-    world.last_grow();
+    let torn = world.plan.split && world.tears_a_grow();
+    if !torn {
+        world.last_grow();
+    }
     rest(world);
     if world.plan.split {
-        split(world);
+        split(world, torn);
     } else if world.plan.force {
         resolve::force(world);
     }
@@ -209,10 +212,13 @@ fn peace(world: &mut World) {
 
 /// Both nodes go alone on wrong words, and write: they must never come together again until an operator
 /// discards one side.
-fn split(world: &mut World) {
+fn split(world: &mut World, torn: bool) {
     let Some(active) = world.active().filter(|_| world.failure.is_none()) else {
         return;
     };
+    if torn {
+        world.begin_a_grow(active);
+    }
     let winner = world.rng.index(2);
     world.begin_split(winner);
     world.start_application(active);
