@@ -14,6 +14,7 @@ mod screen;
 mod size;
 mod style;
 mod verdict;
+mod verified;
 
 use std::process::ExitCode;
 

@@ -9,6 +9,7 @@ use crate::failure::with_name;
 use crate::size;
 use crate::style::{Style, Tone};
 use crate::verdict::{Health, Verdict};
+use crate::verified;
 
 const BAR_CELLS: u64 = 30;
 
@@ -59,6 +60,22 @@ pub(crate) fn volume(status: &Status, style: Style) -> String {
             "",
             &format!("because {}", cause(progress.cause)),
         );
+    }
+    if let Some(paused_ms) = status.resync_paused_ms {
+        let since = size::ago(Duration::from_millis(paused_ms));
+        row(
+            &mut out,
+            style,
+            "resync",
+            &format!("paused by an operator {since}"),
+        );
+    }
+    if let Some(verify) = &status.verify {
+        let mut name = "verify";
+        for line in verified::lines(verify) {
+            row(&mut out, style, name, &line);
+            name = "";
+        }
     }
     for problem in &status.problems {
         let code = style.paint(Tone::Careful, &format!("! {}", problem.code));
@@ -149,7 +166,16 @@ fn view(status: &Status) -> String {
 
 /// `[######....]  61 %  6.1 of 10.0 GiB  214.0 MiB/s  ETA 40 s`.
 fn bar(progress: &CopyProgress) -> String {
-    let percent = size::percent(progress.copied_bytes, progress.total_bytes);
+    progress_bar(
+        progress.copied_bytes,
+        progress.total_bytes,
+        progress.rate_bytes_per_s,
+        progress.eta_s,
+    )
+}
+
+pub(crate) fn progress_bar(done: u64, total: u64, rate: u64, eta_s: Option<u64>) -> String {
+    let percent = size::percent(done, total);
     let cells = (0..BAR_CELLS).map(|cell| {
         if (cell + 1) * 100 <= percent * BAR_CELLS {
             '#'
@@ -160,13 +186,13 @@ fn bar(progress: &CopyProgress) -> String {
     let mut text = format!(
         "[{}]  {percent} %  {} of {}",
         cells.collect::<String>(),
-        size::bytes(progress.copied_bytes),
-        size::bytes(progress.total_bytes)
+        size::bytes(done),
+        size::bytes(total)
     );
-    if progress.rate_bytes_per_s > 0 {
-        let _ = write!(text, "  {}/s", size::bytes(progress.rate_bytes_per_s));
+    if rate > 0 {
+        let _ = write!(text, "  {}/s", size::bytes(rate));
     }
-    if let Some(eta) = progress.eta_s {
+    if let Some(eta) = eta_s {
         let _ = write!(text, "  ETA {}", size::seconds(eta));
     }
     text
@@ -185,6 +211,7 @@ fn cause(cause: CopyCause) -> &'static str {
         CopyCause::WideningInterrupted => "the connection broke when the copy was nearly done",
         CopyCause::DiskFailed => "its disk had failed",
         CopyCause::Resumed => "an interrupted copy goes on where it was",
+        CopyCause::Invalidated => "an operator marked it, so all of it is copied",
     }
 }
 
@@ -219,6 +246,8 @@ mod tests {
             size_bytes: 10 << 30,
             progress: None,
             out_of_sync_bytes: 0,
+            resync_paused_ms: None,
+            verify: None,
             inflight: 0,
             counters: Counters::default(),
             device: Some("/dev/lockstep/data".to_string()),

@@ -60,6 +60,7 @@ fn superblock() -> Superblock {
         serving: true,
         drained: false,
         failed: false,
+        invalidated: false,
         copy: Some(CopyRecord {
             id: CopyId([0x66; 16]),
             role: CopyRole::Source,
@@ -91,6 +92,7 @@ fn blank() -> Superblock {
         serving: false,
         drained: true,
         failed: true,
+        invalidated: true,
         copy: Some(CopyRecord {
             id: CopyId([0x66; 16]),
             role: CopyRole::Target,

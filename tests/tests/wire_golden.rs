@@ -10,13 +10,13 @@ use mirror_core::types::{
 };
 use mirror_core::view::{View, ViewHistory, ViewMark};
 use mirror_core::wire::{
-    Accept, Auth, DecodeError, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, FRAME_HEADER_BYTES, Frame,
-    FrameKind, Hello, MARKS_WORDS, Marks, PROTOCOL_VERSION, Propose, Purpose, Refused, RefusedCode,
-    State, StateFlags, decode_header, encode_header, payload_crc,
+    Accept, Auth, DecodeError, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, FLAG_INVALIDATED,
+    FRAME_HEADER_BYTES, Frame, FrameKind, Hello, MARKS_WORDS, Marks, PROTOCOL_VERSION, Propose,
+    Purpose, Refused, RefusedCode, State, StateFlags, decode_header, encode_header, payload_crc,
 };
 use proptest::prelude::*;
 
-const KINDS: [(FrameKind, &str); 21] = [
+const KINDS: [(FrameKind, &str); 25] = [
     (FrameKind::Hello, "hello"),
     (FrameKind::Auth, "auth"),
     (FrameKind::Refused, "refused"),
@@ -27,6 +27,8 @@ const KINDS: [(FrameKind, &str); 21] = [
     (FrameKind::MarksWanted, "marks-wanted"),
     (FrameKind::Marks, "marks"),
     (FrameKind::CopyHash, "copy-hash"),
+    (FrameKind::VerifyHash, "verify-hash"),
+    (FrameKind::VerifyWrite, "verify-write"),
     (FrameKind::Write, "write"),
     (FrameKind::CopyWrite, "copy-write"),
     (FrameKind::Discard, "discard"),
@@ -36,6 +38,8 @@ const KINDS: [(FrameKind, &str); 21] = [
     (FrameKind::Done, "done"),
     (FrameKind::CopyDone, "copy-done"),
     (FrameKind::CopyWant, "copy-want"),
+    (FrameKind::VerifyDone, "verify-done"),
+    (FrameKind::VerifyWant, "verify-want"),
     (FrameKind::Ping, "ping"),
     (FrameKind::Pong, "pong"),
 ];
@@ -98,6 +102,7 @@ fn state() -> State {
             unclean: false,
             drained: true,
             failed: true,
+            invalidated: true,
             copy_target: true,
         },
         copy_id: CopyId([0x66; 16]),
@@ -146,7 +151,9 @@ fn frame(kind: FrameKind) -> Frame {
         FrameKind::Discard | FrameKind::WriteZeroes | FrameKind::CopyZeroes
     ) {
         frame.range = SectorRange::new(0x0a0b_0c0d, 2048);
-    } else if kind == FrameKind::CopyHash {
+    } else if kind == FrameKind::VerifyWant {
+        frame.range = SectorRange::new(0x0a0b_0c0d, 8);
+    } else if matches!(kind, FrameKind::CopyHash | FrameKind::VerifyHash) {
         frame.range = SectorRange::new(0x0a0b_0c0d, 256);
         frame.length_bytes = 32;
     } else if kind.has_body() {
@@ -156,7 +163,8 @@ fn frame(kind: FrameKind) -> Frame {
         FrameKind::Write | FrameKind::WriteZeroes => frame.flags = FLAG_FUA,
         FrameKind::Flush => frame.flags = FLAG_DRAIN,
         FrameKind::Done => frame.status = 5,
-        FrameKind::CopyDone => {
+        FrameKind::Leave => frame.flags = FLAG_INVALIDATED,
+        FrameKind::CopyDone | FrameKind::VerifyDone => {
             frame.status = 5;
             frame.flags = FLAG_EQUAL;
         }
@@ -166,10 +174,12 @@ fn frame(kind: FrameKind) -> Frame {
         | FrameKind::State
         | FrameKind::Propose
         | FrameKind::Accept
-        | FrameKind::Leave
         | FrameKind::MarksWanted
         | FrameKind::Marks
         | FrameKind::CopyHash
+        | FrameKind::VerifyHash
+        | FrameKind::VerifyWrite
+        | FrameKind::VerifyWant
         | FrameKind::CopyWrite
         | FrameKind::Discard
         | FrameKind::CopyZeroes

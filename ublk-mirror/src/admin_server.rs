@@ -111,6 +111,11 @@ fn done_name(done: Done) -> &'static str {
         Done::AlreadyFenced => "already-fenced",
         Done::Alone => "alone",
         Done::Stopped => "stopped",
+        Done::VerifyBegun => "verify-begun",
+        Done::VerifyEnds => "verify-ends",
+        Done::Invalidated => "invalidated",
+        Done::ResyncPaused => "resync-paused",
+        Done::ResyncGoesOn => "resync-goes-on",
     }
 }
 

@@ -358,6 +358,7 @@ fn first_superblock(
         serving: false,
         drained: false,
         failed: false,
+        invalidated: false,
         copy: None,
         lineage: CopyId::NONE,
         base: ViewMark::default(),

@@ -102,13 +102,18 @@ impl AnswerLine {
     }
 }
 
-const DONE_NAMES: [(Done, &str); 6] = [
+const DONE_NAMES: [(Done, &str); 11] = [
     (Done::Active, "active"),
     (Done::AlreadyActive, "already-active"),
     (Done::Fenced, "fenced"),
     (Done::AlreadyFenced, "already-fenced"),
     (Done::Alone, "alone"),
     (Done::Stopped, "stopped"),
+    (Done::VerifyBegun, "verify-begun"),
+    (Done::VerifyEnds, "verify-ends"),
+    (Done::Invalidated, "invalidated"),
+    (Done::ResyncPaused, "resync-paused"),
+    (Done::ResyncGoesOn, "resync-goes-on"),
 ];
 
 /// The word for `done` in an answer.
@@ -160,6 +165,23 @@ mod tests {
         request_is(
             Request::Command(Command::Stop),
             r#"{"schema":"lockstep.admin/1","request":"command","command":"stop"}"#,
+        );
+        request_is(
+            Request::Command(Command::Verify {
+                repair: true,
+                repair_from: Some("node2".to_string()),
+            }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"verify","repair":true,"repair_from":"node2"}"#,
+        );
+        request_is(
+            Request::Command(Command::Invalidate {
+                confirm: "data".to_string(),
+            }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"invalidate","confirm":"data"}"#,
+        );
+        request_is(
+            Request::Command(Command::ResyncPause),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"resync-pause"}"#,
         );
     }
 

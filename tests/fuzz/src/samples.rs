@@ -105,6 +105,7 @@ pub fn superblock(kind: u8, me: NodeId) -> Superblock {
         serving: active == Some(me),
         drained: false,
         failed: false,
+        invalidated: false,
         copy,
         lineage: copy.map_or(CopyId::NONE, |copy| copy.id),
         base: ViewMark {

@@ -220,6 +220,7 @@ impl World {
             self.count("copy became a member");
             self.model.joined(node);
         }
+        self.forget_pause(node);
         self.check_change(node, before, after);
         if after.insync == NodeSet::only(me) && before.insync.len() == 2 {
             let flushed = std::mem::take(&mut self.nodes[node].view_flushed);
@@ -294,6 +295,7 @@ impl World {
         if self.both_alone && matches!(notice, Notice::LinkUp { .. }) {
             self.fail(format!("{node}: split histories were merged (S8)"));
         }
+        self.check_verify(node, notice);
         if matches!(notice, Notice::LinkUp { .. }) {
             self.check_cover("link up");
         }
@@ -341,7 +343,9 @@ impl World {
         if one == other {
             return;
         }
-        let Some(sector) = one.iter().zip(other).position(|(one, other)| one != other) else {
+        let mut pairs = one.iter().zip(other).enumerate();
+        let sector = pairs.find(|(sector, (one, other))| one != other && !self.is_damaged(*sector));
+        let Some((sector, _)) = sector else {
             return;
         };
         let (one, other) = (one[sector], other[sector]);

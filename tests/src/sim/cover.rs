@@ -61,6 +61,7 @@ fn state(metadata: &Metadata, boot: BootId) -> State {
             drained: superblock.drained,
             copy_target: target.is_some(),
             failed: superblock.failed,
+            invalidated: superblock.invalidated,
         },
         copy_id: target.map_or(CopyId::NONE, |copy| copy.id),
         lineage: superblock.lineage,
@@ -130,7 +131,12 @@ impl World {
     pub(super) fn check_cover(&mut self, when: &str) {
         let places = [&self.nodes[0], &self.nodes[1]];
         let contents = [&places[0].data.content, &places[1].data.content];
-        let mut different = self.model.touched.differences(contents[0], contents[1]);
+        let damaged = &self.care.damaged;
+        let mut different = self
+            .model
+            .touched
+            .differences(contents[0], contents[1])
+            .filter(|sector| !damaged.iter().any(|damaged| damaged.contains(sector)));
         let mut next = different.next();
         if next.is_none() {
             return;

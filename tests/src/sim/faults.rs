@@ -7,11 +7,12 @@ use mirror_core::admin::Command;
 
 use super::node::MS;
 use super::rng::Rng;
+use super::upkeep::{self, Upkeep};
 use super::world::{Happening, World};
 
 /// Kinds of trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Break,
     Silence,
     OneWay,
@@ -29,6 +30,7 @@ enum Kind {
     Move,
     DiskFails,
     SecondConnection,
+    Upkeep(Upkeep),
 }
 
 const ALL: [(Kind, u64); 17] = [
@@ -71,6 +73,17 @@ pub struct Trouble {
     dice: Rng,
 }
 
+impl Trouble {
+    pub(super) fn new(at: u64, kind: Kind, node: usize, dice: Rng) -> Self {
+        Self {
+            at,
+            kind,
+            node,
+            dice,
+        }
+    }
+}
+
 impl fmt::Display for Trouble {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.at as f64 / 1e9;
@@ -111,6 +124,8 @@ impl Schedule {
             });
             at += after;
         }
+        troubles.extend(upkeep::troubles(seed, millis, haste));
+        troubles.sort_by_key(|trouble| trouble.at);
         Self(troubles)
     }
 
@@ -234,6 +249,7 @@ impl World {
                     self.at(0, Happening::SecondDial { node, process });
                 }
             }
+            Kind::Upkeep(what) => self.upkeep(what, node, &mut dice),
             Kind::Move => {
                 if let Some(active) = self.active() {
                     self.count("moves");
@@ -248,7 +264,7 @@ impl World {
         dice.between(low * MS, high * MS) / self.plan.haste
     }
 
-    fn ask_for(&mut self, node: usize, command: Command) {
+    pub(super) fn ask_for(&mut self, node: usize, command: Command) {
         if self.status(node).is_some() {
             self.command(node, command);
         }

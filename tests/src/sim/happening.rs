@@ -109,6 +109,9 @@ pub(super) enum Happening {
     Heal {
         silent: [bool; 2],
     },
+    Resume {
+        node: usize,
+    },
     Trouble {
         trouble: Box<Trouble>,
     },

@@ -8,6 +8,7 @@
 mod checks;
 mod cover;
 pub mod coverage;
+mod damage;
 mod device;
 mod disk;
 pub mod faults;
@@ -27,6 +28,7 @@ mod rng;
 mod run;
 mod shell;
 pub mod shrink;
+mod upkeep;
 pub mod world;
 
 pub use run::{Report, Run, keep_panics_quiet};

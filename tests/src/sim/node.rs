@@ -219,6 +219,7 @@ pub fn format(
         serving: false,
         drained: false,
         failed: false,
+        invalidated: false,
         copy: None,
         lineage: CopyId([0; 16]),
         base: ViewMark::default(),

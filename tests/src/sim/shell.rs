@@ -53,6 +53,7 @@ impl World {
                     Err(refusal) => format!("refusal {}", first_word(&format!("{refusal:?}"))),
                 };
                 self.count(&key);
+                self.check_answer(node, process, &outcome);
                 if self.answers.insert(command_id, outcome).is_some() {
                     self.fail(format!("command {command_id} was answered twice"));
                 }
@@ -237,6 +238,7 @@ impl World {
         if running.changes() {
             let value = place.data.content[usize::try_from(running.range.start).unwrap_or(0)];
             self.model.landed(node, value);
+            self.overwritten(node, running.range);
         }
         if !self.nodes[node].process_is(process) {
             return;
@@ -382,6 +384,7 @@ impl World {
             );
         }
         let data = payload.map(|source| self.payload(node, source));
+        self.check_pause(node, process, frame.kind);
         let Some(number) = self.network.find(node, process, session) else {
             return;
         };

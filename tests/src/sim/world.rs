@@ -16,6 +16,7 @@ use super::network::Network;
 use super::node::{MS, Node, clock_speed};
 use super::operator::Desk;
 use super::rng::Rng;
+use super::upkeep::Care;
 
 /// Steps that a report shows.
 const STEPS_SHOWN: usize = 300;
@@ -37,6 +38,8 @@ pub struct Plan {
     pub haste: u64,
     /// In the end both nodes go alone.
     pub split: bool,
+    /// In the end a copy is damaged behind the mirror's back.
+    pub damage: bool,
     /// The joining copy's disk is not empty.
     pub garbage: bool,
     /// Some operations of the disks take very long.
@@ -60,6 +63,7 @@ impl Plan {
             application: false,
             haste: 1,
             split: false,
+            damage: false,
             garbage: false,
             slow_disk: false,
             slow_network: false,
@@ -146,6 +150,7 @@ pub struct World {
     /// Both have gone alone by now.
     pub(super) both_alone: bool,
     pub(super) desk: Desk,
+    pub(super) care: Care,
     /// Requests that succeeded.
     pub completed: u64,
     pub(super) chaos: bool,
@@ -186,6 +191,7 @@ impl World {
             split: false,
             both_alone: false,
             desk: Desk::default(),
+            care: Care::default(),
             completed: 0,
             chaos: false,
         };
@@ -298,6 +304,7 @@ impl World {
             Happening::PowerOn { .. }
             | Happening::DiskMended { .. }
             | Happening::Heal { .. }
+            | Happening::Resume { .. }
             | Happening::Trouble { .. }
             | Happening::Desk
             | Happening::Compare => None,
@@ -400,6 +407,7 @@ impl World {
             Happening::Start { node } => self.start(node),
             Happening::PowerOn { node } => self.power_on(node),
             Happening::Heal { silent } => self.silence(silent),
+            Happening::Resume { node } => self.resume(node),
             Happening::Trouble { trouble } => self.trouble(*trouble),
             Happening::Desk => self.work_the_desk(),
             Happening::Compare => self.compare(),

@@ -32,6 +32,27 @@ pub enum Command {
     },
     /// End the daemon: a standby leaves the view first, so that the active node does not freeze.
     Stop,
+    /// Compare both copies while the volume is used.
+    Verify {
+        /// Also write the blocks that differ.
+        #[serde(default)]
+        repair: bool,
+        /// The node whose copy is right; without it this one.
+        #[serde(default)]
+        repair_from: Option<String>,
+    },
+    /// End the verify.
+    VerifyStop,
+    /// The copy here shall be filled anew: it stops to count, and all of it is copied.
+    Invalidate {
+        /// Must be the volume's name.
+        #[serde(default)]
+        confirm: String,
+    },
+    /// Send nothing more of the resync.
+    ResyncPause,
+    /// Go on with it.
+    ResyncResume,
 }
 
 /// The answer to a command.
@@ -52,6 +73,16 @@ pub enum Done {
     Alone,
     /// The daemon ends.
     Stopped,
+    /// Both copies are being compared.
+    VerifyBegun,
+    /// The verify ends.
+    VerifyEnds,
+    /// The copy here does not count any more, and will be filled anew.
+    Invalidated,
+    /// Nothing more is sent of the resync.
+    ResyncPaused,
+    /// The resync goes on.
+    ResyncGoesOn,
 }
 
 /// What a volume does on this node.
@@ -132,6 +163,76 @@ pub enum CopyCause {
     DiskFailed,
     /// A resync that was interrupted goes on.
     Resumed,
+    /// An operator marked the copy: all of it is copied.
+    Invalidated,
+}
+
+/// How a verify stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VerifyState {
+    /// Runs are being compared.
+    Running,
+    /// The other copy does not count now, or is not connected: it goes on when it does again.
+    Waiting,
+    /// The whole volume was compared.
+    Done,
+    /// An operator ended it.
+    Stopped,
+    /// It cannot go on here: another node serves the volume, or the copy here does not count any more.
+    Interrupted,
+}
+
+/// What is the matter with a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VerifyFinding {
+    /// The copies differ there.
+    Differs,
+    /// They differed, one was written, they are equal now.
+    Repaired,
+    /// It cannot be read on this node.
+    UnreadableHere,
+    /// It cannot be read on the other node.
+    UnreadableThere,
+}
+
+/// A range that a verify found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyRange {
+    /// Where it begins on the volume.
+    pub start_bytes: u64,
+    /// How long it is.
+    pub length_bytes: u64,
+    /// What was found.
+    pub finding: VerifyFinding,
+}
+
+/// The verify that runs here, or the last one of this run of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyStatus {
+    /// How it stands.
+    pub state: VerifyState,
+    /// The node whose copy is written over the other where they differ; absent: nothing is written.
+    pub repair_from: Option<String>,
+    /// Bytes of `total_bytes` that were compared.
+    pub checked_bytes: u64,
+    /// Size of the volume.
+    pub total_bytes: u64,
+    /// Rate over the last seconds, bytes per second; 0 when it is over.
+    pub rate_bytes_per_s: u64,
+    /// Estimated seconds to the end; absent while the rate is unknown.
+    pub eta_s: Option<u64>,
+    /// Bytes of blocks that differed, those that were repaired included.
+    pub differing_bytes: u64,
+    /// Bytes of blocks that were repaired: written, durable, compared again.
+    pub repaired_bytes: u64,
+    /// Bytes that could not be read on either side, and were not compared.
+    pub unreadable_bytes: u64,
+    /// The first of these ranges ([`crate::limits::VERIFY_RANGES_MAX`]), in their order on the volume.
+    pub ranges: Vec<VerifyRange>,
+    /// Milliseconds since it ended; absent while it runs.
+    pub ended_ms: Option<u64>,
 }
 
 /// A resync's progress.
@@ -248,6 +349,12 @@ pub struct Status {
     /// Bytes of blocks that the peer's copy may lack, as far as is known here.
     #[serde(default)]
     pub out_of_sync_bytes: u64,
+    /// Milliseconds since an operator paused the resync that this node is the source of.
+    #[serde(default)]
+    pub resync_paused_ms: Option<u64>,
+    /// The verify that runs here, or the last one.
+    #[serde(default)]
+    pub verify: Option<VerifyStatus>,
     /// Application requests in flight or waiting.
     pub inflight: u64,
     /// Counters.

@@ -27,6 +27,7 @@ pub mod notice;
 pub mod rejoin;
 pub mod resync;
 pub mod types;
+pub mod verify;
 pub mod view;
 pub mod volume;
 pub mod wire;

@@ -3,12 +3,18 @@
 //! `LS1xxx` refusals of commands, `LS2xxx` link and copies, `LS3xxx` disks and metadata.
 //! docs/operations.md lists them; a test compares the list with this file.
 
+mod words;
+
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use crate::admin::{CopyCause, Problem};
-use crate::types::{Epoch, Errno};
+use crate::admin::{CopyCause, Problem, VerifyState};
+use crate::types::{Epoch, Errno, SectorRange};
 use crate::wire::{DecodeError, RefusedCode};
+use words::{
+    INVALIDATED, PEER_INVALIDATED, cause_words, differs_words, ended_words, refused_advice,
+    refused_words, unreadable_words,
+};
 
 /// Why a command was not carried out. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +84,44 @@ pub enum Refusal {
     Serving,
     /// There is nobody to take over from.
     NothingToTakeOver,
+    /// A verify runs on the node that serves, or on the first one.
+    VerifyElsewhere {
+        /// That node.
+        node: String,
+    },
+    /// There are no two copies that count and are connected.
+    NothingToVerify {
+        /// The peer's name.
+        peer: String,
+    },
+    /// A verify runs already.
+    VerifyRuns,
+    /// No verify runs.
+    NoVerify,
+    /// A name that is none of the two nodes.
+    NoSuchNode {
+        /// What was said.
+        name: String,
+    },
+    /// The copy of a node that serves cannot be given up.
+    InvalidateActive {
+        /// The peer's name.
+        peer: String,
+    },
+    /// There is no other good copy.
+    InvalidateOnlyCopy {
+        /// The peer's name.
+        peer: String,
+    },
+    /// The words of the confirmation are not the volume's name.
+    InvalidateNotConfirmed,
+    /// No copy is to be filled.
+    NoResync,
+    /// The copy here is the one to be filled: the other node sends.
+    ResyncElsewhere {
+        /// The other node.
+        peer: String,
+    },
 }
 
 impl Refusal {
@@ -100,6 +144,16 @@ impl Refusal {
             Self::Device { .. } => "LS1014",
             Self::Serving => "LS1015",
             Self::NothingToTakeOver => "LS1016",
+            Self::VerifyElsewhere { .. } => "LS1040",
+            Self::NothingToVerify { .. } => "LS1041",
+            Self::VerifyRuns => "LS1042",
+            Self::NoVerify => "LS1043",
+            Self::NoSuchNode { .. } => "LS1044",
+            Self::InvalidateActive { .. } => "LS1045",
+            Self::InvalidateOnlyCopy { .. } => "LS1046",
+            Self::InvalidateNotConfirmed => "LS1047",
+            Self::NoResync => "LS1048",
+            Self::ResyncElsewhere { .. } => "LS1049",
         }
     }
 
@@ -134,6 +188,20 @@ impl Refusal {
             Self::Device { errno } => format!("the block device could not be made (kernel error {})", errno.0),
             Self::Serving => "this node serves the volume".to_string(),
             Self::NothingToTakeOver => "this node's copy is the only one that counts".to_string(),
+            Self::VerifyElsewhere { node } => format!("both copies are compared by {node}: it serves the volume, or would be the first to"),
+            Self::NothingToVerify { peer } => format!("there are no two copies to compare: {peer} is not connected, or one copy does not count"),
+            Self::VerifyRuns => "a verify runs already".to_string(),
+            Self::NoVerify => "no verify runs on this node".to_string(),
+            Self::NoSuchNode { name } => format!("{name} is neither this node nor the other one"),
+            Self::InvalidateActive { .. } => "this node serves the volume".to_string(),
+            Self::InvalidateOnlyCopy { peer } => {
+                format!("the copy here is the only one that is known to be good: {peer}'s does not count")
+            }
+            Self::InvalidateNotConfirmed => {
+                "the copy here stops to count until all of it is copied again; the volume has one good copy meanwhile".to_string()
+            }
+            Self::NoResync => "no copy of this volume is being filled, or waits to be".to_string(),
+            Self::ResyncElsewhere { peer } => format!("the copy here is the one that is filled; {peer} sends"),
         }
     }
 
@@ -171,6 +239,20 @@ impl Refusal {
             Self::Device { .. } => "see that the kernel has ublk_drv (6.8 or later) and look at the kernel's log".to_string(),
             Self::Serving => "run `lockstep volume deactivate NAME` first".to_string(),
             Self::NothingToTakeOver => "run `lockstep volume activate NAME`".to_string(),
+            Self::VerifyElsewhere { node } => format!("run the command on {node}"),
+            Self::NothingToVerify { .. } => {
+                "wait until `lockstep volume status NAME` shows both copies in sync, and the link up".to_string()
+            }
+            Self::VerifyRuns => "wait for its end, or end it with `lockstep volume verify NAME --stop`".to_string(),
+            Self::NoVerify => "look at `lockstep volume status NAME` on the node that serves the volume".to_string(),
+            Self::NoSuchNode { .. } => "use the names of the nodes as the status shows them".to_string(),
+            Self::InvalidateActive { peer } => {
+                format!("run it on the node whose copy shall be filled anew; to give up the copy here, serve the volume on {peer} first")
+            }
+            Self::InvalidateOnlyCopy { peer } => format!("bring {peer}'s copy up to date first"),
+            Self::InvalidateNotConfirmed => "repeat the command with the volume's name: --confirm NAME".to_string(),
+            Self::NoResync => "look at `lockstep volume status NAME`".to_string(),
+            Self::ResyncElsewhere { peer } => format!("run the command on {peer}"),
         }
     }
 
@@ -274,6 +356,44 @@ pub enum Notice {
         /// The kernel's answer.
         errno: Errno,
     },
+    /// Both copies are being compared.
+    VerifyBegan {
+        /// Blocks that differ are written.
+        repair: bool,
+    },
+    /// The first block of a verify that differs.
+    VerifyDiffers {
+        /// Where.
+        range: SectorRange,
+    },
+    /// A verify ended.
+    VerifyEnded {
+        /// How.
+        state: VerifyState,
+        /// Blocks that differed.
+        differing: u64,
+        /// Of those, repaired.
+        repaired: u64,
+        /// Blocks that could not be read.
+        unreadable: u64,
+    },
+    /// A range could not be read for a verify.
+    VerifyUnreadable {
+        /// Where.
+        range: SectorRange,
+        /// The kernel's answer.
+        errno: Errno,
+        /// On this node, not on the other one.
+        here: bool,
+    },
+    /// An operator marked the copy here: it does not count until all of it was copied.
+    Invalidated,
+    /// The peer left because an operator marked its copy.
+    PeerInvalidated,
+    /// An operator paused the resync.
+    ResyncPaused,
+    /// It goes on.
+    ResyncGoesOn,
     /// The metadata could not be written.
     MetadataFailed {
         /// The kernel's answer.
@@ -302,6 +422,14 @@ impl Notice {
             Self::PeerDiskFailed { .. } => "LS3002",
             Self::MetadataFailed { .. } => "LS3003",
             Self::CopyReadFailed { .. } => "LS3004",
+            Self::VerifyBegan { .. } => "LS2040",
+            Self::VerifyDiffers { .. } => "LS2041",
+            Self::VerifyEnded { .. } => "LS2042",
+            Self::Invalidated => "LS2043",
+            Self::PeerInvalidated => "LS2044",
+            Self::ResyncPaused => "LS2045",
+            Self::ResyncGoesOn => "LS2046",
+            Self::VerifyUnreadable { .. } => "LS3045",
         }
     }
 
@@ -313,7 +441,18 @@ impl Notice {
             | Self::Activated { .. }
             | Self::Deactivated
             | Self::CopyStarted { .. }
+            | Self::VerifyBegan { .. }
+            | Self::ResyncGoesOn
             | Self::CopyFinished { .. } => Level::Info,
+            Self::VerifyEnded {
+                differing: 0,
+                unreadable: 0,
+                ..
+            } => Level::Info,
+            Self::VerifyEnded { .. }
+            | Self::Invalidated
+            | Self::PeerInvalidated
+            | Self::ResyncPaused => Level::Warning,
             Self::LinkLost | Self::Alone { .. } | Self::Garbage { .. } | Self::Frozen => {
                 Level::Warning
             }
@@ -323,6 +462,8 @@ impl Notice {
             | Self::DiskFailed { .. }
             | Self::PeerDiskFailed { .. }
             | Self::CopyReadFailed { .. }
+            | Self::VerifyDiffers { .. }
+            | Self::VerifyUnreadable { .. }
             | Self::MetadataFailed { .. } => Level::Error,
         }
     }
@@ -372,6 +513,26 @@ impl Notice {
                 "a range could not be read for the resync (kernel error {}); the resync waits",
                 errno.0
             ),
+            Self::VerifyBegan { repair: false } => "both copies are being compared".to_string(),
+            Self::VerifyBegan { repair: true } => {
+                "both copies are being compared, and repaired where they differ".to_string()
+            }
+            Self::VerifyDiffers { range } => differs_words(*range),
+            Self::VerifyEnded {
+                state,
+                differing,
+                repaired,
+                unreadable,
+            } => ended_words(*state, [*differing, *repaired, *unreadable]),
+            Self::VerifyUnreadable { range, errno, here } => unreadable_words(
+                *range,
+                *errno,
+                if *here { "here" } else { "on the other node" },
+            ),
+            Self::Invalidated => INVALIDATED.to_string(),
+            Self::PeerInvalidated => PEER_INVALIDATED.to_string(),
+            Self::ResyncPaused => "an operator paused the resync".to_string(),
+            Self::ResyncGoesOn => "the resync goes on".to_string(),
             Self::MetadataFailed { errno } => format!(
                 "the metadata could not be written (kernel error {})",
                 errno.0
@@ -398,6 +559,19 @@ impl Notice {
             Self::CopyReadFailed { .. } => {
                 "save what can be read to another volume; the resync is tried again with the next connection".to_string()
             }
+            Self::VerifyBegan { .. } => "nothing to do; `lockstep volume status NAME --watch` shows its progress".to_string(),
+            Self::VerifyDiffers { .. } => {
+                "one of the disks returned other data than it was given: look at both kernels' logs. Decide which copy is right, then `lockstep volume verify NAME --repair`, with `--repair-from NODE` if it is not the one that serves".to_string()
+            }
+            Self::VerifyEnded { .. } => "`lockstep volume status NAME` lists what was found".to_string(),
+            Self::VerifyUnreadable { .. } => {
+                "look at the kernel's log there and replace the disk; the other copy is not known to be wrong".to_string()
+            }
+            Self::Invalidated | Self::PeerInvalidated => {
+                "nothing to do: it is copied with the next connection; until then there is one good copy".to_string()
+            }
+            Self::ResyncPaused => "until `lockstep volume resync NAME --resume` there is one good copy".to_string(),
+            Self::ResyncGoesOn => "nothing to do".to_string(),
             Self::MetadataFailed { .. } => "replace the metadata device; the volume does not change its state without it".to_string(),
         }
     }
@@ -408,91 +582,6 @@ impl Notice {
             code: self.code().to_string(),
             message: self.message(),
             advice: self.advice(),
-        }
-    }
-}
-
-fn cause_words(cause: CopyCause) -> &'static str {
-    match cause {
-        CopyCause::FirstCopy => "the peer's copy never held this volume",
-        CopyCause::Outdated => "the peer missed acknowledged writes",
-        CopyCause::UnknownState => {
-            "what the peer's copy lacks is not known, so all of it is copied"
-        }
-        CopyCause::MemberRebooted => {
-            "the peer's machine rebooted and may lack what it had not flushed"
-        }
-        CopyCause::ActiveCrashed => "the active node stopped in the middle of its service",
-        CopyCause::ActiveRebooted => {
-            "the active node rebooted and may lack what it had not flushed"
-        }
-        CopyCause::WideningInterrupted => "the connection broke when the copy was nearly done",
-        CopyCause::DiskFailed => "the peer's disk had failed",
-        CopyCause::Resumed => "an interrupted copy goes on where it was",
-    }
-}
-
-fn refused_words(code: RefusedCode, ours: u64, theirs: u64) -> String {
-    match code {
-        RefusedCode::Version => {
-            format!("no common protocol version (ours {ours}, theirs {theirs})")
-        }
-        RefusedCode::Key => "the cluster keys differ".to_string(),
-        RefusedCode::VolumeName => "the volume names differ".to_string(),
-        RefusedCode::Node => format!("node numbers do not fit (ours {ours}, theirs {theirs})"),
-        RefusedCode::SecondPeer => {
-            "another process with the same node number is connected already".to_string()
-        }
-        RefusedCode::VolumeId => "its metadata belongs to another volume".to_string(),
-        RefusedCode::Size => format!(
-            "sizes differ: ours {} bytes, theirs {} bytes",
-            ours.saturating_mul(512),
-            theirs.saturating_mul(512)
-        ),
-        RefusedCode::BothBlank => {
-            "both copies wait to be filled; neither holds the volume".to_string()
-        }
-        RefusedCode::SplitBrain => {
-            format!("split brain: both sides went on alone (epochs {ours} and {theirs})")
-        }
-        RefusedCode::DiskFailed => "its disk failed".to_string(),
-        RefusedCode::Busy => "a takeover is under way".to_string(),
-        RefusedCode::Protocol => "a frame came that does not belong there".to_string(),
-        RefusedCode::NoSource => "neither side holds a copy that counts".to_string(),
-        RefusedCode::BlockSize => {
-            format!("logical block sizes differ: ours {ours} bytes, theirs {theirs} bytes")
-        }
-        RefusedCode::Lease => format!("read leases differ: ours {ours} ms, theirs {theirs} ms"),
-    }
-}
-
-fn refused_advice(code: RefusedCode) -> &'static str {
-    match code {
-        RefusedCode::Version => "install versions of Lockstep that are at most one apart",
-        RefusedCode::Key => "put the same cluster key file on both nodes and restart the daemon",
-        RefusedCode::VolumeName | RefusedCode::Node => {
-            "compare `node`, `peer` and `volume` in both configuration files"
-        }
-        RefusedCode::SecondPeer => "find the cloned machine or the second daemon and stop it",
-        RefusedCode::VolumeId => {
-            "both sides were created as first copies, or a disk was swapped; create the copy to be discarded anew with --join"
-        }
-        RefusedCode::Size => {
-            "use backing devices of the same usable size, or create the smaller side with --size"
-        }
-        RefusedCode::BothBlank => "create the side that holds the data without --join",
-        RefusedCode::SplitBrain => {
-            "decide whose data to keep; on the other side create the volume anew with --join (its own writes are lost)"
-        }
-        RefusedCode::DiskFailed => {
-            "replace the disk there, then create the volume anew with --join"
-        }
-        RefusedCode::Busy => "wait; it is tried again",
-        RefusedCode::Protocol => "look at the versions of both sides and report it",
-        RefusedCode::BlockSize => "use disks with the same logical block size on both nodes",
-        RefusedCode::Lease => "set `read_lease_ms` to the same value on both nodes",
-        RefusedCode::NoSource => {
-            "bring back the node whose copy was last in use; status shows the view of each side"
         }
     }
 }

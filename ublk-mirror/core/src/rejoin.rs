@@ -74,28 +74,39 @@ pub fn decide(one: Side<'_>, other: Side<'_>) -> Verdict {
         return Verdict::Refuse(RefusedCode::Size);
     }
     let verdict = histories(a, b);
-    match (verdict, a.state.flags.failed, b.state.flags.failed) {
-        (Verdict::Refuse(_), _, _) | (_, false, false) => verdict,
-        (_, true, true) => Verdict::Refuse(RefusedCode::NoSource),
-        (_, true, false) => replace_failed(verdict, b, a),
-        (_, false, true) => replace_failed(verdict, a, b),
+    match (verdict, unfit(a), unfit(b)) {
+        (Verdict::Refuse(_), _, _) | (_, None, None) => verdict,
+        (_, Some(_), Some(_)) => Verdict::Refuse(RefusedCode::NoSource),
+        (_, Some(cause), None) => replace_unfit(verdict, b, a, cause),
+        (_, None, Some(cause)) => replace_unfit(verdict, a, b, cause),
+    }
+}
+
+/// Why a copy is not believed, whatever its view says.
+fn unfit(side: Side<'_>) -> Option<CopyCause> {
+    if side.state.flags.failed {
+        Some(CopyCause::DiskFailed)
+    } else if side.state.flags.invalidated {
+        Some(CopyCause::Invalidated)
+    } else {
+        None
     }
 }
 
 /// A copy whose disk failed is never equal and never a source (S1): it is filled anew from the other, if
 /// the other counts. Everything is compared: nobody knows what a failing disk kept, or whether it is still
-/// the same disk.
-fn replace_failed(verdict: Verdict, good: Side<'_>, failed: Side<'_>) -> Verdict {
+/// the same disk. The same for a copy that an operator marked.
+fn replace_unfit(verdict: Verdict, good: Side<'_>, unfit: Side<'_>, cause: CopyCause) -> Verdict {
     let anew = Verdict::Copy {
         source: good.node,
-        cause: CopyCause::DiskFailed,
+        cause,
         extent: Extent::Full,
     };
     match verdict {
         Verdict::Copy { source, .. } if source == good.node => anew,
         _ if good.state.view.insync.contains(good.node)
             && !good.state.flags.copy_target
-            && !failed.state.flags.serving =>
+            && !unfit.state.flags.serving =>
         {
             anew
         }
@@ -173,7 +184,7 @@ fn first_copy(source: Side<'_>, blank: Side<'_>) -> Verdict {
     }
     if !source.state.view.insync.contains(source.node)
         || source.state.flags.copy_target
-        || source.state.flags.failed
+        || unfit(source).is_some()
     {
         return Verdict::Refuse(RefusedCode::NoSource);
     }

@@ -233,6 +233,10 @@ fn is_control(kind: FrameKind) -> bool {
         | FrameKind::CopyWant
         | FrameKind::CopyZeroes
         | FrameKind::CopyHash
+        | FrameKind::VerifyHash
+        | FrameKind::VerifyWrite
+        | FrameKind::VerifyDone
+        | FrameKind::VerifyWant
         | FrameKind::MarksWanted
         | FrameKind::Marks => false,
     }

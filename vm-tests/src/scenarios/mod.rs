@@ -13,6 +13,7 @@ mod process;
 mod random;
 mod rejoin;
 mod traps;
+mod upkeep;
 
 use crate::scenario::Scenario;
 
@@ -29,6 +30,7 @@ pub fn all() -> Vec<Scenario> {
         fencing::SCENARIOS,
         faults::SCENARIOS,
         traps::SCENARIOS,
+        upkeep::SCENARIOS,
     ]
     .concat()
 }

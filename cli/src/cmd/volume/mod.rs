@@ -5,6 +5,7 @@ mod start;
 mod status;
 mod stop;
 mod takeover;
+mod verify;
 
 use controlplane_api::Client;
 use mirror_core::admin::{Command, Done};
@@ -24,6 +25,19 @@ pub(crate) fn run(command: Volume) -> Result<u8, Failure> {
         Volume::Activate { name } => tell(&name, Command::Activate),
         Volume::Deactivate { name, force } => tell(&name, Command::Deactivate { force }),
         Volume::Takeover { name, confirm } => takeover::run(&name, confirm),
+        Volume::Verify(command) => verify::run(&command),
+        Volume::Invalidate { name, confirm } => {
+            let confirm = confirm.unwrap_or_default();
+            tell(&name, Command::Invalidate { confirm })
+        }
+        Volume::Resync { name, pause, .. } => tell(
+            &name,
+            if pause {
+                Command::ResyncPause
+            } else {
+                Command::ResyncResume
+            },
+        ),
     }
 }
 
@@ -47,5 +61,14 @@ fn done_words(name: &str, done: Done) -> String {
             "{name} goes on here alone: /dev/lockstep/{name}; there is one good copy until the other node is back"
         ),
         Done::Stopped => format!("the daemon of {name} ended on this node"),
+        Done::VerifyBegun => format!("both copies of {name} are being compared"),
+        Done::VerifyEnds => format!("the verify of {name} ends"),
+        Done::Invalidated => format!(
+            "the copy of {name} here does not count any more; all of it is copied with the next connection"
+        ),
+        Done::ResyncPaused => {
+            format!("the resync of {name} is paused: there is one good copy until it goes on")
+        }
+        Done::ResyncGoesOn => format!("the resync of {name} goes on"),
     }
 }

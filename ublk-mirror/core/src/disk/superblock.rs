@@ -30,6 +30,7 @@ const FLAG_COPY_SOURCE: u32 = 4;
 const FLAG_COPY_TARGET: u32 = 8;
 const FLAG_FAILED: u32 = 16;
 const FLAG_COPY_FULL: u32 = 32;
+const FLAG_INVALIDATED: u32 = 64;
 
 /// This node's part in a resync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +91,8 @@ pub struct Superblock {
     pub drained: bool,
     /// The backing device failed: the copy is not promotable and no source until it was filled anew.
     pub failed: bool,
+    /// An operator marked the copy: it is not promotable and no source until it was filled anew.
+    pub invalidated: bool,
     /// The unfinished resync.
     pub copy: Option<CopyRecord>,
     /// The last resync with the peer that this node took part in, finished or not: what the bitmap here
@@ -258,6 +261,7 @@ impl Superblock {
         flags |= if self.serving { FLAG_SERVING } else { 0 };
         flags |= if self.drained { FLAG_DRAINED } else { 0 };
         flags |= if self.failed { FLAG_FAILED } else { 0 };
+        flags |= u32::from(self.invalidated) * FLAG_INVALIDATED;
         flags |= match self.copy {
             Some(CopyRecord {
                 role: CopyRole::Source,
@@ -386,6 +390,7 @@ impl SuperblockBytes {
             serving: flags & FLAG_SERVING != 0,
             drained: flags & FLAG_DRAINED != 0,
             failed: flags & FLAG_FAILED != 0,
+            invalidated: flags & FLAG_INVALIDATED != 0,
             copy: role.map(|role| CopyRecord {
                 id: CopyId(self.copy_id),
                 role,

@@ -37,6 +37,7 @@ impl Engine {
     pub fn peer_is_member(&mut self, now: Instant, session: SessionId, effects: &mut Effects) {
         self.peer = Peer::Member(session);
         self.held = false;
+        self.copy_paused = None;
         for index in 0..self.slots.len() {
             let Some(entry) = self.slots[index].as_ref() else {
                 continue;
@@ -59,6 +60,7 @@ impl Engine {
         self.abandon_background();
         self.copy = None;
         self.copy_total = None;
+        self.copy_paused = None;
         self.peer = Peer::Member(session);
     }
 
@@ -95,6 +97,7 @@ impl Engine {
         self.peer = Peer::Absent;
         self.held = false;
         self.copy = None;
+        self.verify_lost_peer();
         self.log_freeing = None;
         self.abandon_background();
         self.intent.diverge();
@@ -125,6 +128,7 @@ impl Engine {
         match self.peer {
             Peer::Member(_) => {
                 self.peer = Peer::Lost;
+                self.verify_lost_peer();
                 for entry in self.slots.iter_mut().flatten() {
                     let again = matches!(entry.peer, Leg::Sent | Leg::Refused);
                     if again && !mutant::is(Mutant::NoResend) {

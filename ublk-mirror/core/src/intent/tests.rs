@@ -46,6 +46,7 @@ fn superblock() -> Superblock {
         serving: false,
         drained: false,
         failed: false,
+        invalidated: false,
         copy: None,
         lineage: CopyId::NONE,
         base: ViewMark::default(),

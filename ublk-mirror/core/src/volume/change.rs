@@ -31,6 +31,8 @@ pub(super) enum Then {
     Withdraw,
     /// Frozen writes fail: it is written down that they were thrown away.
     Abort,
+    /// An operator marked a copy that did not count any more.
+    Invalidated(u64),
 }
 
 /// Where a change is. Each waits for one thing.
@@ -351,6 +353,7 @@ impl Volume {
             Then::Continue => self.persisted_change(now, effects),
             Then::Withdraw => self.withdraw(effects),
             Then::Abort => self.engine.shut(now, effects),
+            Then::Invalidated(id) => self.invalidated(id, effects),
         }
     }
 

@@ -3,12 +3,15 @@
 mod change;
 mod deactivation;
 mod gather;
+mod invalidate;
 mod keepalive;
 mod operator;
+mod pause;
 mod session;
 mod settle;
 mod standby;
 mod status;
+mod verify;
 mod withdraw;
 
 use alloc::boxed::Box;
@@ -109,6 +112,11 @@ pub struct Volume {
     /// Why the last copy that was agreed on runs; a target's status says it.
     copy_cause: Option<CopyCause>,
     leaving: Option<(u64, Instant)>,
+    /// An operator wants the copy here to be filled anew: the command, and how long it may take.
+    invalidating: Option<(u64, Instant)>,
+    /// What an earlier run had in its hands is handed over again by then: until then the copies may differ
+    /// where nobody writes.
+    verify_not_before: Instant,
     /// Views up to this epoch may be known to the peer.
     told_epoch: Epoch,
     /// The target's marks are being asked for, before the resync begins.
@@ -168,6 +176,8 @@ impl Volume {
             end_recovered_device: false,
             copy_cause: None,
             leaving: None,
+            invalidating: None,
+            verify_not_before: now,
             // What earlier runs told is not remembered: all of it may be known.
             told_epoch: superblock_epoch,
             gathering: None,
@@ -182,6 +192,7 @@ impl Volume {
             && volume.durable.view.active == Some(volume.settings.node)
         {
             volume.role = Role::Active;
+            volume.verify_not_before = now + volume.settings.link_timeout * 3;
             if volume.durable.failed {
                 // The disk failed under an earlier run: its requests fail, nothing is promised any more.
                 volume.failed = Some(Errno::EIO);
@@ -243,8 +254,15 @@ impl Volume {
             Event::Request(request) => self.engine.submit(now, request, effects),
             Event::DiskDone { owner, result } => self.disk_done(now, owner, result, effects),
             Event::Examined { slot, zero, digest } => {
-                let compared = self.engine.copy_examined(now, slot, zero, digest, effects);
-                self.answer_compared(compared, effects);
+                if self.engine.verify_has(slot) {
+                    let answer = self
+                        .engine
+                        .verify_examined(now, slot, zero, digest, effects);
+                    self.verify_answer(slot, answer, effects);
+                } else {
+                    let compared = self.engine.copy_examined(now, slot, zero, digest, effects);
+                    self.answer_compared(compared, effects);
+                }
             }
             Event::Persisted { sequence } => self.persisted(now, sequence, effects),
             Event::BlockWritten { id } => {
@@ -292,6 +310,7 @@ impl Volume {
         self.drop_drained(effects);
         self.copy_steps(now, effects);
         self.standby_steps(effects);
+        self.verify_steps(now, effects);
     }
 
     fn disk_done(
@@ -301,6 +320,12 @@ impl Volume {
         result: DiskResult,
         effects: &mut Effects,
     ) {
+        if let IoOwner::Copy(slot) = owner
+            && self.engine.verify_has(slot)
+        {
+            let answer = self.engine.verify_read_done(now, slot, result, effects);
+            return self.verify_answer(slot, answer, effects);
+        }
         let read = matches!(owner, IoOwner::Application(tag) if self.engine.is_read(tag));
         if let (Err(errno), IoOwner::Application(_), false) = (result, owner, read) {
             // Before the request ends: nothing that waited for it may begin.
@@ -308,7 +333,13 @@ impl Volume {
         }
         match owner {
             IoOwner::Application(tag) => self.engine.local_done(now, tag, result, effects),
-            IoOwner::Peer(slot) => self.peer_op_done(slot, result, effects),
+            IoOwner::Peer(slot) => {
+                let repair = self.peer_ops.own_repair(slot);
+                self.peer_op_done(slot, result, effects);
+                if let Some(run) = repair {
+                    self.engine.verify_written(now, run, result, effects);
+                }
+            }
             IoOwner::Copy(slot) => {
                 let compared = self.engine.copy_read_done(now, slot, result, effects);
                 self.answer_compared(compared, effects);

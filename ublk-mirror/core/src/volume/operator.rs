@@ -28,6 +28,14 @@ impl Volume {
             Command::Deactivate { force } => self.deactivate(now, id, Force::from(force), effects),
             Command::Takeover { confirm } => self.takeover(now, id, &confirm, effects),
             Command::Stop => self.stop(now, id, effects),
+            Command::Verify {
+                repair,
+                repair_from,
+            } => Some(self.verify(now, repair, repair_from.as_deref(), effects)),
+            Command::VerifyStop => Some(self.verify_stop()),
+            Command::Invalidate { confirm } => self.invalidate(now, id, &confirm, effects),
+            Command::ResyncPause => Some(self.resync_pause(now, effects)),
+            Command::ResyncResume => Some(self.resync_resume(now, effects)),
         };
         if let Some(outcome) = outcome {
             self.answer(Some(id), outcome, effects);
@@ -35,7 +43,7 @@ impl Volume {
     }
 
     /// What speaks against any change right now.
-    fn obstacle(&self) -> Option<Refusal> {
+    pub(super) fn obstacle(&self) -> Option<Refusal> {
         let handshake = self.current.is_some() && self.up_session().is_none();
         if self.failed.is_some() || self.durable.failed {
             Some(Refusal::DiskFailed)
@@ -43,6 +51,7 @@ impl Volume {
             || handshake
             || !self.persists.is_empty()
             || self.leaving.is_some()
+            || self.invalidating.is_some()
         {
             Some(Refusal::Busy)
         } else {
@@ -426,16 +435,20 @@ impl Volume {
         &mut self,
         id: SessionId,
         failed: Option<Errno>,
+        invalidated: bool,
         effects: &mut Effects,
     ) -> Taken {
         let me = self.me();
         let active = self.role == Role::Active;
-        let may = active || (failed.is_some() && self.role == Role::Fenced);
+        let gives_up = failed.is_some() || invalidated;
+        let may = active || (gives_up && self.role == Role::Fenced);
         let good = self.failed.is_none() && self.is_member();
         if self.change.is_none() && may && good && self.peer_counts() {
             let view = self.next_view(active.then_some(me), NodeSet::only(me), self.floor());
             if let Some(errno) = failed {
                 effects.push(Effect::Notice(Notice::PeerDiskFailed { errno }));
+            } else if invalidated {
+                effects.push(Effect::Notice(Notice::PeerInvalidated));
             }
             self.engine.hold();
             self.begin_change(Kind::Drop { session: id }, Step::Drain, Some(view));

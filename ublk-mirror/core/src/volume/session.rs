@@ -244,6 +244,10 @@ impl Volume {
                 Marks::decode(body).map(|marks| self.marks_came(now, id, &marks, effects))
             }
             (Some(Phase::Up), FrameKind::CopyHash) => self.hash_came(id, &frame, body, effects),
+            // Who compares may be up already when this side is not: it asks again.
+            (Some(Phase::Settling | Phase::Up), FrameKind::VerifyHash) => {
+                self.verify_hash_came(id, &frame, body, effects)
+            }
             (Some(Phase::State | Phase::Settling | Phase::Up), FrameKind::Ping) => {
                 self.pinged(now, id, frame, effects);
                 Ok(true)

@@ -34,6 +34,7 @@ impl Volume {
                 unclean: durable.serving && !serving,
                 drained: durable.drained && !serving,
                 failed: durable.failed,
+                invalidated: durable.invalidated,
                 copy_target: target.is_some(),
             },
             copy_id: target.map_or(CopyId::NONE, |copy| copy.id),
@@ -297,6 +298,8 @@ impl Volume {
             );
             if propose.purpose == Purpose::Settle && self.needs_flush(view) {
                 self.flush_for_view(effects);
+            } else if self.engine.verify_has_runs() {
+                self.set_step(Step::Drain);
             } else {
                 self.follow_persist(&propose, effects);
             }
@@ -373,7 +376,8 @@ impl Volume {
             }
             Purpose::Deactivate => fenced && view.active.is_none() && view.insync == now.insync,
             Purpose::Leave => {
-                let leaves = self.leaving.is_some() || self.failed.is_some();
+                let leaves =
+                    self.leaving.is_some() || self.failed.is_some() || self.invalidating.is_some();
                 fenced && leaves && view.insync == NodeSet::only(peer)
             }
             Purpose::Widen => {
@@ -383,6 +387,7 @@ impl Volume {
                     .is_some_and(|copy| copy.role == CopyRole::Target);
                 fenced
                     && target
+                    && !self.staged.invalidated
                     && view.insync == NodeSet::only(me).with(peer)
                     && view.active == now.active
             }
@@ -407,6 +412,10 @@ impl Volume {
         if propose.purpose == Purpose::Settle && !member {
             // Filled anew, it is as good as its disk; until then it is not promotable anyway (S9).
             self.staged.failed = false;
+            self.staged.invalidated = false;
+        }
+        if propose.purpose == Purpose::Leave {
+            self.note_invalidated();
         }
         self.staged.copy = match propose.purpose {
             Purpose::Settle if !member && !mutant::is(Mutant::TargetForgotten) => {
@@ -464,6 +473,7 @@ impl Volume {
                     self.both_durable();
                 }
             } else {
+                self.engine.forget_pause();
                 self.engine.peer_is_out(now, effects);
             }
         } else {
@@ -476,6 +486,9 @@ impl Volume {
                 effects.push(Effect::Notice(Notice::CopyFinished { epoch: view.epoch }));
             }
             Purpose::Leave if self.failed.is_some() => self.close(id, effects),
+            Purpose::Leave if let Some((command, _)) = self.invalidating.take() => {
+                self.invalidated(command, effects);
+            }
             Purpose::Leave => self.left(Ok(Done::Stopped), effects),
             Purpose::Settle | Purpose::Activate | Purpose::Deactivate => {}
         }

@@ -9,7 +9,9 @@ use crate::event::{Digest, DiskResult, IoOwner};
 use crate::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS, QUEUE_DEPTH};
 use crate::notice::Notice;
 use crate::types::{Epoch, Errno, Instant, SectorRange, SessionId};
-use crate::wire::{DecodeError, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, Frame, FrameKind};
+use crate::wire::{
+    DecodeError, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, FLAG_INVALIDATED, Frame, FrameKind,
+};
 
 use super::Volume;
 use super::change::{FLUSH_DEACTIVATE, FLUSH_JOIN};
@@ -21,7 +23,7 @@ const BARE_OPS_MAX: usize = QUEUE_DEPTH as usize + 4;
 
 /// An operation of the peer on this node's disk.
 #[derive(Clone, Copy, Debug)]
-struct PeerOp {
+pub(super) struct PeerOp {
     session: SessionId,
     id: u64,
     kind: FrameKind,
@@ -29,6 +31,18 @@ struct PeerOp {
     before_drain: bool,
     /// A draining flush that waits itself.
     parked: bool,
+}
+
+impl PeerOp {
+    pub(super) fn new(session: SessionId, id: u64, kind: FrameKind) -> Self {
+        Self {
+            session,
+            id,
+            kind,
+            before_drain: false,
+            parked: false,
+        }
+    }
 }
 
 /// All of them, by slot: receive buffers first, then operations without a buffer.
@@ -54,6 +68,23 @@ impl PeerOps {
 
     pub(super) fn writes_done(&self) -> u64 {
         self.writes_done
+    }
+
+    /// Takes a slot. Returns whether it was free.
+    pub(super) fn begin(&mut self, slot: u16, op: PeerOp) -> bool {
+        let place = self.slots.get_mut(usize::from(slot));
+        place.is_some_and(|place| {
+            let free = place.is_none();
+            place.get_or_insert(op);
+            free
+        })
+    }
+
+    /// The run of a verify that this node's own disk is written for.
+    pub(super) fn own_repair(&self, slot: u16) -> Option<u16> {
+        let op = self.slots.get(usize::from(slot))?.as_ref()?;
+        let own = op.kind == FrameKind::VerifyWant;
+        u16::try_from(op.id).ok().filter(|_| own)
     }
 
     fn free_bare(&self) -> Option<u16> {
@@ -90,7 +121,11 @@ impl Volume {
             }
             FrameKind::Leave => {
                 let failed = (frame.status != 0).then_some(Errno(frame.status));
-                self.peer_leaves(id, failed, effects)
+                let invalidated = frame.flags & FLAG_INVALIDATED != 0;
+                self.peer_leaves(id, failed, invalidated, effects)
+            }
+            FrameKind::VerifyDone | FrameKind::VerifyWant | FrameKind::VerifyWrite => {
+                self.verify_frame(now, id, frame, buffer, effects)
             }
             FrameKind::MarksWanted => self.target_is_asked(id, frame, effects),
             FrameKind::Write
@@ -107,6 +142,7 @@ impl Volume {
             | FrameKind::Accept
             | FrameKind::Marks
             | FrameKind::CopyHash
+            | FrameKind::VerifyHash
             | FrameKind::Ping
             | FrameKind::Pong => Taken::No,
         }
@@ -288,10 +324,12 @@ impl Volume {
         if op.kind != FrameKind::Flush && result.is_ok() {
             self.peer_ops.writes_done += 1;
         }
-        if self.up_session() != Some(op.session) {
+        if self.up_session() != Some(op.session) || op.kind == FrameKind::VerifyWant {
             return;
         }
-        let kind = if matches!(op.kind, FrameKind::CopyWrite | FrameKind::CopyZeroes) {
+        let kind = if op.kind == FrameKind::VerifyWrite {
+            FrameKind::VerifyDone
+        } else if matches!(op.kind, FrameKind::CopyWrite | FrameKind::CopyZeroes) {
             FrameKind::CopyDone
         } else {
             FrameKind::Done
@@ -345,7 +383,7 @@ impl Volume {
             return Taken::No;
         };
         if frame.kind == FrameKind::CopyWant {
-            self.engine.copy_wanted(slot, effects);
+            self.engine.copy_wanted(now, slot, effects);
         } else {
             let equal = frame.flags & FLAG_EQUAL != 0;
             self.engine.copy_chunk_done(now, slot, equal, effects);

@@ -31,6 +31,9 @@ impl Volume {
                     .unwrap_or_else(|| Notice::LinkLost.problem()),
             );
         }
+        if self.durable.invalidated {
+            problems.push(Notice::Invalidated.problem());
+        }
         let size_bytes = self.staged.size_sectors * SECTOR_BYTES;
         let mut counters = self.engine.counters();
         counters.peer_writes = self.peer_ops.writes_done();
@@ -49,6 +52,8 @@ impl Volume {
             size_bytes,
             progress: self.progress(),
             out_of_sync_bytes: self.out_of_sync_bytes(),
+            resync_paused_ms: self.resync_paused_ms(now),
+            verify: self.verify_status(now),
             inflight: self.engine.inflight() as u64,
             counters,
             device: None,
@@ -56,7 +61,7 @@ impl Volume {
         }
     }
 
-    fn volume_name(&self) -> String {
+    pub(super) fn volume_name(&self) -> String {
         let name = &self.settings.volume_name;
         let end = name
             .iter()

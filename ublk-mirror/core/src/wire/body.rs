@@ -291,6 +291,8 @@ pub struct StateFlags {
     pub copy_target: bool,
     /// Its disk failed: it can only be the target of a resync.
     pub failed: bool,
+    /// An operator marked its copy: it is not believed, and filled anew.
+    pub invalidated: bool,
 }
 
 /// Everything that a rejoin is decided on.
@@ -333,7 +335,8 @@ impl State {
             | u32::from(self.flags.unclean) << 1
             | u32::from(self.flags.copy_target) << 2
             | u32::from(self.flags.drained) << 4
-            | u32::from(self.flags.failed) << 5;
+            | u32::from(self.flags.failed) << 5
+            | u32::from(self.flags.invalidated) << 6;
         zerocopy::transmute!(StateBytes {
             volume_id: self.volume_id.0,
             size_sectors: U64::new(self.size_sectors),
@@ -387,6 +390,7 @@ impl State {
                 copy_target: flags & 4 != 0,
                 drained: flags & 16 != 0,
                 failed: flags & 32 != 0,
+                invalidated: flags & 64 != 0,
             },
             copy_id: CopyId(raw.copy_id),
             lineage: CopyId(raw.lineage),
