@@ -6,8 +6,8 @@
 use lockstep_tests::{assert_documented, assert_golden, golden};
 use mirror_core::checksum::crc32c;
 use mirror_core::disk::{
-    ActivityRecord, BLOCK_BYTES, BitmapPage, CopyRecord, CopyRole, FORMAT_VERSION, Layout,
-    PAGE_WORDS, SUPERBLOCK_BYTES, SlotFault, Superblock, SuperblockError, choose,
+    ActivityRecord, BLOCK_BYTES, BitmapPage, CopyRecord, CopyRole, FORMAT_VERSION, Isolation,
+    Layout, PAGE_WORDS, SUPERBLOCK_BYTES, SlotFault, Superblock, SuperblockError, choose,
 };
 use mirror_core::limits::{NODES_MAX, VIEW_HISTORY_MAX};
 use mirror_core::types::{
@@ -60,6 +60,10 @@ fn superblock() -> Superblock {
         serving: true,
         drained: false,
         failed: false,
+        isolation: Isolation {
+            own: None,
+            peer: Some(0x6a00_0001),
+        },
         copy: Some(CopyRecord {
             id: CopyId([0x66; 16]),
             role: CopyRole::Source,
@@ -91,6 +95,10 @@ fn blank() -> Superblock {
         serving: false,
         drained: true,
         failed: true,
+        isolation: Isolation {
+            own: Some(0x6a00_0002),
+            peer: None,
+        },
         copy: Some(CopyRecord {
             id: CopyId([0x66; 16]),
             role: CopyRole::Target,

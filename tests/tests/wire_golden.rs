@@ -16,7 +16,7 @@ use mirror_core::wire::{
 };
 use proptest::prelude::*;
 
-const KINDS: [(FrameKind, &str); 21] = [
+const KINDS: [(FrameKind, &str); 22] = [
     (FrameKind::Hello, "hello"),
     (FrameKind::Auth, "auth"),
     (FrameKind::Refused, "refused"),
@@ -24,6 +24,7 @@ const KINDS: [(FrameKind, &str); 21] = [
     (FrameKind::Propose, "propose"),
     (FrameKind::Accept, "accept"),
     (FrameKind::Leave, "leave"),
+    (FrameKind::Isolate, "isolate"),
     (FrameKind::MarksWanted, "marks-wanted"),
     (FrameKind::Marks, "marks"),
     (FrameKind::CopyHash, "copy-hash"),
@@ -98,6 +99,7 @@ fn state() -> State {
             unclean: false,
             drained: true,
             failed: true,
+            isolated: true,
             copy_target: true,
         },
         copy_id: CopyId([0x66; 16]),
@@ -167,6 +169,7 @@ fn frame(kind: FrameKind) -> Frame {
         | FrameKind::Propose
         | FrameKind::Accept
         | FrameKind::Leave
+        | FrameKind::Isolate
         | FrameKind::MarksWanted
         | FrameKind::Marks
         | FrameKind::CopyHash

@@ -111,6 +111,10 @@ fn done_name(done: Done) -> &'static str {
         Done::AlreadyFenced => "already-fenced",
         Done::Alone => "alone",
         Done::Stopped => "stopped",
+        Done::Isolated => "isolated",
+        Done::AlreadyIsolated => "already-isolated",
+        Done::Attached => "attached",
+        Done::AlreadyAttached => "already-attached",
     }
 }
 

@@ -102,13 +102,17 @@ impl AnswerLine {
     }
 }
 
-const DONE_NAMES: [(Done, &str); 6] = [
+const DONE_NAMES: [(Done, &str); 10] = [
     (Done::Active, "active"),
     (Done::AlreadyActive, "already-active"),
     (Done::Fenced, "fenced"),
     (Done::AlreadyFenced, "already-fenced"),
     (Done::Alone, "alone"),
     (Done::Stopped, "stopped"),
+    (Done::Isolated, "isolated"),
+    (Done::AlreadyIsolated, "already-isolated"),
+    (Done::Attached, "attached"),
+    (Done::AlreadyAttached, "already-attached"),
 ];
 
 /// The word for `done` in an answer.
@@ -160,6 +164,14 @@ mod tests {
         request_is(
             Request::Command(Command::Stop),
             r#"{"schema":"lockstep.admin/1","request":"command","command":"stop"}"#,
+        );
+        request_is(
+            Request::Command(Command::Isolate { now_unix_s: 0 }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"isolate","now_unix_s":0}"#,
+        );
+        request_is(
+            Request::Command(Command::Attach { force: true }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"attach","force":true}"#,
         );
     }
 

@@ -7,6 +7,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 
 use crate::admin::{CopyCause, Problem};
+use crate::isolation::{IsolationNotice, IsolationRefusal};
 use crate::types::{Epoch, Errno};
 use crate::wire::{DecodeError, RefusedCode};
 
@@ -78,6 +79,8 @@ pub enum Refusal {
     Serving,
     /// There is nobody to take over from.
     NothingToTakeOver,
+    /// About isolated copies.
+    Isolation(IsolationRefusal),
 }
 
 impl Refusal {
@@ -100,6 +103,7 @@ impl Refusal {
             Self::Device { .. } => "LS1014",
             Self::Serving => "LS1015",
             Self::NothingToTakeOver => "LS1016",
+            Self::Isolation(refusal) => refusal.code(),
         }
     }
 
@@ -134,6 +138,7 @@ impl Refusal {
             Self::Device { errno } => format!("the block device could not be made (kernel error {})", errno.0),
             Self::Serving => "this node serves the volume".to_string(),
             Self::NothingToTakeOver => "this node's copy is the only one that counts".to_string(),
+            Self::Isolation(refusal) => refusal.message(),
         }
     }
 
@@ -171,6 +176,7 @@ impl Refusal {
             Self::Device { .. } => "see that the kernel has ublk_drv (6.8 or later) and look at the kernel's log".to_string(),
             Self::Serving => "run `lockstep volume deactivate NAME` first".to_string(),
             Self::NothingToTakeOver => "run `lockstep volume activate NAME`".to_string(),
+            Self::Isolation(refusal) => refusal.advice(),
         }
     }
 
@@ -279,6 +285,8 @@ pub enum Notice {
         /// The kernel's answer.
         errno: Errno,
     },
+    /// About isolated copies.
+    Isolation(IsolationNotice),
 }
 
 impl Notice {
@@ -302,6 +310,7 @@ impl Notice {
             Self::PeerDiskFailed { .. } => "LS3002",
             Self::MetadataFailed { .. } => "LS3003",
             Self::CopyReadFailed { .. } => "LS3004",
+            Self::Isolation(notice) => notice.code(),
         }
     }
 
@@ -324,6 +333,7 @@ impl Notice {
             | Self::PeerDiskFailed { .. }
             | Self::CopyReadFailed { .. }
             | Self::MetadataFailed { .. } => Level::Error,
+            Self::Isolation(notice) => notice.level(),
         }
     }
 
@@ -376,6 +386,7 @@ impl Notice {
                 "the metadata could not be written (kernel error {})",
                 errno.0
             ),
+            Self::Isolation(notice) => notice.message(),
         }
     }
 
@@ -399,6 +410,7 @@ impl Notice {
                 "save what can be read to another volume; the resync is tried again with the next connection".to_string()
             }
             Self::MetadataFailed { .. } => "replace the metadata device; the volume does not change its state without it".to_string(),
+            Self::Isolation(notice) => notice.advice(),
         }
     }
 

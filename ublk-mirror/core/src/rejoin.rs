@@ -37,6 +37,11 @@ pub enum Verdict {
         /// How much of it.
         extent: Extent,
     },
+    /// The other copy is isolated: the view is agreed on, and nothing is copied before it is attached.
+    Apart {
+        /// Whose copy counts; it proposes the view.
+        source: NodeId,
+    },
 }
 
 /// How much a resync has to copy.
@@ -74,11 +79,32 @@ pub fn decide(one: Side<'_>, other: Side<'_>) -> Verdict {
         return Verdict::Refuse(RefusedCode::Size);
     }
     let verdict = histories(a, b);
-    match (verdict, a.state.flags.failed, b.state.flags.failed) {
+    let verdict = match (verdict, a.state.flags.failed, b.state.flags.failed) {
         (Verdict::Refuse(_), _, _) | (_, false, false) => verdict,
         (_, true, true) => Verdict::Refuse(RefusedCode::NoSource),
         (_, true, false) => replace_failed(verdict, b, a),
         (_, false, true) => replace_failed(verdict, a, b),
+    };
+    leave_apart(verdict, a, b)
+}
+
+/// An isolated copy does not count, is never a source, and is not filled before it is attached.
+fn leave_apart(verdict: Verdict, a: Side<'_>, b: Side<'_>) -> Verdict {
+    let isolated = |side: Side<'_>| side.state.flags.isolated;
+    match verdict {
+        _ if mutant::is(Mutant::IsolatedFilled) => verdict,
+        Verdict::Copy { source, .. } => {
+            let (good, target) = if source == a.node { (a, b) } else { (b, a) };
+            match (isolated(good), isolated(target)) {
+                (true, _) => Verdict::Refuse(RefusedCode::NoSource),
+                (false, true) => Verdict::Apart { source },
+                (false, false) => verdict,
+            }
+        }
+        Verdict::Equal { .. } if isolated(a) || isolated(b) => {
+            Verdict::Refuse(RefusedCode::NoSource)
+        }
+        Verdict::Equal { .. } | Verdict::Apart { .. } | Verdict::Refuse(_) => verdict,
     }
 }
 
@@ -99,9 +125,10 @@ fn replace_failed(verdict: Verdict, good: Side<'_>, failed: Side<'_>) -> Verdict
         {
             anew
         }
-        Verdict::Refuse(_) | Verdict::Equal { .. } | Verdict::Copy { .. } => {
-            Verdict::Refuse(RefusedCode::NoSource)
-        }
+        Verdict::Refuse(_)
+        | Verdict::Equal { .. }
+        | Verdict::Copy { .. }
+        | Verdict::Apart { .. } => Verdict::Refuse(RefusedCode::NoSource),
     }
 }
 
@@ -458,6 +485,30 @@ mod tests {
             state.view = view(6, None, NodeSet::only(A));
             state.flags.serving = false;
         }
+        a.flags.failed = true;
+        assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::NoSource));
+    }
+
+    #[test]
+    fn an_isolated_copy_is_left_apart_and_is_never_a_source() {
+        let (mut a, mut b) = members();
+        a.base = a.view.mark();
+        for state in [&mut a, &mut b] {
+            state.history.push(view(5, Some(A), both()).mark());
+            state.view = view(6, Some(A), NodeSet::only(A));
+        }
+        b.flags.isolated = true;
+        assert_eq!(verdict(&a, &b), Verdict::Apart { source: A });
+        // The answer was lost: the other side still counts it.
+        let mut older = a;
+        (older.view, older.history) = (view(5, Some(A), both()), ViewHistory::default());
+        assert_eq!(verdict(&older, &b), Verdict::Apart { source: A });
+        // Attached, it gets what it missed.
+        b.flags.isolated = false;
+        assert_eq!(verdict(&a, &b), marked(A, CopyCause::Outdated));
+        // Nothing is taken from it, whatever became of the other one.
+        b.flags.isolated = true;
+        a.flags.serving = false;
         a.flags.failed = true;
         assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::NoSource));
     }

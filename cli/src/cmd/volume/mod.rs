@@ -24,6 +24,9 @@ pub(crate) fn run(command: Volume) -> Result<u8, Failure> {
         Volume::Activate { name } => tell(&name, Command::Activate),
         Volume::Deactivate { name, force } => tell(&name, Command::Deactivate { force }),
         Volume::Takeover { name, confirm } => takeover::run(&name, confirm),
+        // The daemon knows the time as well as we do.
+        Volume::Isolate { name } => tell(&name, Command::Isolate { now_unix_s: 0 }),
+        Volume::Attach { name, force } => tell(&name, Command::Attach { force }),
     }
 }
 
@@ -47,5 +50,18 @@ fn done_words(name: &str, done: Done) -> String {
             "{name} goes on here alone: /dev/lockstep/{name}; there is one good copy until the other node is back"
         ),
         Done::Stopped => format!("the daemon of {name} ended on this node"),
+        Done::Isolated => format!(
+            "the copy of {name} here is isolated: /dev/lockstep/{name}.isolated shows it, read-only; there is one \
+             good copy until `lockstep volume attach {name}`"
+        ),
+        Done::AlreadyIsolated => {
+            format!("the copy of {name} here was isolated already: /dev/lockstep/{name}.isolated")
+        }
+        Done::Attached => {
+            format!(
+                "the copy of {name} here is not isolated any more; what it missed is copied now"
+            )
+        }
+        Done::AlreadyAttached => format!("the copy of {name} here was not isolated"),
     }
 }

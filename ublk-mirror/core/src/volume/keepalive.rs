@@ -99,6 +99,7 @@ impl Volume {
         }
         self.lease_over(now, effects);
         self.leave_over(now, effects);
+        self.isolation_over(now, effects);
     }
 
     fn session_timers(&mut self, now: Instant, id: SessionId, effects: &mut Effects) {
@@ -119,6 +120,7 @@ impl Volume {
                 } else if now.since(session.pinged) >= keepalive {
                     self.ping(now, id, effects);
                     self.withdraw(effects);
+                    self.tell_isolation(effects);
                 }
             }
         }
@@ -142,6 +144,7 @@ impl Volume {
             .chain(self.engine.background_deadline())
             .chain(self.engine.copy_deadline())
             .chain(self.leaving.map(|(_, until)| until))
+            .chain(self.isolation_deadline())
             .min()
     }
 }

@@ -3,6 +3,7 @@
 mod change;
 mod deactivation;
 mod gather;
+mod isolation;
 mod keepalive;
 mod operator;
 mod session;
@@ -113,6 +114,7 @@ pub struct Volume {
     told_epoch: Epoch,
     /// The target's marks are being asked for, before the resync begins.
     gathering: Option<gather::Gathering>,
+    isolating: isolation::Isolating,
 }
 
 /// What a source tells of the resync's progress.
@@ -171,6 +173,7 @@ impl Volume {
             // What earlier runs told is not remembered: all of it may be known.
             told_epoch: superblock_epoch,
             gathering: None,
+            isolating: isolation::Isolating::default(),
             settings,
         };
         if !(volume.is_member() && volume.peer_counts()) {
@@ -178,6 +181,7 @@ impl Volume {
             volume.engine.intent.diverge();
         }
         volume.set_peer_without_session();
+        volume.isolated_at_start();
         if device == DeviceAtStart::Recovered
             && volume.durable.view.active == Some(volume.settings.node)
         {
@@ -270,6 +274,7 @@ impl Volume {
             Event::DeviceStopped => self.device_stopped(now, effects),
             Event::DeviceFailed { errno } => self.device_failed(now, errno, effects),
             Event::DeviceBusy => self.device_busy(effects),
+            Event::Isolated(event) => self.isolated_device(now, event, effects),
             Event::Operator {
                 command_id,
                 command,
@@ -290,6 +295,7 @@ impl Volume {
         }
         self.resume_deactivation(effects);
         self.drop_drained(effects);
+        self.restart_isolated(effects);
         self.copy_steps(now, effects);
         self.standby_steps(effects);
     }
@@ -331,6 +337,9 @@ impl Volume {
             (Err(errno), IoOwner::Copy(_)) => {
                 effects.push(Effect::Notice(Notice::CopyReadFailed { errno }));
             }
+            (Err(errno), IoOwner::Application(_)) if self.is_isolated() => {
+                self.isolated_read_failed(errno, effects);
+            }
             (
                 Err(errno),
                 IoOwner::Application(_) | IoOwner::Peer(_) | IoOwner::ViewFlush | IoOwner::LogFlush,
@@ -345,6 +354,7 @@ impl Volume {
         }
         self.failed = Some(errno);
         effects.push(Effect::Notice(Notice::DiskFailed { errno }));
+        self.isolation_failed(effects);
         if !self.may_withdraw() {
             self.stop_everything(now, effects);
         }
@@ -367,6 +377,7 @@ impl Volume {
     fn stop_everything(&mut self, now: Instant, effects: &mut Effects) {
         self.engine.shut(now, effects);
         self.refuse_all_sessions(effects);
+        self.isolation_failed(effects);
         let stopping = self.stopping.take();
         if stopping.is_some_and(|stopping| stopping.gone) {
             self.role = Role::Fenced;

@@ -291,6 +291,8 @@ pub struct StateFlags {
     pub copy_target: bool,
     /// Its disk failed: it can only be the target of a resync.
     pub failed: bool,
+    /// Its copy is isolated: it is not filled before its operator attaches it.
+    pub isolated: bool,
 }
 
 /// Everything that a rejoin is decided on.
@@ -333,7 +335,8 @@ impl State {
             | u32::from(self.flags.unclean) << 1
             | u32::from(self.flags.copy_target) << 2
             | u32::from(self.flags.drained) << 4
-            | u32::from(self.flags.failed) << 5;
+            | u32::from(self.flags.failed) << 5
+            | u32::from(self.flags.isolated) << 9;
         zerocopy::transmute!(StateBytes {
             volume_id: self.volume_id.0,
             size_sectors: U64::new(self.size_sectors),
@@ -387,6 +390,7 @@ impl State {
                 copy_target: flags & 4 != 0,
                 drained: flags & 16 != 0,
                 failed: flags & 32 != 0,
+                isolated: flags & 512 != 0,
             },
             copy_id: CopyId(raw.copy_id),
             lineage: CopyId(raw.lineage),

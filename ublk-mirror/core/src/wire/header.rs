@@ -39,6 +39,9 @@ pub enum FrameKind {
     Accept,
     /// Control: the standby asks to be dropped from the view, so that it may stop. No body.
     Leave,
+    /// Control: the standby asks to be dropped and keeps its copy as it is then; `id`: when its operator
+    /// said so, seconds since 1970. Afterwards, with every keepalive: its copy is isolated. No body.
+    Isolate,
     /// Control: asks the target for its marks from the word `id` on (64 blocks a word). No body.
     MarksWanted,
     /// Control: some of the target's marks ([`crate::wire::Marks`]).
@@ -71,7 +74,7 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
-    const ALL: [(u8, Self); 21] = [
+    const ALL: [(u8, Self); 22] = [
         (1, Self::Hello),
         (2, Self::Auth),
         (3, Self::Refused),
@@ -91,6 +94,7 @@ impl FrameKind {
         (24, Self::Done),
         (25, Self::CopyDone),
         (26, Self::CopyWant),
+        (30, Self::Isolate),
         (32, Self::Ping),
         (33, Self::Pong),
     ];
