@@ -87,6 +87,19 @@ pub(crate) enum Volume {
         #[arg(long, value_name = "WORDS")]
         confirm: Option<String>,
     },
+    /// On the standby: keep its copy as it is now, and show it read-only as /dev/lockstep/NAME.isolated
+    Isolate {
+        /// The volume
+        name: String,
+    },
+    /// End an isolation: what the copy here missed is copied, and it counts again
+    Attach {
+        /// The volume
+        name: String,
+        /// Also if the read-only device is mounted or open: its users get I/O errors
+        #[arg(long)]
+        force: bool,
+    },
     /// Compare both copies while the volume is used, and repair them where they differ
     #[command(after_help = VERIFY_EXIT_CODES)]
     Verify(Verify),

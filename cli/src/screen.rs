@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use mirror_core::admin::{CopyCause, CopyProgress, CopyState, LinkState, Role, Status};
+use mirror_core::isolation::utc;
 
 use crate::failure::with_name;
 use crate::size;
@@ -52,6 +53,17 @@ pub(crate) fn volume(status: &Status, style: Style) -> String {
     row(&mut out, style, "peer copy", &peer_copy(status));
     row(&mut out, style, "link", &link(status));
     row(&mut out, style, "view", &view(status));
+    if let Some(isolated) = &status.isolated {
+        let device = isolated.device.as_deref().unwrap_or("no device here");
+        let since = utc(isolated.since_unix_s);
+        let node = &isolated.node;
+        row(
+            &mut out,
+            style,
+            "isolated",
+            &format!("{node} since {since}  {device}"),
+        );
+    }
     if let Some(progress) = &status.progress {
         row(&mut out, style, "copying", &bar(progress));
         row(
@@ -115,6 +127,7 @@ fn copy(state: CopyState) -> &'static str {
         CopyState::Blank => "blank",
         CopyState::Failed => "FAILED",
         CopyState::Unknown => "not known",
+        CopyState::Isolated => "isolated",
     }
 }
 
@@ -122,7 +135,7 @@ fn copy(state: CopyState) -> &'static str {
 fn peer_copy(status: &Status) -> String {
     let words = format!("{}  ({})", copy(status.peer_copy), status.peer);
     match (status.peer_copy, status.out_of_sync_bytes) {
-        (CopyState::Outdated, lacks) if lacks > 0 => {
+        (CopyState::Outdated | CopyState::Isolated, lacks) if lacks > 0 => {
             format!("{words}, lacks {}", size::bytes(lacks))
         }
         _ => words,
@@ -248,6 +261,7 @@ mod tests {
             out_of_sync_bytes: 0,
             resync_paused_ms: None,
             verify: None,
+            isolated: None,
             inflight: 0,
             counters: Counters::default(),
             device: Some("/dev/lockstep/data".to_string()),
@@ -307,6 +321,41 @@ data  HEALTHY: served here, both copies are equal
     }
 
     #[test]
+    fn an_isolated_copy_is_told_on_both_nodes_with_its_time() {
+        let isolated = mirror_core::admin::IsolatedStatus {
+            node: "node2".to_string(),
+            since_unix_s: 1_795_261_445,
+            device: None,
+        };
+        let mut active = healthy();
+        active.peer_copy = CopyState::Isolated;
+        active.out_of_sync_bytes = 4 << 20;
+        active.isolated = Some(isolated.clone());
+        check(
+            &active,
+            Health::Degraded,
+            "data  DEGRADED: served here with one good copy; node2's copy is isolated since 2026-11-21 11:44:05 UTC\n",
+        );
+        let text = volume(&active, Style::Plain);
+        assert!(text.contains("isolated  (node2), lacks 4.0 MiB"), "{text}");
+        let mut standby = healthy();
+        (standby.node, standby.peer) = ("node2".to_string(), "node1".to_string());
+        standby.role = Role::Fenced;
+        standby.copy = CopyState::Isolated;
+        standby.isolated = Some(mirror_core::admin::IsolatedStatus {
+            device: Some("/dev/lockstep/data.isolated".to_string()),
+            ..isolated
+        });
+        check(
+            &standby,
+            Health::Degraded,
+            "data  DEGRADED: served by node1; the copy here is isolated since 2026-11-21 11:44:05 UTC\n",
+        );
+        let text = volume(&standby, Style::Plain);
+        assert!(text.contains("/dev/lockstep/data.isolated"), "{text}");
+    }
+
+    #[test]
     fn a_copy_shows_how_far_it_is_and_when_it_ends() {
         let status = filling();
         let text = volume(&status, Style::Plain);
@@ -353,6 +402,7 @@ data  HEALTHY: served here, both copies are equal
     fn a_copy_that_is_being_filled_says_what_is_left_on_the_line_of_the_progress_alone() {
         let status = Status {
             out_of_sync_bytes: 4 << 30,
+            isolated: None,
             ..filling()
         };
         let text = volume(&status, Style::Plain);

@@ -6,8 +6,8 @@
 use lockstep_tests::{assert_documented, assert_golden, golden};
 use mirror_core::checksum::crc32c;
 use mirror_core::disk::{
-    ActivityRecord, BLOCK_BYTES, BitmapPage, CopyRecord, CopyRole, FORMAT_VERSION, Layout,
-    PAGE_WORDS, SUPERBLOCK_BYTES, SlotFault, Superblock, SuperblockError, choose,
+    ActivityRecord, BLOCK_BYTES, BitmapPage, CopyRecord, CopyRole, FORMAT_VERSION, Isolation,
+    Layout, PAGE_WORDS, SUPERBLOCK_BYTES, SlotFault, Superblock, SuperblockError, choose,
 };
 use mirror_core::limits::{NODES_MAX, VIEW_HISTORY_MAX};
 use mirror_core::types::{
@@ -61,6 +61,10 @@ fn superblock() -> Superblock {
         drained: false,
         failed: false,
         invalidated: false,
+        isolation: Isolation {
+            own: None,
+            peer: Some(0x6a00_0001),
+        },
         copy: Some(CopyRecord {
             id: CopyId([0x66; 16]),
             role: CopyRole::Source,
@@ -93,6 +97,10 @@ fn blank() -> Superblock {
         drained: true,
         failed: true,
         invalidated: true,
+        isolation: Isolation {
+            own: Some(0x6a00_0002),
+            peer: None,
+        },
         copy: Some(CopyRecord {
             id: CopyId([0x66; 16]),
             role: CopyRole::Target,

@@ -16,7 +16,7 @@ use mirror_core::wire::{
 };
 use proptest::prelude::*;
 
-const KINDS: [(FrameKind, &str); 25] = [
+const KINDS: [(FrameKind, &str); 26] = [
     (FrameKind::Hello, "hello"),
     (FrameKind::Auth, "auth"),
     (FrameKind::Refused, "refused"),
@@ -24,6 +24,7 @@ const KINDS: [(FrameKind, &str); 25] = [
     (FrameKind::Propose, "propose"),
     (FrameKind::Accept, "accept"),
     (FrameKind::Leave, "leave"),
+    (FrameKind::Isolate, "isolate"),
     (FrameKind::MarksWanted, "marks-wanted"),
     (FrameKind::Marks, "marks"),
     (FrameKind::CopyHash, "copy-hash"),
@@ -103,6 +104,7 @@ fn state() -> State {
             drained: true,
             failed: true,
             invalidated: true,
+            isolated: true,
             copy_target: true,
         },
         copy_id: CopyId([0x66; 16]),
@@ -174,6 +176,7 @@ fn frame(kind: FrameKind) -> Frame {
         | FrameKind::State
         | FrameKind::Propose
         | FrameKind::Accept
+        | FrameKind::Isolate
         | FrameKind::MarksWanted
         | FrameKind::Marks
         | FrameKind::CopyHash

@@ -116,6 +116,10 @@ fn done_name(done: Done) -> &'static str {
         Done::Invalidated => "invalidated",
         Done::ResyncPaused => "resync-paused",
         Done::ResyncGoesOn => "resync-goes-on",
+        Done::Isolated => "isolated",
+        Done::AlreadyIsolated => "already-isolated",
+        Done::Attached => "attached",
+        Done::AlreadyAttached => "already-attached",
     }
 }
 

@@ -102,7 +102,7 @@ impl AnswerLine {
     }
 }
 
-const DONE_NAMES: [(Done, &str); 11] = [
+const DONE_NAMES: [(Done, &str); 15] = [
     (Done::Active, "active"),
     (Done::AlreadyActive, "already-active"),
     (Done::Fenced, "fenced"),
@@ -114,6 +114,10 @@ const DONE_NAMES: [(Done, &str); 11] = [
     (Done::Invalidated, "invalidated"),
     (Done::ResyncPaused, "resync-paused"),
     (Done::ResyncGoesOn, "resync-goes-on"),
+    (Done::Isolated, "isolated"),
+    (Done::AlreadyIsolated, "already-isolated"),
+    (Done::Attached, "attached"),
+    (Done::AlreadyAttached, "already-attached"),
 ];
 
 /// The word for `done` in an answer.
@@ -182,6 +186,14 @@ mod tests {
         request_is(
             Request::Command(Command::ResyncPause),
             r#"{"schema":"lockstep.admin/1","request":"command","command":"resync-pause"}"#,
+        );
+        request_is(
+            Request::Command(Command::Isolate { now_unix_s: 0 }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"isolate","now_unix_s":0}"#,
+        );
+        request_is(
+            Request::Command(Command::Attach { force: true }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"attach","force":true}"#,
         );
     }
 

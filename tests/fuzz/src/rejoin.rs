@@ -47,8 +47,12 @@ pub fn check(data: &[u8]) {
                 "a copy that an operator marked counts as good"
             );
         }
-        Verdict::Copy { source, .. } => {
+        Verdict::Copy { source, .. } | Verdict::Apart { source } => {
             let source = if source == one.node { one } else { other };
+            assert!(
+                !source.state.flags.isolated,
+                "an isolated copy is the source"
+            );
             assert!(!source.state.flags.failed, "a failed disk is the source");
             assert!(
                 !source.state.flags.invalidated,

@@ -147,7 +147,9 @@ impl World {
         operation: DiskOperation,
         range: SectorRange,
     ) {
-        if operation == DiskOperation::Read && matches!(owner, IoOwner::Application(_)) {
+        self.check_isolated_write(node, owner, operation);
+        let served = self.nodes[node].device.is_some();
+        if operation == DiskOperation::Read && matches!(owner, IoOwner::Application(_)) && served {
             self.check_no_other_serves(node);
         }
         let running = &self.nodes[node].data.running;
@@ -331,6 +333,8 @@ impl World {
     /// Both count, are connected and idle: then they are equal.
     pub(super) fn compare(&mut self) {
         self.at(500 * MS / self.plan.haste, Happening::Compare);
+        self.image_must_stand(0);
+        self.image_must_stand(1);
         if !self.both_quiet() {
             return;
         }

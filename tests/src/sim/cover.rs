@@ -26,6 +26,15 @@ impl Touched {
         self.0.extend(start / PIECE_SECTORS..=last / PIECE_SECTORS);
     }
 
+    /// All sectors of a volume of `length` that may have been written.
+    pub(super) fn sectors(&self, length: usize) -> impl Iterator<Item = usize> {
+        let pieces = self.0.iter().map(move |piece| {
+            let start = (piece * PIECE_SECTORS).min(length);
+            start..(start + PIECE_SECTORS).min(length)
+        });
+        pieces.flatten()
+    }
+
     /// Sectors whose content differs.
     fn differences<'a>(
         &'a self,
@@ -62,6 +71,8 @@ fn state(metadata: &Metadata, boot: BootId) -> State {
             copy_target: target.is_some(),
             failed: superblock.failed,
             invalidated: superblock.invalidated,
+            // As if it was attached: what it misses must be marked all the time.
+            isolated: false,
         },
         copy_id: target.map_or(CopyId::NONE, |copy| copy.id),
         lineage: superblock.lineage,
@@ -81,7 +92,7 @@ fn marks_do_not_count(one: &Metadata, other: &Metadata, boots: [BootId; 2]) -> b
         state: &states[node],
     });
     let source = match decide(sides[0], sides[1]) {
-        Verdict::Refuse(_) => return true,
+        Verdict::Refuse(_) | Verdict::Apart { .. } => return true,
         Verdict::Equal { .. } => return false,
         Verdict::Copy {
             extent: Extent::Full,

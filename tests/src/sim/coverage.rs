@@ -94,6 +94,23 @@ const MARKS: &[&str] = &[
     "verify interrupted",
     "verify stopped",
     "writes",
+    // Isolated copies.
+    "answer AlreadyIsolated",
+    "answer Attached",
+    "answer Isolated",
+    "copy isolated",
+    "isolated copy attached",
+    "isolation refused InUse",
+    "isolation refused Isolated",
+    "isolation refused Last",
+    "isolation refused NotCurrent",
+    "isolation refused PeerSilent",
+    "isolation refused Serving",
+    "read-only device busy",
+    "read-only device failed",
+    "read-only devices",
+    "reads of an isolated copy",
+    "writes to an isolated copy refused",
 ];
 
 /// The marks that are missing.

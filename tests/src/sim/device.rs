@@ -17,6 +17,9 @@ impl World {
                 let after = self.micros(2000, 40_000);
                 self.at(after, Happening::DeviceUp { node, process });
             }
+            DeviceCommand::StartIsolated | DeviceCommand::StopIsolated { .. } => {
+                self.isolated_command(node, process, command);
+            }
             DeviceCommand::StopLive { force } => {
                 let after = self.micros(500, 10_000);
                 self.at(
@@ -114,6 +117,9 @@ impl World {
         tag: Tag,
         result: Result<(), Errno>,
     ) {
+        if self.has_isolated_device(node) {
+            return self.isolated_complete(node, process, tag, result);
+        }
         let now = self.now;
         if self
             .network

@@ -31,6 +31,8 @@ pub(super) enum Kind {
     DiskFails,
     SecondConnection,
     Upkeep(Upkeep),
+    Isolate,
+    Attach,
 }
 
 const ALL: [(Kind, u64); 17] = [
@@ -124,9 +126,37 @@ impl Schedule {
             });
             at += after;
         }
+        if seed % 10 == 2 {
+            // An isolation needs two nodes that are well.
+            troubles.retain(|trouble| trouble.dice.clone().percent(30));
+        }
+        troubles.extend(Self::isolations(seed, millis.clone(), haste));
         troubles.extend(upkeep::troubles(seed, millis, haste));
         troubles.sort_by_key(|trouble| trouble.at);
         Self(troubles)
+    }
+
+    /// Some runs have operators who isolate and attach, by chances of their own: the others stay as they are.
+    fn isolations(seed: u64, millis: std::ops::Range<u64>, haste: u64) -> Vec<Trouble> {
+        let mut rng = Rng::new(seed ^ 0x6973_6f6c_6174_6564);
+        let mut troubles = Vec::new();
+        let mut at = millis.start * MS;
+        while seed % 5 == 2 && at < millis.end * MS {
+            at += rng.between(100 * MS, 6000 * MS) / haste;
+            let mut dice = Rng::new(rng.bits());
+            let after = dice.between(10 * MS, 8000 * MS) / haste;
+            let node = dice.index(2);
+            for (kind, at) in [(Kind::Isolate, at), (Kind::Attach, at + after)] {
+                let dice = Rng::new(dice.bits());
+                troubles.push(Trouble {
+                    at,
+                    kind,
+                    node,
+                    dice,
+                });
+            }
+        }
+        troubles
     }
 
     fn mixture(rng: &mut Rng) -> Vec<(Kind, u64)> {
@@ -242,6 +272,8 @@ impl World {
                 }
             }
             Kind::Stop => self.ask_for(node, Command::Stop),
+            Kind::Isolate => self.isolate(&mut dice, node),
+            Kind::Attach => self.attach_isolated(dice.percent(50)),
             Kind::DiskFails => self.disk_fails(node, dice.between(200, 8000)),
             Kind::SecondConnection => {
                 if let Some(process) = self.nodes[1].process.as_ref() {

@@ -7,6 +7,7 @@ use mirror_core::types::{SessionId, Tag};
 use mirror_core::wire::Frame;
 
 use super::faults::Trouble;
+use super::isolate::Step;
 
 /// Something on the agenda.
 #[derive(Clone, Debug)]
@@ -117,6 +118,11 @@ pub(super) enum Happening {
     },
     Desk,
     Compare,
+    Isolated {
+        node: usize,
+        process: u64,
+        step: Step,
+    },
 }
 
 /// A happening with its place on the agenda.

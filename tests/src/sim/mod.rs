@@ -15,6 +15,7 @@ pub mod faults;
 mod faulty;
 pub mod fleet;
 mod happening;
+mod isolate;
 mod kernel;
 mod life;
 mod link;

@@ -1,7 +1,7 @@
 //! A simulated server: power, clock, disks, kernel, and the daemon that may run on it.
 
 use mirror_core::auth::cluster_id;
-use mirror_core::disk::{BLOCK_BYTES, Layout, Superblock};
+use mirror_core::disk::{BLOCK_BYTES, Isolation, Layout, Superblock};
 use mirror_core::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS};
 use mirror_core::types::{
     BootId, CopyId, Epoch, Incarnation, Instant, NodeId, NodeSet, ViewId, VolumeId,
@@ -10,6 +10,7 @@ use mirror_core::view::{View, ViewHistory, ViewMark};
 use mirror_core::volume::Volume;
 
 use super::disk::{DataDisk, Value};
+use super::isolate::Isolated;
 use super::kernel::Device;
 use super::metadata::MetaDisk;
 use super::rng::Rng;
@@ -76,6 +77,8 @@ pub struct Node {
     pub view_flush: u64,
     /// The same, once that flush is done.
     pub view_flushed: u64,
+    /// Its isolated copy.
+    pub isolated: Isolated,
 }
 
 /// How fast a node's clock runs, parts per million: two clocks differ by what the margin of a lease allows
@@ -125,6 +128,7 @@ impl Node {
             frozen_at: None,
             view_flush: 0,
             view_flushed: 0,
+            isolated: Isolated::default(),
         }
     }
 
@@ -220,6 +224,7 @@ pub fn format(
         drained: false,
         failed: false,
         invalidated: false,
+        isolation: Isolation::default(),
         copy: None,
         lineage: CopyId([0; 16]),
         base: ViewMark::default(),

@@ -54,6 +54,7 @@ impl World {
                 };
                 self.count(&key);
                 self.check_answer(node, process, &outcome);
+                self.count_isolation(&outcome);
                 if self.answers.insert(command_id, outcome).is_some() {
                     self.fail(format!("command {command_id} was answered twice"));
                 }
@@ -245,6 +246,7 @@ impl World {
         }
         match running.owner {
             IoOwner::Application(tag) if running.operation == DiskOperation::Read => {
+                self.isolated_read(node, tag, &read);
                 let device = self.nodes[node].device.as_mut();
                 if let Some(outstanding) =
                     device.and_then(|device| device.slots[usize::from(tag.0)].as_mut())
@@ -291,6 +293,7 @@ impl World {
         if before != after {
             self.view_is_durable(node, &before, &after);
         }
+        self.check_isolation(node);
         match written {
             // It was told before.
             Some(Written::Superblock(_)) if self.plan.mutant == Some(Mutant::EarlyPersist) => {}

@@ -299,6 +299,7 @@ impl World {
             | Happening::DeviceGone { node, .. }
             | Happening::Hand { node, .. }
             | Happening::App { node, .. }
+            | Happening::Isolated { node, .. }
             | Happening::Start { node } => Some(*node),
             Happening::Arrive { from, .. } => Some(1 - from),
             Happening::PowerOn { .. }
@@ -411,6 +412,11 @@ impl World {
             Happening::Trouble { trouble } => self.trouble(*trouble),
             Happening::Desk => self.work_the_desk(),
             Happening::Compare => self.compare(),
+            Happening::Isolated {
+                node,
+                process,
+                step,
+            } => self.isolated_step(node, process, step),
         }
     }
 
@@ -476,6 +482,7 @@ impl World {
         self.commands += 1;
         let number = self.commands;
         self.note(|| format!("{node} command {number} {command:?}"));
+        self.note_attach(node, &command);
         self.feed(
             node,
             Event::Operator {

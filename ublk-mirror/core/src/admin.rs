@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::isolation::{IsolationNotice, IsolationRefusal};
 pub use crate::notice::{Notice, Refusal};
 
 /// Version of the status document. Additive changes only.
@@ -53,6 +54,18 @@ pub enum Command {
     ResyncPause,
     /// Go on with it.
     ResyncResume,
+    /// On a standby: take its copy out of the view, exact as of now, and serve it read-only.
+    Isolate {
+        /// When the operator said so, seconds since 1970; the shell fills it in.
+        #[serde(default)]
+        now_unix_s: u64,
+    },
+    /// End that: what the copy missed is copied, and it counts again.
+    Attach {
+        /// Also if its read-only device is in use.
+        #[serde(default)]
+        force: bool,
+    },
 }
 
 /// The answer to a command.
@@ -83,6 +96,14 @@ pub enum Done {
     ResyncPaused,
     /// The resync goes on.
     ResyncGoesOn,
+    /// The copy here is isolated now, and can be read.
+    Isolated,
+    /// It was isolated already, and can be read.
+    AlreadyIsolated,
+    /// The copy here is not isolated any more.
+    Attached,
+    /// It was not isolated.
+    AlreadyAttached,
 }
 
 /// What a volume does on this node.
@@ -125,6 +146,8 @@ pub enum CopyState {
     Failed,
     /// Not known (the peer never answered).
     Unknown,
+    /// Kept as it was at one moment, to be read; its operator attaches it again.
+    Isolated,
 }
 
 /// How the link stands.
@@ -317,6 +340,18 @@ pub struct Problem {
     pub advice: String,
 }
 
+/// A copy that is isolated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IsolatedStatus {
+    /// Whose copy it is.
+    pub node: String,
+    /// Since when, seconds since 1970; 0: not known here.
+    pub since_unix_s: u64,
+    /// If it is this node's: the name of the read-only device, while there is one (filled in by the shell).
+    #[serde(default)]
+    pub device: Option<String>,
+}
+
 /// Everything about a volume on this node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -355,6 +390,9 @@ pub struct Status {
     /// The verify that runs here, or the last one.
     #[serde(default)]
     pub verify: Option<VerifyStatus>,
+    /// The copy that is isolated, if one is.
+    #[serde(default)]
+    pub isolated: Option<IsolatedStatus>,
     /// Application requests in flight or waiting.
     pub inflight: u64,
     /// Counters.

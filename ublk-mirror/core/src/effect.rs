@@ -49,6 +49,13 @@ pub enum DeviceCommand {
         /// Also when it is in use: the application's view of it stays dead (S12).
         force: bool,
     },
+    /// Make a fresh read-only device for the isolated copy, with a name of its own (S12).
+    StartIsolated,
+    /// Take that device away for ever; unless `force`, only if nobody uses it.
+    StopIsolated {
+        /// Also when it is in use.
+        force: bool,
+    },
 }
 
 /// One thing to do.

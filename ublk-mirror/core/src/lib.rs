@@ -21,6 +21,7 @@ pub mod effect;
 pub mod engine;
 pub mod event;
 pub mod intent;
+pub mod isolation;
 pub mod limits;
 pub mod mutant;
 pub mod notice;

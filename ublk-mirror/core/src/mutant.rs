@@ -200,6 +200,20 @@ mutants! {
     PauseIgnored: "pause-ignored", "I13";
     /// Alone, writes in flight go on waiting for the peer.
     AloneStillWaits: "alone-still-waits", "I9";
+    /// A copy is isolated without a flush.
+    IsolateWithoutFlush: "isolate-without-flush", "S2 S7 I30";
+    /// An isolated copy is activated, or takes over.
+    IsolatedPromotable: "isolated-promotable", "S3 S9";
+    /// A daemon that starts has forgotten that its copy is isolated.
+    IsolatedForgotten: "isolated-forgotten", "I30";
+    /// An isolated copy is filled when the nodes meet.
+    IsolatedFilled: "isolated-filled", "I30";
+    /// The read-only device takes writes.
+    IsolatedWritable: "isolated-writable", "I30";
+    /// A copy is attached while its read-only device stands.
+    AttachKeepsDevice: "attach-keeps-device", "I30";
+    /// The reads of an isolated copy wait for a lease.
+    IsolatedWantsLease: "isolated-wants-lease", "I9";
 }
 
 /// Whether this thread's core is wrong like that.

@@ -9,6 +9,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 
 use crate::admin::{CopyCause, Problem, VerifyState};
+use crate::isolation::{IsolationNotice, IsolationRefusal};
 use crate::types::{Epoch, Errno, SectorRange};
 use crate::wire::{DecodeError, RefusedCode};
 use words::{
@@ -122,6 +123,8 @@ pub enum Refusal {
         /// The other node.
         peer: String,
     },
+    /// About isolated copies.
+    Isolation(IsolationRefusal),
 }
 
 impl Refusal {
@@ -154,6 +157,7 @@ impl Refusal {
             Self::InvalidateNotConfirmed => "LS1047",
             Self::NoResync => "LS1048",
             Self::ResyncElsewhere { .. } => "LS1049",
+            Self::Isolation(refusal) => refusal.code(),
         }
     }
 
@@ -202,6 +206,7 @@ impl Refusal {
             }
             Self::NoResync => "no copy of this volume is being filled, or waits to be".to_string(),
             Self::ResyncElsewhere { peer } => format!("the copy here is the one that is filled; {peer} sends"),
+            Self::Isolation(refusal) => refusal.message(),
         }
     }
 
@@ -253,6 +258,7 @@ impl Refusal {
             Self::InvalidateNotConfirmed => "repeat the command with the volume's name: --confirm NAME".to_string(),
             Self::NoResync => "look at `lockstep volume status NAME`".to_string(),
             Self::ResyncElsewhere { peer } => format!("run the command on {peer}"),
+            Self::Isolation(refusal) => refusal.advice(),
         }
     }
 
@@ -399,6 +405,8 @@ pub enum Notice {
         /// The kernel's answer.
         errno: Errno,
     },
+    /// About isolated copies.
+    Isolation(IsolationNotice),
 }
 
 impl Notice {
@@ -430,6 +438,7 @@ impl Notice {
             Self::ResyncPaused => "LS2045",
             Self::ResyncGoesOn => "LS2046",
             Self::VerifyUnreadable { .. } => "LS3045",
+            Self::Isolation(notice) => notice.code(),
         }
     }
 
@@ -465,6 +474,7 @@ impl Notice {
             | Self::VerifyDiffers { .. }
             | Self::VerifyUnreadable { .. }
             | Self::MetadataFailed { .. } => Level::Error,
+            Self::Isolation(notice) => notice.level(),
         }
     }
 
@@ -537,6 +547,7 @@ impl Notice {
                 "the metadata could not be written (kernel error {})",
                 errno.0
             ),
+            Self::Isolation(notice) => notice.message(),
         }
     }
 
@@ -573,6 +584,7 @@ impl Notice {
             Self::ResyncPaused => "until `lockstep volume resync NAME --resume` there is one good copy".to_string(),
             Self::ResyncGoesOn => "nothing to do".to_string(),
             Self::MetadataFailed { .. } => "replace the metadata device; the volume does not change its state without it".to_string(),
+            Self::Isolation(notice) => notice.advice(),
         }
     }
 

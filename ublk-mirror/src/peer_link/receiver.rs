@@ -221,6 +221,7 @@ fn is_control(kind: FrameKind) -> bool {
         | FrameKind::Propose
         | FrameKind::Accept
         | FrameKind::Leave
+        | FrameKind::Isolate
         | FrameKind::Ping
         | FrameKind::Pong => true,
         FrameKind::Write

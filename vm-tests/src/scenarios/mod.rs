@@ -6,6 +6,7 @@ mod figures;
 mod harness;
 mod images;
 mod io;
+mod isolate;
 mod link;
 mod measure;
 mod power;
@@ -25,6 +26,7 @@ pub fn all() -> Vec<Scenario> {
         io::SCENARIOS,
         power::SCENARIOS,
         rejoin::SCENARIOS,
+        isolate::SCENARIOS,
         link::SCENARIOS,
         process::SCENARIOS,
         fencing::SCENARIOS,

@@ -38,6 +38,9 @@ pub(crate) fn run(command: Volume) -> Result<u8, Failure> {
                 Command::ResyncResume
             },
         ),
+        // The daemon knows the time as well as we do.
+        Volume::Isolate { name } => tell(&name, Command::Isolate { now_unix_s: 0 }),
+        Volume::Attach { name, force } => tell(&name, Command::Attach { force }),
     }
 }
 
@@ -70,5 +73,18 @@ fn done_words(name: &str, done: Done) -> String {
             format!("the resync of {name} is paused: there is one good copy until it goes on")
         }
         Done::ResyncGoesOn => format!("the resync of {name} goes on"),
+        Done::Isolated => format!(
+            "the copy of {name} here is isolated: /dev/lockstep/{name}.isolated shows it, read-only; there is one \
+             good copy until `lockstep volume attach {name}`"
+        ),
+        Done::AlreadyIsolated => {
+            format!("the copy of {name} here was isolated already: /dev/lockstep/{name}.isolated")
+        }
+        Done::Attached => {
+            format!(
+                "the copy of {name} here is not isolated any more; what it missed is copied now"
+            )
+        }
+        Done::AlreadyAttached => format!("the copy of {name} here was not isolated"),
     }
 }

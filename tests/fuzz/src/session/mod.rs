@@ -205,8 +205,12 @@ impl Peer {
             Verdict::Equal { leader } if leader == self.me => {
                 NodeSet::only(self.me).with(self.them())
             }
-            Verdict::Copy { source, .. } if source == self.me => NodeSet::only(self.me),
-            Verdict::Equal { .. } | Verdict::Copy { .. } => return self.accept(false),
+            Verdict::Copy { source, .. } | Verdict::Apart { source } if source == self.me => {
+                NodeSet::only(self.me)
+            }
+            Verdict::Equal { .. } | Verdict::Copy { .. } | Verdict::Apart { .. } => {
+                return self.accept(false);
+            }
             Verdict::Refuse(_) => return,
         };
         let ours = line.ours;
@@ -343,11 +347,14 @@ impl Peer {
     }
 
     fn operator(&mut self, input: &mut Input<'_>) {
-        let command = match input.byte() % 8 {
-            0..3 => Command::Activate,
-            3 | 4 => Command::Deactivate { force: false },
-            5 => Command::Deactivate { force: true },
-            6 => Command::Takeover {
+        let byte = input.byte();
+        let command = match (byte, byte % 8) {
+            (0xf0, _) => Command::Isolate { now_unix_s: 1 },
+            (0xf8, _) => Command::Attach { force: true },
+            (_, 0..3) => Command::Activate,
+            (_, 3 | 4) => Command::Deactivate { force: false },
+            (_, 5) => Command::Deactivate { force: true },
+            (_, 6) => Command::Takeover {
                 confirm: "there is off".to_string(),
             },
             _ => Command::Stop,
@@ -479,7 +486,7 @@ impl Peer {
     }
 }
 
-const KINDS_OF_FRAMES: [FrameKind; 18] = [
+const KINDS_OF_FRAMES: [FrameKind; 19] = [
     FrameKind::Write,
     FrameKind::CopyWrite,
     FrameKind::Discard,
@@ -498,6 +505,7 @@ const KINDS_OF_FRAMES: [FrameKind; 18] = [
     FrameKind::Hello,
     FrameKind::Auth,
     FrameKind::Refused,
+    FrameKind::Isolate,
 ];
 
 fn marks(first_word: u64) -> Marks {

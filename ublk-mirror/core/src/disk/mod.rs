@@ -14,6 +14,6 @@ pub use block::{BLOCK_BYTES, BlockFault};
 pub use layout::{Layout, LayoutError, METADATA_ALIGN_BYTES, SUPERBLOCK_SLOTS};
 pub use metadata::Metadata;
 pub use superblock::{
-    CopyRecord, CopyRole, FORMAT_VERSION, Found, SUPERBLOCK_BYTES, SlotFault, Superblock,
-    SuperblockError, choose,
+    CopyRecord, CopyRole, FORMAT_VERSION, Found, Isolation, SUPERBLOCK_BYTES, SlotFault,
+    Superblock, SuperblockError, choose,
 };

@@ -31,6 +31,8 @@ const FLAG_COPY_TARGET: u32 = 8;
 const FLAG_FAILED: u32 = 16;
 const FLAG_COPY_FULL: u32 = 32;
 const FLAG_INVALIDATED: u32 = 64;
+const FLAG_ISOLATED: u32 = 512;
+const FLAG_PEER_ISOLATED: u32 = 1024;
 
 /// This node's part in a resync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,16 @@ pub struct CopyRecord {
     /// Source: the bitmap on disk does not yet say everything that the target lacks; every block counts
     /// as marked.
     pub full: bool,
+}
+
+/// Copies that were taken out of the view in a planned way, to be used read-only: seconds since 1970 at
+/// which the operator said so. At most one of both is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Isolation {
+    /// This node's copy: nothing writes to it, and it does not join again before it is attached.
+    pub own: Option<u64>,
+    /// The peer's copy, as far as this node knows: for the status alone.
+    pub peer: Option<u64>,
 }
 
 /// The state of a volume on one node. `sequence` grows with every durable change.
@@ -107,6 +119,8 @@ pub struct Superblock {
     pub own_boot: BootId,
     /// The daemon run that wrote it.
     pub incarnation: Incarnation,
+    /// Copies that are isolated.
+    pub isolation: Isolation,
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -148,7 +162,10 @@ struct SuperblockBytes {
     incarnation: U64,
     member_boots: [[u8; 16]; NODES_MAX as usize],
     history: [MarkBytes; VIEW_HISTORY_MAX],
-    reserved2: [u8; 3264],
+    reserved2: [u8; 896],
+    isolated_unix_s: U64,
+    peer_isolated_unix_s: U64,
+    reserved3: [u8; 2352],
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -255,8 +272,7 @@ pub fn choose(
 }
 
 impl Superblock {
-    /// The bytes for `slot` (0 or 1): the slot's number is part of them.
-    pub fn encode(&self, slot: u8) -> [u8; SUPERBLOCK_BYTES] {
+    fn flags(&self) -> u32 {
         let mut flags = 0;
         flags |= if self.serving { FLAG_SERVING } else { 0 };
         flags |= if self.drained { FLAG_DRAINED } else { 0 };
@@ -276,6 +292,15 @@ impl Superblock {
         if self.copy.is_some_and(|copy| copy.full) {
             flags |= FLAG_COPY_FULL;
         }
+        let Isolation { own, peer } = self.isolation;
+        flags |= own.map_or(0, |_| FLAG_ISOLATED);
+        flags |= peer.map_or(0, |_| FLAG_PEER_ISOLATED);
+        flags
+    }
+
+    /// The bytes for `slot` (0 or 1): the slot's number is part of them.
+    pub fn encode(&self, slot: u8) -> [u8; SUPERBLOCK_BYTES] {
+        let Isolation { own, peer } = self.isolation;
         let mut raw = SuperblockBytes {
             magic: MAGIC,
             version: U16::new(FORMAT_VERSION),
@@ -290,7 +315,7 @@ impl Superblock {
             peer: self.peer.number(),
             view_active: self.view.active.map_or(NOBODY, NodeId::number),
             view_insync: self.view.insync.bits(),
-            flags: U32::new(flags),
+            flags: U32::new(self.flags()),
             size_sectors: U64::new(self.size_sectors),
             data_start_sectors: U64::new(self.data_start_sectors),
             chunk_sectors: U32::new(self.chunk_sectors),
@@ -319,7 +344,10 @@ impl Superblock {
                 epoch: U64::new(mark.epoch.0),
                 id: mark.id.0,
             }),
-            reserved2: [0; 3264],
+            reserved2: [0; 896],
+            isolated_unix_s: U64::new(own.unwrap_or(0)),
+            peer_isolated_unix_s: U64::new(peer.unwrap_or(0)),
+            reserved3: [0; 2352],
         };
         raw.crc = U32::new(crate::checksum::crc32c(raw.as_bytes()));
         let mut out = [0; SUPERBLOCK_BYTES];
@@ -404,6 +432,10 @@ impl SuperblockBytes {
             member_boots: self.member_boots.map(BootId),
             own_boot: BootId(self.own_boot),
             incarnation: Incarnation(self.incarnation.get()),
+            isolation: Isolation {
+                own: (flags & FLAG_ISOLATED != 0).then_some(self.isolated_unix_s.get()),
+                peer: (flags & FLAG_PEER_ISOLATED != 0).then_some(self.peer_isolated_unix_s.get()),
+            },
         };
         superblock.check()
     }
@@ -442,6 +474,8 @@ impl Superblock {
             Err(SlotFault::Value("geometry"))
         } else if !sane_active {
             Err(SlotFault::Value("view.insync"))
+        } else if self.isolation.own.is_some() && self.view.insync.contains(self.node) {
+            Err(SlotFault::Value("isolated copy that counts"))
         } else if !self.layout.is_possible()
             || (1..self.layout.total_bytes).contains(&(self.data_start_sectors * SECTOR_BYTES))
             || self.size_sectors > self.layout.growth_sectors

@@ -68,6 +68,8 @@ pub enum Gate {
     Starting,
     /// Requests are carried out.
     Open,
+    /// The device shows an isolated copy: reads alone, without a lease, for nothing changes.
+    Isolated,
 }
 
 /// Whether the read lease is needed (S5).
@@ -264,7 +266,7 @@ impl Engine {
             "a tag was handed over twice"
         );
         let flush = request.kind == RequestKind::Flush;
-        if self.gate == Gate::Shut || (!flush && !request.range.fits(self.size_sectors)) {
+        if self.is_refused(&request) || (!flush && !request.range.fits(self.size_sectors)) {
             self.counters.failed += 1;
             effects.push(Effect::Complete {
                 tag,
@@ -312,7 +314,7 @@ impl Engine {
         if request.kind == RequestKind::Read {
             let leased = match self.lease {
                 ReadLease::NotNeeded => true,
-                ReadLease::Until(end) => now < end,
+                ReadLease::Until(end) => now < end || self.needs_no_lease(),
             };
             return (leased || mutant::is(Mutant::LeaseIgnored))
                 && !self.earlier_write_overlaps(request.range, position);

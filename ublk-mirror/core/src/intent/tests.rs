@@ -6,7 +6,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::Intent;
-use crate::disk::{BLOCK_BYTES, BitmapPage, Layout, Metadata, Superblock};
+use crate::disk::{BLOCK_BYTES, BitmapPage, Isolation, Layout, Metadata, Superblock};
 use crate::effect::Effect;
 use crate::types::{
     BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SectorRange, ViewId, VolumeId,
@@ -47,6 +47,7 @@ fn superblock() -> Superblock {
         drained: false,
         failed: false,
         invalidated: false,
+        isolation: Isolation::default(),
         copy: None,
         lineage: CopyId::NONE,
         base: ViewMark::default(),

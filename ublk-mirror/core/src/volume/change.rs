@@ -3,8 +3,8 @@
 //! Order of the steps (DESIGN §3): who is dropped writes it down first; who is added counts only after
 //! its own flush, and the source demands its answers before it learns that it counts.
 
-use crate::admin::{CopyState, Done, Role};
-use crate::disk::{CopyRecord, CopyRole};
+use crate::admin::{Done, Role};
+use crate::disk::CopyRecord;
 use crate::effect::{DeviceCommand, DiskOperation, Effect, Effects};
 use crate::engine::{Peer, ReadLease};
 use crate::event::IoOwner;
@@ -80,10 +80,15 @@ pub(super) enum Kind {
     Takeover { command: u64 },
     /// An operator lets a frozen active node go on alone.
     GoAlone { command: u64 },
-    /// The peer asked to be dropped.
-    Drop { session: SessionId },
+    /// The peer asked to be dropped; to be isolated, if a time is there.
+    Drop {
+        session: SessionId,
+        isolated: Option<u64>,
+    },
     /// A resync is complete.
     Widen { session: SessionId },
+    /// An operator ends the isolation of the copy here.
+    Attach { command: u64 },
 }
 
 /// A change under way.
@@ -118,9 +123,10 @@ pub(super) enum ViewFlush {
 impl Change {
     pub(super) fn command(&self) -> Option<u64> {
         match &self.kind {
-            Kind::Activate { command } | Kind::Takeover { command } | Kind::GoAlone { command } => {
-                Some(*command)
-            }
+            Kind::Activate { command }
+            | Kind::Takeover { command }
+            | Kind::GoAlone { command }
+            | Kind::Attach { command } => Some(*command),
             Kind::Deactivate { command, .. } => *command,
             Kind::Lead { .. } | Kind::Follow { .. } | Kind::Drop { .. } | Kind::Widen { .. } => {
                 None
@@ -220,7 +226,7 @@ impl Volume {
         }
         match change.kind {
             Kind::Lead { session, .. } => self.propose_change(session, Purpose::Settle, effects),
-            Kind::Drop { session } => self.propose_change(session, Purpose::Leave, effects),
+            Kind::Drop { session, .. } => self.propose_change(session, Purpose::Leave, effects),
             Kind::Follow { propose, .. } => self.follow_persist(&propose, effects),
             Kind::Widen { session } => {
                 self.set_step(Step::PeerFlush);
@@ -239,7 +245,7 @@ impl Volume {
                 self.lease_over(now, effects);
             }
             Kind::Deactivate { .. } => self.deactivate_flush_peer(now, effects),
-            Kind::Activate { .. } => {}
+            Kind::Activate { .. } | Kind::Attach { .. } => {}
         }
     }
 
@@ -287,9 +293,14 @@ impl Volume {
         match self.change.as_ref().map(|change| &change.kind) {
             Some(Kind::Lead { copy, .. }) => {
                 self.stage_copy(*copy);
+                self.stage_apart();
                 self.settle_flags(serving);
             }
-            Some(Kind::Drop { .. } | Kind::GoAlone { .. }) => self.forget_copy(),
+            Some(Kind::Drop { isolated, .. }) => {
+                self.staged.isolation.peer = *isolated;
+                self.forget_copy();
+            }
+            Some(Kind::GoAlone { .. }) => self.forget_copy(),
             Some(Kind::Activate { .. }) => {
                 self.staged.serving = true;
                 self.staged.drained = false;
@@ -310,7 +321,7 @@ impl Volume {
                     self.engine.peer_widened(*session);
                 }
             }
-            Some(Kind::Follow { .. }) | None => {}
+            Some(Kind::Follow { .. } | Kind::Attach { .. }) | None => {}
         }
         self.set_step(Step::Persist);
         self.persist(Then::Continue, effects);
@@ -332,7 +343,7 @@ impl Volume {
     }
 
     /// The peer is out, and no resync with it has begun: the bitmap tells of the copy that counted last.
-    fn forget_copy(&mut self) {
+    pub(super) fn forget_copy(&mut self) {
         self.staged.copy = None;
         self.staged.lineage = CopyId::NONE;
     }
@@ -384,10 +395,14 @@ impl Volume {
                     self.went_alone(now, effects);
                     self.answer(Some(command), Ok(Done::Alone), effects);
                 }
-                Kind::Drop { .. } => {
+                Kind::Drop { isolated, .. } => {
                     self.change = None;
+                    if isolated.is_some() {
+                        self.dropped_for_isolation(effects);
+                    }
                     self.went_alone(now, effects);
                 }
+                Kind::Attach { .. } => self.attached(effects),
                 Kind::Widen { session } => self.widened(now, session, effects),
             },
             _ => {}
@@ -435,7 +450,10 @@ impl Volume {
                 let epoch = self.durable.view.epoch;
                 effects.push(Effect::Notice(Notice::CopyFinished { epoch }));
             }
-            Kind::Follow { .. } | Kind::Takeover { .. } | Kind::GoAlone { .. } => {}
+            Kind::Follow { .. }
+            | Kind::Takeover { .. }
+            | Kind::GoAlone { .. }
+            | Kind::Attach { .. } => {}
         }
     }
 
@@ -459,7 +477,10 @@ impl Volume {
             Kind::Lead { .. } | Kind::Drop { .. } | Kind::Widen { .. } => {
                 self.close(session, effects)
             }
-            Kind::Follow { .. } | Kind::Takeover { .. } | Kind::GoAlone { .. } => {}
+            Kind::Follow { .. }
+            | Kind::Takeover { .. }
+            | Kind::GoAlone { .. }
+            | Kind::Attach { .. } => {}
         }
     }
 
@@ -473,7 +494,7 @@ impl Volume {
             (
                 Kind::Lead { session: s, .. }
                 | Kind::Follow { session: s, .. }
-                | Kind::Drop { session: s }
+                | Kind::Drop { session: s, .. }
                 | Kind::Widen { session: s },
                 step,
             ) if *s == session && !matches!(step, Step::Persist | Step::Device) => {
@@ -570,24 +591,5 @@ impl Volume {
         let view = self.durable.view;
         self.propose(session, Purpose::Widen, view, effects);
         self.ping(now, session, effects);
-    }
-
-    /// What this node's copy is worth.
-    pub(super) fn own_copy(&self) -> CopyState {
-        if self.failed.is_some() || self.durable.failed {
-            CopyState::Failed
-        } else if self.is_blank() {
-            CopyState::Blank
-        } else if self.is_member() {
-            CopyState::InSync
-        } else if self
-            .durable
-            .copy
-            .is_some_and(|copy| copy.role == CopyRole::Target)
-        {
-            CopyState::Copying
-        } else {
-            CopyState::Outdated
-        }
     }
 }

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::admin::{Done, Outcome, Role};
 use crate::effect::{Effect, Effects};
+use crate::isolation::IsolationRefusal;
 use crate::mutant::{self, Mutant};
 use crate::notice::{Notice, Refusal};
 use crate::types::{Instant, SessionId};
@@ -27,6 +28,10 @@ impl Volume {
         }
         if let Some(refusal) = self.obstacle() {
             return Some(Err(refusal));
+        }
+        if self.is_isolated() {
+            // Its image does not change, and it does not count anyway.
+            return Some(Err(Refusal::Isolation(IsolationRefusal::Isolated { peer })));
         }
         if self.is_blank() {
             return Some(Err(Refusal::Blank { peer }));

@@ -100,6 +100,7 @@ impl Volume {
         self.lease_over(now, effects);
         self.leave_over(now, effects);
         self.invalidate_over(now, effects);
+        self.isolation_over(now, effects);
     }
 
     fn session_timers(&mut self, now: Instant, id: SessionId, effects: &mut Effects) {
@@ -121,6 +122,7 @@ impl Volume {
                     self.ping(now, id, effects);
                     self.withdraw(effects);
                     self.ask_again_to_be_dropped(effects);
+                    self.tell_isolation(effects);
                 }
             }
         }
@@ -146,6 +148,7 @@ impl Volume {
             .chain(self.engine.verify_deadline())
             .chain(self.leaving.map(|(_, until)| until))
             .chain(self.invalidate_deadline())
+            .chain(self.isolation_deadline())
             .min()
     }
 }

@@ -4,6 +4,7 @@ mod change;
 mod deactivation;
 mod gather;
 mod invalidate;
+mod isolation;
 mod keepalive;
 mod operator;
 mod pause;
@@ -121,6 +122,7 @@ pub struct Volume {
     told_epoch: Epoch,
     /// The target's marks are being asked for, before the resync begins.
     gathering: Option<gather::Gathering>,
+    isolating: isolation::Isolating,
 }
 
 /// What a source tells of the resync's progress.
@@ -181,6 +183,7 @@ impl Volume {
             // What earlier runs told is not remembered: all of it may be known.
             told_epoch: superblock_epoch,
             gathering: None,
+            isolating: isolation::Isolating::default(),
             settings,
         };
         if !(volume.is_member() && volume.peer_counts()) {
@@ -188,34 +191,40 @@ impl Volume {
             volume.engine.intent.diverge();
         }
         volume.set_peer_without_session();
+        volume.isolated_at_start();
         if device == DeviceAtStart::Recovered
             && volume.durable.view.active == Some(volume.settings.node)
         {
-            volume.role = Role::Active;
-            volume.verify_not_before = now + volume.settings.link_timeout * 3;
-            if volume.durable.failed {
-                // The disk failed under an earlier run: its requests fail, nothing is promised any more.
-                volume.failed = Some(Errno::EIO);
-                return volume;
-            }
-            if volume.durable.drained && !mutant::is(Mutant::AbortedServesOn) {
-                // An earlier run threw writes away and was killed before the device had ended.
-                volume.aborted_writes = true;
-                volume.end_recovered_device = true;
-                volume.role = Role::Deactivating;
-                let (command, failure) = (None, None);
-                volume.begin_change(Kind::Deactivate { command, failure }, Step::Device, None);
-                return volume;
-            }
-            volume.engine.open();
-            let lease = if volume.is_sole() || mutant::is(Mutant::RecoveredWithoutLease) {
-                ReadLease::NotNeeded
-            } else {
-                ReadLease::Until(now)
-            };
-            volume.engine.set_lease(now, lease, &mut Vec::new());
+            volume.serve_recovered(now);
         }
         volume
+    }
+
+    /// The daemon started under a live device that an earlier run served.
+    fn serve_recovered(&mut self, now: Instant) {
+        self.role = Role::Active;
+        self.verify_not_before = now + self.settings.link_timeout * 3;
+        if self.durable.failed {
+            // The disk failed under an earlier run: its requests fail, nothing is promised any more.
+            self.failed = Some(Errno::EIO);
+            return;
+        }
+        if self.durable.drained && !mutant::is(Mutant::AbortedServesOn) {
+            // An earlier run threw writes away and was killed before the device had ended.
+            self.aborted_writes = true;
+            self.end_recovered_device = true;
+            self.role = Role::Deactivating;
+            let (command, failure) = (None, None);
+            self.begin_change(Kind::Deactivate { command, failure }, Step::Device, None);
+            return;
+        }
+        self.engine.open();
+        let lease = if self.is_sole() || mutant::is(Mutant::RecoveredWithoutLease) {
+            ReadLease::NotNeeded
+        } else {
+            ReadLease::Until(now)
+        };
+        self.engine.set_lease(now, lease, &mut Vec::new());
     }
 
     /// Whether this node dials (the one with the higher number); the other listens.
@@ -288,6 +297,7 @@ impl Volume {
             Event::DeviceStopped => self.device_stopped(now, effects),
             Event::DeviceFailed { errno } => self.device_failed(now, errno, effects),
             Event::DeviceBusy => self.device_busy(effects),
+            Event::Isolated(event) => self.isolated_device(now, event, effects),
             Event::Operator {
                 command_id,
                 command,
@@ -308,6 +318,7 @@ impl Volume {
         }
         self.resume_deactivation(effects);
         self.drop_drained(effects);
+        self.restart_isolated(effects);
         self.copy_steps(now, effects);
         self.standby_steps(effects);
         self.verify_steps(now, effects);
@@ -362,6 +373,9 @@ impl Volume {
             (Err(errno), IoOwner::Copy(_)) => {
                 effects.push(Effect::Notice(Notice::CopyReadFailed { errno }));
             }
+            (Err(errno), IoOwner::Application(_)) if self.is_isolated() => {
+                self.isolated_read_failed(errno, effects);
+            }
             (
                 Err(errno),
                 IoOwner::Application(_) | IoOwner::Peer(_) | IoOwner::ViewFlush | IoOwner::LogFlush,
@@ -376,6 +390,7 @@ impl Volume {
         }
         self.failed = Some(errno);
         effects.push(Effect::Notice(Notice::DiskFailed { errno }));
+        self.isolation_failed(effects);
         if !self.may_withdraw() {
             self.stop_everything(now, effects);
         }
@@ -398,6 +413,7 @@ impl Volume {
     fn stop_everything(&mut self, now: Instant, effects: &mut Effects) {
         self.engine.shut(now, effects);
         self.refuse_all_sessions(effects);
+        self.isolation_failed(effects);
         let stopping = self.stopping.take();
         if stopping.is_some_and(|stopping| stopping.gone) {
             self.role = Role::Fenced;

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use crate::admin::{Command, Done, Outcome, Role};
 use crate::effect::{DeviceCommand, Effect, Effects};
 use crate::engine::{Peer, ReadLease};
+use crate::isolation::IsolationRefusal;
 use crate::mutant::{self, Mutant};
 use crate::notice::{Notice, Refusal};
 use crate::types::{Errno, Instant, NodeSet, SessionId};
@@ -36,6 +37,8 @@ impl Volume {
             Command::Invalidate { confirm } => self.invalidate(now, id, &confirm, effects),
             Command::ResyncPause => Some(self.resync_pause(now, effects)),
             Command::ResyncResume => Some(self.resync_resume(now, effects)),
+            Command::Isolate { now_unix_s } => self.isolate(now, id, now_unix_s, effects),
+            Command::Attach { force } => self.attach(id, force, effects),
         };
         if let Some(outcome) = outcome {
             self.answer(Some(id), outcome, effects);
@@ -52,6 +55,7 @@ impl Volume {
             || !self.persists.is_empty()
             || self.leaving.is_some()
             || self.invalidating.is_some()
+            || self.isolation_is_busy()
         {
             Some(Refusal::Busy)
         } else {
@@ -71,7 +75,12 @@ impl Volume {
         if self.is_blank() {
             return Some(Err(Refusal::Blank { peer }));
         }
-        if !self.is_member() && !mutant::is(Mutant::TargetPromotable) {
+        let promotable = mutant::is(Mutant::TargetPromotable)
+            || (self.is_isolated() && mutant::is(Mutant::IsolatedPromotable));
+        if self.is_isolated() && !promotable {
+            return Some(Err(Refusal::Isolation(IsolationRefusal::Isolated { peer })));
+        }
+        if !self.is_member() && !promotable {
             let copying = self.durable.copy.is_some();
             return Some(Err(if self.peer_serving {
                 Refusal::PeerActive { peer }
@@ -185,7 +194,12 @@ impl Volume {
         if self.is_blank() {
             return Some(Err(Refusal::Blank { peer }));
         }
-        if !self.is_member() && !mutant::is(Mutant::TakeoverByStranger) {
+        let promotable = mutant::is(Mutant::TakeoverByStranger)
+            || (self.is_isolated() && mutant::is(Mutant::IsolatedPromotable));
+        if self.is_isolated() && !promotable {
+            return Some(Err(Refusal::Isolation(IsolationRefusal::Isolated { peer })));
+        }
+        if !self.is_member() && !promotable {
             return Some(Err(Refusal::CopyNotCurrent {
                 copying: self.durable.copy.is_some(),
             }));
@@ -391,6 +405,7 @@ impl Volume {
             | Kind::Takeover { .. }
             | Kind::GoAlone { .. }
             | Kind::Drop { .. }
+            | Kind::Attach { .. }
             | Kind::Widen { .. } => {}
         }
     }
@@ -406,9 +421,12 @@ impl Volume {
         }
         if self.failed.is_none()
             && let Some(refusal) = self.obstacle()
-            && (self.change.is_some() || self.leaving.is_some())
+            && (self.change.is_some() || self.leaving.is_some() || self.isolation_is_busy())
         {
             return Some(Err(refusal));
+        }
+        if let Some(outcome) = self.stop_with_isolated(id, effects) {
+            return outcome;
         }
         match self.up_session() {
             Some(session) if self.peer_serving && self.is_member() && self.failed.is_none() => {
@@ -451,7 +469,11 @@ impl Volume {
                 effects.push(Effect::Notice(Notice::PeerInvalidated));
             }
             self.engine.hold();
-            self.begin_change(Kind::Drop { session: id }, Step::Drain, Some(view));
+            let kind = Kind::Drop {
+                session: id,
+                isolated: None,
+            };
+            self.begin_change(kind, Step::Drain, Some(view));
             self.drop_drained(effects);
         }
         Taken::Yes

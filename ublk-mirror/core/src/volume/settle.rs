@@ -36,6 +36,7 @@ impl Volume {
                 failed: durable.failed,
                 invalidated: durable.invalidated,
                 copy_target: target.is_some(),
+                isolated: durable.isolation.own.is_some(),
             },
             copy_id: target.map_or(CopyId::NONE, |copy| copy.id),
             lineage: durable.lineage,
@@ -100,7 +101,9 @@ impl Volume {
                 };
                 self.refuse(id, code, ours, yours, effects);
             }
-            Verdict::Equal { leader } | Verdict::Copy { source: leader, .. } => {
+            Verdict::Equal { leader }
+            | Verdict::Copy { source: leader, .. }
+            | Verdict::Apart { source: leader } => {
                 session.phase = Phase::Settling;
                 if let Verdict::Copy { cause, .. } = verdict {
                     self.copy_cause = Some(cause);
@@ -123,7 +126,7 @@ impl Volume {
         let me = self.me();
         let active = own.flags.serving.then_some(me);
         let insync = match verdict {
-            Verdict::Copy { .. } => NodeSet::only(me),
+            Verdict::Copy { .. } | Verdict::Apart { .. } => NodeSet::only(me),
             Verdict::Equal { .. } | Verdict::Refuse(_) => self.both(),
         };
         let seen = theirs.view.epoch.max(theirs.sealed);
@@ -137,7 +140,7 @@ impl Volume {
         };
         let copy = match verdict {
             Verdict::Copy { cause, extent, .. } => Some(self.plan_copy(cause, extent, theirs)),
-            Verdict::Equal { .. } | Verdict::Refuse(_) => None,
+            Verdict::Equal { .. } | Verdict::Apart { .. } | Verdict::Refuse(_) => None,
         };
         self.put_deactivation_aside();
         self.begin_change(Kind::Lead { session: id, copy }, Step::Flush, Some(view));
@@ -199,7 +202,7 @@ impl Volume {
         let Kind::Lead { copy, .. } = change.kind else {
             return;
         };
-        if copy.is_some() {
+        if copy.is_some() || !self.peer_counts() {
             self.aborted_writes = false;
         }
         let connected = self.current == Some(id);
@@ -212,6 +215,11 @@ impl Volume {
                 if connected {
                     self.begin_gathering(now, id, record.id, cause, effects);
                 }
+            }
+            None if !self.peer_counts() => {
+                self.engine.set_lease(now, ReadLease::NotNeeded, effects);
+                self.engine.peer_is_out(now, effects);
+                self.peer_stays_apart(effects);
             }
             None if connected => {
                 self.engine.peer_is_member(now, id, effects);
@@ -301,7 +309,7 @@ impl Volume {
             } else if self.engine.verify_has_runs() {
                 self.set_step(Step::Drain);
             } else {
-                self.follow_persist(&propose, effects);
+                self.follow_drained(&propose, effects);
             }
         } else {
             // Somebody else took over: the device here goes away for ever before we agree (S12).
@@ -360,10 +368,13 @@ impl Volume {
                 );
                 let insync = match verdict {
                     Verdict::Equal { leader } if leader == peer => NodeSet::only(me).with(peer),
-                    Verdict::Copy { source, .. } if source == peer => NodeSet::only(peer),
-                    Verdict::Equal { .. } | Verdict::Copy { .. } | Verdict::Refuse(_) => {
-                        return false;
+                    Verdict::Copy { source, .. } | Verdict::Apart { source } if source == peer => {
+                        NodeSet::only(peer)
                     }
+                    Verdict::Equal { .. }
+                    | Verdict::Copy { .. }
+                    | Verdict::Apart { .. }
+                    | Verdict::Refuse(_) => return false,
                 };
                 let volume = own.volume_id.is_none() || propose.volume_id == own.volume_id;
                 view.insync == insync && view.active.is_none_or(|active| active == peer) && volume
@@ -376,8 +387,10 @@ impl Volume {
             }
             Purpose::Deactivate => fenced && view.active.is_none() && view.insync == now.insync,
             Purpose::Leave => {
-                let leaves =
-                    self.leaving.is_some() || self.failed.is_some() || self.invalidating.is_some();
+                let leaves = self.leaving.is_some()
+                    || self.failed.is_some()
+                    || self.invalidating.is_some()
+                    || self.asked_to_be_isolated();
                 fenced && leaves && view.insync == NodeSet::only(peer)
             }
             Purpose::Widen => {
@@ -391,6 +404,15 @@ impl Volume {
                     && view.insync == NodeSet::only(me).with(peer)
                     && view.active == now.active
             }
+        }
+    }
+
+    /// Nothing of a verify is under way here: what is left to do before the proposal is written down.
+    pub(super) fn follow_drained(&mut self, propose: &Propose, effects: &mut Effects) {
+        if self.flushes_to_be_isolated(propose) {
+            self.flush_for_view(effects);
+        } else {
+            self.follow_persist(propose, effects);
         }
     }
 
@@ -409,7 +431,10 @@ impl Volume {
         self.stage_view(propose.view);
         self.told_epoch = self.told_epoch.max(propose.view.epoch);
         let member = propose.view.insync.contains(self.me());
-        if propose.purpose == Purpose::Settle && !member {
+        self.follow_isolation(propose.purpose);
+        // An isolated copy stays what it is, and is not filled.
+        let filled = !member && (!self.is_isolated() || mutant::is(Mutant::IsolatedFilled));
+        if propose.purpose == Purpose::Settle && filled {
             // Filled anew, it is as good as its disk; until then it is not promotable anyway (S9).
             self.staged.failed = false;
             self.staged.invalidated = false;
@@ -418,13 +443,11 @@ impl Volume {
             self.note_invalidated();
         }
         self.staged.copy = match propose.purpose {
-            Purpose::Settle if !member && !mutant::is(Mutant::TargetForgotten) => {
-                Some(CopyRecord {
-                    id: propose.copy_id,
-                    role: CopyRole::Target,
-                    full: false,
-                })
-            }
+            Purpose::Settle if filled && !mutant::is(Mutant::TargetForgotten) => Some(CopyRecord {
+                id: propose.copy_id,
+                role: CopyRole::Target,
+                full: false,
+            }),
             Purpose::Settle | Purpose::Widen | Purpose::Leave => None,
             // Who serves changes; what is being copied goes on.
             Purpose::Activate | Purpose::Deactivate => self.staged.copy,
@@ -449,6 +472,7 @@ impl Volume {
     ) {
         self.change = None;
         self.aborted_writes = false;
+        self.equal_if_isolated(propose.purpose);
         let view = self.durable.view;
         self.peer_serving = view.active == Some(self.settings.peer);
         if self.current == Some(id) {
@@ -489,7 +513,11 @@ impl Volume {
             Purpose::Leave if let Some((command, _)) = self.invalidating.take() => {
                 self.invalidated(command, effects);
             }
-            Purpose::Leave => self.left(Ok(Done::Stopped), effects),
+            Purpose::Leave => {
+                if !self.isolated(effects) {
+                    self.left(Ok(Done::Stopped), effects);
+                }
+            }
             Purpose::Settle | Purpose::Activate | Purpose::Deactivate => {}
         }
     }

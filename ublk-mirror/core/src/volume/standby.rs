@@ -7,6 +7,7 @@ use crate::disk::CopyRole;
 use crate::effect::{DiskOperation, Effect, Effects};
 use crate::event::{Digest, DiskResult, IoOwner};
 use crate::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS, QUEUE_DEPTH};
+use crate::mutant::{self, Mutant};
 use crate::notice::Notice;
 use crate::types::{Epoch, Errno, Instant, SectorRange, SessionId};
 use crate::wire::{
@@ -64,6 +65,12 @@ impl PeerOps {
 
     pub(super) fn is_empty(&self) -> bool {
         self.slots.iter().all(Option::is_none)
+    }
+
+    /// Whether something is being changed for the peer.
+    pub(super) fn changes(&self) -> bool {
+        let mut ops = self.slots.iter().flatten();
+        ops.any(|op| op.kind != FrameKind::Flush)
     }
 
     pub(super) fn writes_done(&self) -> u64 {
@@ -127,6 +134,7 @@ impl Volume {
             FrameKind::VerifyDone | FrameKind::VerifyWant | FrameKind::VerifyWrite => {
                 self.verify_frame(now, id, frame, buffer, effects)
             }
+            FrameKind::Isolate => self.peer_isolates(id, frame.id, effects),
             FrameKind::MarksWanted => self.target_is_asked(id, frame, effects),
             FrameKind::Write
             | FrameKind::CopyWrite
@@ -161,7 +169,11 @@ impl Volume {
         let fits = frame.kind == FrameKind::Flush || frame.range.fits(self.staged.size_sectors);
         let copies = matches!(frame.kind, FrameKind::CopyWrite | FrameKind::CopyZeroes);
         let copy_fits = !copies || (copying && !self.is_staged_member());
-        if !peer_may || !fits || !copy_fits || frame.epoch > self.staged.view.epoch {
+        // Nothing changes an isolated copy.
+        let frozen = frame.kind != FrameKind::Flush
+            && self.staged.isolation.own.is_some()
+            && !mutant::is(Mutant::IsolatedFilled);
+        if !peer_may || frozen || !fits || !copy_fits || frame.epoch > self.staged.view.epoch {
             return Taken::No;
         }
         let slot = match buffer.or_else(|| self.peer_ops.free_bare()) {

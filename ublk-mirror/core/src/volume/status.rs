@@ -54,6 +54,7 @@ impl Volume {
             out_of_sync_bytes: self.out_of_sync_bytes(),
             resync_paused_ms: self.resync_paused_ms(now),
             verify: self.verify_status(now),
+            isolated: self.isolated_status(),
             inflight: self.engine.inflight() as u64,
             counters,
             device: None,
@@ -82,11 +83,34 @@ impl Volume {
         }
     }
 
+    /// What this node's copy is worth.
+    pub(super) fn own_copy(&self) -> CopyState {
+        if self.failed.is_some() || self.durable.failed {
+            CopyState::Failed
+        } else if self.is_blank() {
+            CopyState::Blank
+        } else if self.is_isolated() {
+            CopyState::Isolated
+        } else if self.is_member() {
+            CopyState::InSync
+        } else if self
+            .durable
+            .copy
+            .is_some_and(|copy| copy.role == CopyRole::Target)
+        {
+            CopyState::Copying
+        } else {
+            CopyState::Outdated
+        }
+    }
+
     fn peer_copy(&self) -> CopyState {
         if self.is_blank() {
             CopyState::Unknown
         } else if self.peer_counts() {
             CopyState::InSync
+        } else if self.durable.isolation.peer.is_some() {
+            CopyState::Isolated
         } else if matches!(self.engine.peer(), Peer::Target(_) | Peer::Joining(_)) {
             CopyState::Copying
         } else {

@@ -97,7 +97,8 @@ impl Volume {
             let mine = views
                 .into_iter()
                 .all(|view| self.verifier(view) == self.me() && view.insync.contains(self.me()));
-            if !mine || self.failed.is_some() || self.waits_for_verify() {
+            let off = self.waits_for_verify() || self.asks_to_be_isolated();
+            if !mine || self.failed.is_some() || off {
                 self.engine.verify_ends(VerifyState::Interrupted);
             }
             self.engine.verify_steps(now, effects);
@@ -108,7 +109,7 @@ impl Volume {
                 self.change.as_ref().map(|change| &change.kind)
         {
             let propose = *propose;
-            self.follow_persist(&propose, effects);
+            self.follow_drained(&propose, effects);
         }
     }
 
@@ -185,6 +186,7 @@ impl Volume {
         self.up_session() == Some(session)
             && self.role == Role::Fenced
             && self.failed.is_none()
+            && !self.asks_to_be_isolated()
             && self.staged.view.insync == self.both()
     }
 

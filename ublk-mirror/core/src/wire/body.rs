@@ -293,6 +293,8 @@ pub struct StateFlags {
     pub failed: bool,
     /// An operator marked its copy: it is not believed, and filled anew.
     pub invalidated: bool,
+    /// Its copy is isolated: it is not filled before its operator attaches it.
+    pub isolated: bool,
 }
 
 /// Everything that a rejoin is decided on.
@@ -336,7 +338,8 @@ impl State {
             | u32::from(self.flags.copy_target) << 2
             | u32::from(self.flags.drained) << 4
             | u32::from(self.flags.failed) << 5
-            | u32::from(self.flags.invalidated) << 6;
+            | u32::from(self.flags.invalidated) << 7
+            | u32::from(self.flags.isolated) << 9;
         zerocopy::transmute!(StateBytes {
             volume_id: self.volume_id.0,
             size_sectors: U64::new(self.size_sectors),
@@ -390,7 +393,8 @@ impl State {
                 copy_target: flags & 4 != 0,
                 drained: flags & 16 != 0,
                 failed: flags & 32 != 0,
-                invalidated: flags & 64 != 0,
+                invalidated: flags & 128 != 0,
+                isolated: flags & 512 != 0,
             },
             copy_id: CopyId(raw.copy_id),
             lineage: CopyId(raw.lineage),

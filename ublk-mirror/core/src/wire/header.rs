@@ -42,6 +42,9 @@ pub enum FrameKind {
     Accept,
     /// Control: the standby asks to be dropped from the view, so that it may stop. No body.
     Leave,
+    /// Control: the standby asks to be dropped and keeps its copy as it is then; `id`: when its operator
+    /// said so, seconds since 1970. Afterwards, with every keepalive: its copy is isolated. No body.
+    Isolate,
     /// Control: asks the target for its marks from the word `id` on (64 blocks a word). No body.
     MarksWanted,
     /// Control: some of the target's marks ([`crate::wire::Marks`]).
@@ -85,7 +88,7 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
-    const ALL: [(u8, Self); 25] = [
+    const ALL: [(u8, Self); 26] = [
         (1, Self::Hello),
         (2, Self::Auth),
         (3, Self::Refused),
@@ -109,6 +112,7 @@ impl FrameKind {
         (26, Self::CopyWant),
         (28, Self::VerifyDone),
         (29, Self::VerifyWant),
+        (30, Self::Isolate),
         (32, Self::Ping),
         (33, Self::Pong),
     ];
