@@ -44,6 +44,14 @@ pub fn view(epoch: u64, active: Option<NodeId>, insync: NodeSet) -> View {
     }
 }
 
+fn history(both: NodeSet) -> ViewHistory {
+    let mut history = ViewHistory::default();
+    for epoch in 1..EPOCH {
+        history.push(view(epoch, None, both).mark());
+    }
+    history
+}
+
 /// A superblock of one of [`KINDS`] on node `me` of 0 and 1.
 pub fn superblock(kind: u8, me: NodeId) -> Superblock {
     let peer = node(1 - me.number() % 2);
@@ -71,10 +79,6 @@ pub fn superblock(kind: u8, me: NodeId) -> Superblock {
     for node in [me, peer] {
         member_boots[node.index()] = boot(node);
     }
-    let mut history = ViewHistory::default();
-    for epoch in 1..EPOCH {
-        history.push(view(epoch, None, both).mark());
-    }
     Superblock {
         sequence: 9,
         cluster_id: cluster_id(&KEY),
@@ -99,7 +103,7 @@ pub fn superblock(kind: u8, me: NodeId) -> Superblock {
         history: if blank {
             ViewHistory::default()
         } else {
-            history
+            history(both)
         },
         sealed: Epoch(0),
         serving: active == Some(me),
