@@ -196,3 +196,27 @@ fn an_isolation_whose_answer_is_lost_freezes_only_until_both_meet() {
     }
     assert!(hits > 0, "no seed lost the answer");
 }
+
+#[test]
+fn an_isolated_copy_is_neither_marked_nor_compared() {
+    let mut world = isolated(1);
+    let confirm = "data".to_string();
+    let command = world.command(1, Command::Invalidate { confirm });
+    let outcome = wait_answer(&mut world, command);
+    assert!(matches!(
+        refusal(outcome),
+        IsolationRefusal::Isolated { .. }
+    ));
+    for node in 0..2 {
+        let verify = Command::Verify {
+            repair: true,
+            repair_from: None,
+        };
+        let command = world.command(node, verify);
+        let outcome = wait_answer(&mut world, command);
+        assert!(matches!(outcome, Err(Refusal::NothingToVerify { .. })));
+    }
+    assert_eq!(attach(&mut world, 1, true), Ok(Done::Attached));
+    assert!(world.run_until(60_000, World::healthy));
+    well(&world);
+}

@@ -43,7 +43,18 @@ pub(super) fn damage(world: &mut World) {
     under_load(world, standby);
 }
 
-/// The application works, the link breaks, the standby loses its power.
+/// Ends an isolation that an operator asked for, if it came to one.
+fn attach(world: &mut World) {
+    world.run_for(1000);
+    for _ in 0..20 {
+        if world.run_until(1000, World::healthy) || world.failure.is_some() {
+            return;
+        }
+        world.attach_isolated(true);
+    }
+}
+
+/// The application works, the link breaks, the standby loses its power or is isolated.
 fn under_load(world: &mut World, standby: usize) {
     if world.failure.is_some() {
         return;
@@ -57,7 +68,7 @@ fn under_load(world: &mut World, standby: usize) {
         }
         let pause = world.rng.between(1, 60);
         world.run_for(pause);
-        match world.rng.below(5) {
+        match world.rng.below(6) {
             0 => world.break_connections(),
             1 => {
                 world.kill(standby);
@@ -67,9 +78,14 @@ fn under_load(world: &mut World, standby: usize) {
                 world.power_cut(standby);
                 world.at(50 * MS, Happening::PowerOn { node: standby });
             }
+            // A repair is under way: nothing of it may reach the image.
+            3 => {
+                world.command(standby, Command::Isolate { now_unix_s: 1 });
+            }
             _ => {}
         }
     }
+    attach(world);
     if !world.run_until(60_000, World::healthy) {
         world.fail("not healthy after damage (I9)".to_string());
         return;

@@ -141,6 +141,17 @@ fn an_isolated_copy_is_left_apart_and_is_never_a_source() {
     // Attached, it gets what it missed.
     b.flags.isolated = false;
     assert_eq!(verdict(&a, &b), marked(A, CopyCause::Outdated));
+    // Marked by an operator too, it is still left apart first.
+    b.flags.invalidated = true;
+    let anew = Verdict::Copy {
+        source: A,
+        cause: CopyCause::Invalidated,
+        extent: Extent::Full,
+    };
+    assert_eq!(verdict(&a, &b), anew);
+    b.flags.isolated = true;
+    assert_eq!(verdict(&a, &b), Verdict::Apart { source: A });
+    b.flags.invalidated = false;
     // Nothing is taken from it, whatever became of the other one.
     b.flags.isolated = true;
     a.flags.serving = false;
