@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::config::NodeAddress;
 use crate::size::parse_size;
@@ -16,6 +16,9 @@ Exit codes of `volume status`:
   With several volumes the worst counts: 2, then 3, then 1.
 Exit codes of everything else: 0 done, 1 refused or failed (nothing was changed
 unless the message says so), 64 wrong usage.";
+
+const VERIFY_EXIT_CODES: &str = "\
+Exit codes with --wait: 0 the whole volume was compared and both copies are equal now, 1 not so.";
 
 /// One block device, kept identical on two servers.
 #[derive(Debug, Parser)]
@@ -111,6 +114,60 @@ pub(crate) enum Volume {
         #[arg(long, value_name = "NAME")]
         confirm: Option<String>,
     },
+    /// On the standby: keep its copy as it is now, and show it read-only as /dev/lockstep/NAME.isolated
+    Isolate {
+        /// The volume
+        name: String,
+    },
+    /// End an isolation: what the copy here missed is copied, and it counts again
+    Attach {
+        /// The volume
+        name: String,
+        /// Also if the read-only device is mounted or open: its users get I/O errors
+        #[arg(long)]
+        force: bool,
+    },
+    /// Compare both copies while the volume is used, and repair them where they differ
+    #[command(after_help = VERIFY_EXIT_CODES)]
+    Verify(Verify),
+    /// Give up the copy on this node: it stops to count, and all of it is copied again
+    Invalidate {
+        /// The volume
+        name: String,
+        /// The volume's name once more
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
+    },
+    /// Pause the resync that this node is the source of, or let it go on
+    #[command(group(ArgGroup::new("what").required(true)))]
+    Resync {
+        /// The volume
+        name: String,
+        /// Send nothing more, until --resume or the daemon's end
+        #[arg(long, group = "what")]
+        pause: bool,
+        /// Go on
+        #[arg(long, group = "what")]
+        resume: bool,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Verify {
+    /// The volume
+    pub(crate) name: String,
+    /// Write blocks that differ, from this node's copy to the other one
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// The node whose copy is right; implies --repair
+    #[arg(long, value_name = "NODE")]
+    pub(crate) repair_from: Option<String>,
+    /// Wait for the end, and show the progress
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// End the verify that runs
+    #[arg(long, conflicts_with_all = ["repair", "repair_from", "wait"])]
+    pub(crate) stop: bool,
 }
 
 #[derive(Args, Debug)]

@@ -15,6 +15,7 @@ mod size;
 mod split;
 mod style;
 mod verdict;
+mod verified;
 
 use std::process::ExitCode;
 

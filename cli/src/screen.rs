@@ -6,12 +6,14 @@ use std::time::Duration;
 use mirror_core::admin::{
     CopyCause, CopyProgress, CopyState, LinkState, PathState, PathStatus, Role, Status,
 };
+use mirror_core::isolation::utc;
 
 use crate::failure::with_name;
 use crate::size;
 use crate::split;
 use crate::style::{Style, Tone};
 use crate::verdict::{Health, Verdict};
+use crate::verified;
 
 const BAR_CELLS: u64 = 30;
 /// Of the operators' words; `--json` has all.
@@ -59,6 +61,17 @@ pub(crate) fn volume(status: &Status, style: Style) -> String {
         row(&mut out, style, "", &paths(&status.link.paths));
     }
     row(&mut out, style, "view", &view(status));
+    if let Some(isolated) = &status.isolated {
+        let device = isolated.device.as_deref().unwrap_or("no device here");
+        let since = utc(isolated.since_unix_s);
+        let node = &isolated.node;
+        row(
+            &mut out,
+            style,
+            "isolated",
+            &format!("{node} since {since}  {device}"),
+        );
+    }
     if let Some(progress) = &status.progress {
         row(&mut out, style, "copying", &bar(progress));
         row(
@@ -83,6 +96,22 @@ pub(crate) fn volume(status: &Status, style: Style) -> String {
     }
     for entry in status.operations.iter().take(OPERATIONS_SHOWN) {
         row(&mut out, style, "operator", &split::operation(entry));
+    }
+    if let Some(paused_ms) = status.resync_paused_ms {
+        let since = size::ago(Duration::from_millis(paused_ms));
+        row(
+            &mut out,
+            style,
+            "resync",
+            &format!("paused by an operator {since}"),
+        );
+    }
+    if let Some(verify) = &status.verify {
+        let mut name = "verify";
+        for line in verified::lines(verify) {
+            row(&mut out, style, name, &line);
+            name = "";
+        }
     }
     for problem in &status.problems {
         let code = style.paint(Tone::Careful, &format!("! {}", problem.code));
@@ -123,6 +152,7 @@ fn copy(state: CopyState) -> &'static str {
         CopyState::Failed => "FAILED",
         CopyState::Discarded => "history discarded",
         CopyState::Unknown => "not known",
+        CopyState::Isolated => "isolated",
     }
 }
 
@@ -130,7 +160,7 @@ fn copy(state: CopyState) -> &'static str {
 fn peer_copy(status: &Status) -> String {
     let words = format!("{}  ({})", copy(status.peer_copy), status.peer);
     match (status.peer_copy, status.out_of_sync_bytes) {
-        (CopyState::Outdated, lacks) if lacks > 0 => {
+        (CopyState::Outdated | CopyState::Isolated, lacks) if lacks > 0 => {
             format!("{words}, lacks {}", size::bytes(lacks))
         }
         _ => words,
@@ -196,7 +226,16 @@ fn view(status: &Status) -> String {
 
 /// `[######....]  61 %  6.1 of 10.0 GiB  214.0 MiB/s  ETA 40 s`.
 fn bar(progress: &CopyProgress) -> String {
-    let percent = size::percent(progress.copied_bytes, progress.total_bytes);
+    progress_bar(
+        progress.copied_bytes,
+        progress.total_bytes,
+        progress.rate_bytes_per_s,
+        progress.eta_s,
+    )
+}
+
+pub(crate) fn progress_bar(done: u64, total: u64, rate: u64, eta_s: Option<u64>) -> String {
+    let percent = size::percent(done, total);
     let cells = (0..BAR_CELLS).map(|cell| {
         if (cell + 1) * 100 <= percent * BAR_CELLS {
             '#'
@@ -207,13 +246,13 @@ fn bar(progress: &CopyProgress) -> String {
     let mut text = format!(
         "[{}]  {percent} %  {} of {}",
         cells.collect::<String>(),
-        size::bytes(progress.copied_bytes),
-        size::bytes(progress.total_bytes)
+        size::bytes(done),
+        size::bytes(total)
     );
-    if progress.rate_bytes_per_s > 0 {
-        let _ = write!(text, "  {}/s", size::bytes(progress.rate_bytes_per_s));
+    if rate > 0 {
+        let _ = write!(text, "  {}/s", size::bytes(rate));
     }
-    if let Some(eta) = progress.eta_s {
+    if let Some(eta) = eta_s {
         let _ = write!(text, "  ETA {}", size::seconds(eta));
     }
     text
@@ -233,6 +272,7 @@ fn cause(cause: CopyCause) -> &'static str {
         CopyCause::DiskFailed => "its disk had failed",
         CopyCause::Resumed => "an interrupted copy goes on where it was",
         CopyCause::Discarded => "its history was discarded after a split brain",
+        CopyCause::Invalidated => "an operator marked it, so all of it is copied",
     }
 }
 
@@ -272,6 +312,9 @@ mod tests {
             growing: None,
             progress: None,
             out_of_sync_bytes: 0,
+            resync_paused_ms: None,
+            verify: None,
+            isolated: None,
             inflight: 0,
             counters: Counters::default(),
             device: Some("/dev/lockstep/data".to_string()),
@@ -361,6 +404,41 @@ data  HEALTHY: served here, both copies are equal
     }
 
     #[test]
+    fn an_isolated_copy_is_told_on_both_nodes_with_its_time() {
+        let isolated = mirror_core::admin::IsolatedStatus {
+            node: "node2".to_string(),
+            since_unix_s: 1_795_261_445,
+            device: None,
+        };
+        let mut active = healthy();
+        active.peer_copy = CopyState::Isolated;
+        active.out_of_sync_bytes = 4 << 20;
+        active.isolated = Some(isolated.clone());
+        check(
+            &active,
+            Health::Degraded,
+            "data  DEGRADED: served here with one good copy; node2's copy is isolated since 2026-11-21 11:44:05 UTC\n",
+        );
+        let text = volume(&active, Style::Plain);
+        assert!(text.contains("isolated  (node2), lacks 4.0 MiB"), "{text}");
+        let mut standby = healthy();
+        (standby.node, standby.peer) = ("node2".to_string(), "node1".to_string());
+        standby.role = Role::Fenced;
+        standby.copy = CopyState::Isolated;
+        standby.isolated = Some(mirror_core::admin::IsolatedStatus {
+            device: Some("/dev/lockstep/data.isolated".to_string()),
+            ..isolated
+        });
+        check(
+            &standby,
+            Health::Degraded,
+            "data  DEGRADED: served by node1; the copy here is isolated since 2026-11-21 11:44:05 UTC\n",
+        );
+        let text = volume(&standby, Style::Plain);
+        assert!(text.contains("/dev/lockstep/data.isolated"), "{text}");
+    }
+
+    #[test]
     fn a_copy_shows_how_far_it_is_and_when_it_ends() {
         let status = filling();
         let text = volume(&status, Style::Plain);
@@ -407,6 +485,7 @@ data  HEALTHY: served here, both copies are equal
     fn a_copy_that_is_being_filled_says_what_is_left_on_the_line_of_the_progress_alone() {
         let status = Status {
             out_of_sync_bytes: 4 << 30,
+            isolated: None,
             ..filling()
         };
         let text = volume(&status, Style::Plain);

@@ -9,6 +9,8 @@ use serde::Serialize;
 use crate::failure::with_name;
 use crate::size;
 
+mod isolated;
+
 /// How bad it is; the exit code of `volume status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -103,6 +105,7 @@ impl Verdict {
                 "STOPPING",
                 "is being deactivated on this node",
             ),
+            Role::Fenced if status.copy == CopyState::Isolated => isolated::here(status),
             Role::Fenced if status.link.state == LinkState::Up => standby_connected(status),
             Role::Fenced => standby_alone(status),
         }
@@ -196,6 +199,7 @@ fn active_without_trouble(status: &Status) -> Verdict {
         .advise(format!(
             "the next write waits for {peer}: look at the network and at {peer}"
         )),
+        (CopyState::Isolated, _) => isolated::there(status),
         (CopyState::Failed, _) => Verdict::new(
             Health::Degraded,
             "DEGRADED",
@@ -235,6 +239,9 @@ fn standby_connected(status: &Status) -> Verdict {
             progress_words(progress)
         ),
         (None, true) => "both copies are equal".to_string(),
+        (None, false) if status.peer_copy == CopyState::Isolated => {
+            format!("only the copy here is good; {peer}'s is isolated")
+        }
         (None, false) if status.copy == CopyState::InSync => {
             format!("only the copy here is good; {peer}'s waits to be filled")
         }

@@ -6,7 +6,7 @@
 use lockstep_tests::{assert_documented, assert_golden, golden};
 use mirror_core::checksum::crc32c;
 use mirror_core::disk::{
-    ActivityRecord, BLOCK_BYTES, BitmapPage, CopyRecord, CopyRole, FORMAT_VERSION, Layout,
+    ActivityRecord, BLOCK_BYTES, BitmapPage, CopyRecord, CopyRole, FORMAT_VERSION, Isolation, Layout,
     Operation, OperationEntry, PAGE_WORDS, Record, SUPERBLOCK_BYTES, SlotFault, Superblock,
     SuperblockError, choose,
 };
@@ -87,6 +87,11 @@ fn superblock() -> Superblock {
         drained: false,
         failed: false,
         peer_failed: false,
+        invalidated: false,
+        isolation: Isolation {
+            own: None,
+            peer: Some(0x6a00_0001),
+        },
         copy: Some(CopyRecord {
             id: CopyId([0x66; 16]),
             role: CopyRole::Source,
@@ -120,6 +125,11 @@ fn blank() -> Superblock {
         serving: false,
         drained: true,
         failed: true,
+        invalidated: true,
+        isolation: Isolation {
+            own: Some(0x6a00_0002),
+            peer: None,
+        },
         copy: Some(CopyRecord {
             id: CopyId([0x66; 16]),
             role: CopyRole::Target,

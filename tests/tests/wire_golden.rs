@@ -10,14 +10,14 @@ use mirror_core::types::{
 };
 use mirror_core::view::{View, ViewHistory, ViewMark};
 use mirror_core::wire::{
-    Accept, Auth, DecodeError, Evidence, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, FRAME_HEADER_BYTES,
+    Accept, Auth, DecodeError, Evidence, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, FLAG_INVALIDATED, FRAME_HEADER_BYTES,
     Frame, FrameKind, Grow, GrowDone, GrowRefused, GrowStep, Hello, MARKS_WORDS, Marks,
     PROTOCOL_VERSION, Propose, Purpose, Refused, RefusedCode, State, StateFlags, decode_header,
     encode_header, payload_crc,
 };
 use proptest::prelude::*;
 
-const KINDS: [(FrameKind, &str); 24] = [
+const KINDS: [(FrameKind, &str); 29] = [
     (FrameKind::Hello, "hello"),
     (FrameKind::Auth, "auth"),
     (FrameKind::Refused, "refused"),
@@ -25,9 +25,12 @@ const KINDS: [(FrameKind, &str); 24] = [
     (FrameKind::Propose, "propose"),
     (FrameKind::Accept, "accept"),
     (FrameKind::Leave, "leave"),
+    (FrameKind::Isolate, "isolate"),
     (FrameKind::MarksWanted, "marks-wanted"),
     (FrameKind::Marks, "marks"),
     (FrameKind::CopyHash, "copy-hash"),
+    (FrameKind::VerifyHash, "verify-hash"),
+    (FrameKind::VerifyWrite, "verify-write"),
     (FrameKind::Grow, "grow"),
     (FrameKind::GrowDone, "grow-done"),
     (FrameKind::Evidence, "evidence"),
@@ -40,6 +43,8 @@ const KINDS: [(FrameKind, &str); 24] = [
     (FrameKind::Done, "done"),
     (FrameKind::CopyDone, "copy-done"),
     (FrameKind::CopyWant, "copy-want"),
+    (FrameKind::VerifyDone, "verify-done"),
+    (FrameKind::VerifyWant, "verify-want"),
     (FrameKind::Ping, "ping"),
     (FrameKind::Pong, "pong"),
 ];
@@ -103,6 +108,8 @@ fn state() -> State {
             drained: true,
             failed: true,
             peer_failed: true,
+            invalidated: true,
+            isolated: true,
             copy_target: true,
         },
         copy_id: CopyId([0x66; 16]),
@@ -175,7 +182,9 @@ fn frame(kind: FrameKind) -> Frame {
         FrameKind::Discard | FrameKind::WriteZeroes | FrameKind::CopyZeroes
     ) {
         frame.range = SectorRange::new(0x0a0b_0c0d, 2048);
-    } else if kind == FrameKind::CopyHash {
+    } else if kind == FrameKind::VerifyWant {
+        frame.range = SectorRange::new(0x0a0b_0c0d, 8);
+    } else if matches!(kind, FrameKind::CopyHash | FrameKind::VerifyHash) {
         frame.range = SectorRange::new(0x0a0b_0c0d, 256);
         frame.length_bytes = 32;
     } else if kind.has_body() {
@@ -185,7 +194,8 @@ fn frame(kind: FrameKind) -> Frame {
         FrameKind::Write | FrameKind::WriteZeroes => frame.flags = FLAG_FUA,
         FrameKind::Flush => frame.flags = FLAG_DRAIN,
         FrameKind::Done => frame.status = 5,
-        FrameKind::CopyDone => {
+        FrameKind::Leave => frame.flags = FLAG_INVALIDATED,
+        FrameKind::CopyDone | FrameKind::VerifyDone => {
             frame.status = 5;
             frame.flags = FLAG_EQUAL;
         }
@@ -195,13 +205,16 @@ fn frame(kind: FrameKind) -> Frame {
         | FrameKind::State
         | FrameKind::Propose
         | FrameKind::Accept
-        | FrameKind::Leave
+        | FrameKind::Isolate
         | FrameKind::MarksWanted
         | FrameKind::Marks
         | FrameKind::CopyHash
         | FrameKind::Grow
         | FrameKind::GrowDone
         | FrameKind::Evidence
+        | FrameKind::VerifyHash
+        | FrameKind::VerifyWrite
+        | FrameKind::VerifyWant
         | FrameKind::CopyWrite
         | FrameKind::Discard
         | FrameKind::CopyZeroes

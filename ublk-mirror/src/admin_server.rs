@@ -115,6 +115,15 @@ fn done_name(done: Done) -> &'static str {
         Done::AlreadyGrown => "already-grown",
         Done::Discarded => "discarded",
         Done::Forced => "forced",
+        Done::VerifyBegun => "verify-begun",
+        Done::VerifyEnds => "verify-ends",
+        Done::Invalidated => "invalidated",
+        Done::ResyncPaused => "resync-paused",
+        Done::ResyncGoesOn => "resync-goes-on",
+        Done::Isolated => "isolated",
+        Done::AlreadyIsolated => "already-isolated",
+        Done::Attached => "attached",
+        Done::AlreadyAttached => "already-attached",
     }
 }
 

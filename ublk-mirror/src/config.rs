@@ -12,6 +12,8 @@ use mirror_core::paths::PATHS_MAX;
 use mirror_core::types::NodeId;
 use serde::Deserialize;
 use thiserror::Error;
+
+use crate::device::ISOLATED_SUFFIX;
 use toml::Spanned;
 
 use crate::explain::Explain;
@@ -443,10 +445,12 @@ impl Lines<'_> {
         let allowed =
             |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
         let short = (1..VOLUME_NAME_BYTES_MAX).contains(&name.len());
-        if short && name.bytes().all(allowed) && !name.starts_with('.') {
+        // That is the name of the device of another volume's isolated copy.
+        let reserved = name.ends_with(ISOLATED_SUFFIX);
+        if short && name.bytes().all(allowed) && !name.starts_with('.') && !reserved {
             return Ok(());
         }
-        let allowed = "1 to 63 of a-z, 0-9, `-`, `_` and `.`, not starting with `.`".into();
+        let allowed = "1 to 63 of a-z, 0-9, `-`, `_` and `.`, not starting with `.`, not ending with `.isolated`".into();
         Err(self.value(key, raw, name.clone(), allowed))
     }
 

@@ -20,6 +20,9 @@ use thiserror::Error;
 /// Where the stable names of all volumes are.
 pub const NAME_DIRECTORY: &str = "/dev/lockstep";
 const CLASS_DIRECTORY: &str = "/sys/class/ublk-char";
+/// What the name of an isolated copy's device has behind the volume's.
+pub const ISOLATED_SUFFIX: &str = ".isolated";
+const NAME_BYTES_MAX: usize = 64 + ISOLATED_SUFFIX.len();
 /// The hidden subcommand that turns this executable into the helper.
 pub const HELPER_SUBCOMMAND: &str = "device-helper";
 /// Longest request or answer line.
@@ -32,6 +35,8 @@ pub enum DeviceKind {
     Active,
     /// Stands for a volume that must not be used here: read-only, dies with the daemon.
     Fenced,
+    /// Shows an isolated copy: read-only, dies with the daemon.
+    Isolated,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -320,7 +325,11 @@ pub fn existing_ids() -> io::Result<Vec<u32>> {
 /// Path of the volume's stable name.
 pub fn name_path(name: &str) -> Result<PathBuf, DeviceError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte);
-    if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.bytes().all(allowed) {
+    if name.is_empty()
+        || name.len() > NAME_BYTES_MAX
+        || name.starts_with('.')
+        || !name.bytes().all(allowed)
+    {
         return Err(DeviceError::BadName {
             name: name.to_owned(),
         });

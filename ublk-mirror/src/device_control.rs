@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use mirror_core::effect::DeviceCommand;
-use mirror_core::event::Request;
+use mirror_core::event::{IsolatedEvent, Request};
 use mirror_core::limits::{DISCARD_SECTORS_MAX, QUEUE_DEPTH, REQUEST_BYTES_MAX};
 use mirror_core::types::{Errno, Tag};
 use nix::errno::Errno as KernelErrno;
@@ -20,12 +20,14 @@ use crate::device::{
 };
 use crate::inbox::Inbox;
 use crate::queue::{self, Queue, Wakeup};
-use crate::ring::{FileSlot, Ring, Token, UBLK_FILES};
+use crate::ring::{Ring, Token, UBLK_FILES};
 use crate::sys;
 
 mod convert;
+mod ended;
 mod fenced;
 mod in_use;
+pub mod isolated;
 mod resize;
 pub mod state_file;
 mod stop;
@@ -45,6 +47,7 @@ pub enum DeviceEvent {
     Failed(Errno),
     Busy,
     Request(Request),
+    Isolated(IsolatedEvent),
     /// The helper or the queue of the live device is lost: the daemon cannot go on.
     Broken,
 }
@@ -96,6 +99,8 @@ struct Attached {
     tags_out: u16,
     /// The kernel has said that the disk is gone.
     stopped: bool,
+    /// Its name leads to it.
+    shown: bool,
     /// It never came up: this is why.
     failed: Option<Errno>,
 }
@@ -125,6 +130,8 @@ pub struct DeviceControl {
     events: Vec<DeviceEvent>,
     /// The daemon ends: no device may come any more.
     ending: bool,
+    /// The use of the read-only device of this generation is being looked at.
+    isolated_asked: Option<u32>,
 }
 
 impl DeviceControl {
@@ -146,6 +153,7 @@ impl DeviceControl {
             generation: 0,
             events: Vec::with_capacity(256),
             ending: false,
+            isolated_asked: None,
         })
     }
 
@@ -190,6 +198,8 @@ impl DeviceControl {
                 self.add(DeviceKind::Active);
             }
             DeviceCommand::ResizeLive { size_sectors } => self.resize_live(size_sectors),
+            DeviceCommand::StartIsolated => self.start_isolated(),
+            DeviceCommand::StopIsolated { force } => self.stop_isolated(force),
             DeviceCommand::StopLive { force } => {
                 match self.live().map(|(_, live)| (live.dev_id, live.generation)) {
                     None => self.events.push(DeviceEvent::Stopped),
@@ -207,6 +217,9 @@ impl DeviceControl {
 
     /// Whether somebody uses the live device of that generation.
     pub fn on_use(&mut self, generation: u32, in_use: bool) {
+        if self.on_isolated_use(generation, in_use) {
+            return;
+        }
         let current = self
             .live()
             .is_some_and(|(_, live)| live.generation == generation);
@@ -221,9 +234,9 @@ impl DeviceControl {
         }
     }
 
-    /// Answers a request of the live device.
+    /// Answers a request of the live or the read-only device.
     pub fn complete(&mut self, ring: &mut Ring, tag: Tag, result: Result<(), Errno>) {
-        let Some((place, live)) = self.live() else {
+        let Some((place, live)) = self.live().or_else(|| self.isolated()) else {
             tracing::error!(?tag, "completion without a live device");
             return;
         };
@@ -247,12 +260,12 @@ impl DeviceControl {
         };
         match queue::wakeup(result) {
             Wakeup::Request => match (found.kind, found.queue.request(token.index)) {
-                (DeviceKind::Active, Ok(request)) => {
+                (DeviceKind::Active | DeviceKind::Isolated, Ok(request)) => {
                     self.events
                         .push(DeviceEvent::Request(core_request(token.index, request)));
                 }
                 (DeviceKind::Fenced, _) => refuse(ring, found, token, KernelErrno::EIO),
-                (DeviceKind::Active, Err(error)) => {
+                (DeviceKind::Active | DeviceKind::Isolated, Err(error)) => {
                     tracing::error!(%error, "request refused");
                     refuse(ring, found, token, KernelErrno::EINVAL);
                 }
@@ -363,7 +376,7 @@ impl DeviceControl {
             .ok_or(Errno(libc::EBUSY))?;
         let slot = UBLK_FILES[place];
         let opened = match kind {
-            DeviceKind::Active => Queue::open(
+            DeviceKind::Active | DeviceKind::Isolated => Queue::open(
                 dev_id,
                 QUEUE_DEPTH,
                 REQUEST_BYTES_MAX,
@@ -398,6 +411,7 @@ impl DeviceControl {
             generation,
             tags_out,
             stopped: false,
+            shown: false,
             failed: None,
         });
         Ok(place)
@@ -415,6 +429,9 @@ impl DeviceControl {
             self.stop_fenced();
             return;
         }
+        if kind == DeviceKind::Isolated {
+            return self.isolated_started(place, dev_id);
+        }
         let published = device::publish_name(&self.settings.name, dev_id);
         if let Err(error) = &published {
             tracing::error!(code = "LS3029", %error, "cannot let the volume's name lead to its device");
@@ -427,6 +444,7 @@ impl DeviceControl {
                 tracing::info!(dev_id, "live device");
                 self.stop_fenced();
             }
+            DeviceKind::Isolated => {}
             DeviceKind::Fenced => {
                 let name = self.settings.name.clone();
                 self.ask(device::Request::DeleteOnExit { dev_id, name }, Job::Other);
@@ -458,70 +476,20 @@ impl DeviceControl {
         self.detach_if_done(ring, place);
     }
 
-    fn detach_if_done(&mut self, ring: &mut Ring, place: usize) {
-        let Some(found) = self.places[place].take_if(|found| found.stopped && found.tags_out == 0)
-        else {
-            return;
-        };
-        let Attached {
-            queue,
-            dev_id,
-            kind,
-            failed,
-            ..
-        } = found;
-        if let Err(error) = ring.unregister(FileSlot(queue.fixed_slot())) {
-            tracing::error!(%error, "cannot unregister a queue");
-        }
-        drop(queue);
-        self.delete(dev_id);
-        match (kind, failed) {
-            (DeviceKind::Active, None) => {
-                self.state_file.remove();
-                self.add(DeviceKind::Fenced);
-            }
-            (kind, Some(errno)) => self.not_up(kind, errno),
-            (DeviceKind::Fenced, None) => {
-                // Stopped for its size, unless another device has taken or takes its place.
-                let alone = self.live().is_none() && !self.has_fenced();
-                if alone && self.change == Change::None && !self.ending {
-                    self.add(DeviceKind::Fenced);
-                }
-            }
-        }
-    }
-
-    fn delete(&mut self, dev_id: u32) {
-        device::retract_name_or_warn(&self.settings.name, dev_id);
-        self.ask(device::Request::Delete { dev_id }, Job::Other);
-    }
-
-    fn not_up(&mut self, kind: DeviceKind, errno: Errno) {
-        match kind {
-            DeviceKind::Active => {
-                self.state_file.remove();
-                self.change = Change::None;
-                self.events.push(DeviceEvent::Failed(errno));
-                if !self.has_fenced() {
-                    self.add(DeviceKind::Fenced);
-                }
-            }
-            // Without it there is no name: every device takes it along when it is deleted. That
-            // protects as well.
-            DeviceKind::Fenced => self.fenced_is_settled(),
-        }
-    }
-
     fn live(&self) -> Option<(usize, &Attached)> {
+        self.of_kind(DeviceKind::Active)
+    }
+
+    fn of_kind(&self, kind: DeviceKind) -> Option<(usize, &Attached)> {
         let places = self.places.iter().enumerate();
         let mut found = places
             .filter_map(|(place, attached)| attached.as_ref().map(|attached| (place, attached)));
-        found.find(|(_, attached)| attached.kind == DeviceKind::Active)
+        found.find(|(_, attached)| attached.kind == kind)
     }
 
     fn add(&mut self, kind: DeviceKind) {
         let (queue_depth, max_io_bytes) = match kind {
-            DeviceKind::Active => (QUEUE_DEPTH, REQUEST_BYTES_MAX),
+            DeviceKind::Active | DeviceKind::Isolated => (QUEUE_DEPTH, REQUEST_BYTES_MAX),
             DeviceKind::Fenced => (FENCED_DEPTH, FENCED_BYTES),
         };
         let settings = &self.settings;

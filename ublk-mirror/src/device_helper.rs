@@ -418,7 +418,7 @@ fn flags_of(kind: DeviceKind) -> u64 {
     u64::from(match kind {
         // RECOVERY alone would fail the requests in flight.
         DeviceKind::Active => sys::UBLK_F_USER_RECOVERY | sys::UBLK_F_USER_RECOVERY_REISSUE,
-        DeviceKind::Fenced => 0,
+        DeviceKind::Fenced | DeviceKind::Isolated => 0,
     })
 }
 
@@ -427,7 +427,7 @@ fn kernel_params(params: &DeviceParams) -> Result<sys::ublk_params, HelperFailur
     let logical = shift_of(params.logical_block_bytes)?;
     let physical = shift_of(params.physical_block_bytes)?.max(logical);
     let mut attrs = sys::UBLK_ATTR_VOLATILE_CACHE | sys::UBLK_ATTR_FUA;
-    if params.kind == DeviceKind::Fenced {
+    if params.kind != DeviceKind::Active {
         attrs |= sys::UBLK_ATTR_READ_ONLY;
     }
     let mut kernel = sys::ublk_params {

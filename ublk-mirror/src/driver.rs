@@ -19,7 +19,8 @@ use thiserror::Error;
 
 use crate::admin_server::{Unanswered, outcome_line, status_line, too_many_line};
 use crate::claim::Claim;
-use crate::device::{DeviceError, name_path};
+use crate::device::DeviceError;
+use crate::device_control::isolated::{with_time, without_device};
 use crate::device_control::{DeviceControl, DeviceEvent};
 use crate::explain::{Explain, with_causes};
 use crate::inbox::{Answer, Inbox, Message};
@@ -79,7 +80,6 @@ enum Asker {
 /// What the start-up hands over.
 pub struct Parts {
     pub volume: Volume,
-    pub volume_name: String,
     pub ring: Ring,
     pub disk: LocalDisk,
     pub persister: Persister,
@@ -401,6 +401,7 @@ impl Driver {
                 DeviceEvent::Failed(errno) => self.feed(Event::DeviceFailed { errno }),
                 DeviceEvent::Busy => self.feed(Event::DeviceBusy),
                 DeviceEvent::Request(request) => self.feed(Event::Request(request)),
+                DeviceEvent::Isolated(event) => self.feed(Event::Isolated(event)),
                 DeviceEvent::Broken => return Err(DriverError::DeviceLost),
             }
         }
@@ -413,9 +414,8 @@ impl Driver {
             match message {
                 Message::Status(answer) => {
                     let mut status = self.parts.volume.status(now());
-                    if self.parts.device.is_some() {
-                        let path = name_path(&self.parts.volume_name).ok();
-                        status.device = path.map(|path| path.display().to_string());
+                    if let Some(device) = &self.parts.device {
+                        device.name_in(&mut status);
                     }
                     status.link.paths = self.parts.link.path_status();
                     status.problems.extend(self.parts.link.path_problems());
@@ -450,7 +450,7 @@ impl Driver {
         self.feed(sys::wall_clock());
         self.feed(Event::Operator {
             command_id,
-            command,
+            command: with_time(command),
         });
     }
 
@@ -594,13 +594,4 @@ fn copy_bytes(ring: &Ring, slot: u16, range: SectorRange) -> &[u8] {
 fn is_zero(bytes: &[u8]) -> bool {
     let (words, rest) = bytes.as_chunks::<16>();
     words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|byte| *byte == 0)
-}
-
-fn without_device(command: mirror_core::effect::DeviceCommand) -> Option<DeviceEvent> {
-    use mirror_core::effect::DeviceCommand;
-    match command {
-        DeviceCommand::StartLive => Some(DeviceEvent::Failed(Errno(libc::ENODEV))),
-        DeviceCommand::StopLive { .. } => Some(DeviceEvent::Stopped),
-        DeviceCommand::ResizeLive { .. } => None,
-    }
 }

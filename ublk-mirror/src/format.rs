@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use mirror_core::auth::cluster_id;
 use mirror_core::disk::{
-    BLOCK_BYTES, BitmapPage, Layout, LayoutError, Metadata, PAGE_WORDS, Record, SUPERBLOCK_SLOTS,
-    Superblock,
+    BLOCK_BYTES, BitmapPage, Isolation, Layout, LayoutError, Metadata, PAGE_WORDS, Record,
+    SUPERBLOCK_SLOTS, Superblock,
 };
 use mirror_core::limits::{NODES_MAX, VOLUME_SECTORS_MAX, VOLUME_SECTORS_MIN};
 use mirror_core::types::{
@@ -359,6 +359,8 @@ fn first_superblock(
         drained: false,
         failed: false,
         peer_failed: false,
+        invalidated: false,
+        isolation: Isolation::default(),
         copy: None,
         lineage: CopyId::NONE,
         base: ViewMark::default(),

@@ -252,7 +252,6 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
     watch_signals(signals, inbox.clone()).map_err(process("start a thread"))?;
     let mut parts = Parts {
         volume,
-        volume_name: config.volume.clone(),
         ring,
         disk: LocalDisk::new(data_start_sectors),
         persister: Persister::new(SESSION_BUFFERS),

@@ -102,7 +102,7 @@ impl AnswerLine {
     }
 }
 
-const DONE_NAMES: [(Done, &str); 10] = [
+const DONE_NAMES: [(Done, &str); 19] = [
     (Done::Active, "active"),
     (Done::AlreadyActive, "already-active"),
     (Done::Fenced, "fenced"),
@@ -113,6 +113,15 @@ const DONE_NAMES: [(Done, &str); 10] = [
     (Done::AlreadyGrown, "already-grown"),
     (Done::Discarded, "discarded"),
     (Done::Forced, "forced"),
+    (Done::VerifyBegun, "verify-begun"),
+    (Done::VerifyEnds, "verify-ends"),
+    (Done::Invalidated, "invalidated"),
+    (Done::ResyncPaused, "resync-paused"),
+    (Done::ResyncGoesOn, "resync-goes-on"),
+    (Done::Isolated, "isolated"),
+    (Done::AlreadyIsolated, "already-isolated"),
+    (Done::Attached, "attached"),
+    (Done::AlreadyAttached, "already-attached"),
 ];
 
 /// The word for `done` in an answer.
@@ -183,6 +192,31 @@ mod tests {
                 confirm: "data".to_string(),
             }),
             r#"{"schema":"lockstep.admin/1","request":"command","command":"force","confirm":"data"}"#,
+        );
+        request_is(
+            Request::Command(Command::Verify {
+                repair: true,
+                repair_from: Some("node2".to_string()),
+            }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"verify","repair":true,"repair_from":"node2"}"#,
+        );
+        request_is(
+            Request::Command(Command::Invalidate {
+                confirm: "data".to_string(),
+            }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"invalidate","confirm":"data"}"#,
+        );
+        request_is(
+            Request::Command(Command::ResyncPause),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"resync-pause"}"#,
+        );
+        request_is(
+            Request::Command(Command::Isolate { now_unix_s: 0 }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"isolate","now_unix_s":0}"#,
+        );
+        request_is(
+            Request::Command(Command::Attach { force: true }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"attach","force":true}"#,
         );
     }
 

@@ -42,10 +42,22 @@ pub fn check(data: &[u8]) {
                 !one.state.flags.failed && !other.state.flags.failed,
                 "a failed disk counts as good"
             );
+            assert!(
+                !one.state.flags.invalidated && !other.state.flags.invalidated,
+                "a copy that an operator marked counts as good"
+            );
         }
-        Verdict::Copy { source, .. } => {
+        Verdict::Copy { source, .. } | Verdict::Apart { source } => {
             let source = if source == one.node { one } else { other };
+            assert!(
+                !source.state.flags.isolated,
+                "an isolated copy is the source"
+            );
             assert!(!source.state.flags.failed, "a failed disk is the source");
+            assert!(
+                !source.state.flags.invalidated,
+                "a copy that an operator marked is the source"
+            );
             // Who says both contradicts itself: no honest node does.
             let member = source.state.view.insync.contains(source.node);
             assert!(

@@ -1,7 +1,7 @@
 //! Good values that inputs change.
 
 use mirror_core::auth::cluster_id;
-use mirror_core::disk::{CopyRecord, CopyRole, Layout, Record, Superblock};
+use mirror_core::disk::{CopyRecord, CopyRole, Isolation, Layout, Record, Superblock};
 use mirror_core::types::{BootId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId};
 use mirror_core::view::{View, ViewHistory, ViewMark};
 use mirror_core::wire::{Evidence, State, StateFlags};
@@ -110,6 +110,8 @@ pub fn superblock(kind: u8, me: NodeId) -> Superblock {
         drained: false,
         failed: false,
         peer_failed: false,
+        invalidated: false,
+        isolation: Isolation::default(),
         copy,
         lineage: copy.map_or(CopyId::NONE, |copy| copy.id),
         base: ViewMark {

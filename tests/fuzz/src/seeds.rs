@@ -286,7 +286,7 @@ link_timeout_ms = 3000
 read_lease_ms = 2000
 "#;
 
-const REQUESTS: [(&str, &str); 6] = [
+const REQUESTS: [(&str, &str); 8] = [
     (
         "status",
         r#"{"schema":"lockstep.admin/1","request":"status"}"#,
@@ -305,6 +305,14 @@ const REQUESTS: [(&str, &str); 6] = [
     ),
     ("cut", r#"{"schema":"lockstep.admin/1","requ"#),
     ("deep", "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["),
+    (
+        "isolate",
+        r#"{"schema":"lockstep.admin/1","request":"command","command":"isolate"}"#,
+    ),
+    (
+        "attach",
+        r#"{"schema":"lockstep.admin/1","request":"command","command":"attach","force":true}"#,
+    ),
 ];
 
 const ANSWERS: [(&str, &str); 4] = [

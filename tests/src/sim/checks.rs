@@ -150,7 +150,9 @@ impl World {
         operation: DiskOperation,
         range: SectorRange,
     ) {
-        if operation == DiskOperation::Read && matches!(owner, IoOwner::Application(_)) {
+        self.check_isolated_write(node, owner, operation);
+        let served = self.nodes[node].device.is_some();
+        if operation == DiskOperation::Read && matches!(owner, IoOwner::Application(_)) && served {
             self.check_no_other_serves(node);
         }
         let running = &self.nodes[node].data.running;
@@ -223,6 +225,7 @@ impl World {
             self.count("copy became a member");
             self.model.joined(node);
         }
+        self.forget_pause(node);
         self.check_change(node, before, after);
         if after.insync.is_empty() {
             self.history_is_discarded();
@@ -292,6 +295,7 @@ impl World {
         if self.both_alone && matches!(notice, Notice::LinkUp { .. }) {
             self.fail(format!("{node}: split histories were merged (S8)"));
         }
+        self.check_verify(node, notice);
         if matches!(notice, Notice::LinkUp { .. }) {
             self.check_cover("link up");
         }
@@ -327,6 +331,8 @@ impl World {
     /// Both count, are connected and idle: then they are equal.
     pub(super) fn compare(&mut self) {
         self.at(500 * MS / self.plan.haste, Happening::Compare);
+        self.image_must_stand(0);
+        self.image_must_stand(1);
         if !self.both_quiet() {
             return;
         }
@@ -345,7 +351,9 @@ impl World {
         if one == other {
             return;
         }
-        let Some(sector) = one.iter().zip(other).position(|(one, other)| one != other) else {
+        let mut pairs = one.iter().zip(other).enumerate();
+        let sector = pairs.find(|(sector, (one, other))| one != other && !self.is_damaged(*sector));
+        let Some((sector, _)) = sector else {
             return;
         };
         let (one, other) = (one[sector], other[sector]);

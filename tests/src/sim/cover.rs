@@ -26,6 +26,15 @@ impl Touched {
         self.0.extend(start / PIECE_SECTORS..=last / PIECE_SECTORS);
     }
 
+    /// All sectors of a volume of `length` that may have been written.
+    pub(super) fn sectors(&self, length: usize) -> impl Iterator<Item = usize> {
+        let pieces = self.0.iter().map(move |piece| {
+            let start = (piece * PIECE_SECTORS).min(length);
+            start..(start + PIECE_SECTORS).min(length)
+        });
+        pieces.flatten()
+    }
+
     /// Sectors whose content differs.
     fn differences<'a>(
         &'a self,
@@ -62,6 +71,9 @@ fn state(metadata: &Metadata, boot: BootId) -> State {
             copy_target: target.is_some(),
             failed: superblock.failed,
             peer_failed: superblock.peer_failed,
+            invalidated: superblock.invalidated,
+            // As if it was attached: what it misses must be marked all the time.
+            isolated: false,
         },
         copy_id: target.map_or(CopyId::NONE, |copy| copy.id),
         lineage: superblock.lineage,
@@ -82,7 +94,7 @@ fn marks_do_not_count(one: &Metadata, other: &Metadata, boots: [BootId; 2]) -> b
         state: &states[node],
     });
     let source = match decide(sides[0], sides[1]) {
-        Verdict::Refuse(_) => return true,
+        Verdict::Refuse(_) | Verdict::Apart { .. } => return true,
         Verdict::Equal { .. } => return false,
         Verdict::Copy {
             extent: Extent::Full,
@@ -133,7 +145,12 @@ impl World {
         let places = [&self.nodes[0], &self.nodes[1]];
         let size = self.largest_size();
         let contents = places.map(|place| &place.data.content[..size]);
-        let mut different = self.model.touched.differences(contents[0], contents[1]);
+        let damaged = &self.care.damaged;
+        let mut different = self
+            .model
+            .touched
+            .differences(contents[0], contents[1])
+            .filter(|sector| !damaged.iter().any(|damaged| damaged.contains(sector)));
         let mut next = different.next();
         if next.is_none() {
             return;

@@ -18,6 +18,9 @@ impl World {
                 self.at(after, Happening::DeviceUp { node, process });
             }
             DeviceCommand::ResizeLive { size_sectors } => self.resize_live(node, size_sectors),
+            DeviceCommand::StartIsolated | DeviceCommand::StopIsolated { .. } => {
+                self.isolated_command(node, process, command);
+            }
             DeviceCommand::StopLive { force } => {
                 let after = self.micros(500, 10_000);
                 self.at(
@@ -120,6 +123,9 @@ impl World {
         tag: Tag,
         result: Result<(), Errno>,
     ) {
+        if self.has_isolated_device(node) {
+            return self.isolated_complete(node, process, tag, result);
+        }
         let now = self.now;
         if self
             .network

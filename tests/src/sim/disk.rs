@@ -14,6 +14,9 @@ const DIRTY_MAX: usize = 4000;
 /// What no write put there.
 const GARBAGE: Value = 0xff;
 
+/// What a damaged sector holds.
+const DAMAGE: Value = 0xfe;
+
 /// Content of one sector: 0, or the write's number times 256 and the sector's place in it.
 pub(super) type Value = u64;
 
@@ -97,6 +100,14 @@ impl DataDisk {
         let from = index(from);
         self.content[from..].fill(value);
         self.media[from..].fill(value);
+    }
+
+    /// Something that nobody wrote is on the media, and nothing that was written before can replace it.
+    pub fn damage(&mut self, sector: usize) {
+        self.order += 1;
+        self.content[sector] = DAMAGE;
+        self.media[sector] = DAMAGE;
+        self.media_order[sector] = self.order;
     }
 
     /// Begins an operation; returns its ticket.

@@ -9,6 +9,7 @@ use super::ambush::Trap;
 use super::node::{MS, Node};
 use super::rng::Rng;
 use super::theme::Theme;
+use super::upkeep::{self, Upkeep};
 use super::world::{Happening, World};
 
 /// Kinds of trouble.
@@ -74,6 +75,12 @@ pub enum Kind {
     PathOneWay,
     /// The connections of one path break.
     PathBreak,
+    /// An operator keeps the copies in order.
+    Upkeep(Upkeep),
+    /// An operator isolates the standby's copy.
+    Isolate,
+    /// An operator attaches it again.
+    Attach,
 }
 
 const ALL: [(Kind, u64); 21] = [
@@ -123,8 +130,12 @@ pub struct Trouble {
 impl Trouble {
     /// One that is not on a schedule.
     pub fn new(kind: Kind, node: usize, dice: Rng) -> Self {
+        Self::at(0, kind, node, dice)
+    }
+
+    pub(super) fn at(at: u64, kind: Kind, node: usize, dice: Rng) -> Self {
         Self {
-            at: 0,
+            at,
             kind,
             node,
             dice,
@@ -184,7 +195,39 @@ impl Schedule {
             });
             at += after;
         }
+        if theme.is_none() {
+            if seed % 10 == 2 {
+                // An isolation needs two nodes that are well.
+                troubles.retain(|trouble| trouble.dice.clone().percent(30));
+            }
+            troubles.extend(Self::isolations(seed, millis.clone(), haste));
+            troubles.extend(upkeep::troubles(seed, millis, haste));
+        }
+        troubles.sort_by_key(|trouble| trouble.at);
         Self(troubles)
+    }
+
+    /// Some runs have operators who isolate and attach, by chances of their own: the others stay as they are.
+    fn isolations(seed: u64, millis: std::ops::Range<u64>, haste: u64) -> Vec<Trouble> {
+        let mut rng = Rng::new(seed ^ 0x6973_6f6c_6174_6564);
+        let mut troubles = Vec::new();
+        let mut at = millis.start * MS;
+        while seed % 5 == 2 && at < millis.end * MS {
+            at += rng.between(100 * MS, 6000 * MS) / haste;
+            let mut dice = Rng::new(rng.bits());
+            let after = dice.between(10 * MS, 8000 * MS) / haste;
+            let node = dice.index(2);
+            for (kind, at) in [(Kind::Isolate, at), (Kind::Attach, at + after)] {
+                let dice = Rng::new(dice.bits());
+                troubles.push(Trouble {
+                    at,
+                    kind,
+                    node,
+                    dice,
+                });
+            }
+        }
+        troubles
     }
 
     fn mixture(rng: &mut Rng) -> Vec<(Kind, u64)> {
@@ -303,6 +346,8 @@ impl World {
                 self.arm(trap, dice);
             }
             Kind::Stop => self.ask_for(node, Command::Stop),
+            Kind::Isolate => self.isolate(&mut dice, node),
+            Kind::Attach => self.attach_isolated(dice.percent(50)),
             Kind::DiskFails => self.disk_fails(node, dice.between(200, 8000)),
             Kind::SecondConnection => self.second_connection(),
             Kind::PathCut => {
@@ -313,6 +358,7 @@ impl World {
                 let path = dice.index(2);
                 self.path_cut_for(&mut dice, path, [node == 0, node == 1]);
             }
+            Kind::Upkeep(what) => self.upkeep(what, node, &mut dice),
             Kind::PathBreak => self.break_path(dice.index(2)),
             Kind::Move => self.move_away(&mut dice),
         }
@@ -362,7 +408,7 @@ impl World {
         dice.between(low * MS, high * MS) / self.plan.haste
     }
 
-    fn ask_for(&mut self, node: usize, command: Command) {
+    pub(super) fn ask_for(&mut self, node: usize, command: Command) {
         if self.status(node).is_some() {
             self.command(node, command);
         }

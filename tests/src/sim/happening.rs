@@ -7,6 +7,7 @@ use mirror_core::types::{SessionId, Tag};
 use mirror_core::wire::Frame;
 
 use super::faults::Trouble;
+use super::isolate::Step;
 
 /// Something on the agenda.
 #[derive(Clone, Debug)]
@@ -105,6 +106,9 @@ pub(super) enum Happening {
     Heal {
         silent: [bool; 2],
     },
+    Resume {
+        node: usize,
+    },
     Trouble {
         trouble: Box<Trouble>,
     },
@@ -138,6 +142,11 @@ pub(super) enum Happening {
     Spares,
     HealPath {
         path: usize,
+    },
+    Isolated {
+        node: usize,
+        process: u64,
+        step: Step,
     },
 }
 

@@ -132,6 +132,7 @@ impl World {
         if before != after {
             self.view_is_durable(node, &before, &after);
         }
+        self.isolated_device_dies(node);
         self.check_cover("kill -9");
     }
 
@@ -140,7 +141,7 @@ impl World {
         let Some(process) = self.nodes[node].process.take() else {
             return;
         };
-        if self.nodes[node].device.is_some() {
+        if self.nodes[node].device.is_some() || self.has_isolated_device(node) {
             self.fail(format!("{node}: the daemon ended with a live device"));
         }
         if self.nodes[node].meta.persists() {
@@ -181,6 +182,7 @@ impl World {
         if before != after {
             self.view_is_durable(node, &before, &after);
         }
+        self.isolated_device_dies(node);
         self.model.power_cut(node);
         self.check_cover("power cut");
         self.keep_disks(node);

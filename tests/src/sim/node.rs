@@ -1,7 +1,7 @@
 //! A simulated server: power, clock, disks, kernel, and the daemon that may run on it.
 
 use mirror_core::auth::cluster_id;
-use mirror_core::disk::{BLOCK_BYTES, Layout, Record, Superblock};
+use mirror_core::disk::{BLOCK_BYTES, Isolation, Layout, Record, Superblock};
 use mirror_core::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS};
 use mirror_core::paths::Paths;
 use mirror_core::types::{
@@ -12,6 +12,7 @@ use mirror_core::volume::Volume;
 
 use super::disk::{DataDisk, Value};
 use super::grow::behind;
+use super::isolate::Isolated;
 use super::kernel::Device;
 use super::metadata::MetaDisk;
 use super::rng::Rng;
@@ -80,6 +81,8 @@ pub struct Node {
     pub view_flush: u64,
     /// The same, once that flush is done.
     pub view_flushed: u64,
+    /// Its isolated copy.
+    pub isolated: Isolated,
 }
 
 /// How much a clock may be wrong, parts per million.
@@ -138,6 +141,7 @@ impl Node {
             held_off: false,
             view_flush: 0,
             view_flushed: 0,
+            isolated: Isolated::default(),
         }
     }
 
@@ -233,6 +237,8 @@ pub fn format(
         drained: false,
         failed: false,
         peer_failed: false,
+        invalidated: false,
+        isolation: Isolation::default(),
         copy: None,
         lineage: CopyId([0; 16]),
         base: ViewMark::default(),

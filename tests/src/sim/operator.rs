@@ -81,6 +81,9 @@ impl World {
         self.at(100 * MS / self.plan.haste, Happening::Desk);
         self.work_the_case();
         self.spot_calm();
+        if !self.chaos && self.desk.caring && self.rng.percent(20) {
+            self.attach_isolated(true);
+        }
         if self.desk.caring && self.desk.case.is_none() && self.rng.percent(10) {
             self.care();
         }

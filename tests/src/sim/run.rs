@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mirror_core::admin::Command;
 use mirror_core::types::NodeSet;
 
+use super::damage::damage;
 use super::faults::Schedule;
 use super::grow;
 use super::mutants::{Wrong, set_core};
@@ -14,6 +15,7 @@ use super::node::{id, name};
 use super::resolve;
 use super::rng::Rng;
 use super::theme::Theme;
+use super::upkeep::verify;
 use super::world::{Mutant, Plan, World};
 
 /// After the last fault the volume is healthy within this time.
@@ -152,6 +154,7 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
         application: true,
         split: seed % 16 == 9,
         force: seed % 16 == 13,
+        damage: matches!(seed % 16, 5 | 11),
         garbage: !seed.is_multiple_of(4),
         slow_disk: (seed / 32) % 8 == 5,
         slow_network: (seed / 64) % 8 == 3,
@@ -193,6 +196,13 @@ fn peace(world: &mut World) {
         ));
         return;
     }
+    // Its copies are compared while it is used.
+    let repair = world.rng.percent(30);
+    let found = world.verify_now(verify(repair));
+    if found.is_some_and(|found| found.differing_bytes > 0) {
+        world.fail("a verify found differences, and nothing was damaged (I10)".to_string());
+        return;
+    }
     let before = world.completed;
     if !world.run_until(30_000, |world| world.completed > before + 30) {
         world.fail("healthy, but the application does not get on (I9)".to_string());
@@ -203,6 +213,9 @@ fn peace(world: &mut World) {
         world.last_grow();
     }
     rest(world);
+    if world.plan.damage {
+        damage(world);
+    }
     if world.plan.split {
         split(world, torn);
     } else if world.plan.force {
@@ -244,7 +257,7 @@ fn split(world: &mut World, torn: bool) {
 }
 
 /// The application ends; after a while both copies are equal.
-fn rest(world: &mut World) {
+pub(super) fn rest(world: &mut World) {
     world.desk.caring = false;
     for node in &mut world.nodes {
         if let Some(device) = node.device.as_mut() {

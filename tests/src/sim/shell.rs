@@ -57,6 +57,8 @@ impl World {
                     Err(refusal) => format!("refusal {}", first_word(&format!("{refusal:?}"))),
                 };
                 self.count(&key);
+                self.check_answer(node, process, &outcome);
+                self.count_isolation(&outcome);
                 if self.answers.insert(command_id, outcome).is_some() {
                     self.fail(format!("command {command_id} was answered twice"));
                 }
@@ -265,12 +267,14 @@ impl World {
         if running.changes() {
             let value = place.data.content[usize::try_from(running.range.start).unwrap_or(0)];
             self.model.landed(node, value);
+            self.overwritten(node, running.range);
         }
         if !self.nodes[node].process_is(process) {
             return;
         }
         match running.owner {
             IoOwner::Application(tag) if running.operation == DiskOperation::Read => {
+                self.isolated_read(node, tag, &read);
                 let device = self.nodes[node].device.as_mut();
                 if let Some(outstanding) =
                     device.and_then(|device| device.slots[usize::from(tag.0)].as_mut())
@@ -325,6 +329,7 @@ impl World {
         if before != after {
             self.view_is_durable(node, &before, &after);
         }
+        self.check_isolation(node);
         match written {
             // It was told before.
             Some(Written::Superblock(_)) if self.plan.mutant == Some(Mutant::EarlyPersist) => {}
@@ -426,6 +431,7 @@ impl World {
             );
         }
         let data = payload.map(|source| self.payload(node, source));
+        self.check_pause(node, process, frame.kind);
         let Some(number) = self.network.find(node, process, session) else {
             return;
         };

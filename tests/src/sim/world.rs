@@ -17,6 +17,7 @@ use super::network::Network;
 use super::node::{MS, Node, clock_speed, drift};
 use super::operator::Desk;
 use super::rng::Rng;
+use super::upkeep::Care;
 
 /// Steps that a report shows.
 const STEPS_SHOWN: usize = 300;
@@ -40,6 +41,8 @@ pub struct Plan {
     pub split: bool,
     /// In the end the only good copy is lost, and the other one is recovered by force.
     pub force: bool,
+    /// In the end a copy is damaged behind the mirror's back.
+    pub damage: bool,
     /// The joining copy's disk is not empty.
     pub garbage: bool,
     /// Some operations of the disks take very long.
@@ -105,6 +108,7 @@ impl Plan {
             haste: 1,
             split: false,
             force: false,
+            damage: false,
             garbage: false,
             slow_disk: false,
             slow_network: false,
@@ -204,6 +208,7 @@ pub struct World {
     pub(super) desk: Desk,
     /// Troubles that wait for a moment.
     pub(super) armed: Vec<(Trap, Rng)>,
+    pub(super) care: Care,
     /// Requests that succeeded.
     pub completed: u64,
     pub(super) chaos: bool,
@@ -256,6 +261,7 @@ impl World {
             newest: 0,
             desk: Desk::default(),
             armed: Vec::new(),
+            care: Care::default(),
             completed: 0,
             chaos: false,
             disturbed: 0,
@@ -370,11 +376,13 @@ impl World {
             | Happening::DeviceGone { node, .. }
             | Happening::Hand { node, .. }
             | Happening::App { node, .. }
+            | Happening::Isolated { node, .. }
             | Happening::Start { node } => Some(*node),
             Happening::Arrive { from, .. } => Some(1 - from),
             Happening::PowerOn { .. }
             | Happening::DiskMended { .. }
             | Happening::Heal { .. }
+            | Happening::Resume { .. }
             | Happening::Trouble { .. }
             | Happening::Desk
             | Happening::GrowDesk
@@ -494,6 +502,7 @@ impl World {
             Happening::Start { node } => self.start(node),
             Happening::PowerOn { node } => self.power_on(node),
             Happening::Heal { silent } => self.silence(silent),
+            Happening::Resume { node } => self.resume(node),
             Happening::Trouble { trouble } => self.trouble(*trouble),
             Happening::Measured {
                 node,
@@ -504,6 +513,11 @@ impl World {
             Happening::GrowDesk => self.work_the_grow_desk(),
             Happening::GrowTrouble { node, kind } => self.grow_trouble(node, kind),
             Happening::Compare => self.compare(),
+            Happening::Isolated {
+                node,
+                process,
+                step,
+            } => self.isolated_step(node, process, step),
         }
     }
 
@@ -570,6 +584,7 @@ impl World {
         let number = self.commands;
         self.note(|| format!("{node} command {number} {command:?}"));
         self.read_the_wall_clock(node);
+        self.note_attach(node, &command);
         self.feed(
             node,
             Event::Operator {

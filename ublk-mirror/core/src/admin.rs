@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 mod split;
 
+pub use crate::isolation::{IsolationNotice, IsolationRefusal};
 pub use crate::notice::{Notice, Refusal};
 pub use split::{OperationStatus, SideStatus, SplitStatus, utc};
 pub(crate) use split::{known, known_epoch};
@@ -51,11 +52,44 @@ pub enum Command {
         #[serde(default)]
         confirm: String,
     },
+    /// Compare both copies while the volume is used.
+    Verify {
+        /// Also write the blocks that differ.
+        #[serde(default)]
+        repair: bool,
+        /// The node whose copy is right; without it this one.
+        #[serde(default)]
+        repair_from: Option<String>,
+    },
+    /// End the verify.
+    VerifyStop,
+    /// The copy here shall be filled anew: it stops to count, and all of it is copied.
+    Invalidate {
+        /// Must be the volume's name.
+        #[serde(default)]
+        confirm: String,
+    },
     /// Make this copy, which is not complete, the only one that counts (S9).
     Force {
         /// Must be the volume's name.
         #[serde(default)]
         confirm: String,
+    },
+    /// Send nothing more of the resync.
+    ResyncPause,
+    /// Go on with it.
+    ResyncResume,
+    /// On a standby: take its copy out of the view, exact as of now, and serve it read-only.
+    Isolate {
+        /// When the operator said so, seconds since 1970; the shell fills it in.
+        #[serde(default)]
+        now_unix_s: u64,
+    },
+    /// End that: what the copy missed is copied, and it counts again.
+    Attach {
+        /// Also if its read-only device is in use.
+        #[serde(default)]
+        force: bool,
     },
 }
 
@@ -85,6 +119,24 @@ pub enum Done {
     Discarded,
     /// The copy here is the only one that counts.
     Forced,
+    /// Both copies are being compared.
+    VerifyBegun,
+    /// The verify ends.
+    VerifyEnds,
+    /// The copy here does not count any more, and will be filled anew.
+    Invalidated,
+    /// Nothing more is sent of the resync.
+    ResyncPaused,
+    /// The resync goes on.
+    ResyncGoesOn,
+    /// The copy here is isolated now, and can be read.
+    Isolated,
+    /// It was isolated already, and can be read.
+    AlreadyIsolated,
+    /// The copy here is not isolated any more.
+    Attached,
+    /// It was not isolated.
+    AlreadyAttached,
 }
 
 /// What a volume does on this node.
@@ -129,6 +181,8 @@ pub enum CopyState {
     Discarded,
     /// Not known (the peer never answered).
     Unknown,
+    /// Kept as it was at one moment, to be read; its operator attaches it again.
+    Isolated,
 }
 
 /// How the link stands.
@@ -169,6 +223,76 @@ pub enum CopyCause {
     Resumed,
     /// The peer's history was discarded after a split brain.
     Discarded,
+    /// An operator marked the copy: all of it is copied.
+    Invalidated,
+}
+
+/// How a verify stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VerifyState {
+    /// Runs are being compared.
+    Running,
+    /// The other copy does not count now, or is not connected: it goes on when it does again.
+    Waiting,
+    /// The whole volume was compared.
+    Done,
+    /// An operator ended it.
+    Stopped,
+    /// It cannot go on here: another node serves the volume, or the copy here does not count any more.
+    Interrupted,
+}
+
+/// What is the matter with a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VerifyFinding {
+    /// The copies differ there.
+    Differs,
+    /// They differed, one was written, they are equal now.
+    Repaired,
+    /// It cannot be read on this node.
+    UnreadableHere,
+    /// It cannot be read on the other node.
+    UnreadableThere,
+}
+
+/// A range that a verify found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyRange {
+    /// Where it begins on the volume.
+    pub start_bytes: u64,
+    /// How long it is.
+    pub length_bytes: u64,
+    /// What was found.
+    pub finding: VerifyFinding,
+}
+
+/// The verify that runs here, or the last one of this run of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyStatus {
+    /// How it stands.
+    pub state: VerifyState,
+    /// The node whose copy is written over the other where they differ; absent: nothing is written.
+    pub repair_from: Option<String>,
+    /// Bytes of `total_bytes` that were compared.
+    pub checked_bytes: u64,
+    /// Size of the volume.
+    pub total_bytes: u64,
+    /// Rate over the last seconds, bytes per second; 0 when it is over.
+    pub rate_bytes_per_s: u64,
+    /// Estimated seconds to the end; absent while the rate is unknown.
+    pub eta_s: Option<u64>,
+    /// Bytes of blocks that differed, those that were repaired included.
+    pub differing_bytes: u64,
+    /// Bytes of blocks that were repaired: written, durable, compared again.
+    pub repaired_bytes: u64,
+    /// Bytes that could not be read on either side, and were not compared.
+    pub unreadable_bytes: u64,
+    /// The first of these ranges ([`crate::limits::VERIFY_RANGES_MAX`]), in their order on the volume.
+    pub ranges: Vec<VerifyRange>,
+    /// Milliseconds since it ended; absent while it runs.
+    pub ended_ms: Option<u64>,
 }
 
 /// A resync's progress.
@@ -292,6 +416,18 @@ pub struct Problem {
     pub advice: String,
 }
 
+/// A copy that is isolated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IsolatedStatus {
+    /// Whose copy it is.
+    pub node: String,
+    /// Since when, seconds since 1970; 0: not known here.
+    pub since_unix_s: u64,
+    /// If it is this node's: the name of the read-only device, while there is one (filled in by the shell).
+    #[serde(default)]
+    pub device: Option<String>,
+}
+
 /// Everything about a volume on this node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -331,6 +467,15 @@ pub struct Status {
     /// Bytes of blocks that the peer's copy may lack, as far as is known here.
     #[serde(default)]
     pub out_of_sync_bytes: u64,
+    /// Milliseconds since an operator paused the resync that this node is the source of.
+    #[serde(default)]
+    pub resync_paused_ms: Option<u64>,
+    /// The verify that runs here, or the last one.
+    #[serde(default)]
+    pub verify: Option<VerifyStatus>,
+    /// The copy that is isolated, if one is.
+    #[serde(default)]
+    pub isolated: Option<IsolatedStatus>,
     /// Application requests in flight or waiting.
     pub inflight: u64,
     /// Counters.

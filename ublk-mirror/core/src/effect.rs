@@ -55,6 +55,13 @@ pub enum DeviceCommand {
         /// The volume's size.
         size_sectors: u64,
     },
+    /// Make a fresh read-only device for the isolated copy, with a name of its own (S12).
+    StartIsolated,
+    /// Take that device away for ever; unless `force`, only if nobody uses it.
+    StopIsolated {
+        /// Also when it is in use.
+        force: bool,
+    },
 }
 
 /// One thing to do.

@@ -51,6 +51,22 @@ pub enum IoOwner {
     Grow,
 }
 
+/// What became of the read-only device of an isolated copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IsolatedEvent {
+    /// It answers reads and its name points to it.
+    Started,
+    /// It is gone for ever.
+    Stopped,
+    /// It could not be started.
+    Failed {
+        /// Why.
+        errno: Errno,
+    },
+    /// It was not stopped because it is in use (only without `force`).
+    Busy,
+}
+
 /// Result of one disk operation.
 pub type DiskResult = Result<(), Errno>;
 
@@ -161,6 +177,9 @@ pub enum Event<'a> {
         /// Seconds since 1970.
         unix_s: u64,
     },
+    /// The read-only device of this node's isolated copy. It and the live device never exist together:
+    /// its requests come as [`Event::Request`] too.
+    Isolated(IsolatedEvent),
     /// An operator's command; answered by [`crate::effect::Effect::Reply`] with the same number.
     Operator {
         /// The shell's number for it.

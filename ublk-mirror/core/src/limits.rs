@@ -46,6 +46,8 @@ pub const VOLUME_SECTORS_MIN: u64 = 2048;
 pub const VOLUME_SECTORS_MAX: u64 = 1 << 41;
 /// An unauthenticated connection is dropped after this.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
+/// Separate ranges that a verify lists; what it finds beyond them is counted.
+pub const VERIFY_RANGES_MAX: usize = 64;
 /// Operator commands that wait for an answer at the same time.
 pub const COMMANDS_MAX: usize = 16;
 

@@ -198,6 +198,24 @@ mutants! {
     NoResend: "no-resend", "I9";
     /// A change that lost its connection holds the writes for ever, whoever comes back.
     HeldForEver: "held-for-ever", "I9";
+    /// Writes go where a run is being compared.
+    VerifyUnlocked: "verify-unlocked", "I8 I10";
+    /// A run is compared while the application writes to it.
+    VerifyIntoWrite: "verify-into-write", "I8 I10";
+    /// A difference is not seen.
+    VerifyBlind: "verify-blind", "I10";
+    /// A repair is answered before it is durable.
+    RepairNotDurable: "repair-not-durable", "S7 I11";
+    /// Writes go where a block is being repaired.
+    RepairUnlocked: "repair-unlocked", "S4 I4 I8 I11";
+    /// The wrong side of a difference is written.
+    RepairFromWrongSide: "repair-from-wrong-side", "I3 I11";
+    /// A copy that an operator marked leaves the view and keeps what it has.
+    InvalidateForgotten: "invalidate-forgotten", "I12";
+    /// A marked copy is taken away from who serves it.
+    InvalidateLastCopy: "invalidate-last-copy", "S3 S9 I9 I12";
+    /// A resync that was paused goes on.
+    PauseIgnored: "pause-ignored", "I13";
     /// Alone, writes in flight go on waiting for the peer.
     AloneStillWaits: "alone-still-waits", "I9";
     /// Only the first path is ever dialled.
@@ -216,6 +234,20 @@ mutants! {
     TornGrowRefused: "torn-grow-refused", "I9";
     /// Of two sizes the smaller one counts.
     TornGrowShrinks: "torn-grow-shrinks", "I10";
+    /// A copy is isolated without a flush.
+    IsolateWithoutFlush: "isolate-without-flush", "S2 S7 I30";
+    /// An isolated copy is activated, or takes over.
+    IsolatedPromotable: "isolated-promotable", "S3 S9";
+    /// A daemon that starts has forgotten that its copy is isolated.
+    IsolatedForgotten: "isolated-forgotten", "I30";
+    /// An isolated copy is filled when the nodes meet.
+    IsolatedFilled: "isolated-filled", "I30";
+    /// The read-only device takes writes.
+    IsolatedWritable: "isolated-writable", "I30";
+    /// A copy is attached while its read-only device stands.
+    AttachKeepsDevice: "attach-keeps-device", "I30";
+    /// The reads of an isolated copy wait for a lease.
+    IsolatedWantsLease: "isolated-wants-lease", "I9";
 }
 
 /// Whether this thread's core is wrong like that.

@@ -3,14 +3,20 @@
 //! `LS1xxx` refusals of commands, `LS2xxx` link and copies, `LS3xxx` disks and metadata.
 //! docs/operations.md lists them; a test compares the list with this file.
 
+mod refusals;
+mod words;
+
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use crate::admin::{CopyCause, Problem, utc};
-use crate::types::{Epoch, Errno};
+use crate::admin::{CopyCause, Problem, VerifyState, utc};
+use crate::isolation::{IsolationNotice, IsolationRefusal};
+use crate::types::{Epoch, Errno, SectorRange};
 use crate::wire::{DecodeError, RefusedCode};
-
-mod words;
+use words::{
+    INVALIDATED, PEER_INVALIDATED, cause_words, differs_words, ended_words, refused_advice,
+    refused_words, unreadable_words,
+};
 
 /// Why a command was not carried out. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +137,46 @@ pub enum Refusal {
         /// It is the only one that counts.
         alone: bool,
     },
+    /// A verify runs on the node that serves, or on the first one.
+    VerifyElsewhere {
+        /// That node.
+        node: String,
+    },
+    /// There are no two copies that count and are connected.
+    NothingToVerify {
+        /// The peer's name.
+        peer: String,
+    },
+    /// A verify runs already.
+    VerifyRuns,
+    /// No verify runs.
+    NoVerify,
+    /// A name that is none of the two nodes.
+    NoSuchNode {
+        /// What was said.
+        name: String,
+    },
+    /// The copy of a node that serves cannot be given up.
+    InvalidateActive {
+        /// The peer's name.
+        peer: String,
+    },
+    /// There is no other good copy.
+    InvalidateOnlyCopy {
+        /// The peer's name.
+        peer: String,
+    },
+    /// The words of the confirmation are not the volume's name.
+    InvalidateNotConfirmed,
+    /// No copy is to be filled.
+    NoResync,
+    /// The copy here is the one to be filled: the other node sends.
+    ResyncElsewhere {
+        /// The other node.
+        peer: String,
+    },
+    /// About isolated copies.
+    Isolation(IsolationRefusal),
 }
 
 impl Refusal {
@@ -163,6 +209,17 @@ impl Refusal {
             Self::DiscardElsewhere { .. } => "LS1061",
             Self::NotNamed { .. } => "LS1062",
             Self::Promotable { .. } => "LS1063",
+            Self::VerifyElsewhere { .. } => "LS1040",
+            Self::NothingToVerify { .. } => "LS1041",
+            Self::VerifyRuns => "LS1042",
+            Self::NoVerify => "LS1043",
+            Self::NoSuchNode { .. } => "LS1044",
+            Self::InvalidateActive { .. } => "LS1045",
+            Self::InvalidateOnlyCopy { .. } => "LS1046",
+            Self::InvalidateNotConfirmed => "LS1047",
+            Self::NoResync => "LS1048",
+            Self::ResyncElsewhere { .. } => "LS1049",
+            Self::Isolation(refusal) => refusal.code(),
         }
     }
 
@@ -266,6 +323,44 @@ pub enum Notice {
         /// The kernel's answer.
         errno: Errno,
     },
+    /// Both copies are being compared.
+    VerifyBegan {
+        /// Blocks that differ are written.
+        repair: bool,
+    },
+    /// The first block of a verify that differs.
+    VerifyDiffers {
+        /// Where.
+        range: SectorRange,
+    },
+    /// A verify ended.
+    VerifyEnded {
+        /// How.
+        state: VerifyState,
+        /// Blocks that differed.
+        differing: u64,
+        /// Of those, repaired.
+        repaired: u64,
+        /// Blocks that could not be read.
+        unreadable: u64,
+    },
+    /// A range could not be read for a verify.
+    VerifyUnreadable {
+        /// Where.
+        range: SectorRange,
+        /// The kernel's answer.
+        errno: Errno,
+        /// On this node, not on the other one.
+        here: bool,
+    },
+    /// An operator marked the copy here: it does not count until all of it was copied.
+    Invalidated,
+    /// The peer left because an operator marked its copy.
+    PeerInvalidated,
+    /// An operator paused the resync.
+    ResyncPaused,
+    /// It goes on.
+    ResyncGoesOn,
     /// The metadata could not be written.
     MetadataFailed {
         /// The kernel's answer.
@@ -311,6 +406,8 @@ pub enum Notice {
         /// When, seconds since 1970; 0: not known.
         at_s: u64,
     },
+    /// About isolated copies.
+    Isolation(IsolationNotice),
 }
 
 impl Notice {
@@ -340,6 +437,15 @@ impl Notice {
             Self::DeviceSmaller { .. } => "LS2051",
             Self::Discarded { .. } => "LS2060",
             Self::Forced { .. } => "LS2061",
+            Self::VerifyBegan { .. } => "LS2040",
+            Self::VerifyDiffers { .. } => "LS2041",
+            Self::VerifyEnded { .. } => "LS2042",
+            Self::Invalidated => "LS2043",
+            Self::PeerInvalidated => "LS2044",
+            Self::ResyncPaused => "LS2045",
+            Self::ResyncGoesOn => "LS2046",
+            Self::VerifyUnreadable { .. } => "LS3045",
+            Self::Isolation(notice) => notice.code(),
         }
     }
 
@@ -351,10 +457,21 @@ impl Notice {
             | Self::Activated { .. }
             | Self::Deactivated
             | Self::CopyStarted { .. }
-            | Self::CopyFinished { .. }
             | Self::Grown { .. }
             | Self::DeviceSmaller { .. }
-            | Self::PathBack { .. } => Level::Info,
+            | Self::PathBack { .. }
+            | Self::VerifyBegan { .. }
+            | Self::ResyncGoesOn
+            | Self::CopyFinished { .. } => Level::Info,
+            Self::VerifyEnded {
+                differing: 0,
+                unreadable: 0,
+                ..
+            } => Level::Info,
+            Self::VerifyEnded { .. }
+            | Self::Invalidated
+            | Self::PeerInvalidated
+            | Self::ResyncPaused => Level::Warning,
             Self::LinkLost
             | Self::Alone { .. }
             | Self::Garbage { .. }
@@ -368,7 +485,10 @@ impl Notice {
             | Self::PeerDiskFailed { .. }
             | Self::CopyReadFailed { .. }
             | Self::Forced { .. }
+            | Self::VerifyDiffers { .. }
+            | Self::VerifyUnreadable { .. }
             | Self::MetadataFailed { .. } => Level::Error,
+            Self::Isolation(notice) => notice.level(),
         }
     }
 
@@ -417,6 +537,26 @@ impl Notice {
                 "a range could not be read for the resync (kernel error {}); the resync waits",
                 errno.0
             ),
+            Self::VerifyBegan { repair: false } => "both copies are being compared".to_string(),
+            Self::VerifyBegan { repair: true } => {
+                "both copies are being compared, and repaired where they differ".to_string()
+            }
+            Self::VerifyDiffers { range } => differs_words(*range),
+            Self::VerifyEnded {
+                state,
+                differing,
+                repaired,
+                unreadable,
+            } => ended_words(*state, [*differing, *repaired, *unreadable]),
+            Self::VerifyUnreadable { range, errno, here } => unreadable_words(
+                *range,
+                *errno,
+                if *here { "here" } else { "on the other node" },
+            ),
+            Self::Invalidated => INVALIDATED.to_string(),
+            Self::PeerInvalidated => PEER_INVALIDATED.to_string(),
+            Self::ResyncPaused => "an operator paused the resync".to_string(),
+            Self::ResyncGoesOn => "the resync goes on".to_string(),
             Self::MetadataFailed { errno } => format!(
                 "the metadata could not be written (kernel error {})",
                 errno.0
@@ -447,6 +587,7 @@ impl Notice {
                 "recovered by force from an incomplete copy at {}: acknowledged writes are missing, and old and new data may be mixed",
                 utc(*at_s)
             ),
+            Self::Isolation(notice) => notice.message(),
         }
     }
 
@@ -485,7 +626,21 @@ impl Notice {
             Self::Forced { .. } => {
                 "check every file system and database on it. If the lost copy comes back, decide between the two (`lockstep volume resolve NAME`); a complete resync with the other node ends this notice".to_string()
             }
+            Self::VerifyBegan { .. } => "nothing to do; `lockstep volume status NAME --watch` shows its progress".to_string(),
+            Self::VerifyDiffers { .. } => {
+                "one of the disks returned other data than it was given: look at both kernels' logs. Decide which copy is right, then `lockstep volume verify NAME --repair`, with `--repair-from NODE` if it is not the one that serves".to_string()
+            }
+            Self::VerifyEnded { .. } => "`lockstep volume status NAME` lists what was found".to_string(),
+            Self::VerifyUnreadable { .. } => {
+                "look at the kernel's log there and replace the disk; the other copy is not known to be wrong".to_string()
+            }
+            Self::Invalidated | Self::PeerInvalidated => {
+                "nothing to do: it is copied with the next connection; until then there is one good copy".to_string()
+            }
+            Self::ResyncPaused => "until `lockstep volume resync NAME --resume` there is one good copy".to_string(),
+            Self::ResyncGoesOn => "nothing to do".to_string(),
             Self::MetadataFailed { .. } => "replace the metadata device; the volume does not change its state without it".to_string(),
+            Self::Isolation(notice) => notice.advice(),
         }
     }
 
@@ -495,93 +650,6 @@ impl Notice {
             code: self.code().to_string(),
             message: self.message(),
             advice: self.advice(),
-        }
-    }
-}
-
-fn cause_words(cause: CopyCause) -> &'static str {
-    match cause {
-        CopyCause::FirstCopy => "the peer's copy never held this volume",
-        CopyCause::Outdated => "the peer missed acknowledged writes",
-        CopyCause::UnknownState => {
-            "what the peer's copy lacks is not known, so all of it is copied"
-        }
-        CopyCause::MemberRebooted => {
-            "the peer's machine rebooted and may lack what it had not flushed"
-        }
-        CopyCause::ActiveCrashed => "the active node stopped in the middle of its service",
-        CopyCause::ActiveRebooted => {
-            "the active node rebooted and may lack what it had not flushed"
-        }
-        CopyCause::WideningInterrupted => "the connection broke when the copy was nearly done",
-        CopyCause::DiskFailed => "the peer's disk had failed",
-        CopyCause::Resumed => "an interrupted copy goes on where it was",
-        CopyCause::Discarded => "the peer's history was discarded after a split brain",
-    }
-}
-
-fn refused_words(code: RefusedCode, ours: u64, theirs: u64) -> String {
-    match code {
-        RefusedCode::Version => {
-            format!("no common protocol version (ours {ours}, theirs {theirs})")
-        }
-        RefusedCode::Key => "the cluster keys differ".to_string(),
-        RefusedCode::VolumeName => "the volume names differ".to_string(),
-        RefusedCode::Node => format!("node numbers do not fit (ours {ours}, theirs {theirs})"),
-        RefusedCode::SecondPeer => {
-            "another process with the same node number is connected already".to_string()
-        }
-        RefusedCode::VolumeId => "its metadata belongs to another volume".to_string(),
-        RefusedCode::Size => format!(
-            "sizes differ: ours {} bytes, theirs {} bytes",
-            ours.saturating_mul(512),
-            theirs.saturating_mul(512)
-        ),
-        RefusedCode::BothBlank => {
-            "both copies wait to be filled; neither holds the volume".to_string()
-        }
-        RefusedCode::SplitBrain => {
-            format!("split brain: both sides went on alone (epochs {ours} and {theirs})")
-        }
-        RefusedCode::DiskFailed => "its disk failed".to_string(),
-        RefusedCode::MetadataFailed => "its metadata device failed".to_string(),
-        RefusedCode::Busy => "a takeover is under way".to_string(),
-        RefusedCode::Protocol => "a frame came that does not belong there".to_string(),
-        RefusedCode::NoSource => "neither side holds a copy that counts".to_string(),
-        RefusedCode::BlockSize => {
-            format!("logical block sizes differ: ours {ours} bytes, theirs {theirs} bytes")
-        }
-        RefusedCode::Lease => format!("read leases differ: ours {ours} ms, theirs {theirs} ms"),
-    }
-}
-
-fn refused_advice(code: RefusedCode) -> &'static str {
-    match code {
-        RefusedCode::Version => "install versions of Lockstep that are at most one apart",
-        RefusedCode::Key => "put the same cluster key file on both nodes and restart the daemon",
-        RefusedCode::VolumeName | RefusedCode::Node => {
-            "compare `node`, `peer` and `volume` in both configuration files"
-        }
-        RefusedCode::SecondPeer => "find the cloned machine or the second daemon and stop it",
-        RefusedCode::VolumeId => {
-            "both sides were created as first copies, or a disk was swapped; create the copy to be discarded anew with --join"
-        }
-        RefusedCode::Size => {
-            "use backing devices of the same usable size, or create the smaller side with --size"
-        }
-        RefusedCode::BothBlank => "create the side that holds the data without --join",
-        RefusedCode::SplitBrain => {
-            "look at both sides with `lockstep volume resolve NAME`, decide whose data to keep; on the other node run `lockstep volume resolve NAME --discard NODE` (its own writes are lost)"
-        }
-        RefusedCode::DiskFailed | RefusedCode::MetadataFailed => {
-            "replace the disk there, then create the volume anew with --join"
-        }
-        RefusedCode::Busy => "wait; it is tried again",
-        RefusedCode::Protocol => "look at the versions of both sides and report it",
-        RefusedCode::BlockSize => "use disks with the same logical block size on both nodes",
-        RefusedCode::Lease => "set `read_lease_ms` to the same value on both nodes",
-        RefusedCode::NoSource => {
-            "bring back the node whose copy was last in use; status shows the view of each side"
         }
     }
 }

@@ -39,6 +39,11 @@ pub enum Verdict {
         /// How much of it.
         extent: Extent,
     },
+    /// The other copy is isolated: the view is agreed on, and nothing is copied before it is attached.
+    Apart {
+        /// Whose copy counts; it proposes the view.
+        source: NodeId,
+    },
 }
 
 /// How much a resync has to copy.
@@ -76,20 +81,48 @@ pub fn decide(one: Side<'_>, other: Side<'_>) -> Verdict {
         return Verdict::Refuse(RefusedCode::Size);
     }
     let verdict = histories(a, b);
-    match (verdict, failed(a, b), failed(b, a)) {
-        (Verdict::Refuse(_), _, _) | (_, false, false) => verdict,
-        (_, true, true) => Verdict::Refuse(RefusedCode::NoSource),
-        (_, true, false) => replace_failed(verdict, b, a),
-        (_, false, true) => replace_failed(verdict, a, b),
+    let verdict = match (verdict, unfit(a, b), unfit(b, a)) {
+        (Verdict::Refuse(_), _, _) | (_, None, None) => verdict,
+        (_, Some(_), Some(_)) => Verdict::Refuse(RefusedCode::NoSource),
+        (_, Some(cause), None) => replace_unfit(verdict, b, a, cause),
+        (_, None, Some(cause)) => replace_unfit(verdict, a, b, cause),
+    };
+    leave_apart(verdict, a, b)
+}
+
+/// An isolated copy does not count, is never a source, and is not filled before it is attached.
+fn leave_apart(verdict: Verdict, a: Side<'_>, b: Side<'_>) -> Verdict {
+    let isolated = |side: Side<'_>| side.state.flags.isolated;
+    match verdict {
+        _ if mutant::is(Mutant::IsolatedFilled) => verdict,
+        Verdict::Copy { source, .. } => {
+            let (good, target) = if source == a.node { (a, b) } else { (b, a) };
+            match (isolated(good), isolated(target)) {
+                (true, _) => Verdict::Refuse(RefusedCode::NoSource),
+                (false, true) => Verdict::Apart { source },
+                (false, false) => verdict,
+            }
+        }
+        Verdict::Equal { .. } if isolated(a) || isolated(b) => {
+            Verdict::Refuse(RefusedCode::NoSource)
+        }
+        Verdict::Equal { .. } | Verdict::Apart { .. } | Verdict::Refuse(_) => verdict,
     }
 }
 
-/// Whether the disk of `side` failed, by its own words or by what it told the other: a node whose metadata
-/// died with its disk does not know it any more after a restart (S1). The word of a copy that does not count
-/// any more is old.
-fn failed(side: Side<'_>, other: Side<'_>) -> bool {
+/// Why a copy is not believed, whatever its view says. Its disk failed by its own word or by what it told the
+/// other: a node whose metadata died with its disk does not know it any more after a restart (S1). The word of
+/// a copy that does not count any more is old.
+fn unfit(side: Side<'_>, other: Side<'_>) -> Option<CopyCause> {
     let told = other.state.flags.peer_failed && !mutant::is(Mutant::PeerFailureForgotten);
-    side.state.flags.failed || (told && side.state.view.insync.contains(other.node))
+    let told = told && side.state.view.insync.contains(other.node);
+    if side.state.flags.failed || told {
+        Some(CopyCause::DiskFailed)
+    } else if side.state.flags.invalidated {
+        Some(CopyCause::Invalidated)
+    } else {
+        None
+    }
 }
 
 /// Different sizes come of a grow that was interrupted: the side with the larger one wrote it down first,
@@ -107,28 +140,30 @@ fn sizes_fit(a: Side<'_>, b: Side<'_>) -> bool {
 
 /// A copy whose disk failed is never equal and never a source (S1): it is filled anew from the other, if
 /// the other counts. Everything is written again: nobody knows what a failing disk kept, or whether it is
-/// still the same disk. Only a copy that is being filled since, and has not failed again, goes on.
-fn replace_failed(verdict: Verdict, good: Side<'_>, failed: Side<'_>) -> Verdict {
+/// still the same disk. Only a copy that is being filled since, and has not failed again, goes on. The same
+/// for a copy that an operator marked.
+fn replace_unfit(verdict: Verdict, good: Side<'_>, unfit: Side<'_>, cause: CopyCause) -> Verdict {
     let anew = Verdict::Copy {
         source: good.node,
-        cause: CopyCause::DiskFailed,
+        cause,
         extent: Extent::Full,
     };
-    let filled =
-        failed.state.flags.copy_target && !failed.state.flags.failed && knows(good, failed);
+    let by_own_word = unfit.state.flags.failed || unfit.state.flags.invalidated;
+    let filled = unfit.state.flags.copy_target && !by_own_word && knows(good, unfit);
     match verdict {
         Verdict::Copy { source, .. } if source == good.node && filled => verdict,
         Verdict::Copy { source, .. } if source == good.node => anew,
         _ if good.state.view.insync.contains(good.node)
-            && failed.state.view.insync.contains(good.node)
+            && unfit.state.view.insync.contains(good.node)
             && !good.state.flags.copy_target
-            && (!failed.state.flags.serving || !failed.state.flags.failed) =>
+            && (!unfit.state.flags.serving || !by_own_word) =>
         {
             anew
         }
-        Verdict::Refuse(_) | Verdict::Equal { .. } | Verdict::Copy { .. } => {
-            Verdict::Refuse(RefusedCode::NoSource)
-        }
+        Verdict::Refuse(_)
+        | Verdict::Equal { .. }
+        | Verdict::Copy { .. }
+        | Verdict::Apart { .. } => Verdict::Refuse(RefusedCode::NoSource),
     }
 }
 
@@ -208,6 +243,7 @@ fn first_copy(source: Side<'_>, blank: Side<'_>) -> Verdict {
     if !source.state.view.insync.contains(source.node)
         || source.state.flags.copy_target
         || source.state.flags.failed
+        || source.state.flags.invalidated
     {
         return Verdict::Refuse(RefusedCode::NoSource);
     }
@@ -369,294 +405,4 @@ fn served(side: Side<'_>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::{BootId, CopyId, Epoch, Incarnation, ViewId, VolumeId};
-    use crate::view::{View, ViewHistory, ViewMark};
-    use crate::wire::StateFlags;
-
-    pub(super) const A: NodeId = NodeId::new(0).unwrap();
-    pub(super) const B: NodeId = NodeId::new(1).unwrap();
-
-    pub(super) fn view(epoch: u64, active: Option<NodeId>, insync: NodeSet) -> View {
-        let byte = u8::try_from(epoch).unwrap();
-        View {
-            epoch: Epoch(epoch),
-            id: ViewId([byte; 16]),
-            active,
-            insync,
-        }
-    }
-
-    pub(super) fn both() -> NodeSet {
-        NodeSet::only(A).with(B)
-    }
-
-    /// Two members that know each other's boot, A serving.
-    pub(super) fn members() -> (State, State) {
-        let state = |boot: u8, peer: u8, serving: bool| State {
-            volume_id: VolumeId([1; 16]),
-            size_sectors: 4096,
-            logical_block_bytes: 512,
-            sealed: Epoch(0),
-            view: view(5, Some(A), both()),
-            history: ViewHistory::default(),
-            flags: StateFlags {
-                serving,
-                ..StateFlags::default()
-            },
-            copy_id: CopyId::NONE,
-            lineage: CopyId::NONE,
-            base: ViewMark::default(),
-            boot: BootId([boot; 16]),
-            known_peer_boot: BootId([peer; 16]),
-            incarnation: Incarnation(1),
-            read_lease_ms: 2000,
-            prepared_sectors: 0,
-        };
-        (state(10, 11, true), state(11, 10, false))
-    }
-
-    pub(super) fn verdict(a: &State, b: &State) -> Verdict {
-        let (a, b) = (Side { node: A, state: a }, Side { node: B, state: b });
-        let verdict = decide(a, b);
-        assert_eq!(verdict, decide(b, a), "both sides must agree");
-        verdict
-    }
-
-    pub(super) fn marked(source: NodeId, cause: CopyCause) -> Verdict {
-        Verdict::Copy {
-            source,
-            cause,
-            extent: Extent::Marked,
-        }
-    }
-
-    pub(super) fn full(source: NodeId, cause: CopyCause) -> Verdict {
-        Verdict::Copy {
-            source,
-            cause,
-            extent: Extent::Full,
-        }
-    }
-
-    #[test]
-    fn members_of_the_same_boots_are_equal() {
-        let (a, b) = members();
-        assert_eq!(verdict(&a, &b), Verdict::Equal { leader: A });
-    }
-
-    #[test]
-    fn a_member_that_rebooted_is_filled_anew() {
-        let (a, mut b) = members();
-        b.boot = BootId([99; 16]);
-        assert_eq!(verdict(&a, &b), marked(A, CopyCause::MemberRebooted));
-    }
-
-    #[test]
-    fn an_active_node_that_rebooted_takes_from_the_peer_that_stayed_up() {
-        let (mut a, b) = members();
-        a.boot = BootId([99; 16]);
-        a.flags.serving = false;
-        a.flags.unclean = true;
-        assert_eq!(verdict(&a, &b), marked(B, CopyCause::ActiveRebooted));
-    }
-
-    #[test]
-    fn an_active_node_that_only_crashed_is_the_source() {
-        let (mut a, b) = members();
-        a.flags.serving = false;
-        a.flags.unclean = true;
-        assert_eq!(verdict(&a, &b), marked(A, CopyCause::ActiveCrashed));
-    }
-
-    #[test]
-    fn a_failed_disk_is_never_equal_and_never_a_source() {
-        let (a, mut b) = members();
-        b.flags.failed = true;
-        assert_eq!(verdict(&a, &b), full(A, CopyCause::DiskFailed));
-        let (mut a, b) = members();
-        a.flags.failed = true;
-        a.flags.serving = false;
-        a.flags.unclean = true;
-        assert_eq!(verdict(&a, &b), full(B, CopyCause::DiskFailed));
-        let (mut a, mut b) = members();
-        a.flags.failed = true;
-        b.flags.failed = true;
-        assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::NoSource));
-    }
-
-    #[test]
-    fn what_a_node_forgot_of_its_disk_the_other_remembers() {
-        let (mut a, mut b) = members();
-        a.flags.peer_failed = true;
-        assert_eq!(verdict(&a, &b), full(A, CopyCause::DiskFailed));
-        b.flags.copy_target = true;
-        b.view = view(6, Some(A), NodeSet::only(A));
-        (a.view, b.copy_id, a.lineage) = (b.view, CopyId([3; 16]), CopyId([3; 16]));
-        assert_eq!(verdict(&a, &b), marked(A, CopyCause::Resumed));
-        b.flags.failed = true;
-        assert_eq!(verdict(&a, &b), full(A, CopyCause::DiskFailed));
-        // The active node's own disk, by the word of a standby.
-        let (a, mut b) = members();
-        b.flags.peer_failed = true;
-        assert_eq!(verdict(&a, &b), full(B, CopyCause::DiskFailed));
-    }
-
-    #[test]
-    fn an_old_copy_neither_condemns_nor_replaces_the_only_one_that_counts() {
-        let (mut a, mut b) = members();
-        a.base = a.view.mark();
-        a.history.push(a.view.mark());
-        a.view = view(6, Some(A), NodeSet::only(A));
-        b.flags.peer_failed = true;
-        assert_eq!(verdict(&a, &b), marked(A, CopyCause::Outdated));
-        (a.flags.failed, a.flags.serving) = (true, false);
-        assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::NoSource));
-    }
-
-    #[test]
-    fn a_failed_sole_member_is_not_replaced_by_a_copy_that_does_not_count() {
-        let (mut a, mut b) = members();
-        for state in [&mut a, &mut b] {
-            state.view = view(6, None, NodeSet::only(A));
-            state.flags.serving = false;
-        }
-        a.flags.failed = true;
-        assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::NoSource));
-    }
-
-    #[test]
-    fn who_took_over_is_the_source_and_an_older_view_the_target() {
-        let (mut a, mut b) = members();
-        a.flags.serving = true;
-        b.history.push(a.view.mark());
-        b.view = view(6, Some(B), NodeSet::only(B));
-        b.flags.serving = true;
-        assert_eq!(verdict(&a, &b), full(B, CopyCause::UnknownState));
-        b.base = a.view.mark();
-        assert_eq!(verdict(&a, &b), marked(B, CopyCause::Outdated));
-    }
-
-    #[test]
-    fn a_copy_older_than_what_the_source_remembers_is_copied_in_full() {
-        let (mut a, mut b) = members();
-        a.view = view(9, Some(A), NodeSet::only(A));
-        a.base = view(8, Some(A), both()).mark();
-        a.history.push(b.view.mark());
-        assert_eq!(verdict(&a, &b), full(A, CopyCause::UnknownState));
-        b.view = view(8, Some(A), both());
-        a.history.push(b.view.mark());
-        assert_eq!(verdict(&a, &b), marked(A, CopyCause::Outdated));
-    }
-
-    #[test]
-    fn who_left_is_brought_up_to_date() {
-        let (mut a, mut b) = members();
-        a.base = a.view.mark();
-        a.history.push(a.view.mark());
-        a.view = view(6, Some(A), NodeSet::only(A));
-        b.view = a.view;
-        b.history = a.history;
-        assert_eq!(verdict(&a, &b), marked(A, CopyCause::Outdated));
-    }
-
-    #[test]
-    fn an_interrupted_resync_goes_on_only_between_its_two_sides() {
-        let (mut a, mut b) = members();
-        a.base = a.view.mark();
-        a.view = view(6, Some(A), NodeSet::only(A));
-        a.lineage = CopyId([3; 16]);
-        b.view = a.view;
-        b.flags.copy_target = true;
-        b.copy_id = CopyId([3; 16]);
-        assert_eq!(verdict(&a, &b), marked(A, CopyCause::Resumed));
-        b.copy_id = CopyId([4; 16]);
-        assert_eq!(verdict(&a, &b), full(A, CopyCause::UnknownState));
-    }
-
-    #[test]
-    fn two_that_went_alone_are_a_split_brain() {
-        let (mut a, mut b) = members();
-        let common = a.view.mark();
-        a.view = view(6, Some(A), NodeSet::only(A));
-        b.view = view(7, Some(B), NodeSet::only(B));
-        a.history.push(common);
-        b.history.push(common);
-        assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::SplitBrain));
-    }
-
-    #[test]
-    fn two_changes_of_service_that_came_to_nothing_leave_the_copies_equal() {
-        let (mut a, mut b) = members();
-        let common = a.view.mark();
-        a.flags.serving = false;
-        a.view = view(6, Some(B), both());
-        b.view = view(7, None, both());
-        a.history.push(common);
-        b.history.push(common);
-        assert_eq!(verdict(&a, &b), Verdict::Equal { leader: A });
-        b.history.push(b.view.mark());
-        b.view = view(8, None, both());
-        assert_eq!(verdict(&a, &b), Verdict::Equal { leader: A });
-        b.flags.unclean = true;
-        b.boot = BootId([99; 16]);
-        assert_eq!(verdict(&a, &b), marked(A, CopyCause::ActiveRebooted));
-        b.base = common;
-        assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::SplitBrain));
-    }
-
-    #[test]
-    fn a_source_that_widened_alone_copies_again() {
-        let (mut a, mut b) = members();
-        b.view = view(4, Some(A), NodeSet::only(A));
-        a.history.push(b.view.mark());
-        b.flags.copy_target = true;
-        b.copy_id = CopyId([3; 16]);
-        assert_eq!(verdict(&a, &b), full(A, CopyCause::WideningInterrupted));
-        a.lineage = b.copy_id;
-        assert_eq!(verdict(&a, &b), marked(A, CopyCause::WideningInterrupted));
-    }
-
-    #[test]
-    fn a_side_that_has_prepared_the_others_size_is_not_refused() {
-        let (mut a, mut b) = members();
-        b.size_sectors = 8192;
-        assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::Size));
-        a.prepared_sectors = 8191;
-        assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::Size));
-        a.prepared_sectors = 8192;
-        assert_eq!(verdict(&a, &b), Verdict::Equal { leader: A });
-        a.prepared_sectors = 0;
-        b.size_sectors = 4096;
-        a.size_sectors = 8192;
-        assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::Size));
-        b.prepared_sectors = 8192;
-        assert_eq!(verdict(&a, &b), Verdict::Equal { leader: A });
-    }
-
-    #[test]
-    fn what_must_agree_is_refused_when_it_does_not() {
-        let (a, b) = members();
-        let with = |change: fn(&mut State)| {
-            let mut b = b;
-            change(&mut b);
-            verdict(&a, &b)
-        };
-        let refuse = Verdict::Refuse;
-        assert_eq!(
-            with(|b| b.volume_id = VolumeId([2; 16])),
-            refuse(RefusedCode::VolumeId)
-        );
-        assert_eq!(with(|b| b.size_sectors = 1), refuse(RefusedCode::Size));
-        assert_eq!(
-            with(|b| b.logical_block_bytes = 4096),
-            refuse(RefusedCode::BlockSize)
-        );
-        assert_eq!(with(|b| b.read_lease_ms = 1), refuse(RefusedCode::Lease));
-        let mut blank = b;
-        blank.volume_id = VolumeId::NONE;
-        assert_eq!(verdict(&a, &blank), full(A, CopyCause::FirstCopy));
-        assert_eq!(verdict(&blank, &blank), refuse(RefusedCode::BothBlank));
-    }
-}
+mod tests;

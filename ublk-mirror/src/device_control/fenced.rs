@@ -24,6 +24,7 @@ impl DeviceControl {
     /// Takes the fenced device away for good; done when `has_ended`.
     pub fn end(&mut self) {
         self.ending = true;
+        self.end_isolated();
         self.stop_fenced();
     }
 

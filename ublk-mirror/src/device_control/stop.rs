@@ -1,5 +1,6 @@
 //! How a device is taken away.
 
+use mirror_core::event::IsolatedEvent;
 use mirror_core::types::Errno;
 
 use super::{Change, DeviceControl, DeviceEvent, Job};
@@ -13,7 +14,11 @@ impl DeviceControl {
         };
         if let Err(failure) = outcome {
             tracing::error!(code = "LS3026", %failure, "cannot stop a ublk device");
-            if found.kind == DeviceKind::Active && found.failed.is_none() && found.tags_out > 0 {
+            let serves = found.failed.is_none() && found.tags_out > 0;
+            if found.kind == DeviceKind::Isolated && serves {
+                return self.tell_isolated(IsolatedEvent::Busy);
+            }
+            if found.kind == DeviceKind::Active && serves {
                 // It still serves.
                 self.change = Change::None;
                 self.events.push(DeviceEvent::Busy);

@@ -222,6 +222,7 @@ fn is_control(kind: FrameKind) -> bool {
         | FrameKind::Accept
         | FrameKind::Evidence
         | FrameKind::Leave
+        | FrameKind::Isolate
         | FrameKind::Ping
         | FrameKind::Pong => true,
         FrameKind::Write
@@ -234,6 +235,10 @@ fn is_control(kind: FrameKind) -> bool {
         | FrameKind::CopyWant
         | FrameKind::CopyZeroes
         | FrameKind::CopyHash
+        | FrameKind::VerifyHash
+        | FrameKind::VerifyWrite
+        | FrameKind::VerifyDone
+        | FrameKind::VerifyWant
         | FrameKind::MarksWanted
         | FrameKind::Marks
         | FrameKind::Grow

@@ -11,6 +11,7 @@ use crate::device::{
     Answer, DeviceError, DeviceHelper, DeviceInfo, DeviceKind, DeviceState, HelperFailure, Request,
     existing_ids, published_id, retract_name_or_warn,
 };
+use crate::device_control::isolated::isolated_name;
 use crate::device_control::state_file::{DeviceRecord, StateFile};
 
 /// The kernel lets a device come to rest once the dead daemon's I/O has ended.
@@ -58,6 +59,11 @@ pub(super) fn recover_or_remove(
         && recovered != Some(dev_id)
     {
         retract_name_or_warn(name, dev_id);
+    }
+    // A read-only device never goes on: what it showed may have changed since.
+    let isolated = isolated_name(name);
+    if let Ok(Some(dev_id)) = published_id(&isolated) {
+        retract_name_or_warn(&isolated, dev_id);
     }
     Ok(recovered)
 }

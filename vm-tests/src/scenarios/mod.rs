@@ -7,6 +7,7 @@ mod grow;
 mod harness;
 mod images;
 mod io;
+mod isolate;
 mod link;
 mod measure;
 mod paths;
@@ -16,6 +17,7 @@ mod random;
 mod rejoin;
 mod split;
 mod traps;
+mod upkeep;
 
 use crate::scenario::Scenario;
 
@@ -28,6 +30,7 @@ pub fn all() -> Vec<Scenario> {
         power::SCENARIOS,
         rejoin::SCENARIOS,
         split::SCENARIOS,
+        isolate::SCENARIOS,
         link::SCENARIOS,
         paths::SCENARIOS,
         process::SCENARIOS,
@@ -35,6 +38,7 @@ pub fn all() -> Vec<Scenario> {
         faults::SCENARIOS,
         traps::SCENARIOS,
         grow::SCENARIOS,
+        upkeep::SCENARIOS,
     ]
     .concat()
 }

@@ -7,6 +7,7 @@ mod start;
 mod status;
 mod stop;
 mod takeover;
+mod verify;
 
 use controlplane_api::Client;
 use mirror_core::admin::{Command, Done};
@@ -36,6 +37,22 @@ pub(crate) fn run(command: Volume) -> Result<u8, Failure> {
             let confirm = confirm.unwrap_or_default();
             tell(&name, Command::Force { confirm })
         }
+        Volume::Verify(command) => verify::run(&command),
+        Volume::Invalidate { name, confirm } => {
+            let confirm = confirm.unwrap_or_default();
+            tell(&name, Command::Invalidate { confirm })
+        }
+        Volume::Resync { name, pause, .. } => tell(
+            &name,
+            if pause {
+                Command::ResyncPause
+            } else {
+                Command::ResyncResume
+            },
+        ),
+        // The daemon knows the time as well as we do.
+        Volume::Isolate { name } => tell(&name, Command::Isolate { now_unix_s: 0 }),
+        Volume::Attach { name, force } => tell(&name, Command::Attach { force }),
     }
 }
 
@@ -68,5 +85,27 @@ fn done_words(name: &str, done: Done) -> String {
             "{name}'s copy on this node is the only one that counts now, and it is NOT complete: check what is on it; \
              `lockstep volume activate {name}` serves it"
         ),
+        Done::VerifyBegun => format!("both copies of {name} are being compared"),
+        Done::VerifyEnds => format!("the verify of {name} ends"),
+        Done::Invalidated => format!(
+            "the copy of {name} here does not count any more; all of it is copied with the next connection"
+        ),
+        Done::ResyncPaused => {
+            format!("the resync of {name} is paused: there is one good copy until it goes on")
+        }
+        Done::ResyncGoesOn => format!("the resync of {name} goes on"),
+        Done::Isolated => format!(
+            "the copy of {name} here is isolated: /dev/lockstep/{name}.isolated shows it, read-only; there is one \
+             good copy until `lockstep volume attach {name}`"
+        ),
+        Done::AlreadyIsolated => {
+            format!("the copy of {name} here was isolated already: /dev/lockstep/{name}.isolated")
+        }
+        Done::Attached => {
+            format!(
+                "the copy of {name} here is not isolated any more; what it missed is copied now"
+            )
+        }
+        Done::AlreadyAttached => format!("the copy of {name} here was not isolated"),
     }
 }

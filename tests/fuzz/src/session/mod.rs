@@ -205,8 +205,12 @@ impl Peer {
             Verdict::Equal { leader } if leader == self.me => {
                 NodeSet::only(self.me).with(self.them())
             }
-            Verdict::Copy { source, .. } if source == self.me => NodeSet::only(self.me),
-            Verdict::Equal { .. } | Verdict::Copy { .. } => return self.accept(false),
+            Verdict::Copy { source, .. } | Verdict::Apart { source } if source == self.me => {
+                NodeSet::only(self.me)
+            }
+            Verdict::Equal { .. } | Verdict::Copy { .. } | Verdict::Apart { .. } => {
+                return self.accept(false);
+            }
             Verdict::Refuse(_) => return,
         };
         let ours = line.ours;
@@ -344,19 +348,21 @@ impl Peer {
 
     fn operator(&mut self, input: &mut Input<'_>) {
         let byte = input.byte();
-        let command = match byte % 8 {
-            _ if byte == 0xff => Command::Resolve {
+        let command = match (byte, byte % 8) {
+            (0xff, _) => Command::Resolve {
                 discard: "here".to_string(),
                 confirm: "data".to_string(),
             },
-            _ if byte == 0xfe => Command::Force {
+            (0xfe, _) => Command::Force {
                 confirm: "data".to_string(),
             },
-            0..3 => Command::Activate,
-            3 => Command::Deactivate { force: false },
-            4 => Command::Grow { size_bytes: None },
-            5 => Command::Deactivate { force: true },
-            6 => Command::Takeover {
+            (0xf0, _) => Command::Isolate { now_unix_s: 1 },
+            (0xf8, _) => Command::Attach { force: true },
+            (_, 0..3) => Command::Activate,
+            (_, 3) => Command::Deactivate { force: false },
+            (_, 4) => Command::Grow { size_bytes: None },
+            (_, 5) => Command::Deactivate { force: true },
+            (_, 6) => Command::Takeover {
                 confirm: "there is off".to_string(),
             },
             _ => Command::Stop,
@@ -503,7 +509,7 @@ impl Peer {
     }
 }
 
-const KINDS_OF_FRAMES: [FrameKind; 20] = [
+const KINDS_OF_FRAMES: [FrameKind; 21] = [
     FrameKind::Write,
     FrameKind::CopyWrite,
     FrameKind::Discard,
@@ -524,6 +530,7 @@ const KINDS_OF_FRAMES: [FrameKind; 20] = [
     FrameKind::Refused,
     FrameKind::Grow,
     FrameKind::GrowDone,
+    FrameKind::Isolate,
 ];
 
 fn grow_step(input: &mut Input<'_>) -> GrowStep {

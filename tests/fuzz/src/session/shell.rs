@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use mirror_core::disk::{BLOCK_BYTES, Metadata, Superblock};
 use mirror_core::effect::{DeviceCommand, DiskOperation, Effect, Effects, PayloadSource};
-use mirror_core::event::{DiskResult, Event, IoOwner, Request, RequestKind};
+use mirror_core::event::{DiskResult, Event, IoOwner, IsolatedEvent, Request, RequestKind};
 use mirror_core::limits::{CONTROL_BYTES_MAX, PEER_BUFFERS, QUEUE_DEPTH};
 use mirror_core::types::{Instant, SectorRange, SessionId, Tag};
 use mirror_core::volume::Volume;
@@ -298,7 +298,22 @@ impl Shell {
                 self.device.pop_front();
                 self.feed(Event::DeviceStopped);
             }
-            Some(DeviceCommand::StopLive { .. } | DeviceCommand::ResizeLive { .. }) | None => {}
+            Some(DeviceCommand::StartIsolated) => {
+                self.live = true;
+                self.device.pop_front();
+                self.feed(Event::Isolated(IsolatedEvent::Started));
+            }
+            Some(DeviceCommand::StopIsolated { .. }) if idle => {
+                self.live = false;
+                self.device.pop_front();
+                self.feed(Event::Isolated(IsolatedEvent::Stopped));
+            }
+            Some(
+                DeviceCommand::StopLive { .. }
+                | DeviceCommand::StopIsolated { .. }
+                | DeviceCommand::ResizeLive { .. },
+            )
+            | None => {}
         }
     }
 

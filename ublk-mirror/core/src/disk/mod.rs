@@ -16,6 +16,6 @@ pub use layout::{Layout, LayoutError, METADATA_ALIGN_BYTES, SUPERBLOCK_SLOTS};
 pub use metadata::Metadata;
 pub use record::{OPERATIONS_MAX, Operation, OperationEntry, Operations, RECORD_BYTES, Record};
 pub use superblock::{
-    CopyRecord, CopyRole, FORMAT_VERSION, Found, SUPERBLOCK_BYTES, SlotFault, Superblock,
-    SuperblockError, choose,
+    CopyRecord, CopyRole, FORMAT_VERSION, Found, Isolation, SUPERBLOCK_BYTES, SlotFault,
+    Superblock, SuperblockError, choose,
 };

@@ -32,6 +32,9 @@ const FLAG_COPY_TARGET: u32 = 8;
 const FLAG_FAILED: u32 = 16;
 const FLAG_COPY_FULL: u32 = 32;
 const FLAG_PEER_FAILED: u32 = 2048;
+const FLAG_INVALIDATED: u32 = 64;
+const FLAG_ISOLATED: u32 = 512;
+const FLAG_PEER_ISOLATED: u32 = 1024;
 
 /// This node's part in a resync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,16 @@ pub struct CopyRecord {
     /// Source: the bitmap on disk does not yet say everything that the target lacks; every block counts
     /// as marked.
     pub full: bool,
+}
+
+/// Copies that were taken out of the view in a planned way, to be used read-only: seconds since 1970 at
+/// which the operator said so. At most one of both is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Isolation {
+    /// This node's copy: nothing writes to it, and it does not join again before it is attached.
+    pub own: Option<u64>,
+    /// The peer's copy, as far as this node knows: for the status alone.
+    pub peer: Option<u64>,
 }
 
 /// The state of a volume on one node. `sequence` grows with every durable change.
@@ -95,6 +108,8 @@ pub struct Superblock {
     /// The peer, a member, reported that its disk failed: its copy is filled anew from this one, whatever it
     /// says of itself later (S1).
     pub peer_failed: bool,
+    /// An operator marked the copy: it is not promotable and no source until it was filled anew.
+    pub invalidated: bool,
     /// The unfinished resync.
     pub copy: Option<CopyRecord>,
     /// The last resync with the peer that this node took part in, finished or not: what the bitmap here
@@ -114,6 +129,8 @@ pub struct Superblock {
     pub prepared_sectors: u64,
     /// Operators' words, and when an application last wrote here.
     pub record: Record,
+    /// Copies that are isolated.
+    pub isolation: Isolation,
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -157,7 +174,10 @@ struct SuperblockBytes {
     history: [MarkBytes; VIEW_HISTORY_MAX],
     record: RecordBytes,
     prepared_sectors: U64,
-    reserved2: [u8; 2488],
+    reserved2: [u8; 120],
+    isolated_unix_s: U64,
+    peer_isolated_unix_s: U64,
+    reserved3: [u8; 2352],
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -276,6 +296,9 @@ impl Superblock {
             (self.drained, FLAG_DRAINED),
             (self.failed, FLAG_FAILED),
             (self.peer_failed, FLAG_PEER_FAILED),
+            (self.invalidated, FLAG_INVALIDATED),
+            (self.isolation.own.is_some(), FLAG_ISOLATED),
+            (self.isolation.peer.is_some(), FLAG_PEER_ISOLATED),
             (full, FLAG_COPY_FULL),
         ];
         let set = flags.iter().filter(|(set, _)| *set);
@@ -284,6 +307,7 @@ impl Superblock {
 
     /// The bytes for `slot` (0 or 1): the slot's number is part of them.
     pub fn encode(&self, slot: u8) -> [u8; SUPERBLOCK_BYTES] {
+        let Isolation { own, peer } = self.isolation;
         let mut raw = SuperblockBytes {
             magic: MAGIC,
             version: U16::new(FORMAT_VERSION),
@@ -329,7 +353,10 @@ impl Superblock {
             }),
             record: RecordBytes::of(&self.record),
             prepared_sectors: U64::new(self.prepared_sectors),
-            reserved2: [0; 2488],
+            reserved2: [0; 120],
+            isolated_unix_s: U64::new(own.unwrap_or(0)),
+            peer_isolated_unix_s: U64::new(peer.unwrap_or(0)),
+            reserved3: [0; 2352],
         };
         raw.crc = U32::new(crate::checksum::crc32c(raw.as_bytes()));
         let mut out = [0; SUPERBLOCK_BYTES];
@@ -401,6 +428,7 @@ impl SuperblockBytes {
             drained: flags & FLAG_DRAINED != 0,
             failed: flags & FLAG_FAILED != 0,
             peer_failed: flags & FLAG_PEER_FAILED != 0,
+            invalidated: flags & FLAG_INVALIDATED != 0,
             copy: role.map(|role| CopyRecord {
                 id: CopyId(self.copy_id),
                 role,
@@ -416,6 +444,10 @@ impl SuperblockBytes {
             incarnation: Incarnation(self.incarnation.get()),
             prepared_sectors: self.prepared_sectors.get(),
             record: self.record.record(),
+            isolation: Isolation {
+                own: (flags & FLAG_ISOLATED != 0).then_some(self.isolated_unix_s.get()),
+                peer: (flags & FLAG_PEER_ISOLATED != 0).then_some(self.peer_isolated_unix_s.get()),
+            },
         };
         superblock.check()
     }
@@ -454,6 +486,8 @@ impl Superblock {
             Err(SlotFault::Value("geometry"))
         } else if !sane_active {
             Err(SlotFault::Value("view.insync"))
+        } else if self.isolation.own.is_some() && self.view.insync.contains(self.node) {
+            Err(SlotFault::Value("isolated copy that counts"))
         } else if !self.layout.is_possible()
             || (1..self.layout.total_bytes).contains(&(self.data_start_sectors * SECTOR_BYTES))
             || self.size_sectors.max(self.prepared_sectors) > self.layout.growth_sectors

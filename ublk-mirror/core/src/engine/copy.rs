@@ -17,9 +17,9 @@ use crate::wire::{Frame, FrameKind};
 const COPY_INFLIGHT_BUSY: usize = 1;
 /// After a run the resync rests for so many times the time that the run took: a third of what there is
 /// remains its floor.
-const COPY_REST_TIMES: u32 = 2;
+pub(super) const COPY_REST_TIMES: u32 = 2;
 /// It never rests longer: a disk that was slow once must not stop it.
-const COPY_REST_MAX: Duration = Duration::from_millis(200);
+pub(super) const COPY_REST_MAX: Duration = Duration::from_millis(200);
 /// An application that asked for nothing for so long is idle.
 const BUSY_FOR: Duration = Duration::from_millis(50);
 
@@ -97,7 +97,7 @@ impl Engine {
     pub fn copy_more(&mut self, now: Instant, effects: &mut Effects) {
         self.copy_rests = false;
         let Peer::Target(_) = self.peer else { return };
-        if self.copy_halted {
+        if self.copy_halted || self.copy_is_paused() {
             return;
         }
         let busy = self.is_busy(now);
@@ -206,7 +206,7 @@ impl Engine {
                 equal: false,
             });
         }
-        let sent = !self.copy_halted && send(self, effects);
+        let sent = !self.copy_halted && !self.copy_is_paused() && send(self, effects);
         if !sent {
             if let Some(copy) = self.copy.as_mut() {
                 copy.finish(slot, Arrived::No);
@@ -254,19 +254,25 @@ impl Engine {
     }
 
     /// The target has something else than the digest said: send the run.
-    pub fn copy_wanted(&mut self, slot: u16, effects: &mut Effects) {
+    pub fn copy_wanted(&mut self, now: Instant, slot: u16, effects: &mut Effects) {
         if self.is_being_read(slot) {
             return;
         }
         if let Some(copy) = self.copy.as_mut() {
             copy.compared(false);
         }
+        if self.copy_is_paused() {
+            if let Some(copy) = self.copy.as_mut() {
+                copy.finish(slot, Arrived::No);
+            }
+            return self.pump(now, effects);
+        }
         self.send_run(slot, false, None, effects);
     }
 
     /// Whether copy buffers are being filled, for whatever session.
     pub fn is_reading_runs(&self) -> bool {
-        self.copy_reading.iter().any(Option::is_some)
+        self.copy_reading.iter().any(Option::is_some) || self.verify_is_reading()
     }
 
     fn is_being_read(&self, slot: u16) -> bool {
@@ -298,17 +304,21 @@ impl Engine {
     }
 
     /// Whether the application works: the resync gives way.
-    fn is_busy(&self, now: Instant) -> bool {
+    pub(super) fn is_busy(&self, now: Instant) -> bool {
         let lately = self
             .last_request
             .is_some_and(|last| now.since(last) < BUSY_FOR);
         lately && self.gate == Gate::Open
     }
 
+    /// When the application is idle, if it asks for nothing more.
+    pub(super) fn idle_at(&self) -> Option<Instant> {
+        self.last_request.map(|last| last + BUSY_FOR)
+    }
+
     /// When the resync goes on after a rest.
     pub fn copy_deadline(&self) -> Option<Instant> {
-        let idle = self.last_request.map(|last| last + BUSY_FOR);
-        let due = idle.map_or(self.copy_pause_until, |idle| {
+        let due = self.idle_at().map_or(self.copy_pause_until, |idle| {
             idle.min(self.copy_pause_until)
         });
         let target = matches!(self.peer, Peer::Target(_));

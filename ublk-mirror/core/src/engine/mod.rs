@@ -7,10 +7,15 @@
 mod background;
 mod copy;
 mod inflight;
+mod pause;
 mod peer;
+mod verified;
+mod verify;
 
 pub use background::FLUSH_BACKGROUND;
 pub use copy::Compared;
+pub use verified::VerifyAnswer;
+pub use verify::NOT_NOW;
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -28,6 +33,7 @@ use crate::wire::{FLAG_FUA, Frame, FrameKind};
 use background::Background;
 use copy::Reading;
 use inflight::{InFlight, Leg, Stage};
+use verify::Verifying;
 
 /// What the peer means for the acknowledgement of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +68,8 @@ pub enum Gate {
     Starting,
     /// Requests are carried out.
     Open,
+    /// The device shows an isolated copy: reads alone, without a lease, for nothing changes.
+    Isolated,
 }
 
 /// Whether the read lease is needed (S5).
@@ -114,6 +122,10 @@ pub struct Engine {
     copy_rests: bool,
     /// A run could not be read here: the resync waits for the next session.
     copy_halted: bool,
+    /// Since when an operator keeps the resync from going on.
+    copy_paused: Option<Instant>,
+    /// The comparison of both copies.
+    verifying: Verifying,
     counters: Counters,
 }
 
@@ -145,6 +157,8 @@ impl Engine {
             copy_run_began: Instant::default(),
             copy_rests: false,
             copy_halted: false,
+            copy_paused: None,
+            verifying: Verifying::default(),
             counters: Counters::default(),
         }
     }
@@ -255,7 +269,7 @@ impl Engine {
             "a tag was handed over twice"
         );
         let flush = request.kind == RequestKind::Flush;
-        if self.gate == Gate::Shut || (!flush && !request.range.fits(self.size_sectors)) {
+        if self.is_refused(&request) || (!flush && !request.range.fits(self.size_sectors)) {
             self.counters.failed += 1;
             effects.push(Effect::Complete {
                 tag,
@@ -303,7 +317,7 @@ impl Engine {
         if request.kind == RequestKind::Read {
             let leased = match self.lease {
                 ReadLease::NotNeeded => true,
-                ReadLease::Until(end) => now < end,
+                ReadLease::Until(end) => now < end || self.needs_no_lease(),
             };
             return (leased || mutant::is(Mutant::LeaseIgnored))
                 && !self.earlier_write_overlaps(request.range, position);
@@ -323,7 +337,8 @@ impl Engine {
             .is_some_and(|copy| copy.locks(request.range))
             || reading
                 .into_iter()
-                .any(|read| read.range.overlaps(request.range));
+                .any(|read| read.range.overlaps(request.range))
+            || self.verify_locks(request.range);
         let running = running && !mutant::is(Mutant::OverlappingWrites);
         let copying = copying && !mutant::is(Mutant::WriteIntoRun);
         if running || copying || self.earlier_write_overlaps(request.range, position) {

@@ -3,7 +3,7 @@
 use super::inflight::{Leg, Stage};
 use super::{Engine, Gate, Peer, running_changes};
 use crate::effect::Effects;
-use crate::event::RequestKind;
+use crate::event::{Request, RequestKind};
 use crate::mutant::{self, Mutant};
 use crate::types::{Epoch, Instant, SessionId};
 
@@ -37,6 +37,7 @@ impl Engine {
     pub fn peer_is_member(&mut self, now: Instant, session: SessionId, effects: &mut Effects) {
         self.peer = Peer::Member(session);
         self.held &= mutant::is(Mutant::HeldForEver);
+        self.copy_paused = None;
         for index in 0..self.slots.len() {
             let Some(entry) = self.slots[index].as_ref() else {
                 continue;
@@ -62,6 +63,7 @@ impl Engine {
         self.abandon_background();
         self.copy = None;
         self.copy_total = None;
+        self.copy_paused = None;
         self.peer = Peer::Member(session);
     }
 
@@ -98,6 +100,7 @@ impl Engine {
         self.peer = Peer::Absent;
         self.held = false;
         self.copy = None;
+        self.verify_lost_peer();
         self.log_freeing = None;
         self.abandon_background();
         self.intent.diverge();
@@ -128,6 +131,7 @@ impl Engine {
         match self.peer {
             Peer::Member(_) => {
                 self.peer = Peer::Lost;
+                self.verify_lost_peer();
                 for entry in self.slots.iter_mut().flatten() {
                     let again = matches!(entry.peer, Leg::Sent | Leg::Refused);
                     if again && !mutant::is(Mutant::NoResend) {
@@ -161,6 +165,35 @@ impl Engine {
             let waits = entry.local.is_settled() && entry.peer == Leg::Refused;
             entry.is_changing() && !waits
         })
+    }
+
+    /// The copy here is isolated: reads are let in, and nothing else.
+    pub fn open_isolated(&mut self) {
+        self.gate = Gate::Isolated;
+    }
+
+    /// Both copies are equal and flushed at this moment, in which the peer's or this one is isolated.
+    pub fn equal_at_isolation(&mut self) {
+        if running_changes(&self.slots).next().is_none() {
+            self.intent.all_flushed();
+            self.unflushed_since = None;
+        }
+    }
+
+    /// Whether the gate lets a request in at all.
+    pub(super) fn is_refused(&self, request: &Request) -> bool {
+        match self.gate {
+            Gate::Shut => true,
+            Gate::Isolated => {
+                request.kind != RequestKind::Read && !mutant::is(Mutant::IsolatedWritable)
+            }
+            Gate::Starting | Gate::Open => false,
+        }
+    }
+
+    /// An isolated copy is one point in time: whoever reads it cannot read too late.
+    pub(super) fn needs_no_lease(&self) -> bool {
+        self.gate == Gate::Isolated && !mutant::is(Mutant::IsolatedWantsLease)
     }
 
     /// Whether the gate is open.

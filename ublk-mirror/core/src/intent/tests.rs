@@ -6,7 +6,9 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::Intent;
-use crate::disk::{ActivityRecord, BLOCK_BYTES, BitmapPage, Layout, Metadata, Record, Superblock};
+use crate::disk::{
+    ActivityRecord, BLOCK_BYTES, BitmapPage, Isolation, Layout, Metadata, Record, Superblock,
+};
 use crate::effect::Effect;
 use crate::types::{
     BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SectorRange, ViewId, VolumeId,
@@ -47,6 +49,8 @@ fn superblock() -> Superblock {
         drained: false,
         failed: false,
         peer_failed: false,
+        invalidated: false,
+        isolation: Isolation::default(),
         copy: None,
         lineage: CopyId::NONE,
         base: ViewMark::default(),

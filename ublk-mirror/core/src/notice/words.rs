@@ -1,110 +1,134 @@
-//! The words of the refusals: what is in the way, and what to do about it.
+//! Words for what the core calls by a name.
 
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use super::Refusal;
+use crate::admin::{CopyCause, VerifyState};
+use crate::types::{Errno, SECTOR_BYTES, SectorRange};
+use crate::wire::RefusedCode;
 
-impl Refusal {
-    pub(super) fn message(&self) -> String {
-        match self {
-            Self::PeerActive { peer } => format!("{peer} serves the volume; two nodes never serve it at the same time"),
-            Self::PeerSilent { peer } => {
-                format!("{peer} does not answer, and its copy counts: it may be serving the volume right now")
-            }
-            Self::LinkUp { peer } => format!("{peer} is connected and may be serving the volume"),
-            Self::CopyNotCurrent { copying: true } => {
-                "the copy on this node is still being filled; serving it would show a mixture of old and new data".to_string()
-            }
-            Self::CopyNotCurrent { copying: false } => {
-                "the copy on this node is outdated: writes were acknowledged without it".to_string()
-            }
-            Self::Blank { peer } => format!("this copy holds nothing yet; it waits for its first contact with {peer}"),
-            Self::Unclean { peer } => {
-                format!("this node stopped in the middle of its service, and {peer}'s copy may hold newer acknowledged writes")
-            }
-            Self::NotConfirmed { peer } => {
-                format!("a takeover is safe only if {peer} is off; if it still runs, both sides will have different data")
-            }
-            Self::InUse => "the device is mounted or held open".to_string(),
-            Self::FrozenWrites { peer } => format!("writes wait for {peer}; they were not acknowledged and would fail"),
-            Self::Busy => "another change of this volume is under way".to_string(),
-            Self::PeerRefused { peer } => format!("{peer} did not agree to the change"),
-            Self::Ambiguous { peer } => {
-                format!("the connection to {peer} broke before its answer; until it is known, the stricter of both views rules")
-            }
-            Self::DiskFailed => "the backing device or the metadata device failed on this node".to_string(),
-            Self::Device { errno } => format!("the block device could not be made (kernel error {})", errno.0),
-            Self::Serving => "this node serves the volume".to_string(),
-            Self::NothingToTakeOver => "this node's copy is the only one that counts".to_string(),
-            Self::GrowNeedsBoth { peer } => format!("{peer}'s copy does not count: a volume grows on both nodes or on none"),
-            Self::GrowShrinks { size_bytes } => format!("the volume has {size_bytes} bytes, and a volume never shrinks"),
-            Self::GrowUneven { block_bytes } => format!("the size is no multiple of {block_bytes} bytes, a block of the backing device"),
-            Self::GrowNoRoom { node, room_bytes } => {
-                format!("{node} has room for a volume of {room_bytes} bytes: its backing device and the metadata's reserve allow no more")
-            }
-            Self::GrowNotMeasured { errno } => format!("the backing device's size cannot be found out (kernel error {})", errno.0),
-            Self::GrowInterrupted => "something else happened to the volume while the grow was being prepared; it has its old size".to_string(),
-            Self::NoSplitBrain { peer } => {
-                format!("no split brain is known: this node and {peer} have not met with two histories since the daemon started")
-            }
-            Self::DiscardElsewhere { wanted, node } => {
-                format!("`{wanted}` is not this node ({node}); a copy is discarded on the node that holds it")
-            }
-            Self::NotNamed { .. } => "this loses data and was not confirmed".to_string(),
-            Self::Promotable { .. } => "the copy on this node counts: nothing is to be forced".to_string(),
+pub(super) fn cause_words(cause: CopyCause) -> &'static str {
+    match cause {
+        CopyCause::FirstCopy => "the peer's copy never held this volume",
+        CopyCause::Outdated => "the peer missed acknowledged writes",
+        CopyCause::UnknownState => {
+            "what the peer's copy lacks is not known, so all of it is copied"
+        }
+        CopyCause::MemberRebooted => {
+            "the peer's machine rebooted and may lack what it had not flushed"
+        }
+        CopyCause::ActiveCrashed => "the active node stopped in the middle of its service",
+        CopyCause::ActiveRebooted => {
+            "the active node rebooted and may lack what it had not flushed"
+        }
+        CopyCause::WideningInterrupted => "the connection broke when the copy was nearly done",
+        CopyCause::DiskFailed => "the peer's disk had failed",
+        CopyCause::Resumed => "an interrupted copy goes on where it was",
+        CopyCause::Discarded => "the peer's history was discarded after a split brain",
+        CopyCause::Invalidated => "an operator marked the copy, so all of it is copied",
+    }
+}
+
+fn verify_words(state: VerifyState) -> &'static str {
+    match state {
+        VerifyState::Running | VerifyState::Waiting | VerifyState::Done => "is over",
+        VerifyState::Stopped => "was stopped by an operator",
+        VerifyState::Interrupted => "cannot go on here, and was ended",
+    }
+}
+
+pub(super) fn refused_words(code: RefusedCode, ours: u64, theirs: u64) -> String {
+    match code {
+        RefusedCode::Version => {
+            format!("no common protocol version (ours {ours}, theirs {theirs})")
+        }
+        RefusedCode::Key => "the cluster keys differ".to_string(),
+        RefusedCode::VolumeName => "the volume names differ".to_string(),
+        RefusedCode::Node => format!("node numbers do not fit (ours {ours}, theirs {theirs})"),
+        RefusedCode::SecondPeer => {
+            "another process with the same node number is connected already".to_string()
+        }
+        RefusedCode::VolumeId => "its metadata belongs to another volume".to_string(),
+        RefusedCode::Size => format!(
+            "sizes differ: ours {} bytes, theirs {} bytes",
+            ours.saturating_mul(512),
+            theirs.saturating_mul(512)
+        ),
+        RefusedCode::BothBlank => {
+            "both copies wait to be filled; neither holds the volume".to_string()
+        }
+        RefusedCode::SplitBrain => {
+            format!("split brain: both sides went on alone (epochs {ours} and {theirs})")
+        }
+        RefusedCode::DiskFailed => "its disk failed".to_string(),
+        RefusedCode::MetadataFailed => "its metadata device failed".to_string(),
+        RefusedCode::Busy => "a takeover is under way".to_string(),
+        RefusedCode::Protocol => "a frame came that does not belong there".to_string(),
+        RefusedCode::NoSource => "neither side holds a copy that counts".to_string(),
+        RefusedCode::BlockSize => {
+            format!("logical block sizes differ: ours {ours} bytes, theirs {theirs} bytes")
+        }
+        RefusedCode::Lease => format!("read leases differ: ours {ours} ms, theirs {theirs} ms"),
+    }
+}
+
+pub(super) fn refused_advice(code: RefusedCode) -> &'static str {
+    match code {
+        RefusedCode::Version => "install versions of Lockstep that are at most one apart",
+        RefusedCode::Key => "put the same cluster key file on both nodes and restart the daemon",
+        RefusedCode::VolumeName | RefusedCode::Node => {
+            "compare `node`, `peer` and `volume` in both configuration files"
+        }
+        RefusedCode::SecondPeer => "find the cloned machine or the second daemon and stop it",
+        RefusedCode::VolumeId => {
+            "both sides were created as first copies, or a disk was swapped; create the copy to be discarded anew with --join"
+        }
+        RefusedCode::Size => {
+            "use backing devices of the same usable size, or create the smaller side with --size"
+        }
+        RefusedCode::BothBlank => "create the side that holds the data without --join",
+        RefusedCode::SplitBrain => {
+            "look at both sides with `lockstep volume resolve NAME`, decide whose data to keep; on the other node run `lockstep volume resolve NAME --discard NODE` (its own writes are lost)"
+        }
+        RefusedCode::DiskFailed | RefusedCode::MetadataFailed => {
+            "replace the disk there, then create the volume anew with --join"
+        }
+        RefusedCode::Busy => "wait; it is tried again",
+        RefusedCode::Protocol => "look at the versions of both sides and report it",
+        RefusedCode::BlockSize => "use disks with the same logical block size on both nodes",
+        RefusedCode::Lease => "set `read_lease_ms` to the same value on both nodes",
+        RefusedCode::NoSource => {
+            "bring back the node whose copy was last in use; status shows the view of each side"
         }
     }
+}
 
-    pub(super) fn advice(&self) -> String {
-        match self {
-            Self::PeerActive { peer } => {
-                format!("to move the volume: on {peer} run `lockstep volume deactivate NAME`, then activate it here")
-            }
-            Self::PeerSilent { peer } => format!(
-                "restore the connection or start the daemon on {peer}; if {peer} is really off, run \
-                 `lockstep volume takeover NAME` and confirm it"
-            ),
-            Self::LinkUp { peer } => {
-                format!("to move the volume: on {peer} run `lockstep volume deactivate NAME`, then activate it here")
-            }
-            Self::CopyNotCurrent { copying: true } => {
-                "wait until `lockstep volume status NAME` shows it in sync, or serve it on the other node".to_string()
-            }
-            Self::CopyNotCurrent { copying: false } => "start the other node and serve the volume there".to_string(),
-            Self::Blank { peer } | Self::Unclean { peer } => {
-                format!("connect it with {peer}; if {peer} will never come back, `lockstep volume takeover NAME`")
-            }
-            Self::NotConfirmed { peer } => {
-                format!("switch {peer} off, look that it is off, then repeat with --confirm \"{peer} is off\"")
-            }
-            Self::InUse => "unmount it and stop what uses it; --force takes it away from them with I/O errors".to_string(),
-            Self::FrozenWrites { peer } => format!(
-                "restore the connection to {peer}; or go on alone with `lockstep volume takeover NAME` if {peer} is off; \
-                 or let the writes fail with --force"
-            ),
-            Self::Busy => "look at `lockstep volume status NAME` and try again".to_string(),
-            Self::PeerRefused { peer } => format!("look at `lockstep volume status NAME` on {peer}"),
-            Self::Ambiguous { .. } => "wait for the connection, look at the status, then repeat the command".to_string(),
-            Self::DiskFailed => "look at the kernel's log; serve the volume on the other node (takeover there)".to_string(),
-            Self::Device { .. } => "see that the kernel has ublk_drv (6.8 or later) and look at the kernel's log".to_string(),
-            Self::Serving => "run `lockstep volume deactivate NAME` first".to_string(),
-            Self::NothingToTakeOver => "run `lockstep volume activate NAME`".to_string(),
-            Self::GrowNeedsBoth { peer } => format!("connect it with {peer} and wait until both copies are in sync"),
-            Self::GrowShrinks { .. } => "give a larger --size; for a smaller volume create another and copy".to_string(),
-            Self::GrowUneven { .. } => "give another --size".to_string(),
-            Self::GrowNoRoom { node, .. } => {
-                format!("enlarge the backing device on {node} first; past the reserve (`create --grow-to`) the copies must be made anew")
-            }
-            Self::GrowNotMeasured { .. } => "look at the daemon's log and the kernel's log".to_string(),
-            Self::GrowInterrupted => "look at `lockstep volume status NAME`, then repeat the command".to_string(),
-            Self::NoSplitBrain { peer } => format!("let this node and {peer} connect, then look at `lockstep volume status NAME`"),
-            Self::DiscardElsewhere { wanted, .. } => format!("run the command on {wanted}, if that is the node whose data are to go"),
-            Self::NotNamed { volume } => format!("be sure, then repeat with --confirm {volume}"),
-            Self::Promotable { alone: true } => "run `lockstep volume activate NAME`".to_string(),
-            Self::Promotable { alone: false } => {
-                "run `lockstep volume activate NAME`; if the other node is off, `lockstep volume takeover NAME`".to_string()
-            }
-        }
-    }
+pub(super) const INVALIDATED: &str =
+    "an operator marked the copy here: it does not count until all of it was copied again";
+pub(super) const PEER_INVALIDATED: &str =
+    "an operator marked the other copy: it left the view and will be copied in full";
+
+pub(super) fn differs_words(range: SectorRange) -> String {
+    format!(
+        "the copies differ at byte {} ({} bytes), and the application did not do that",
+        range.start * SECTOR_BYTES,
+        range.bytes()
+    )
+}
+
+pub(super) fn ended_words(state: VerifyState, counts: [u64; 3]) -> String {
+    let [differing, repaired, unreadable] = counts;
+    format!(
+        "the verify {}: {differing} blocks differed, {repaired} of them are repaired, {unreadable} could not be read",
+        verify_words(state)
+    )
+}
+
+pub(super) fn unreadable_words(range: SectorRange, errno: Errno, place: &str) -> String {
+    format!(
+        "{} bytes at byte {} could not be read {place} (kernel error {}) and were not compared",
+        range.bytes(),
+        range.start * SECTOR_BYTES,
+        errno.0
+    )
 }

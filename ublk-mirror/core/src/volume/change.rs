@@ -31,6 +31,8 @@ pub(super) enum Then {
     Withdraw,
     /// Frozen writes fail: it is written down that they were thrown away.
     Abort,
+    /// An operator marked a copy that did not count any more.
+    Invalidated(u64),
 }
 
 /// Where a change is. Each waits for one thing.
@@ -78,8 +80,11 @@ pub(super) enum Kind {
     Takeover { command: u64 },
     /// An operator lets a frozen active node go on alone.
     GoAlone { command: u64 },
-    /// The peer asked to be dropped.
-    Drop { session: SessionId },
+    /// The peer asked to be dropped; to be isolated, if a time is there.
+    Drop {
+        session: SessionId,
+        isolated: Option<u64>,
+    },
     /// A resync is complete.
     Widen { session: SessionId },
     /// Both have prepared a grow. `command`: an operator asked here; otherwise the peer did.
@@ -93,6 +98,8 @@ pub(super) enum Kind {
     Discard { command: u64 },
     /// An operator makes this incomplete copy the only one.
     Force { command: u64 },
+    /// An operator ends the isolation of the copy here.
+    Attach { command: u64 },
 }
 
 /// A change under way.
@@ -131,7 +138,8 @@ impl Change {
             | Kind::Takeover { command }
             | Kind::GoAlone { command }
             | Kind::Discard { command }
-            | Kind::Force { command } => Some(*command),
+            | Kind::Force { command }
+            | Kind::Attach { command } => Some(*command),
             Kind::Deactivate { command, .. } | Kind::Grow { command, .. } => *command,
             Kind::Lead { .. } | Kind::Follow { .. } | Kind::Drop { .. } | Kind::Widen { .. } => {
                 None
@@ -231,7 +239,7 @@ impl Volume {
         }
         match change.kind {
             Kind::Lead { session, .. } => self.propose_change(session, Purpose::Settle, effects),
-            Kind::Drop { session } => self.propose_change(session, Purpose::Leave, effects),
+            Kind::Drop { session, .. } => self.propose_change(session, Purpose::Leave, effects),
             Kind::Follow { propose, .. } => self.follow_persist(&propose, effects),
             Kind::Widen { session } => {
                 self.set_step(Step::PeerFlush);
@@ -250,7 +258,7 @@ impl Volume {
                 self.lease_over(now, effects);
             }
             Kind::Deactivate { .. } => self.deactivate_flush_peer(now, effects),
-            Kind::Activate { .. } | Kind::Grow { .. } | Kind::Discard { .. } => {}
+            Kind::Activate { .. } | Kind::Attach { .. } | Kind::Grow { .. } | Kind::Discard { .. } => {}
         }
     }
 
@@ -300,9 +308,13 @@ impl Volume {
                 let copy = *copy;
                 self.settle_size();
                 self.stage_copy(copy);
+                self.stage_apart();
                 self.settle_flags(serving);
             }
-            Some(Kind::Drop { .. }) => self.forget_copy(),
+            Some(Kind::Drop { isolated, .. }) => {
+                self.staged.isolation.peer = *isolated;
+                self.forget_copy();
+            }
             Some(Kind::GoAlone { .. }) => {
                 self.forget_copy();
                 self.record_operation(Operation::GoAlone, view.mark(), false);
@@ -333,7 +345,7 @@ impl Volume {
                     self.engine.peer_widened(session);
                 }
             }
-            Some(Kind::Follow { .. } | Kind::Grow { .. }) | None => {}
+            Some(Kind::Follow { .. } | Kind::Grow { .. } | Kind::Attach { .. }) | None => {}
         }
         self.set_step(Step::Persist);
         self.persist(Then::Continue, effects);
@@ -357,7 +369,7 @@ impl Volume {
     }
 
     /// The peer is out, and no resync with it has begun: the bitmap tells of the copy that counted last.
-    fn forget_copy(&mut self) {
+    pub(super) fn forget_copy(&mut self) {
         self.staged.copy = None;
         self.staged.lineage = CopyId::NONE;
     }
@@ -378,6 +390,7 @@ impl Volume {
             Then::Continue => self.persisted_change(now, effects),
             Then::Withdraw => self.withdraw(effects),
             Then::Abort => self.engine.shut(now, effects),
+            Then::Invalidated(id) => self.invalidated(id, effects),
         }
     }
 
@@ -410,10 +423,14 @@ impl Volume {
                     self.went_alone(now, effects);
                     self.answer(Some(command), Ok(Done::Alone), effects);
                 }
-                Kind::Drop { .. } => {
+                Kind::Drop { isolated, .. } => {
                     self.change = None;
+                    if isolated.is_some() {
+                        self.dropped_for_isolation(effects);
+                    }
                     self.went_alone(now, effects);
                 }
+                Kind::Attach { .. } => self.attached(effects),
                 Kind::Widen { session } => self.widened(now, session, effects),
                 Kind::Grow { .. } => self.size_persisted(effects),
                 Kind::Discard { command } => self.discarded(now, command, effects),
@@ -468,6 +485,7 @@ impl Volume {
             | Kind::Takeover { .. }
             | Kind::GoAlone { .. }
             | Kind::Grow { .. }
+            | Kind::Attach { .. }
             | Kind::Discard { .. }
             | Kind::Force { .. } => {}
         }
@@ -497,6 +515,7 @@ impl Volume {
             | Kind::Takeover { .. }
             | Kind::GoAlone { .. }
             | Kind::Grow { .. }
+            | Kind::Attach { .. }
             | Kind::Discard { .. }
             | Kind::Force { .. } => {}
         }
@@ -512,7 +531,7 @@ impl Volume {
             (
                 Kind::Lead { session: s, .. }
                 | Kind::Follow { session: s, .. }
-                | Kind::Drop { session: s }
+                | Kind::Drop { session: s, .. }
                 | Kind::Widen { session: s },
                 step,
             ) if *s == session && !matches!(step, Step::Persist | Step::Device) => {

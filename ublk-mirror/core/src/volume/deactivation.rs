@@ -28,7 +28,7 @@ impl Volume {
                 self.send(session, frame, alloc::vec::Vec::new(), effects);
             }
             Peer::Target(session) => self.deactivate_propose(session, effects),
-            Peer::Absent if let Some(session) = self.gathers_from() => {
+            Peer::Absent if let Some(session) = self.gathers_from().or(self.isolated_session()) => {
                 self.deactivate_propose(session, effects);
             }
             Peer::Absent | Peer::Lost | Peer::Joining(_) => self.deactivate_alone(effects),

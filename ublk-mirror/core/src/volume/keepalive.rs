@@ -99,6 +99,8 @@ impl Volume {
         }
         self.lease_over(now, effects);
         self.leave_over(now, effects);
+        self.invalidate_over(now, effects);
+        self.isolation_over(now, effects);
     }
 
     fn session_timers(&mut self, now: Instant, id: SessionId, effects: &mut Effects) {
@@ -124,6 +126,8 @@ impl Volume {
                 } else if now.since(session.pinged) >= keepalive {
                     self.ping(now, id, effects);
                     self.withdraw(effects);
+                    self.ask_again_to_be_dropped(effects);
+                    self.tell_isolation(effects);
                 }
             }
         }
@@ -147,7 +151,10 @@ impl Volume {
             .chain(self.lease_deadline())
             .chain(self.engine.background_deadline())
             .chain(self.engine.copy_deadline())
+            .chain(self.engine.verify_deadline())
             .chain(self.leaving.map(|(_, until)| until))
+            .chain(self.invalidate_deadline())
+            .chain(self.isolation_deadline())
             .min()
     }
 }

@@ -5,13 +5,17 @@ mod deactivation;
 mod force;
 mod gather;
 mod grow;
+mod invalidate;
+mod isolation;
 mod keepalive;
 mod operator;
+mod pause;
 mod resolve;
 mod session;
 mod settle;
 mod standby;
 mod status;
+mod verify;
 mod widen;
 mod withdraw;
 
@@ -115,6 +119,11 @@ pub struct Volume {
     /// Why the last copy that was agreed on runs; a target's status says it.
     copy_cause: Option<CopyCause>,
     leaving: Option<(u64, Instant)>,
+    /// An operator wants the copy here to be filled anew: the command, and how long it may take.
+    invalidating: Option<(u64, Instant)>,
+    /// What an earlier run had in its hands is handed over again by then: until then the copies may differ
+    /// where nobody writes.
+    verify_not_before: Instant,
     /// Views up to this epoch may be known to the peer.
     told_epoch: Epoch,
     /// The target's marks are being asked for, before the resync begins.
@@ -128,6 +137,7 @@ pub struct Volume {
     live_sectors: u64,
     /// Times, and what an operator is told of a split brain.
     words: resolve::Words,
+    isolating: isolation::Isolating,
 }
 
 /// What a source tells of the resync's progress.
@@ -188,6 +198,8 @@ impl Volume {
             end_recovered_device: false,
             copy_cause: None,
             leaving: None,
+            invalidating: None,
+            verify_not_before: now,
             // What earlier runs told is not remembered: all of it may be known.
             told_epoch: superblock_epoch,
             gathering: None,
@@ -196,6 +208,7 @@ impl Volume {
             measures: 0,
             live_sectors: 0,
             words: resolve::Words::default(),
+            isolating: isolation::Isolating::default(),
             settings,
         };
         if !(volume.is_member() && volume.peer_counts()) {
@@ -203,33 +216,40 @@ impl Volume {
             volume.engine.intent.diverge();
         }
         volume.set_peer_without_session();
+        volume.isolated_at_start();
         if device == DeviceAtStart::Recovered
             && volume.durable.view.active == Some(volume.settings.node)
         {
-            volume.role = Role::Active;
-            if volume.durable.failed {
-                // The disk failed under an earlier run: its requests fail, nothing is promised any more.
-                volume.failed = Some(Errno::EIO);
-                return volume;
-            }
-            if volume.durable.drained && !mutant::is(Mutant::AbortedServesOn) {
-                // An earlier run threw writes away and was killed before the device had ended.
-                volume.aborted_writes = true;
-                volume.end_recovered_device = true;
-                volume.role = Role::Deactivating;
-                let (command, failure) = (None, None);
-                volume.begin_change(Kind::Deactivate { command, failure }, Step::Device, None);
-                return volume;
-            }
-            volume.engine.open();
-            let lease = if volume.is_sole() || mutant::is(Mutant::RecoveredWithoutLease) {
-                ReadLease::NotNeeded
-            } else {
-                ReadLease::Until(now)
-            };
-            volume.engine.set_lease(now, lease, &mut Vec::new());
+            volume.serve_recovered(now);
         }
         volume
+    }
+
+    /// The daemon started under a live device that an earlier run served.
+    fn serve_recovered(&mut self, now: Instant) {
+        self.role = Role::Active;
+        self.verify_not_before = now + self.settings.link_timeout * 3;
+        if self.durable.failed {
+            // The disk failed under an earlier run: its requests fail, nothing is promised any more.
+            self.failed = Some(Errno::EIO);
+            return;
+        }
+        if self.durable.drained && !mutant::is(Mutant::AbortedServesOn) {
+            // An earlier run threw writes away and was killed before the device had ended.
+            self.aborted_writes = true;
+            self.end_recovered_device = true;
+            self.role = Role::Deactivating;
+            let (command, failure) = (None, None);
+            self.begin_change(Kind::Deactivate { command, failure }, Step::Device, None);
+            return;
+        }
+        self.engine.open();
+        let lease = if self.is_sole() || mutant::is(Mutant::RecoveredWithoutLease) {
+            ReadLease::NotNeeded
+        } else {
+            ReadLease::Until(now)
+        };
+        self.engine.set_lease(now, lease, &mut Vec::new());
     }
 
     /// Whether this node dials (the one with the higher number); the other listens.
@@ -272,8 +292,15 @@ impl Volume {
             }
             Event::DiskDone { owner, result } => self.disk_done(now, owner, result, effects),
             Event::Examined { slot, zero, digest } => {
-                let compared = self.engine.copy_examined(now, slot, zero, digest, effects);
-                self.answer_compared(compared, effects);
+                if self.engine.verify_has(slot) {
+                    let answer = self
+                        .engine
+                        .verify_examined(now, slot, zero, digest, effects);
+                    self.verify_answer(slot, answer, effects);
+                } else {
+                    let compared = self.engine.copy_examined(now, slot, zero, digest, effects);
+                    self.answer_compared(compared, effects);
+                }
             }
             Event::Persisted { sequence } => self.persisted(now, sequence, effects),
             Event::BlockWritten { id } => {
@@ -300,6 +327,7 @@ impl Volume {
             Event::DeviceFailed { errno } => self.device_failed(now, errno, effects),
             Event::DeviceBusy => self.device_busy(effects),
             Event::BackingMeasured { id, sectors } => self.backing_measured(id, sectors, effects),
+            Event::Isolated(event) => self.isolated_device(now, event, effects),
             Event::Operator {
                 command_id,
                 command,
@@ -321,8 +349,10 @@ impl Volume {
         self.resume_deactivation(effects);
         self.grow_steps(effects);
         self.drop_drained(effects);
+        self.restart_isolated(effects);
         self.copy_steps(now, effects);
         self.standby_steps(now, effects);
+        self.verify_steps(now, effects);
     }
 
     fn disk_done(
@@ -332,6 +362,12 @@ impl Volume {
         result: DiskResult,
         effects: &mut Effects,
     ) {
+        if let IoOwner::Copy(slot) = owner
+            && self.engine.verify_has(slot)
+        {
+            let answer = self.engine.verify_read_done(now, slot, result, effects);
+            return self.verify_answer(slot, answer, effects);
+        }
         let read = matches!(owner, IoOwner::Application(tag) if self.engine.is_read(tag));
         if let (Err(errno), IoOwner::Application(_), false) = (result, owner, read) {
             // Before the request ends: nothing that waited for it may begin.
@@ -339,7 +375,13 @@ impl Volume {
         }
         match owner {
             IoOwner::Application(tag) => self.engine.local_done(now, tag, result, effects),
-            IoOwner::Peer(slot) => self.peer_op_done(slot, result, effects),
+            IoOwner::Peer(slot) => {
+                let repair = self.peer_ops.own_repair(slot);
+                self.peer_op_done(slot, result, effects);
+                if let Some(run) = repair {
+                    self.engine.verify_written(now, run, result, effects);
+                }
+            }
             IoOwner::Copy(slot) => {
                 let compared = self.engine.copy_read_done(now, slot, result, effects);
                 self.answer_compared(compared, effects);
@@ -367,6 +409,9 @@ impl Volume {
             (Err(errno), IoOwner::Copy(_)) => {
                 effects.push(Effect::Notice(Notice::CopyReadFailed { errno }));
             }
+            (Err(errno), IoOwner::Application(_)) if self.is_isolated() => {
+                self.isolated_read_failed(errno, effects);
+            }
             (
                 Err(errno),
                 IoOwner::Application(_)
@@ -386,6 +431,7 @@ impl Volume {
         }
         self.failed = Some(errno);
         effects.push(Effect::Notice(Notice::DiskFailed { errno }));
+        self.isolation_failed(effects);
         if !self.may_withdraw() {
             self.stop_everything(now, effects);
         }
@@ -409,6 +455,7 @@ impl Volume {
     fn stop_everything(&mut self, now: Instant, effects: &mut Effects) {
         self.engine.shut(now, effects);
         self.refuse_all_sessions(effects);
+        self.isolation_failed(effects);
         let stopping = self.stopping.take();
         if stopping.is_some_and(|stopping| stopping.gone) {
             self.role = Role::Fenced;

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use crate::admin::{Command, Done, Outcome, Role};
 use crate::effect::{DeviceCommand, Effect, Effects};
 use crate::engine::{Peer, ReadLease};
+use crate::isolation::IsolationRefusal;
 use crate::mutant::{self, Mutant};
 use crate::notice::{Notice, Refusal};
 use crate::types::{Errno, Instant, NodeSet, SessionId};
@@ -32,6 +33,16 @@ impl Volume {
             Command::Stop => self.stop(now, id, effects),
             Command::Resolve { discard, confirm } => self.discard(id, &discard, &confirm, effects),
             Command::Force { confirm } => self.force(id, &confirm, effects),
+            Command::Verify {
+                repair,
+                repair_from,
+            } => Some(self.verify(now, repair, repair_from.as_deref(), effects)),
+            Command::VerifyStop => Some(self.verify_stop()),
+            Command::Invalidate { confirm } => self.invalidate(now, id, &confirm, effects),
+            Command::ResyncPause => Some(self.resync_pause(now, effects)),
+            Command::ResyncResume => Some(self.resync_resume(now, effects)),
+            Command::Isolate { now_unix_s } => self.isolate(now, id, now_unix_s, effects),
+            Command::Attach { force } => self.attach(id, force, effects),
         };
         if let Some(outcome) = outcome {
             self.answer(Some(id), outcome, effects);
@@ -46,6 +57,8 @@ impl Volume {
             || self.is_meeting()
             || !self.persists.is_empty()
             || self.leaving.is_some()
+            || self.invalidating.is_some()
+            || self.isolation_is_busy()
         {
             Some(Refusal::Busy)
         } else {
@@ -65,7 +78,12 @@ impl Volume {
         if self.is_blank() {
             return Some(Err(Refusal::Blank { peer }));
         }
-        if !self.is_member() && !mutant::is(Mutant::TargetPromotable) {
+        let promotable = mutant::is(Mutant::TargetPromotable)
+            || (self.is_isolated() && mutant::is(Mutant::IsolatedPromotable));
+        if self.is_isolated() && !promotable {
+            return Some(Err(Refusal::Isolation(IsolationRefusal::Isolated { peer })));
+        }
+        if !self.is_member() && !promotable {
             let copying = self.durable.copy.is_some();
             return Some(Err(if self.peer_serving {
                 Refusal::PeerActive { peer }
@@ -181,7 +199,12 @@ impl Volume {
         if self.is_blank() {
             return Some(Err(Refusal::Blank { peer }));
         }
-        if !self.is_member() && !mutant::is(Mutant::TakeoverByStranger) {
+        let promotable = mutant::is(Mutant::TakeoverByStranger)
+            || (self.is_isolated() && mutant::is(Mutant::IsolatedPromotable));
+        if self.is_isolated() && !promotable {
+            return Some(Err(Refusal::Isolation(IsolationRefusal::Isolated { peer })));
+        }
+        if !self.is_member() && !promotable {
             return Some(Err(Refusal::CopyNotCurrent {
                 copying: self.durable.copy.is_some(),
             }));
@@ -397,7 +420,8 @@ impl Volume {
             | Kind::Widen { .. }
             | Kind::Grow { .. }
             | Kind::Discard { .. }
-            | Kind::Force { .. } => {}
+            | Kind::Force { .. }
+            | Kind::Attach { .. } => {}
         }
     }
 
@@ -412,9 +436,12 @@ impl Volume {
         }
         if self.failed.is_none()
             && let Some(refusal) = self.obstacle()
-            && (self.change.is_some() || self.leaving.is_some())
+            && (self.change.is_some() || self.leaving.is_some() || self.isolation_is_busy())
         {
             return Some(Err(refusal));
+        }
+        if let Some(outcome) = self.stop_with_isolated(id, effects) {
+            return outcome;
         }
         match self.up_session() {
             Some(session) if self.peer_serving && self.is_member() && self.failed.is_none() => {
@@ -441,11 +468,13 @@ impl Volume {
         &mut self,
         id: SessionId,
         failed: Option<Errno>,
+        invalidated: bool,
         effects: &mut Effects,
     ) -> Taken {
         let me = self.me();
         let active = self.role == Role::Active;
-        let may = active || (failed.is_some() && self.role == Role::Fenced);
+        let gives_up = failed.is_some() || invalidated;
+        let may = active || (gives_up && self.role == Role::Fenced);
         let good = self.failed.is_none() && self.is_member();
         if failed.is_some() {
             self.note_peer_failed(effects);
@@ -454,9 +483,15 @@ impl Volume {
             let view = self.next_view(active.then_some(me), NodeSet::only(me), self.floor());
             if let Some(errno) = failed {
                 effects.push(Effect::Notice(Notice::PeerDiskFailed { errno }));
+            } else if invalidated {
+                effects.push(Effect::Notice(Notice::PeerInvalidated));
             }
             self.engine.hold();
-            self.begin_change(Kind::Drop { session: id }, Step::Drain, Some(view));
+            let kind = Kind::Drop {
+                session: id,
+                isolated: None,
+            };
+            self.begin_change(kind, Step::Drain, Some(view));
             self.drop_drained(effects);
         }
         Taken::Yes

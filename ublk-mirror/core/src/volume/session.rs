@@ -8,7 +8,7 @@ use crate::effect::{Effect, Effects};
 use crate::engine::Peer;
 use crate::event::CloseReason;
 use crate::mutant::{self, Mutant};
-use crate::notice::Notice;
+use crate::notice::{Notice, Refusal};
 use crate::types::{BootId, Epoch, Instant, SessionId};
 use crate::wire::{
     Accept, Auth, DecodeError, Evidence, FEATURES, Frame, FrameKind, Grow, GrowDone, Hello, Marks,
@@ -267,6 +267,10 @@ impl Volume {
                 true
             }),
             (Some(Phase::Up), FrameKind::CopyHash) => self.hash_came(id, &frame, body, effects),
+            // Who compares may be up already when this side is not: it asks again.
+            (Some(Phase::Settling | Phase::Up), FrameKind::VerifyHash) => {
+                self.verify_hash_came(id, &frame, body, effects)
+            }
             (Some(Phase::State | Phase::Settling | Phase::Up), FrameKind::Ping) => {
                 self.pinged(now, id, frame, effects);
                 Ok(true)
@@ -281,7 +285,7 @@ impl Volume {
             }),
             (Some(Phase::Parting), FrameKind::Ping | FrameKind::Pong) => Ok(true),
             // The peer was quicker: it is up already. It asks again if it still wants to leave.
-            (Some(Phase::Settling), FrameKind::Leave) => Ok(true),
+            (Some(Phase::Settling), FrameKind::Leave | FrameKind::Isolate) => Ok(true),
             (Some(Phase::Up), _) => {
                 let taken = self.data_frame(now, id, frame, buffer, effects);
                 if taken == Taken::WithBuffer {
@@ -492,6 +496,8 @@ impl Volume {
         let frozen_before = self.engine.is_frozen();
         self.engine.session_lost(now, effects);
         self.change_lost_session(id, effects);
+        let peer = self.peer_name();
+        self.isolation_is_off(Refusal::Ambiguous { peer }, effects);
         self.set_peer_without_session();
         // While another view is on its way to the disk, the stricter of the two counts (S4).
         if self.engine.peer() == Peer::Lost && self.is_sole() && self.staged.view.is_sole(self.me())

@@ -35,7 +35,9 @@ impl Volume {
                 drained: durable.drained && !serving,
                 failed: durable.failed,
                 peer_failed: durable.peer_failed,
+                invalidated: durable.invalidated,
                 copy_target: target.is_some(),
+                isolated: durable.isolation.own.is_some(),
             },
             copy_id: target.map_or(CopyId::NONE, |copy| copy.id),
             lineage: durable.lineage,
@@ -111,7 +113,9 @@ impl Volume {
                 };
                 self.refuse(id, code, ours, yours, effects);
             }
-            Verdict::Equal { leader } | Verdict::Copy { source: leader, .. } => {
+            Verdict::Equal { leader }
+            | Verdict::Copy { source: leader, .. }
+            | Verdict::Apart { source: leader } => {
                 if let Some(session) = self.session(id) {
                     session.phase = Phase::Settling;
                 }
@@ -136,7 +140,7 @@ impl Volume {
         let me = self.me();
         let active = own.flags.serving.then_some(me);
         let insync = match verdict {
-            Verdict::Copy { .. } => NodeSet::only(me),
+            Verdict::Copy { .. } | Verdict::Apart { .. } => NodeSet::only(me),
             Verdict::Equal { .. } | Verdict::Refuse(_) => self.both(),
         };
         let seen = theirs.view.epoch.max(theirs.sealed);
@@ -150,7 +154,7 @@ impl Volume {
         };
         let copy = match verdict {
             Verdict::Copy { cause, extent, .. } => Some(self.plan_copy(cause, extent, theirs)),
-            Verdict::Equal { .. } | Verdict::Refuse(_) => None,
+            Verdict::Equal { .. } | Verdict::Apart { .. } | Verdict::Refuse(_) => None,
         };
         self.put_deactivation_aside();
         self.begin_change(Kind::Lead { session: id, copy }, Step::Flush, Some(view));
@@ -212,7 +216,7 @@ impl Volume {
         let Kind::Lead { copy, .. } = change.kind else {
             return;
         };
-        if copy.is_some() {
+        if copy.is_some() || !self.peer_counts() {
             self.aborted_writes = false;
         }
         let connected = self.current == Some(id);
@@ -225,6 +229,11 @@ impl Volume {
                 if connected {
                     self.begin_gathering(now, id, record.id, cause, effects);
                 }
+            }
+            None if !self.peer_counts() => {
+                self.engine.set_lease(now, ReadLease::NotNeeded, effects);
+                self.engine.peer_is_out(now, effects);
+                self.peer_stays_apart(effects);
             }
             None if connected => {
                 self.engine.peer_is_member(now, id, effects);
@@ -311,8 +320,10 @@ impl Volume {
             );
             if propose.purpose == Purpose::Settle && self.needs_flush(view) {
                 self.flush_for_view(effects);
+            } else if self.engine.verify_has_runs() {
+                self.set_step(Step::Drain);
             } else {
-                self.follow_persist(&propose, effects);
+                self.follow_drained(&propose, effects);
             }
         } else {
             // Somebody else took over: the device here goes away for ever before we agree (S12).
@@ -371,10 +382,13 @@ impl Volume {
                 );
                 let insync = match verdict {
                     Verdict::Equal { leader } if leader == peer => NodeSet::only(me).with(peer),
-                    Verdict::Copy { source, .. } if source == peer => NodeSet::only(peer),
-                    Verdict::Equal { .. } | Verdict::Copy { .. } | Verdict::Refuse(_) => {
-                        return false;
+                    Verdict::Copy { source, .. } | Verdict::Apart { source } if source == peer => {
+                        NodeSet::only(peer)
                     }
+                    Verdict::Equal { .. }
+                    | Verdict::Copy { .. }
+                    | Verdict::Apart { .. }
+                    | Verdict::Refuse(_) => return false,
                 };
                 let volume = own.volume_id.is_none() || propose.volume_id == own.volume_id;
                 view.insync == insync && view.active.is_none_or(|active| active == peer) && volume
@@ -387,7 +401,10 @@ impl Volume {
             }
             Purpose::Deactivate => fenced && view.active.is_none() && view.insync == now.insync,
             Purpose::Leave => {
-                let leaves = self.leaving.is_some() || self.failed.is_some();
+                let leaves = self.leaving.is_some()
+                    || self.failed.is_some()
+                    || self.invalidating.is_some()
+                    || self.asked_to_be_isolated();
                 fenced && leaves && view.insync == NodeSet::only(peer)
             }
             Purpose::Widen => {
@@ -397,9 +414,19 @@ impl Volume {
                     .is_some_and(|copy| copy.role == CopyRole::Target);
                 fenced
                     && target
+                    && !self.staged.invalidated
                     && view.insync == NodeSet::only(me).with(peer)
                     && view.active == now.active
             }
+        }
+    }
+
+    /// Nothing of a verify is under way here: what is left to do before the proposal is written down.
+    pub(super) fn follow_drained(&mut self, propose: &Propose, effects: &mut Effects) {
+        if self.flushes_to_be_isolated(propose) {
+            self.flush_for_view(effects);
+        } else {
+            self.follow_persist(propose, effects);
         }
     }
 
@@ -424,18 +451,23 @@ impl Volume {
         self.stage_view(propose.view);
         self.told_epoch = self.told_epoch.max(propose.view.epoch);
         let member = propose.view.insync.contains(self.me());
-        if propose.purpose == Purpose::Settle && !member {
+        self.follow_isolation(propose.purpose);
+        // An isolated copy stays what it is, and is not filled.
+        let filled = !member && (!self.is_isolated() || mutant::is(Mutant::IsolatedFilled));
+        if propose.purpose == Purpose::Settle && filled {
             // Filled anew, it is as good as its disk; until then it is not promotable anyway (S9).
             self.staged.failed = false;
+            self.staged.invalidated = false;
+        }
+        if propose.purpose == Purpose::Leave {
+            self.note_invalidated();
         }
         self.staged.copy = match propose.purpose {
-            Purpose::Settle if !member && !mutant::is(Mutant::TargetForgotten) => {
-                Some(CopyRecord {
-                    id: propose.copy_id,
-                    role: CopyRole::Target,
-                    full: false,
-                })
-            }
+            Purpose::Settle if filled && !mutant::is(Mutant::TargetForgotten) => Some(CopyRecord {
+                id: propose.copy_id,
+                role: CopyRole::Target,
+                full: false,
+            }),
             Purpose::Settle | Purpose::Widen | Purpose::Leave => None,
             // Who serves changes; what is being copied goes on.
             Purpose::Activate | Purpose::Deactivate => self.staged.copy,
@@ -463,6 +495,7 @@ impl Volume {
     ) {
         self.change = None;
         self.aborted_writes = false;
+        self.equal_if_isolated(propose.purpose);
         let view = self.durable.view;
         self.peer_serving = view.active == Some(self.settings.peer);
         if self.current == Some(id) {
@@ -487,6 +520,7 @@ impl Volume {
                     self.both_durable();
                 }
             } else {
+                self.engine.forget_pause();
                 self.engine.peer_is_out(now, effects);
             }
         } else {
@@ -499,7 +533,14 @@ impl Volume {
                 effects.push(Effect::Notice(Notice::CopyFinished { epoch: view.epoch }));
             }
             Purpose::Leave if self.failed.is_some() => self.close(id, effects),
-            Purpose::Leave => self.left(Ok(Done::Stopped), effects),
+            Purpose::Leave if let Some((command, _)) = self.invalidating.take() => {
+                self.invalidated(command, effects);
+            }
+            Purpose::Leave => {
+                if !self.isolated(effects) {
+                    self.left(Ok(Done::Stopped), effects);
+                }
+            }
             Purpose::Settle | Purpose::Activate | Purpose::Deactivate => {}
         }
     }

@@ -7,9 +7,12 @@ use crate::disk::CopyRole;
 use crate::effect::{DiskOperation, Effect, Effects};
 use crate::event::{Digest, DiskResult, IoOwner};
 use crate::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS, QUEUE_DEPTH};
+use crate::mutant::{self, Mutant};
 use crate::notice::Notice;
 use crate::types::{Epoch, Errno, Instant, SectorRange, SessionId};
-use crate::wire::{DecodeError, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, Frame, FrameKind};
+use crate::wire::{
+    DecodeError, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, FLAG_INVALIDATED, Frame, FrameKind,
+};
 
 use super::Volume;
 use super::change::{FLUSH_DEACTIVATE, FLUSH_JOIN, Then};
@@ -21,7 +24,7 @@ const BARE_OPS_MAX: usize = QUEUE_DEPTH as usize + 4;
 
 /// An operation of the peer on this node's disk.
 #[derive(Clone, Copy, Debug)]
-struct PeerOp {
+pub(super) struct PeerOp {
     session: SessionId,
     id: u64,
     kind: FrameKind,
@@ -29,6 +32,18 @@ struct PeerOp {
     before_drain: bool,
     /// A draining flush that waits itself.
     parked: bool,
+}
+
+impl PeerOp {
+    pub(super) fn new(session: SessionId, id: u64, kind: FrameKind) -> Self {
+        Self {
+            session,
+            id,
+            kind,
+            before_drain: false,
+            parked: false,
+        }
+    }
 }
 
 /// All of them, by slot: receive buffers first, then operations without a buffer.
@@ -52,8 +67,31 @@ impl PeerOps {
         self.slots.iter().all(Option::is_none)
     }
 
+    /// Whether something is being changed for the peer.
+    pub(super) fn changes(&self) -> bool {
+        let mut ops = self.slots.iter().flatten();
+        ops.any(|op| op.kind != FrameKind::Flush)
+    }
+
     pub(super) fn writes_done(&self) -> u64 {
         self.writes_done
+    }
+
+    /// Takes a slot. Returns whether it was free.
+    pub(super) fn begin(&mut self, slot: u16, op: PeerOp) -> bool {
+        let place = self.slots.get_mut(usize::from(slot));
+        place.is_some_and(|place| {
+            let free = place.is_none();
+            place.get_or_insert(op);
+            free
+        })
+    }
+
+    /// The run of a verify that this node's own disk is written for.
+    pub(super) fn own_repair(&self, slot: u16) -> Option<u16> {
+        let op = self.slots.get(usize::from(slot))?.as_ref()?;
+        let own = op.kind == FrameKind::VerifyWant;
+        u16::try_from(op.id).ok().filter(|_| own)
     }
 
     fn free_bare(&self) -> Option<u16> {
@@ -90,8 +128,13 @@ impl Volume {
             }
             FrameKind::Leave => {
                 let failed = (frame.status != 0).then_some(Errno(frame.status));
-                self.peer_leaves(id, failed, effects)
+                let invalidated = frame.flags & FLAG_INVALIDATED != 0;
+                self.peer_leaves(id, failed, invalidated, effects)
             }
+            FrameKind::VerifyDone | FrameKind::VerifyWant | FrameKind::VerifyWrite => {
+                self.verify_frame(now, id, frame, buffer, effects)
+            }
+            FrameKind::Isolate => self.peer_isolates(id, frame.id, effects),
             FrameKind::MarksWanted => self.target_is_asked(id, frame, effects),
             FrameKind::Write
             | FrameKind::CopyWrite
@@ -110,6 +153,7 @@ impl Volume {
             | FrameKind::Grow
             | FrameKind::GrowDone
             | FrameKind::Evidence
+            | FrameKind::VerifyHash
             | FrameKind::Ping
             | FrameKind::Pong => Taken::No,
         }
@@ -128,7 +172,11 @@ impl Volume {
         let fits = frame.kind == FrameKind::Flush || frame.range.fits(self.staged.size_sectors);
         let copies = matches!(frame.kind, FrameKind::CopyWrite | FrameKind::CopyZeroes);
         let copy_fits = !copies || (copying && !self.is_staged_member());
-        if !peer_may || !fits || !copy_fits || frame.epoch > self.staged.view.epoch {
+        // Nothing changes an isolated copy.
+        let frozen = frame.kind != FrameKind::Flush
+            && self.staged.isolation.own.is_some()
+            && !mutant::is(Mutant::IsolatedFilled);
+        if !peer_may || frozen || !fits || !copy_fits || frame.epoch > self.staged.view.epoch {
             return Taken::No;
         }
         let slot = match buffer.or_else(|| self.peer_ops.free_bare()) {
@@ -291,10 +339,12 @@ impl Volume {
         if op.kind != FrameKind::Flush && result.is_ok() {
             self.peer_ops.writes_done += 1;
         }
-        if self.up_session() != Some(op.session) {
+        if self.up_session() != Some(op.session) || op.kind == FrameKind::VerifyWant {
             return;
         }
-        let kind = if matches!(op.kind, FrameKind::CopyWrite | FrameKind::CopyZeroes) {
+        let kind = if op.kind == FrameKind::VerifyWrite {
+            FrameKind::VerifyDone
+        } else if matches!(op.kind, FrameKind::CopyWrite | FrameKind::CopyZeroes) {
             FrameKind::CopyDone
         } else {
             FrameKind::Done
@@ -349,7 +399,7 @@ impl Volume {
             return Taken::No;
         };
         if frame.kind == FrameKind::CopyWant {
-            self.engine.copy_wanted(slot, effects);
+            self.engine.copy_wanted(now, slot, effects);
         } else {
             let equal = frame.flags & FLAG_EQUAL != 0;
             self.engine.copy_chunk_done(now, slot, equal, effects);

@@ -35,6 +35,9 @@ impl Volume {
                     .unwrap_or_else(|| Notice::LinkLost.problem()),
             );
         }
+        if self.durable.invalidated {
+            problems.push(Notice::Invalidated.problem());
+        }
         let size_bytes = self.durable.size_sectors * SECTOR_BYTES;
         let mut counters = self.engine.counters();
         counters.peer_writes = self.peer_ops.writes_done();
@@ -55,6 +58,9 @@ impl Volume {
             growing: self.grow_progress(),
             progress: self.progress(),
             out_of_sync_bytes: self.out_of_sync_bytes(),
+            resync_paused_ms: self.resync_paused_ms(now),
+            verify: self.verify_status(now),
+            isolated: self.isolated_status(),
             inflight: self.engine.inflight() as u64,
             counters,
             device: None,
@@ -101,6 +107,8 @@ impl Volume {
             CopyState::Failed
         } else if self.is_blank() {
             CopyState::Blank
+        } else if self.is_isolated() {
+            CopyState::Isolated
         } else if self.is_member() {
             CopyState::InSync
         } else if target {
@@ -117,6 +125,8 @@ impl Volume {
             CopyState::Unknown
         } else if self.peer_counts() {
             CopyState::InSync
+        } else if self.durable.isolation.peer.is_some() {
+            CopyState::Isolated
         } else if matches!(self.engine.peer(), Peer::Target(_) | Peer::Joining(_)) {
             CopyState::Copying
         } else {

@@ -19,6 +19,7 @@ impl Volume {
             && self.up_session().is_some()
             && self.change.is_none()
             && self.leaving.is_none()
+            && !self.isolation_is_busy()
     }
 
     /// Asks to be dropped; repeated with the keepalives until the view says so.

@@ -312,6 +312,10 @@ pub struct StateFlags {
     pub failed: bool,
     /// The receiver told it that the receiver's disk failed, and was not filled anew since.
     pub peer_failed: bool,
+    /// An operator marked its copy: it is not believed, and filled anew.
+    pub invalidated: bool,
+    /// Its copy is isolated: it is not filled before its operator attaches it.
+    pub isolated: bool,
 }
 
 /// Everything that a rejoin is decided on.
@@ -358,7 +362,9 @@ impl State {
             | u32::from(self.flags.copy_target) << 2
             | u32::from(self.flags.drained) << 4
             | u32::from(self.flags.failed) << 5
-            | u32::from(self.flags.peer_failed) << 6;
+            | u32::from(self.flags.peer_failed) << 6
+            | u32::from(self.flags.invalidated) << 7
+            | u32::from(self.flags.isolated) << 9;
         zerocopy::transmute!(StateBytes {
             volume_id: self.volume_id.0,
             size_sectors: U64::new(self.size_sectors),
@@ -408,6 +414,8 @@ impl State {
                 drained: flags & 16 != 0,
                 failed: flags & 32 != 0,
                 peer_failed: flags & 64 != 0,
+                invalidated: flags & 128 != 0,
+                isolated: flags & 512 != 0,
             },
             copy_id: CopyId(raw.copy_id),
             lineage: CopyId(raw.lineage),

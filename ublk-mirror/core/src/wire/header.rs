@@ -22,6 +22,9 @@ pub const FLAG_DRAIN: u16 = 2;
 /// CopyDone: the target had the same already, nothing was sent.
 pub const FLAG_EQUAL: u16 = 4;
 
+/// Leave: an operator marked the copy, it shall be filled anew.
+pub const FLAG_INVALIDATED: u16 = 8;
+
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameKind {
@@ -39,6 +42,9 @@ pub enum FrameKind {
     Accept,
     /// Control: the standby asks to be dropped from the view, so that it may stop. No body.
     Leave,
+    /// Control: the standby asks to be dropped and keeps its copy as it is then; `id`: when its operator
+    /// said so, seconds since 1970. Afterwards, with every keepalive: its copy is isolated. No body.
+    Isolate,
     /// Control: asks the target for its marks from the word `id` on (64 blocks a word). No body.
     MarksWanted,
     /// Control: some of the target's marks ([`crate::wire::Marks`]).
@@ -71,6 +77,17 @@ pub enum FrameKind {
     CopyDone,
     /// Answer to CopyHash: the target has something else there, send the run.
     CopyWant,
+    /// With a body: the digest of a part of a run of a verify, 32 bytes; zero if the part is all zeroes.
+    /// Answered by [`Self::VerifyDone`].
+    VerifyHash,
+    /// Data with payload: a block that a verify found different. To the other side: it is made durable there and
+    /// answered by [`Self::VerifyDone`]. From it: the answer to [`Self::VerifyWant`].
+    VerifyWrite,
+    /// Answer to VerifyHash ([`FLAG_EQUAL`]: the receiver has the same) and to VerifyWrite, or failed with
+    /// `status`; 16 (EBUSY) asks for another try.
+    VerifyDone,
+    /// The other side's block is wanted; answered by [`Self::VerifyWrite`] or a failed [`Self::VerifyDone`].
+    VerifyWant,
     /// Keepalive; `id` is the sender's clock in nanoseconds. Asks for a read lease (S5).
     Ping,
     /// Answer to Ping with the same `id`. Grants the lease.
@@ -78,7 +95,7 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
-    const ALL: [(u8, Self); 24] = [
+    const ALL: [(u8, Self); 29] = [
         (1, Self::Hello),
         (2, Self::Auth),
         (3, Self::Refused),
@@ -89,6 +106,8 @@ impl FrameKind {
         (8, Self::MarksWanted),
         (9, Self::Marks),
         (10, Self::CopyHash),
+        (11, Self::VerifyHash),
+        (12, Self::VerifyWrite),
         (13, Self::Grow),
         (14, Self::GrowDone),
         (15, Self::Evidence),
@@ -101,6 +120,9 @@ impl FrameKind {
         (24, Self::Done),
         (25, Self::CopyDone),
         (26, Self::CopyWant),
+        (28, Self::VerifyDone),
+        (29, Self::VerifyWant),
+        (30, Self::Isolate),
         (32, Self::Ping),
         (33, Self::Pong),
     ];
@@ -121,7 +143,7 @@ impl FrameKind {
 
     /// Whether bytes after the header belong into a data buffer.
     pub fn has_payload(self) -> bool {
-        matches!(self, Self::Write | Self::CopyWrite)
+        matches!(self, Self::Write | Self::CopyWrite | Self::VerifyWrite)
     }
 
     /// Whether bytes after the header are a control body.
@@ -139,6 +161,7 @@ impl FrameKind {
                 | Self::Grow
                 | Self::GrowDone
                 | Self::Evidence
+                | Self::VerifyHash
         )
     }
 
@@ -151,6 +174,9 @@ impl FrameKind {
                 | Self::WriteZeroes
                 | Self::CopyZeroes
                 | Self::CopyHash
+                | Self::VerifyHash
+                | Self::VerifyWrite
+                | Self::VerifyWant
         )
     }
 }

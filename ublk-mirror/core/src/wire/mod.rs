@@ -13,8 +13,8 @@ pub use body::{
 pub use evidence::Evidence;
 pub use grow::{Grow, GrowDone, GrowRefused, GrowStep};
 pub use header::{
-    DecodeError, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, FRAME_HEADER_BYTES, Frame, FrameKind,
-    decode_header, encode_header, payload_crc,
+    DecodeError, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, FLAG_INVALIDATED, FRAME_HEADER_BYTES, Frame,
+    FrameKind, decode_header, encode_header, payload_crc,
 };
 
 /// The version of the protocol that this code speaks.

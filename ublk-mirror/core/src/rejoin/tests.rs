@@ -1,0 +1,324 @@
+use super::*;
+use crate::types::{BootId, CopyId, Epoch, Incarnation, ViewId, VolumeId};
+use crate::view::{View, ViewHistory, ViewMark};
+use crate::wire::StateFlags;
+
+pub(super) const A: NodeId = NodeId::new(0).unwrap();
+pub(super) const B: NodeId = NodeId::new(1).unwrap();
+
+pub(super) fn view(epoch: u64, active: Option<NodeId>, insync: NodeSet) -> View {
+    let byte = u8::try_from(epoch).unwrap();
+    View {
+        epoch: Epoch(epoch),
+        id: ViewId([byte; 16]),
+        active,
+        insync,
+    }
+}
+
+pub(super) fn both() -> NodeSet {
+    NodeSet::only(A).with(B)
+}
+
+/// Two members that know each other's boot, A serving.
+pub(super) fn members() -> (State, State) {
+    let state = |boot: u8, peer: u8, serving: bool| State {
+        volume_id: VolumeId([1; 16]),
+        size_sectors: 4096,
+        logical_block_bytes: 512,
+        sealed: Epoch(0),
+        view: view(5, Some(A), both()),
+        history: ViewHistory::default(),
+        flags: StateFlags {
+            serving,
+            ..StateFlags::default()
+        },
+        copy_id: CopyId::NONE,
+        lineage: CopyId::NONE,
+        base: ViewMark::default(),
+        boot: BootId([boot; 16]),
+        known_peer_boot: BootId([peer; 16]),
+        incarnation: Incarnation(1),
+        read_lease_ms: 2000,
+        prepared_sectors: 0,
+    };
+    (state(10, 11, true), state(11, 10, false))
+}
+
+pub(super) fn verdict(a: &State, b: &State) -> Verdict {
+    let (a, b) = (Side { node: A, state: a }, Side { node: B, state: b });
+    let verdict = decide(a, b);
+    assert_eq!(verdict, decide(b, a), "both sides must agree");
+    verdict
+}
+
+pub(super) fn marked(source: NodeId, cause: CopyCause) -> Verdict {
+    Verdict::Copy {
+        source,
+        cause,
+        extent: Extent::Marked,
+    }
+}
+
+pub(super) fn full(source: NodeId, cause: CopyCause) -> Verdict {
+    Verdict::Copy {
+        source,
+        cause,
+        extent: Extent::Full,
+    }
+}
+
+#[test]
+fn members_of_the_same_boots_are_equal() {
+    let (a, b) = members();
+    assert_eq!(verdict(&a, &b), Verdict::Equal { leader: A });
+}
+
+#[test]
+fn a_member_that_rebooted_is_filled_anew() {
+    let (a, mut b) = members();
+    b.boot = BootId([99; 16]);
+    assert_eq!(verdict(&a, &b), marked(A, CopyCause::MemberRebooted));
+}
+
+#[test]
+fn an_active_node_that_rebooted_takes_from_the_peer_that_stayed_up() {
+    let (mut a, b) = members();
+    a.boot = BootId([99; 16]);
+    a.flags.serving = false;
+    a.flags.unclean = true;
+    assert_eq!(verdict(&a, &b), marked(B, CopyCause::ActiveRebooted));
+}
+
+#[test]
+fn an_active_node_that_only_crashed_is_the_source() {
+    let (mut a, b) = members();
+    a.flags.serving = false;
+    a.flags.unclean = true;
+    assert_eq!(verdict(&a, &b), marked(A, CopyCause::ActiveCrashed));
+}
+
+#[test]
+fn a_failed_disk_is_never_equal_and_never_a_source() {
+    let (a, mut b) = members();
+    b.flags.failed = true;
+    assert_eq!(verdict(&a, &b), full(A, CopyCause::DiskFailed));
+    let (mut a, b) = members();
+    a.flags.failed = true;
+    a.flags.serving = false;
+    a.flags.unclean = true;
+    assert_eq!(verdict(&a, &b), full(B, CopyCause::DiskFailed));
+    let (mut a, mut b) = members();
+    a.flags.failed = true;
+    b.flags.failed = true;
+    assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::NoSource));
+}
+
+#[test]
+fn what_a_node_forgot_of_its_disk_the_other_remembers() {
+    let (mut a, mut b) = members();
+    a.flags.peer_failed = true;
+    assert_eq!(verdict(&a, &b), full(A, CopyCause::DiskFailed));
+    b.flags.copy_target = true;
+    b.view = view(6, Some(A), NodeSet::only(A));
+    (a.view, b.copy_id, a.lineage) = (b.view, CopyId([3; 16]), CopyId([3; 16]));
+    assert_eq!(verdict(&a, &b), marked(A, CopyCause::Resumed));
+    b.flags.failed = true;
+    assert_eq!(verdict(&a, &b), full(A, CopyCause::DiskFailed));
+    // The active node's own disk, by the word of a standby.
+    let (a, mut b) = members();
+    b.flags.peer_failed = true;
+    assert_eq!(verdict(&a, &b), full(B, CopyCause::DiskFailed));
+}
+
+#[test]
+fn an_old_copy_neither_condemns_nor_replaces_the_only_one_that_counts() {
+    let (mut a, mut b) = members();
+    a.base = a.view.mark();
+    a.history.push(a.view.mark());
+    a.view = view(6, Some(A), NodeSet::only(A));
+    b.flags.peer_failed = true;
+    assert_eq!(verdict(&a, &b), marked(A, CopyCause::Outdated));
+    (a.flags.failed, a.flags.serving) = (true, false);
+    assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::NoSource));
+}
+
+#[test]
+fn a_failed_sole_member_is_not_replaced_by_a_copy_that_does_not_count() {
+    let (mut a, mut b) = members();
+    for state in [&mut a, &mut b] {
+        state.view = view(6, None, NodeSet::only(A));
+        state.flags.serving = false;
+    }
+    a.flags.failed = true;
+    assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::NoSource));
+}
+
+#[test]
+fn an_isolated_copy_is_left_apart_and_is_never_a_source() {
+    let (mut a, mut b) = members();
+    a.base = a.view.mark();
+    for state in [&mut a, &mut b] {
+        state.history.push(view(5, Some(A), both()).mark());
+        state.view = view(6, Some(A), NodeSet::only(A));
+    }
+    b.flags.isolated = true;
+    assert_eq!(verdict(&a, &b), Verdict::Apart { source: A });
+    // The answer was lost: the other side still counts it.
+    let mut older = a;
+    (older.view, older.history) = (view(5, Some(A), both()), ViewHistory::default());
+    assert_eq!(verdict(&older, &b), Verdict::Apart { source: A });
+    // Attached, it gets what it missed.
+    b.flags.isolated = false;
+    assert_eq!(verdict(&a, &b), marked(A, CopyCause::Outdated));
+    // Marked by an operator too, it is still left apart first.
+    b.flags.invalidated = true;
+    let anew = Verdict::Copy {
+        source: A,
+        cause: CopyCause::Invalidated,
+        extent: Extent::Full,
+    };
+    assert_eq!(verdict(&a, &b), anew);
+    b.flags.isolated = true;
+    assert_eq!(verdict(&a, &b), Verdict::Apart { source: A });
+    b.flags.invalidated = false;
+    // Nothing is taken from it, whatever became of the other one.
+    b.flags.isolated = true;
+    a.flags.serving = false;
+    a.flags.failed = true;
+    assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::NoSource));
+}
+
+#[test]
+fn who_took_over_is_the_source_and_an_older_view_the_target() {
+    let (mut a, mut b) = members();
+    a.flags.serving = true;
+    b.history.push(a.view.mark());
+    b.view = view(6, Some(B), NodeSet::only(B));
+    b.flags.serving = true;
+    assert_eq!(verdict(&a, &b), full(B, CopyCause::UnknownState));
+    b.base = a.view.mark();
+    assert_eq!(verdict(&a, &b), marked(B, CopyCause::Outdated));
+}
+
+#[test]
+fn a_copy_older_than_what_the_source_remembers_is_copied_in_full() {
+    let (mut a, mut b) = members();
+    a.view = view(9, Some(A), NodeSet::only(A));
+    a.base = view(8, Some(A), both()).mark();
+    a.history.push(b.view.mark());
+    assert_eq!(verdict(&a, &b), full(A, CopyCause::UnknownState));
+    b.view = view(8, Some(A), both());
+    a.history.push(b.view.mark());
+    assert_eq!(verdict(&a, &b), marked(A, CopyCause::Outdated));
+}
+
+#[test]
+fn who_left_is_brought_up_to_date() {
+    let (mut a, mut b) = members();
+    a.base = a.view.mark();
+    a.history.push(a.view.mark());
+    a.view = view(6, Some(A), NodeSet::only(A));
+    b.view = a.view;
+    b.history = a.history;
+    assert_eq!(verdict(&a, &b), marked(A, CopyCause::Outdated));
+}
+
+#[test]
+fn an_interrupted_resync_goes_on_only_between_its_two_sides() {
+    let (mut a, mut b) = members();
+    a.base = a.view.mark();
+    a.view = view(6, Some(A), NodeSet::only(A));
+    a.lineage = CopyId([3; 16]);
+    b.view = a.view;
+    b.flags.copy_target = true;
+    b.copy_id = CopyId([3; 16]);
+    assert_eq!(verdict(&a, &b), marked(A, CopyCause::Resumed));
+    b.copy_id = CopyId([4; 16]);
+    assert_eq!(verdict(&a, &b), full(A, CopyCause::UnknownState));
+}
+
+#[test]
+fn two_that_went_alone_are_a_split_brain() {
+    let (mut a, mut b) = members();
+    let common = a.view.mark();
+    a.view = view(6, Some(A), NodeSet::only(A));
+    b.view = view(7, Some(B), NodeSet::only(B));
+    a.history.push(common);
+    b.history.push(common);
+    assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::SplitBrain));
+}
+
+#[test]
+fn two_changes_of_service_that_came_to_nothing_leave_the_copies_equal() {
+    let (mut a, mut b) = members();
+    let common = a.view.mark();
+    a.flags.serving = false;
+    a.view = view(6, Some(B), both());
+    b.view = view(7, None, both());
+    a.history.push(common);
+    b.history.push(common);
+    assert_eq!(verdict(&a, &b), Verdict::Equal { leader: A });
+    b.history.push(b.view.mark());
+    b.view = view(8, None, both());
+    assert_eq!(verdict(&a, &b), Verdict::Equal { leader: A });
+    b.flags.unclean = true;
+    b.boot = BootId([99; 16]);
+    assert_eq!(verdict(&a, &b), marked(A, CopyCause::ActiveRebooted));
+    b.base = common;
+    assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::SplitBrain));
+}
+
+#[test]
+fn a_source_that_widened_alone_copies_again() {
+    let (mut a, mut b) = members();
+    b.view = view(4, Some(A), NodeSet::only(A));
+    a.history.push(b.view.mark());
+    b.flags.copy_target = true;
+    b.copy_id = CopyId([3; 16]);
+    assert_eq!(verdict(&a, &b), full(A, CopyCause::WideningInterrupted));
+    a.lineage = b.copy_id;
+    assert_eq!(verdict(&a, &b), marked(A, CopyCause::WideningInterrupted));
+}
+
+#[test]
+fn a_side_that_has_prepared_the_others_size_is_not_refused() {
+    let (mut a, mut b) = members();
+    b.size_sectors = 8192;
+    assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::Size));
+    a.prepared_sectors = 8191;
+    assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::Size));
+    a.prepared_sectors = 8192;
+    assert_eq!(verdict(&a, &b), Verdict::Equal { leader: A });
+    a.prepared_sectors = 0;
+    b.size_sectors = 4096;
+    a.size_sectors = 8192;
+    assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::Size));
+    b.prepared_sectors = 8192;
+    assert_eq!(verdict(&a, &b), Verdict::Equal { leader: A });
+}
+
+#[test]
+fn what_must_agree_is_refused_when_it_does_not() {
+    let (a, b) = members();
+    let with = |change: fn(&mut State)| {
+        let mut b = b;
+        change(&mut b);
+        verdict(&a, &b)
+    };
+    let refuse = Verdict::Refuse;
+    assert_eq!(
+        with(|b| b.volume_id = VolumeId([2; 16])),
+        refuse(RefusedCode::VolumeId)
+    );
+    assert_eq!(with(|b| b.size_sectors = 1), refuse(RefusedCode::Size));
+    assert_eq!(
+        with(|b| b.logical_block_bytes = 4096),
+        refuse(RefusedCode::BlockSize)
+    );
+    assert_eq!(with(|b| b.read_lease_ms = 1), refuse(RefusedCode::Lease));
+    let mut blank = b;
+    blank.volume_id = VolumeId::NONE;
+    assert_eq!(verdict(&a, &blank), full(A, CopyCause::FirstCopy));
+    assert_eq!(verdict(&blank, &blank), refuse(RefusedCode::BothBlank));
+}
