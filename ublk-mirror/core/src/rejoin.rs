@@ -89,6 +89,8 @@ pub fn decide(one: Side<'_>, other: Side<'_>) -> Verdict {
 /// any more is old.
 fn failed(side: Side<'_>, other: Side<'_>) -> bool {
     let told = other.state.flags.peer_failed && !mutant::is(Mutant::PeerFailureForgotten);
+    // Nor does a copy that is being filled condemn the one that it is filled from.
+    let told = told && !other.state.flags.copy_target;
     side.state.flags.failed || (told && side.state.view.insync.contains(other.node))
 }
 
