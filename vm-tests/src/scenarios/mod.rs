@@ -34,7 +34,6 @@ pub fn all() -> Vec<Scenario> {
         fencing::SCENARIOS,
         faults::SCENARIOS,
         traps::SCENARIOS,
-        grow::SCENARIOS,
     ]
     .concat()
 }
@@ -42,5 +41,12 @@ pub fn all() -> Vec<Scenario> {
 /// Scenarios that take long; run by `cargo verify --all`.
 #[must_use]
 pub fn long() -> Vec<Scenario> {
-    [power::LONG, random::LONG, images::LONG, figures::LONG].concat()
+    [
+        grow::SCENARIOS,
+        power::LONG,
+        random::LONG,
+        images::LONG,
+        figures::LONG,
+    ]
+    .concat()
 }
