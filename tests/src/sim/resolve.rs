@@ -339,7 +339,9 @@ impl World {
     /// Every sector of a node holds what it has to.
     pub fn judge_everything(&mut self, node: usize) {
         let began = self.model.tick();
-        let content = self.nodes[node].data.content.clone();
+        // What lies behind the volume's end means nothing.
+        let size = self.largest_size();
+        let content = self.nodes[node].data.content[..size].to_vec();
         for (sector, value) in (0u64..).zip(content) {
             if let Judgement::Wrong(why) = self.model.judge(sector, value, began) {
                 let history = self.model.explain(sector);
