@@ -26,11 +26,12 @@ use crate::explain::{Explain, with_causes};
 use crate::inbox::{Answer, Inbox, Message};
 use crate::local_disk::{LocalDisk, data_buffer};
 use crate::metadata::{Job, Persister, Written};
-use crate::peer_link::{LinkEvent, PeerLink};
+use crate::peer_link::PeerLink;
 use crate::ring::{Completion, DATA_FILE, Kind, METADATA_FILE, Memory, Ring, Span, Token};
 use crate::sys;
 use crate::tell::{tell, tell_signal};
 
+mod links;
 mod sizes;
 
 use sizes::{measure, note_device_size};
@@ -172,30 +173,6 @@ impl Driver {
                 return Ok(());
             }
         }
-    }
-
-    /// Tells what the link has to tell. Whether there was anything.
-    fn link_events(&mut self) -> bool {
-        let mut any = false;
-        while let Some(event) = self.parts.link.take_event() {
-            any = true;
-            match event {
-                LinkEvent::Opened { session, dialled } => {
-                    self.feed(sys::wall_clock());
-                    self.feed(Event::SessionOpened { session, dialled })
-                }
-                LinkEvent::Closed { session, reason } => {
-                    self.feed(Event::SessionClosed { session, reason })
-                }
-                LinkEvent::Path(notice) => tell(&notice),
-                LinkEvent::Garbage(garbage) => tracing::warn!(
-                    code = "LS2012",
-                    advice = "see who connects to the mirror port, and close it to strangers",
-                    "closed a connection that does not speak our protocol: {garbage}"
-                ),
-            }
-        }
-        any
     }
 
     fn wait(&self) -> Duration {

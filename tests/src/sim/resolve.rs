@@ -67,7 +67,9 @@ fn check_figures(world: &mut World) {
         let split = world.status(node).and_then(|status| status.split);
         split.map_or(0, |split| split.this.unique_bytes)
     });
-    let contents = [0, 1].map(|node| &world.nodes[node].data.content);
+    // What lies behind the volume's end means nothing.
+    let size = world.largest_size();
+    let contents = [0, 1].map(|node| &world.nodes[node].data.content[..size]);
     let pairs = contents[0].iter().zip(contents[1].iter());
     let differ = pairs.filter(|(one, other)| one != other).count() as u64 * SECTOR_BYTES;
     if shown[0] + shown[1] < differ {
@@ -337,7 +339,9 @@ impl World {
     /// Every sector of a node holds what it has to.
     pub fn judge_everything(&mut self, node: usize) {
         let began = self.model.tick();
-        let content = self.nodes[node].data.content.clone();
+        // What lies behind the volume's end means nothing.
+        let size = self.largest_size();
+        let content = self.nodes[node].data.content[..size].to_vec();
         for (sector, value) in (0u64..).zip(content) {
             if let Judgement::Wrong(why) = self.model.judge(sector, value, began) {
                 let history = self.model.explain(sector);

@@ -565,14 +565,12 @@ impl Notice {
                 number,
                 local,
                 remote,
-            } => format!(
-                "path {number} of the mirror link does not work: {local} <-> {remote}; the other path carries it alone"
-            ),
+            } => path_words(*number, "does not work", local, remote, ALONE),
             Self::PathBack {
                 number,
                 local,
                 remote,
-            } => format!("path {number} of the mirror link works again: {local} <-> {remote}"),
+            } => path_words(*number, "works again", local, remote, ""),
             Self::Grown { size_bytes } => format!("the volume has {size_bytes} bytes now"),
             Self::DeviceSmaller {
                 device_bytes,
@@ -583,10 +581,7 @@ impl Notice {
             Self::Discarded { epoch } => format!(
                 "the history of the copy here was discarded by an operator under epoch {epoch}"
             ),
-            Self::Forced { at_s } => format!(
-                "recovered by force from an incomplete copy at {}: acknowledged writes are missing, and old and new data may be mixed",
-                utc(*at_s)
-            ),
+            Self::Forced { at_s } => forced_words(*at_s),
             Self::Isolation(notice) => notice.message(),
         }
     }
@@ -652,4 +647,17 @@ impl Notice {
             advice: self.advice(),
         }
     }
+}
+
+const ALONE: &str = "; the other path carries it alone";
+
+fn path_words(number: u8, what: &str, local: &str, remote: &str, more: &str) -> String {
+    format!("path {number} of the mirror link {what}: {local} <-> {remote}{more}")
+}
+
+fn forced_words(at_s: u64) -> String {
+    format!(
+        "recovered by force from an incomplete copy at {}: acknowledged writes are missing, and old and new data may be mixed",
+        utc(at_s)
+    )
 }

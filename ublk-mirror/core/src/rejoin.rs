@@ -116,6 +116,8 @@ fn leave_apart(verdict: Verdict, a: Side<'_>, b: Side<'_>) -> Verdict {
 fn unfit(side: Side<'_>, other: Side<'_>) -> Option<CopyCause> {
     let told = other.state.flags.peer_failed && !mutant::is(Mutant::PeerFailureForgotten);
     let told = told && side.state.view.insync.contains(other.node);
+    // Nor does a copy that is being filled condemn the one that it is filled from.
+    let told = told && !other.state.flags.copy_target;
     if side.state.flags.failed || told {
         Some(CopyCause::DiskFailed)
     } else if side.state.flags.invalidated {
