@@ -427,6 +427,8 @@ impl Volume {
         if propose.purpose == Purpose::Settle && !member {
             // Filled anew, it is as good as its disk; until then it is not promotable anyway (S9).
             self.staged.failed = false;
+            // Who is filled from a copy has no word against it any more: it would depose it once it counts.
+            self.staged.peer_failed = false;
         }
         self.staged.copy = match propose.purpose {
             Purpose::Settle if !member && !mutant::is(Mutant::TargetForgotten) => {
