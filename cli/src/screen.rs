@@ -61,17 +61,6 @@ pub(crate) fn volume(status: &Status, style: Style) -> String {
         row(&mut out, style, "", &paths(&status.link.paths));
     }
     row(&mut out, style, "view", &view(status));
-    if let Some(isolated) = &status.isolated {
-        let device = isolated.device.as_deref().unwrap_or("no device here");
-        let since = utc(isolated.since_unix_s);
-        let node = &isolated.node;
-        row(
-            &mut out,
-            style,
-            "isolated",
-            &format!("{node} since {since}  {device}"),
-        );
-    }
     if let Some(progress) = &status.progress {
         row(&mut out, style, "copying", &bar(progress));
         row(
@@ -81,38 +70,13 @@ pub(crate) fn volume(status: &Status, style: Style) -> String {
             &format!("because {}", cause(progress.cause)),
         );
     }
-    if let Some(growing) = &status.growing {
-        let percent = size::percent(growing.zeroed_bytes, growing.new_bytes);
-        let to = size::bytes(growing.to_bytes);
-        row(
-            &mut out,
-            style,
-            "growing",
-            &format!("to {to}: {percent} % of the new area prepared here"),
-        );
-    }
     if let Some(found) = &status.split {
         out.push_str(&split::both_sides(found, style));
     }
     for entry in status.operations.iter().take(OPERATIONS_SHOWN) {
         row(&mut out, style, "operator", &split::operation(entry));
     }
-    if let Some(paused_ms) = status.resync_paused_ms {
-        let since = size::ago(Duration::from_millis(paused_ms));
-        row(
-            &mut out,
-            style,
-            "resync",
-            &format!("paused by an operator {since}"),
-        );
-    }
-    if let Some(verify) = &status.verify {
-        let mut name = "verify";
-        for line in verified::lines(verify) {
-            row(&mut out, style, name, &line);
-            name = "";
-        }
-    }
+    upkeep(&mut out, status, style);
     for problem in &status.problems {
         let code = style.paint(Tone::Careful, &format!("! {}", problem.code));
         let _ = writeln!(out, "  {code} {}", problem.message);
@@ -121,6 +85,47 @@ pub(crate) fn volume(status: &Status, style: Style) -> String {
         }
     }
     out
+}
+
+/// What an operator has asked for, and how it stands.
+fn upkeep(out: &mut String, status: &Status, style: Style) {
+    if let Some(isolated) = &status.isolated {
+        let device = isolated.device.as_deref().unwrap_or("no device here");
+        let since = utc(isolated.since_unix_s);
+        let node = &isolated.node;
+        row(
+            out,
+            style,
+            "isolated",
+            &format!("{node} since {since}  {device}"),
+        );
+    }
+    if let Some(growing) = &status.growing {
+        let percent = size::percent(growing.zeroed_bytes, growing.new_bytes);
+        let to = size::bytes(growing.to_bytes);
+        row(
+            out,
+            style,
+            "growing",
+            &format!("to {to}: {percent} % of the new area prepared here"),
+        );
+    }
+    if let Some(paused_ms) = status.resync_paused_ms {
+        let since = size::ago(Duration::from_millis(paused_ms));
+        row(
+            out,
+            style,
+            "resync",
+            &format!("paused by an operator {since}"),
+        );
+    }
+    if let Some(verify) = &status.verify {
+        let mut name = "verify";
+        for line in verified::lines(verify) {
+            row(out, style, name, &line);
+            name = "";
+        }
+    }
 }
 
 fn row(out: &mut String, style: Style, name: &str, value: &str) {

@@ -6,8 +6,8 @@
 use lockstep_tests::{assert_documented, assert_golden, golden};
 use mirror_core::checksum::crc32c;
 use mirror_core::disk::{
-    ActivityRecord, BLOCK_BYTES, BitmapPage, CopyRecord, CopyRole, FORMAT_VERSION, Isolation, Layout,
-    Operation, OperationEntry, PAGE_WORDS, Record, SUPERBLOCK_BYTES, SlotFault, Superblock,
+    ActivityRecord, BLOCK_BYTES, BitmapPage, CopyRecord, CopyRole, FORMAT_VERSION, Isolation,
+    Layout, Operation, OperationEntry, PAGE_WORDS, Record, SUPERBLOCK_BYTES, SlotFault, Superblock,
     SuperblockError, choose,
 };
 use mirror_core::limits::{NODES_MAX, VIEW_HISTORY_MAX};

@@ -10,10 +10,10 @@ use mirror_core::types::{
 };
 use mirror_core::view::{View, ViewHistory, ViewMark};
 use mirror_core::wire::{
-    Accept, Auth, DecodeError, Evidence, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, FLAG_INVALIDATED, FRAME_HEADER_BYTES,
-    Frame, FrameKind, Grow, GrowDone, GrowRefused, GrowStep, Hello, MARKS_WORDS, Marks,
-    PROTOCOL_VERSION, Propose, Purpose, Refused, RefusedCode, State, StateFlags, decode_header,
-    encode_header, payload_crc,
+    Accept, Auth, DecodeError, Evidence, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, FLAG_INVALIDATED,
+    FRAME_HEADER_BYTES, Frame, FrameKind, Grow, GrowDone, GrowRefused, GrowStep, Hello,
+    MARKS_WORDS, Marks, PROTOCOL_VERSION, Propose, Purpose, Refused, RefusedCode, State,
+    StateFlags, decode_header, encode_header, payload_crc,
 };
 use proptest::prelude::*;
 

@@ -161,7 +161,7 @@ fn finds_exactly(world: &mut World, spoilt: &BTreeSet<usize>, command: Command, 
     let size = blocks.len() as u64 * block_bytes;
     if found.state != VerifyState::Done || listed != blocks || found.differing_bytes != size {
         world.fail(format!(
-            "blocks {blocks:?} are damaged, a verify found {found:?} (I10)"
+            "blocks {blocks:?} are damaged, a verify found {found:?} (I14)"
         ));
         return;
     }

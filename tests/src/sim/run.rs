@@ -200,7 +200,7 @@ fn peace(world: &mut World) {
     let repair = world.rng.percent(30);
     let found = world.verify_now(verify(repair));
     if found.is_some_and(|found| found.differing_bytes > 0) {
-        world.fail("a verify found differences, and nothing was damaged (I10)".to_string());
+        world.fail("a verify found differences, and nothing was damaged (I14)".to_string());
         return;
     }
     let before = world.completed;

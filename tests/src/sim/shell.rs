@@ -1,5 +1,6 @@
 //! The simulated shell of a node: executes the core's effects.
 
+use mirror_core::admin::Done;
 use mirror_core::disk::{BLOCK_BYTES, Superblock};
 use mirror_core::effect::{DiskOperation, Effect, PayloadSource};
 use mirror_core::event::{DiskResult, Event, IoOwner};
@@ -57,6 +58,10 @@ impl World {
                     Err(refusal) => format!("refusal {}", first_word(&format!("{refusal:?}"))),
                 };
                 self.count(&key);
+                if matches!(outcome, Ok(Done::Invalidated)) {
+                    // It closes the connection, to be filled on the next one.
+                    self.disturb();
+                }
                 self.check_answer(node, process, &outcome);
                 self.count_isolation(&outcome);
                 if self.answers.insert(command_id, outcome).is_some() {

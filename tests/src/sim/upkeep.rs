@@ -1,12 +1,12 @@
 //! Operators who look after a volume: they compare its copies, mark one to be filled anew, pause a resync.
 //!
-//! What must hold: a verify finds what is damaged and nothing else (I10); what it repaired is right again, on
+//! What must hold: a verify finds what is damaged and nothing else (I14); what it repaired is right again, on
 //! both copies, for good (I11); a marked copy does not count, durably, when that is said (I12); a paused resync
 //! sends nothing (I13).
 
 use std::collections::BTreeSet;
 
-use mirror_core::admin::{Command, Done, Notice, Outcome, Role, VerifyState};
+use mirror_core::admin::{Command, Done, Notice, Outcome, Role, UpkeepNotice, VerifyState};
 use mirror_core::types::{NodeSet, SectorRange};
 use mirror_core::wire::FrameKind;
 
@@ -168,21 +168,21 @@ impl World {
     }
 
     pub(super) fn check_verify(&mut self, node: usize, notice: &Notice) {
-        if let Notice::VerifyDiffers { range } = notice {
+        if let Notice::Upkeep(UpkeepNotice::VerifyDiffers { range }) = notice {
             let mut sectors = index(range.start)..index(range.end());
             if !sectors.any(|sector| self.is_damaged(sector)) {
                 let history = self.model.explain(range.start);
                 self.fail(format!(
-                    "{node}: a verify says that {range:?} differs, and nothing was damaged there (I10):{history}"
+                    "{node}: a verify says that {range:?} differs, and nothing was damaged there (I14):{history}"
                 ));
             }
         }
-        let Notice::VerifyEnded {
+        let Notice::Upkeep(UpkeepNotice::VerifyEnded {
             state,
             differing,
             repaired,
             ..
-        } = notice
+        }) = notice
         else {
             return;
         };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 mod split;
 
 pub use crate::isolation::{IsolationNotice, IsolationRefusal};
-pub use crate::notice::{Notice, Refusal};
+pub use crate::notice::{Notice, Refusal, UpkeepNotice};
 pub use split::{OperationStatus, SideStatus, SplitStatus, utc};
 pub(crate) use split::{known, known_epoch};
 

@@ -186,6 +186,8 @@ mutants! {
     ActiveRebootMissed: "active-reboot-missed", "S7 S11 I3 I4";
     /// The peer's boot is noted before both sides came together.
     BootNotedEarly: "boot-noted-early", "S7 S11 I3 I4";
+    /// A wider view that is refused leaves the connection up.
+    WideningRefusedStays: "widening-refused-stays", "I9";
     /// A service ended alone, and that is forgotten.
     DrainedForgotten: "drained-forgotten", "S7 S11 I3 I4";
     /// A service ends without the peer's flush.
@@ -199,11 +201,15 @@ mutants! {
     /// A change that lost its connection holds the writes for ever, whoever comes back.
     HeldForEver: "held-for-ever", "I9";
     /// Writes go where a run is being compared.
-    VerifyUnlocked: "verify-unlocked", "I8 I10";
+    VerifyUnlocked: "verify-unlocked", "I8 I14";
     /// A run is compared while the application writes to it.
-    VerifyIntoWrite: "verify-into-write", "I8 I10";
+    VerifyIntoWrite: "verify-into-write", "I8 I14";
+    /// A run is compared before the writes that arrived ahead of it.
+    VerifyJumpsQueue: "verify-jumps-queue", "I14";
+    /// A verify goes on while its connection is being closed.
+    VerifyAfterEnd: "verify-after-end", "I8";
     /// A difference is not seen.
-    VerifyBlind: "verify-blind", "I10";
+    VerifyBlind: "verify-blind", "I14";
     /// A repair is answered before it is durable.
     RepairNotDurable: "repair-not-durable", "S7 I11";
     /// Writes go where a block is being repaired.

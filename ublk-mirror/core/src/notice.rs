@@ -4,19 +4,19 @@
 //! docs/operations.md lists them; a test compares the list with this file.
 
 mod refusals;
+mod upkeep;
 mod words;
+
+pub use upkeep::UpkeepNotice;
 
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use crate::admin::{CopyCause, Problem, VerifyState, utc};
+use crate::admin::{CopyCause, Problem, utc};
 use crate::isolation::{IsolationNotice, IsolationRefusal};
-use crate::types::{Epoch, Errno, SectorRange};
+use crate::types::{Epoch, Errno};
 use crate::wire::{DecodeError, RefusedCode};
-use words::{
-    INVALIDATED, PEER_INVALIDATED, cause_words, differs_words, ended_words, refused_advice,
-    refused_words, unreadable_words,
-};
+use words::{cause_words, deposed_words, refused_advice, refused_words};
 
 /// Why a command was not carried out. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -323,44 +323,6 @@ pub enum Notice {
         /// The kernel's answer.
         errno: Errno,
     },
-    /// Both copies are being compared.
-    VerifyBegan {
-        /// Blocks that differ are written.
-        repair: bool,
-    },
-    /// The first block of a verify that differs.
-    VerifyDiffers {
-        /// Where.
-        range: SectorRange,
-    },
-    /// A verify ended.
-    VerifyEnded {
-        /// How.
-        state: VerifyState,
-        /// Blocks that differed.
-        differing: u64,
-        /// Of those, repaired.
-        repaired: u64,
-        /// Blocks that could not be read.
-        unreadable: u64,
-    },
-    /// A range could not be read for a verify.
-    VerifyUnreadable {
-        /// Where.
-        range: SectorRange,
-        /// The kernel's answer.
-        errno: Errno,
-        /// On this node, not on the other one.
-        here: bool,
-    },
-    /// An operator marked the copy here: it does not count until all of it was copied.
-    Invalidated,
-    /// The peer left because an operator marked its copy.
-    PeerInvalidated,
-    /// An operator paused the resync.
-    ResyncPaused,
-    /// It goes on.
-    ResyncGoesOn,
     /// The metadata could not be written.
     MetadataFailed {
         /// The kernel's answer.
@@ -408,6 +370,8 @@ pub enum Notice {
     },
     /// About isolated copies.
     Isolation(IsolationNotice),
+    /// About comparing, marking and pausing.
+    Upkeep(UpkeepNotice),
 }
 
 impl Notice {
@@ -437,15 +401,8 @@ impl Notice {
             Self::DeviceSmaller { .. } => "LS2051",
             Self::Discarded { .. } => "LS2060",
             Self::Forced { .. } => "LS2061",
-            Self::VerifyBegan { .. } => "LS2040",
-            Self::VerifyDiffers { .. } => "LS2041",
-            Self::VerifyEnded { .. } => "LS2042",
-            Self::Invalidated => "LS2043",
-            Self::PeerInvalidated => "LS2044",
-            Self::ResyncPaused => "LS2045",
-            Self::ResyncGoesOn => "LS2046",
-            Self::VerifyUnreadable { .. } => "LS3045",
             Self::Isolation(notice) => notice.code(),
+            Self::Upkeep(notice) => notice.code(),
         }
     }
 
@@ -460,18 +417,7 @@ impl Notice {
             | Self::Grown { .. }
             | Self::DeviceSmaller { .. }
             | Self::PathBack { .. }
-            | Self::VerifyBegan { .. }
-            | Self::ResyncGoesOn
             | Self::CopyFinished { .. } => Level::Info,
-            Self::VerifyEnded {
-                differing: 0,
-                unreadable: 0,
-                ..
-            } => Level::Info,
-            Self::VerifyEnded { .. }
-            | Self::Invalidated
-            | Self::PeerInvalidated
-            | Self::ResyncPaused => Level::Warning,
             Self::LinkLost
             | Self::Alone { .. }
             | Self::Garbage { .. }
@@ -485,10 +431,9 @@ impl Notice {
             | Self::PeerDiskFailed { .. }
             | Self::CopyReadFailed { .. }
             | Self::Forced { .. }
-            | Self::VerifyDiffers { .. }
-            | Self::VerifyUnreadable { .. }
             | Self::MetadataFailed { .. } => Level::Error,
             Self::Isolation(notice) => notice.level(),
+            Self::Upkeep(notice) => notice.level(),
         }
     }
 
@@ -521,11 +466,7 @@ impl Notice {
             Self::Garbage { error } => {
                 format!("closed a connection that does not speak our protocol: {error}")
             }
-            Self::Deposed { epoch } => {
-                format!(
-                    "the other node took over under epoch {epoch}; the device here was taken away, un-acknowledged writes failed"
-                )
-            }
+            Self::Deposed { epoch } => deposed_words(*epoch),
             Self::DiskFailed { errno } => {
                 format!("the backing device failed here (kernel error {})", errno.0)
             }
@@ -537,26 +478,6 @@ impl Notice {
                 "a range could not be read for the resync (kernel error {}); the resync waits",
                 errno.0
             ),
-            Self::VerifyBegan { repair: false } => "both copies are being compared".to_string(),
-            Self::VerifyBegan { repair: true } => {
-                "both copies are being compared, and repaired where they differ".to_string()
-            }
-            Self::VerifyDiffers { range } => differs_words(*range),
-            Self::VerifyEnded {
-                state,
-                differing,
-                repaired,
-                unreadable,
-            } => ended_words(*state, [*differing, *repaired, *unreadable]),
-            Self::VerifyUnreadable { range, errno, here } => unreadable_words(
-                *range,
-                *errno,
-                if *here { "here" } else { "on the other node" },
-            ),
-            Self::Invalidated => INVALIDATED.to_string(),
-            Self::PeerInvalidated => PEER_INVALIDATED.to_string(),
-            Self::ResyncPaused => "an operator paused the resync".to_string(),
-            Self::ResyncGoesOn => "the resync goes on".to_string(),
             Self::MetadataFailed { errno } => format!(
                 "the metadata could not be written (kernel error {})",
                 errno.0
@@ -583,6 +504,7 @@ impl Notice {
             ),
             Self::Forced { at_s } => forced_words(*at_s),
             Self::Isolation(notice) => notice.message(),
+            Self::Upkeep(notice) => notice.message(),
         }
     }
 
@@ -621,21 +543,9 @@ impl Notice {
             Self::Forced { .. } => {
                 "check every file system and database on it. If the lost copy comes back, decide between the two (`lockstep volume resolve NAME`); a complete resync with the other node ends this notice".to_string()
             }
-            Self::VerifyBegan { .. } => "nothing to do; `lockstep volume status NAME --watch` shows its progress".to_string(),
-            Self::VerifyDiffers { .. } => {
-                "one of the disks returned other data than it was given: look at both kernels' logs. Decide which copy is right, then `lockstep volume verify NAME --repair`, with `--repair-from NODE` if it is not the one that serves".to_string()
-            }
-            Self::VerifyEnded { .. } => "`lockstep volume status NAME` lists what was found".to_string(),
-            Self::VerifyUnreadable { .. } => {
-                "look at the kernel's log there and replace the disk; the other copy is not known to be wrong".to_string()
-            }
-            Self::Invalidated | Self::PeerInvalidated => {
-                "nothing to do: it is copied with the next connection; until then there is one good copy".to_string()
-            }
-            Self::ResyncPaused => "until `lockstep volume resync NAME --resume` there is one good copy".to_string(),
-            Self::ResyncGoesOn => "nothing to do".to_string(),
             Self::MetadataFailed { .. } => "replace the metadata device; the volume does not change its state without it".to_string(),
             Self::Isolation(notice) => notice.advice(),
+            Self::Upkeep(notice) => notice.advice(),
         }
     }
 

@@ -46,11 +46,5 @@ pub fn all() -> Vec<Scenario> {
 /// Scenarios that take long; run by `cargo verify --all`.
 #[must_use]
 pub fn long() -> Vec<Scenario> {
-    [
-        power::LONG,
-        random::LONG,
-        images::LONG,
-        figures::LONG,
-    ]
-    .concat()
+    [power::LONG, random::LONG, images::LONG, figures::LONG].concat()
 }

@@ -310,7 +310,7 @@ impl Engine {
         let Some(entry) = self.request(tag) else {
             return true;
         };
-        let request = entry.request;
+        let (request, arrived) = (entry.request, entry.arrived);
         if self.gate == Gate::Starting {
             return false;
         }
@@ -338,7 +338,7 @@ impl Engine {
             || reading
                 .into_iter()
                 .any(|read| read.range.overlaps(request.range))
-            || self.verify_locks(request.range);
+            || self.verify_locks(request.range, arrived);
         let running = running && !mutant::is(Mutant::OverlappingWrites);
         let copying = copying && !mutant::is(Mutant::WriteIntoRun);
         if running || copying || self.earlier_write_overlaps(request.range, position) {

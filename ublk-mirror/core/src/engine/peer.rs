@@ -67,9 +67,13 @@ impl Engine {
         self.peer = Peer::Member(session);
     }
 
-    /// The session is being closed: nothing more of the resync is sent on it.
+    /// The session is being closed: nothing more of the resync or of a verify is sent on it. What failed here
+    /// may still be running over there, and would meet what came after it.
     pub fn halt_copy(&mut self) {
         self.copy_halted = true;
+        if !mutant::is(Mutant::VerifyAfterEnd) {
+            self.verify_halts();
+        }
     }
 
     /// The peer's copy does not count (any more): go on alone.

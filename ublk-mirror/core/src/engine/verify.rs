@@ -12,14 +12,14 @@ use alloc::vec::Vec;
 
 use super::copy::{COPY_REST_MAX, COPY_REST_TIMES};
 use super::verified::{Asked, VerifyAnswer};
-use super::{Engine, Peer, running_changes};
+use super::{Engine, Peer};
 use crate::admin::{VerifyFinding, VerifyState};
 use crate::blocks::BlockRange;
 use crate::effect::{DiskOperation, Effect, Effects};
 use crate::event::{Digest, DiskResult, IoOwner};
 use crate::limits::COPY_INFLIGHT_MAX;
 use crate::mutant::{self, Mutant};
-use crate::notice::Notice;
+use crate::notice::{Notice, UpkeepNotice};
 use crate::types::{Errno, Instant, SectorRange, SessionId};
 use crate::verify::{Repair, Verify};
 use crate::wire::{Frame, FrameKind};
@@ -75,6 +75,8 @@ pub(super) struct Verifying {
     not_before: Instant,
     rests: bool,
     told: bool,
+    /// Nothing is asked on this session any more.
+    closing: Option<SessionId>,
 }
 
 /// What a run of zeroes has for a digest.
@@ -123,8 +125,9 @@ impl Engine {
         asked || runs.any(|run| matches!(run.stage, Stage::Read | Stage::GivenUp))
     }
 
-    /// Whether an application write to `range` has to wait.
-    pub(super) fn verify_locks(&self, range: SectorRange) -> bool {
+    /// Whether an application write to `range` that arrived at `arrived` has to wait. What was there before a run
+    /// goes first: a write that a killed daemon left half done is one of these, and a difference until then.
+    pub(super) fn verify_locks(&self, range: SectorRange, arrived: Instant) -> bool {
         if mutant::is(Mutant::VerifyUnlocked) {
             return false;
         }
@@ -139,7 +142,10 @@ impl Engine {
         let mut runs = self.verifying.runs.iter().flatten();
         runs.any(|run| {
             let written = matches!(run.stage, Stage::Repaired | Stage::Written);
-            job.geometry().sectors(&run.whole).overlaps(range) && !(unlocked && written)
+            let earlier = run.stage == Stage::Writes
+                && arrived <= run.began
+                && !mutant::is(Mutant::VerifyJumpsQueue);
+            job.geometry().sectors(&run.whole).overlaps(range) && !earlier && !(unlocked && written)
         })
     }
 
@@ -158,7 +164,8 @@ impl Engine {
         if !self.verifies() {
             return;
         }
-        let member = matches!(self.peer, Peer::Member(_));
+        let closing = self.verifying.closing == self.peer.session();
+        let member = matches!(self.peer, Peer::Member(_)) && !closing;
         if let Some(job) = self.verifying.job.as_mut() {
             job.set_waiting(!member);
         }
@@ -176,12 +183,12 @@ impl Engine {
             job.end(now, state);
             self.verifying.rests = false;
             let (differing, repaired, unreadable) = job.counts();
-            effects.push(Effect::Notice(Notice::VerifyEnded {
+            effects.push(Effect::Notice(Notice::Upkeep(UpkeepNotice::VerifyEnded {
                 state,
                 differing,
                 repaired,
                 unreadable,
-            }));
+            })));
             self.pump(now, effects);
         }
     }
@@ -239,8 +246,14 @@ impl Engine {
         let Some(run) = self.verifying.runs[slot].as_ref() else {
             return;
         };
-        let whole = self.verify_sectors(&run.whole);
-        let overlapped = running_changes(&self.slots).any(|running| running.overlaps(whole));
+        let (began, whole) = (run.began, self.verify_sectors(&run.whole));
+        let mut slots = self.slots.iter().flatten();
+        let overlapped = slots.any(|entry| {
+            let earlier = entry.changes_data()
+                && entry.arrived <= began
+                && !mutant::is(Mutant::VerifyJumpsQueue);
+            (earlier || entry.is_changing()) && entry.request.range.overlaps(whole)
+        });
         if !overlapped || mutant::is(Mutant::VerifyIntoWrite) {
             self.verify_read(slot, effects);
         }
@@ -422,7 +435,9 @@ impl Engine {
         }
         if !core::mem::replace(&mut self.verifying.told, true) {
             let range = job.geometry().sectors(&part);
-            effects.push(Effect::Notice(Notice::VerifyDiffers { range }));
+            effects.push(Effect::Notice(Notice::Upkeep(
+                UpkeepNotice::VerifyDiffers { range },
+            )));
         }
         let again = run.written == Some(part.start);
         let (Some(session), false, true) = (session, again, job.repair() != Repair::Nothing) else {
@@ -498,11 +513,9 @@ impl Engine {
             let range = job.geometry().sectors(&part);
             let here = finding == VerifyFinding::UnreadableHere;
             job.unreadable(&part, finding);
-            effects.push(Effect::Notice(Notice::VerifyUnreadable {
-                range,
-                errno,
-                here,
-            }));
+            effects.push(Effect::Notice(Notice::Upkeep(
+                UpkeepNotice::VerifyUnreadable { range, errno, here },
+            )));
         }
         self.verify_next(now, slot, effects);
     }
@@ -559,6 +572,12 @@ impl Engine {
                 *slot = None;
             }
         }
+    }
+
+    /// The session is being closed: nothing begins on it any more.
+    pub(super) fn verify_halts(&mut self) {
+        self.verifying.closing = self.peer.session();
+        self.verify_lost_peer();
     }
 
     /// When the verify goes on after a rest.

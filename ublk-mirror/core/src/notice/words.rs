@@ -3,8 +3,8 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use crate::admin::{CopyCause, VerifyState};
-use crate::types::{Errno, SECTOR_BYTES, SectorRange};
+use crate::admin::CopyCause;
+use crate::types::Epoch;
 use crate::wire::RefusedCode;
 
 pub(super) fn cause_words(cause: CopyCause) -> &'static str {
@@ -26,14 +26,6 @@ pub(super) fn cause_words(cause: CopyCause) -> &'static str {
         CopyCause::Resumed => "an interrupted copy goes on where it was",
         CopyCause::Discarded => "the peer's history was discarded after a split brain",
         CopyCause::Invalidated => "an operator marked the copy, so all of it is copied",
-    }
-}
-
-fn verify_words(state: VerifyState) -> &'static str {
-    match state {
-        VerifyState::Running | VerifyState::Waiting | VerifyState::Done => "is over",
-        VerifyState::Stopped => "was stopped by an operator",
-        VerifyState::Interrupted => "cannot go on here, and was ended",
     }
 }
 
@@ -103,32 +95,8 @@ pub(super) fn refused_advice(code: RefusedCode) -> &'static str {
     }
 }
 
-pub(super) const INVALIDATED: &str =
-    "an operator marked the copy here: it does not count until all of it was copied again";
-pub(super) const PEER_INVALIDATED: &str =
-    "an operator marked the other copy: it left the view and will be copied in full";
-
-pub(super) fn differs_words(range: SectorRange) -> String {
+pub(super) fn deposed_words(epoch: Epoch) -> String {
     format!(
-        "the copies differ at byte {} ({} bytes), and the application did not do that",
-        range.start * SECTOR_BYTES,
-        range.bytes()
-    )
-}
-
-pub(super) fn ended_words(state: VerifyState, counts: [u64; 3]) -> String {
-    let [differing, repaired, unreadable] = counts;
-    format!(
-        "the verify {}: {differing} blocks differed, {repaired} of them are repaired, {unreadable} could not be read",
-        verify_words(state)
-    )
-}
-
-pub(super) fn unreadable_words(range: SectorRange, errno: Errno, place: &str) -> String {
-    format!(
-        "{} bytes at byte {} could not be read {place} (kernel error {}) and were not compared",
-        range.bytes(),
-        range.start * SECTOR_BYTES,
-        errno.0
+        "the other node took over under epoch {epoch}; the device here was taken away, un-acknowledged writes failed"
     )
 }

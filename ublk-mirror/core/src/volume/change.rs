@@ -258,7 +258,10 @@ impl Volume {
                 self.lease_over(now, effects);
             }
             Kind::Deactivate { .. } => self.deactivate_flush_peer(now, effects),
-            Kind::Activate { .. } | Kind::Attach { .. } | Kind::Grow { .. } | Kind::Discard { .. } => {}
+            Kind::Activate { .. }
+            | Kind::Attach { .. }
+            | Kind::Grow { .. }
+            | Kind::Discard { .. } => {}
         }
     }
 

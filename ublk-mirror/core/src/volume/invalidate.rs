@@ -7,7 +7,7 @@ use crate::admin::{Done, Outcome, Role};
 use crate::effect::{Effect, Effects};
 use crate::isolation::IsolationRefusal;
 use crate::mutant::{self, Mutant};
-use crate::notice::{Notice, Refusal};
+use crate::notice::{Notice, Refusal, UpkeepNotice};
 use crate::types::{Instant, SessionId};
 use crate::wire::{FLAG_INVALIDATED, Frame, FrameKind};
 
@@ -85,7 +85,7 @@ impl Volume {
 
     /// It is durable that this copy does not count, and why. Both sides come together anew.
     pub(super) fn invalidated(&mut self, id: u64, effects: &mut Effects) {
-        effects.push(Effect::Notice(Notice::Invalidated));
+        effects.push(Effect::Notice(Notice::Upkeep(UpkeepNotice::Invalidated)));
         self.answer(Some(id), Ok(Done::Invalidated), effects);
         if let Some(session) = self.current {
             self.close(session, effects);

@@ -8,7 +8,7 @@ use crate::effect::{DeviceCommand, Effect, Effects};
 use crate::engine::{Peer, ReadLease};
 use crate::isolation::IsolationRefusal;
 use crate::mutant::{self, Mutant};
-use crate::notice::{Notice, Refusal};
+use crate::notice::{Notice, Refusal, UpkeepNotice};
 use crate::types::{Errno, Instant, NodeSet, SessionId};
 use crate::wire::{Frame, FrameKind, Purpose};
 
@@ -484,7 +484,9 @@ impl Volume {
             if let Some(errno) = failed {
                 effects.push(Effect::Notice(Notice::PeerDiskFailed { errno }));
             } else if invalidated {
-                effects.push(Effect::Notice(Notice::PeerInvalidated));
+                effects.push(Effect::Notice(Notice::Upkeep(
+                    UpkeepNotice::PeerInvalidated,
+                )));
             }
             self.engine.hold();
             let kind = Kind::Drop {

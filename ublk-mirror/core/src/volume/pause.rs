@@ -3,7 +3,7 @@
 
 use crate::admin::{Done, Outcome};
 use crate::effect::{Effect, Effects};
-use crate::notice::{Notice, Refusal};
+use crate::notice::{Notice, Refusal, UpkeepNotice};
 use crate::types::Instant;
 
 use super::Volume;
@@ -27,7 +27,7 @@ impl Volume {
             return Err(refusal);
         }
         if self.engine.copy_paused_since().is_none() {
-            effects.push(Effect::Notice(Notice::ResyncPaused));
+            effects.push(Effect::Notice(Notice::Upkeep(UpkeepNotice::ResyncPaused)));
         }
         self.engine.copy_pause(now, effects);
         Ok(Done::ResyncPaused)
@@ -38,7 +38,7 @@ impl Volume {
             return Err(refusal);
         }
         if self.engine.copy_paused_since().is_some() {
-            effects.push(Effect::Notice(Notice::ResyncGoesOn));
+            effects.push(Effect::Notice(Notice::Upkeep(UpkeepNotice::ResyncGoesOn)));
         }
         self.engine.copy_resume(now, effects);
         Ok(Done::ResyncGoesOn)

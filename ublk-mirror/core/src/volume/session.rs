@@ -279,11 +279,7 @@ impl Volume {
                 self.ponged(now, id, frame, effects);
                 Ok(true)
             }
-            (Some(Phase::Parting), FrameKind::Evidence) => Evidence::decode(body).map(|evidence| {
-                self.evidence_came(evidence);
-                true
-            }),
-            (Some(Phase::Parting), FrameKind::Ping | FrameKind::Pong) => Ok(true),
+            (Some(Phase::Parting), kind) => self.parting(kind, body),
             // The peer was quicker: it is up already. It asks again if it still wants to leave.
             (Some(Phase::Settling), FrameKind::Leave | FrameKind::Isolate) => Ok(true),
             (Some(Phase::Up), _) => {
@@ -304,6 +300,15 @@ impl Volume {
             Ok(false) => self.refuse(id, RefusedCode::Protocol, 0, 0, effects),
             Err(error) => self.garbage(id, error, effects),
         }
+    }
+
+    /// Both histories went apart, and the connection ends: only what proves it is listened to.
+    fn parting(&mut self, kind: FrameKind, body: &[u8]) -> Result<bool, DecodeError> {
+        if kind == FrameKind::Evidence {
+            self.evidence_came(Evidence::decode(body)?);
+        }
+        let expected = [FrameKind::Evidence, FrameKind::Ping, FrameKind::Pong];
+        Ok(expected.contains(&kind))
     }
 
     /// The peer lives: a frame of this session came.

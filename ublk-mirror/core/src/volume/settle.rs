@@ -305,6 +305,10 @@ impl Volume {
                 body,
                 effects,
             );
+            if propose.purpose == Purpose::Widen && !mutant::is(Mutant::WideningRefusedStays) {
+                // Over there it is durable already: what comes next belongs to an epoch that does not hold here.
+                self.close(id, effects);
+            }
             return true;
         }
         self.put_deactivation_aside();
@@ -458,6 +462,8 @@ impl Volume {
             // Filled anew, it is as good as its disk; until then it is not promotable anyway (S9).
             self.staged.failed = false;
             self.staged.invalidated = false;
+            // Who is filled from a copy has no word against it any more: it would depose it once it counts.
+            self.staged.peer_failed = false;
         }
         if propose.purpose == Purpose::Leave {
             self.note_invalidated();

@@ -9,7 +9,7 @@ use crate::admin::{
 };
 use crate::disk::CopyRole;
 use crate::engine::Peer;
-use crate::notice::Notice;
+use crate::notice::{Notice, UpkeepNotice};
 use crate::types::{Instant, NodeId, SECTOR_BYTES};
 
 use super::Volume;
@@ -36,7 +36,7 @@ impl Volume {
             );
         }
         if self.durable.invalidated {
-            problems.push(Notice::Invalidated.problem());
+            problems.push(Notice::Upkeep(UpkeepNotice::Invalidated).problem());
         }
         let size_bytes = self.durable.size_sectors * SECTOR_BYTES;
         let mut counters = self.engine.counters();

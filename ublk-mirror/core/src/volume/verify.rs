@@ -12,7 +12,7 @@ use crate::engine::{NOT_NOW, VerifyAnswer};
 use crate::event::{Digest, IoOwner};
 use crate::limits::{COPY_CHUNK_BYTES, COPY_INFLIGHT_MAX};
 use crate::mutant::{self, Mutant};
-use crate::notice::{Notice, Refusal};
+use crate::notice::{Notice, Refusal, UpkeepNotice};
 use crate::types::{Errno, Instant, NodeId, SectorRange, SessionId};
 use crate::verify::Repair;
 use crate::view::View;
@@ -67,7 +67,9 @@ impl Volume {
         self.engine
             .verify_begin(now, repair, self.verify_not_before);
         let repair = repair != Repair::Nothing;
-        effects.push(Effect::Notice(Notice::VerifyBegan { repair }));
+        effects.push(Effect::Notice(Notice::Upkeep(UpkeepNotice::VerifyBegan {
+            repair,
+        })));
         Ok(Done::VerifyBegun)
     }
 
