@@ -16,7 +16,7 @@ const DISK_BOUND: u64 = 500 * MS;
 impl World {
     /// Something happened that may take a link timeout to get over.
     pub(super) fn disturb(&mut self) {
-        self.disturbed = self.now;
+        self.disturbed = self.disturbed.max(self.now);
     }
 
     /// For so long after the last fault somebody may be frozen although a path works, nanoseconds.

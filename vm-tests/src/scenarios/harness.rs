@@ -184,8 +184,13 @@ fn power_cut(context: &Context) -> anyhow::Result<()> {
         let (volatile, durable) = (cluster.ledger(&[1]), cluster.ledger(&[2]));
         Ok(volatile.count(Kind::FlushAck) >= 8 && durable.count(Kind::Ack) >= 1000)
     })?;
-    // From here on no flush gets through, so there is something to lose.
+    // From here on no flush gets through, so there is something to lose. Right after one that did: the writers
+    // flush in step, and before their next one stands in their way they write enough.
     let disk = node.disk("volatile")?;
+    let flushes = cluster.ledger(&[1]).count(Kind::FlushAck);
+    wait_until(LIMIT, "a flush", || {
+        Ok(cluster.ledger(&[1]).count(Kind::FlushAck) > flushes)
+    })?;
     disk.stick(Op::Flush);
     let flushed = cluster.ledger(&[1]).count(Kind::Ack);
     wait_until(LIMIT, "unflushed writes", || {
