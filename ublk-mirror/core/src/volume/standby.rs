@@ -50,6 +50,9 @@ impl PeerOp {
 #[derive(Debug)]
 pub(super) struct PeerOps {
     slots: Vec<Option<PeerOp>>,
+    /// Slots that are not free, and draining flushes that wait: both are asked for with every event.
+    used: usize,
+    parked: usize,
     writes_done: u64,
 }
 
@@ -59,12 +62,14 @@ impl PeerOps {
             slots: (0..usize::from(PEER_BUFFERS) + BARE_OPS_MAX)
                 .map(|_| None)
                 .collect(),
+            used: 0,
+            parked: 0,
             writes_done: 0,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.slots.iter().all(Option::is_none)
+        self.used == 0
     }
 
     /// Whether something is being changed for the peer.
@@ -80,11 +85,20 @@ impl PeerOps {
     /// Takes a slot. Returns whether it was free.
     pub(super) fn begin(&mut self, slot: u16, op: PeerOp) -> bool {
         let place = self.slots.get_mut(usize::from(slot));
-        place.is_some_and(|place| {
-            let free = place.is_none();
-            place.get_or_insert(op);
-            free
-        })
+        let Some(place) = place.filter(|place| place.is_none()) else {
+            return false;
+        };
+        *place = Some(op);
+        self.used += 1;
+        self.parked += usize::from(op.parked);
+        true
+    }
+
+    fn end(&mut self, slot: u16) -> Option<PeerOp> {
+        let op = self.slots.get_mut(usize::from(slot))?.take()?;
+        self.used -= 1;
+        self.parked -= usize::from(op.parked);
+        Some(op)
     }
 
     /// The run of a verify that this node's own disk is written for.
@@ -100,8 +114,9 @@ impl PeerOps {
         u16::try_from(first + offset).ok()
     }
 
+    /// Whether draining flushes wait, and wait for nothing any more.
     fn drain_is_over(&self) -> bool {
-        !self.slots.iter().flatten().any(|op| op.before_drain)
+        self.parked > 0 && !self.slots.iter().flatten().any(|op| op.before_drain)
     }
 }
 
@@ -183,9 +198,6 @@ impl Volume {
             Some(slot) if usize::from(slot) < self.peer_ops.slots.len() => slot,
             _ => return Taken::No,
         };
-        if self.peer_ops.slots[usize::from(slot)].is_some() {
-            return Taken::No;
-        }
         let fua = frame.flags & FLAG_FUA != 0;
         let operation = if frame.kind == FrameKind::Write {
             DiskOperation::Write { fua }
@@ -211,7 +223,9 @@ impl Volume {
             before_drain: false,
             parked,
         };
-        self.peer_ops.slots[usize::from(slot)] = Some(op);
+        if !self.peer_ops.begin(slot, op) {
+            return Taken::No;
+        }
         if let Some(errno) = self.failed {
             // The disk is not asked again.
             if buffer.is_some() {
@@ -311,6 +325,7 @@ impl Volume {
                     && op.parked
                 {
                     op.parked = false;
+                    self.peer_ops.parked -= 1;
                     let owner = IoOwner::Peer(slot);
                     effects.push(Effect::Disk {
                         owner,
@@ -325,12 +340,7 @@ impl Volume {
     }
 
     pub(super) fn peer_op_done(&mut self, slot: u16, result: DiskResult, effects: &mut Effects) {
-        let Some(op) = self
-            .peer_ops
-            .slots
-            .get_mut(usize::from(slot))
-            .and_then(Option::take)
-        else {
+        let Some(op) = self.peer_ops.end(slot) else {
             return;
         };
         if slot < PEER_BUFFERS {
