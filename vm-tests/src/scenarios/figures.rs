@@ -38,6 +38,14 @@ const BACKLOG_OFFSET: u64 = 1024 * MIB;
 const ALONE_BYTES: u64 = 64 * MIB;
 const FIO_SECONDS: u64 = 8;
 const LIMIT: Duration = Duration::from_secs(180);
+/// What a full copy of equal disks may put on the card.
+const EQUAL_PERCENT_MAX: f64 = 2.0;
+/// What a resync of single blocks may put on the card, of what differed.
+const SCATTERED_PERCENT_MAX: f64 = 110.0;
+/// Of its throughput alone the application keeps at least this much beside a resync.
+const BESIDE_PERCENT_MIN: f64 = 85.0;
+/// And the resync this much of its own.
+const RESYNC_PERCENT_MIN: f64 = 25.0;
 
 fn resync_figures(context: &Context) -> anyhow::Result<()> {
     let pair = full_copy(context)?;
@@ -83,7 +91,6 @@ fn full_copy(context: &Context) -> anyhow::Result<Pair> {
     let took = start.elapsed();
     pair.wait_in_sync()?;
     let sent = Traffic::so_far(&pair, one)?;
-    // Once equal blocks are recognised by their hashes this becomes a check: below 2 %.
     say(format!(
         "full copy of equal disks: {:.0} MiB, payload {:.1} % of it, on the card {:.1} %; {:.1} MiB/s",
         mib(VOLUME_BYTES),
@@ -91,6 +98,10 @@ fn full_copy(context: &Context) -> anyhow::Result<Pair> {
         percent(sent.card, VOLUME_BYTES),
         mib(VOLUME_BYTES) / took.as_secs_f64()
     ));
+    ensure!(
+        percent(sent.card, VOLUME_BYTES) < EQUAL_PERCENT_MAX,
+        "equal disks were sent: {sent:?}"
+    );
     pair.assert_equal_copies()?;
     Ok(pair)
 }
@@ -170,6 +181,11 @@ fn scattered(pair: &Pair) -> anyhow::Result<()> {
         percent(rejoined.traffic.resync, rejoined.out_of_sync),
         percent(rejoined.traffic.card, rejoined.out_of_sync)
     ));
+    ensure!(
+        percent(rejoined.traffic.card, rejoined.out_of_sync) <= SCATTERED_PERCENT_MAX,
+        "more than what differed was sent: {:?}",
+        rejoined.traffic
+    );
     rejoined.require_only_differences(0)
 }
 
@@ -266,18 +282,26 @@ fn round(pair: &Pair, number: usize) -> anyhow::Result<[f64; 4]> {
     Ok(round)
 }
 
-/// Not yet a check: nothing regulates the resync's pace.
+/// The application goes first, and the resync makes progress all the same.
 fn beside_a_resync(pair: &Pair) -> anyhow::Result<()> {
     let mut rounds = Vec::new();
     for number in 1..=ROUNDS {
         rounds.push(round(pair, number).with_context(|| pair.logs())?);
     }
     let of = |index: usize| median(rounds.iter().map(|round| round[index]).collect());
-    let (fio_alone, fio_beside, alone, beside) = (of(0), of(1), of(2), of(3));
+    let kept = of(1) * 100.0 / of(0);
+    let progress = of(3) * 100.0 / of(2);
     say(format!(
-        "medians of {ROUNDS}: fio keeps {:.0} % of its throughput (goal 85 %), the resync {:.0} % of its rate (goal 25 %)",
-        fio_beside * 100.0 / fio_alone,
-        beside * 100.0 / alone
+        "medians of {ROUNDS}: fio keeps {kept:.0} % of its throughput (at least {BESIDE_PERCENT_MIN} %), \
+         the resync {progress:.0} % of its rate (at least {RESYNC_PERCENT_MIN} %)"
     ));
+    ensure!(
+        kept >= BESIDE_PERCENT_MIN,
+        "the resync takes too much from fio: {rounds:?}"
+    );
+    ensure!(
+        progress >= RESYNC_PERCENT_MIN,
+        "the resync gives way too much: {rounds:?}"
+    );
     Ok(())
 }

@@ -37,7 +37,6 @@ pub fn all() -> Vec<Scenario> {
         fencing::SCENARIOS,
         faults::SCENARIOS,
         traps::SCENARIOS,
-        grow::SCENARIOS,
         upkeep::SCENARIOS,
     ]
     .concat()
@@ -46,5 +45,12 @@ pub fn all() -> Vec<Scenario> {
 /// Scenarios that take long; run by `cargo verify --all`.
 #[must_use]
 pub fn long() -> Vec<Scenario> {
-    [power::LONG, random::LONG, images::LONG, figures::LONG].concat()
+    [
+        grow::LONG,
+        power::LONG,
+        random::LONG,
+        images::LONG,
+        figures::LONG,
+    ]
+    .concat()
 }
