@@ -58,7 +58,7 @@ impl World {
                     Err(refusal) => format!("refusal {}", first_word(&format!("{refusal:?}"))),
                 };
                 self.count(&key);
-                if matches!(outcome, Ok(Done::Invalidated)) {
+                if matches!(outcome, Ok(Done::Invalidated | Done::Attached)) {
                     // It closes the connection, to be filled on the next one.
                     self.disturb();
                 }
