@@ -318,10 +318,12 @@ pub enum Notice {
         /// The kernel's answer.
         errno: Errno,
     },
-    /// A range could not be read for the resync: it waits, the application goes on.
+    /// A range could not be read for the resync: the rest is copied, and it is tried again.
     CopyReadFailed {
         /// The kernel's answer.
         errno: Errno,
+        /// What could not be read so far.
+        bytes: u64,
     },
     /// The metadata could not be written.
     MetadataFailed {
@@ -474,8 +476,8 @@ impl Notice {
                 "the peer's backing device failed (kernel error {})",
                 errno.0
             ),
-            Self::CopyReadFailed { errno } => format!(
-                "a range could not be read for the resync (kernel error {}); the resync waits",
+            Self::CopyReadFailed { errno, bytes } => format!(
+                "{bytes} bytes could not be read for the resync (kernel error {}); the rest is copied, and they are tried again",
                 errno.0
             ),
             Self::MetadataFailed { errno } => format!(
@@ -537,7 +539,7 @@ impl Notice {
                 "the volume goes on without that copy; if it stays frozen, stop the peer's daemon and run `lockstep volume takeover NAME`. Mend or replace the disk, then start the daemon there again: what it missed is copied".to_string()
             }
             Self::CopyReadFailed { .. } => {
-                "save what can be read to another volume; the resync is tried again with the next connection".to_string()
+                "the other copy does not count before everything was read: look at the kernel's log and the disk, save what can be read to another volume; a block that is written anew can be read again".to_string()
             }
             Self::Discarded { .. } => "nothing to do: it is filled from the other node when they meet".to_string(),
             Self::Forced { .. } => {

@@ -6,6 +6,8 @@
 //! they are not, the block is copied later. A mark is taken away only when the target has flushed what it
 //! got (S7).
 
+mod aside;
+
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -13,7 +15,9 @@ use crate::admin::{CopyCause, CopyProgress};
 use crate::blocks::{BlockRange, BlockSet, Geometry};
 use crate::limits::{COPY_CHUNK_BYTES, COPY_COMPARE_BYTES, COPY_INFLIGHT_MAX, COPY_RUNS_MAX};
 use crate::mutant::{self, Mutant};
-use crate::types::{CopyId, Instant, SECTOR_BYTES, SectorRange};
+use crate::notice::Notice;
+use crate::types::{CopyId, Errno, Instant, SECTOR_BYTES, SectorRange};
+use aside::Aside;
 
 /// Rates are averaged over about this long.
 const RATE_WINDOW: Duration = Duration::from_secs(4);
@@ -35,6 +39,8 @@ pub struct Resync {
     cursor: u64,
     /// A run that was never free of application writes: new ones wait until it has had its turn.
     reserved: Option<BlockRange>,
+    /// What could not be read here.
+    aside: Aside,
     /// What the target got since its last flush.
     arrived: Vec<BlockRange>,
     /// What its flush under way covers.
@@ -70,6 +76,7 @@ impl Resync {
             slots: [const { None }; COPY_INFLIGHT_MAX as usize],
             cursor: 0,
             reserved: None,
+            aside: Aside::default(),
             arrived: Vec::new(),
             flushing: None,
             arrived_bytes: 0,
@@ -105,6 +112,8 @@ impl Resync {
     /// The target misses a write to `range`.
     pub fn missed(&mut self, range: SectorRange) {
         let before = self.todo.count();
+        // A block that was written can be read again.
+        self.aside.forget(&self.geometry.touched(range));
         self.todo.insert(self.geometry.touched(range));
         self.total_blocks += self.todo.count() - before;
     }
@@ -164,6 +173,10 @@ impl Resync {
             if wrapped && start >= self.cursor {
                 break;
             }
+            if let Some(end) = self.aside.end_of(start) {
+                from = end;
+                continue;
+            }
             let run = self.run_at(start);
             from = run.end;
             // The reserved run may be of another size: neither may it begin twice.
@@ -197,6 +210,7 @@ impl Resync {
         let taken = self.slots.iter().flatten();
         let inside = taken.filter(|slot| slot.start > start && slot.start < end);
         let end = inside.map(|slot| slot.start).min().unwrap_or(end);
+        let end = self.aside.limit(start, end);
         match self
             .slots
             .iter()
@@ -244,6 +258,30 @@ impl Resync {
             self.copied_bytes += self.geometry.sectors(&run).bytes();
             self.note_arrived(run);
         }
+    }
+
+    /// The run in `slot` cannot be read here: the others go first, and it is tried again later, block by block.
+    /// Returns whether it is the first one.
+    pub fn put_aside(&mut self, now: Instant, slot: u16, errno: Errno) -> bool {
+        let run = self.slots.get_mut(usize::from(slot)).and_then(Option::take);
+        run.is_some_and(|run| self.aside.put(now, run, errno))
+    }
+
+    /// When what could not be read is tried again.
+    pub fn retry_at(&self) -> Option<Instant> {
+        self.aside.retry_at
+    }
+
+    /// Tries again what could not be read, when its time has come.
+    pub fn retry(&mut self, now: Instant) {
+        self.aside.retry(now);
+    }
+
+    /// What could not be read when it was last tried.
+    pub fn unreadable(&self) -> Option<Notice> {
+        let bytes = self.aside.blocks() * self.geometry.block_sectors * SECTOR_BYTES;
+        let errno = self.aside.errno;
+        (bytes > 0).then_some(Notice::CopyReadFailed { errno, bytes })
     }
 
     /// Whether the target should be asked first if it has a run already.

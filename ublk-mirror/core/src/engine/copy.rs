@@ -9,6 +9,7 @@ use crate::effect::{DiskOperation, Effect, Effects, PayloadSource};
 use crate::event::{Digest, DiskResult, IoOwner};
 use crate::limits::{COPY_CHUNK_BYTES, COPY_INFLIGHT_MAX};
 use crate::mutant::{self, Mutant};
+use crate::notice::Notice;
 use crate::resync::{Arrived, Likeness, Resync};
 use crate::types::{CopyId, Instant, SectorRange, SessionId};
 use crate::wire::{Frame, FrameKind};
@@ -112,6 +113,7 @@ impl Engine {
         };
         if let Some(copy) = self.copy.as_mut() {
             copy.set_small_runs(busy);
+            copy.retry(now);
         }
         loop {
             let slots = &self.slots;
@@ -138,8 +140,7 @@ impl Engine {
         }
     }
 
-    /// A copy buffer was filled: look at it. After a read error the resync waits for the next session (the
-    /// caller reports it); the application goes on.
+    /// A copy buffer was filled: look at it. What a source cannot read is put aside, and the rest is copied.
     pub fn copy_read_done(
         &mut self,
         now: Instant,
@@ -148,11 +149,13 @@ impl Engine {
         effects: &mut Effects,
     ) -> Option<Compared> {
         let reading = (*self.copy_reading.get(usize::from(slot))?)?;
-        if result.is_err() {
-            self.copy_halted |= reading.compare.is_none();
-            if let Some(copy) = self.copy.as_mut().filter(|_| self.copy_halted) {
-                // Writes must not wait for a run that has no turn any more.
-                copy.unreserve();
+        if let Err(errno) = result {
+            if reading.compare.is_none()
+                && let Some(copy) = self.copy.as_mut()
+                && copy.in_slot(slot) == Some(reading.range)
+                && copy.put_aside(now, slot, errno)
+            {
+                effects.extend(copy.unreadable().map(Effect::Notice));
             }
             return self.copy_looked(now, slot, effects, |_, _| false);
         }
@@ -322,7 +325,14 @@ impl Engine {
             idle.min(self.copy_pause_until)
         });
         let target = matches!(self.peer, Peer::Target(_));
-        (self.copy_rests && target).then_some(due)
+        let rest = self.copy_rests.then_some(due);
+        let again = self.copy.as_ref().and_then(Resync::retry_at);
+        rest.into_iter().chain(again).min().filter(|_| target)
+    }
+
+    /// What the peer lacks and could not be read here.
+    pub fn copy_unreadable(&self) -> Option<Notice> {
+        self.copy.as_ref().and_then(Resync::unreadable)
     }
 
     /// The source of a resync asks whether this node has what the digest says. Returns `false` if that

@@ -403,12 +403,9 @@ impl Volume {
             }
         }
         match (result, owner) {
-            (Ok(()), _) => {}
+            (Ok(()), _) | (Err(_), IoOwner::Copy(_)) => {}
             // A failed read concerns the request alone; nothing that was promised is in doubt. A failed
             // write was seen to above.
-            (Err(errno), IoOwner::Copy(_)) => {
-                effects.push(Effect::Notice(Notice::CopyReadFailed { errno }));
-            }
             (Err(errno), IoOwner::Application(_)) if self.is_isolated() => {
                 self.isolated_read_failed(errno, effects);
             }

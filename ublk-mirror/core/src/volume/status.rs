@@ -38,6 +38,8 @@ impl Volume {
         if self.durable.invalidated {
             problems.push(Notice::Upkeep(UpkeepNotice::Invalidated).problem());
         }
+        let unreadable = self.engine.copy_unreadable();
+        problems.extend(unreadable.map(|notice| notice.problem()));
         let size_bytes = self.durable.size_sectors * SECTOR_BYTES;
         let mut counters = self.engine.counters();
         counters.peer_writes = self.peer_ops.writes_done();
