@@ -16,6 +16,7 @@ mod process;
 mod random;
 mod rejoin;
 mod split;
+mod stuck;
 mod traps;
 mod upkeep;
 
@@ -46,5 +47,12 @@ pub fn all() -> Vec<Scenario> {
 /// Scenarios that take long; run by `cargo verify --all`.
 #[must_use]
 pub fn long() -> Vec<Scenario> {
-    [power::LONG, random::LONG, images::LONG, figures::LONG].concat()
+    [
+        power::LONG,
+        random::LONG,
+        images::LONG,
+        figures::LONG,
+        stuck::LONG,
+    ]
+    .concat()
 }
