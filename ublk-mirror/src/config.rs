@@ -18,6 +18,9 @@ use toml::Spanned;
 
 use crate::explain::Explain;
 
+/// The kernel gives a command of a SCSI or NVMe disk 30 s, then aborts it and tries again: the first such
+/// recovery may end by itself.
+const DISK_TIMEOUT_DEFAULT_MS: u64 = 45_000;
 const CONFIG_VERSION: u32 = 1;
 const CONFIG_BYTES_MAX: u64 = 64 * 1024;
 const KEY_BYTES_MIN: usize = 32;
@@ -153,6 +156,7 @@ struct TuningTable {
     keepalive_interval_ms: Option<Spanned<u64>>,
     link_timeout_ms: Option<Spanned<u64>>,
     read_lease_ms: Option<Spanned<u64>>,
+    disk_timeout_ms: Option<Spanned<u64>>,
 }
 
 /// One side of the mirror.
@@ -163,12 +167,14 @@ pub struct Node {
     pub addresses: Vec<SocketAddr>,
 }
 
-/// How quick the link is to notice things.
+/// How quick the link and the disks are to be given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
     pub keepalive_interval: Duration,
     pub link_timeout: Duration,
     pub read_lease: Duration,
+    /// A disk operation that takes longer is given up, and the disk counts as failed.
+    pub disk_timeout: Duration,
 }
 
 /// A volume's configuration, checked.
@@ -355,10 +361,18 @@ impl Lines<'_> {
             floor,
             timeout,
         )?;
+        let disk = self.millis(
+            "disk_timeout_ms",
+            raw.disk_timeout_ms.as_ref(),
+            DISK_TIMEOUT_DEFAULT_MS,
+            1000,
+            600_000,
+        )?;
         Ok(Tuning {
             keepalive_interval: Duration::from_millis(keepalive),
             link_timeout: Duration::from_millis(timeout),
             read_lease: Duration::from_millis(lease),
+            disk_timeout: Duration::from_millis(disk),
         })
     }
 

@@ -249,6 +249,16 @@ impl DeviceControl {
         ring.ublk(entry, token);
     }
 
+    /// The tag has another buffer from now on ([`Ring::put_aside`]).
+    pub fn use_buffer_of(&mut self, ring: &Ring, tag: Tag) {
+        let places = self.places.iter_mut().flatten();
+        for place in places.filter(|place| place.kind != DeviceKind::Fenced) {
+            place
+                .queue
+                .use_buffer(tag.0, ring.data_pool(), ring.tag_buffer(tag));
+        }
+    }
+
     /// A fetch or commit has completed.
     pub fn on_queue(&mut self, ring: &mut Ring, token: Token, result: i32) {
         let place = usize::from(token.place);
@@ -391,7 +401,7 @@ impl DeviceControl {
                 slot.0,
             ),
         };
-        let queue = opened.map_err(|error| {
+        let mut queue = opened.map_err(|error| {
             tracing::error!(code = "LS3026", %error, dev_id, "cannot open the queue of a ublk device");
             Errno::EIO
         })?;
@@ -400,6 +410,9 @@ impl DeviceControl {
         self.generation += 1;
         let generation = self.generation;
         for tag in queue.tags() {
+            if kind != DeviceKind::Fenced {
+                queue.use_buffer(tag, ring.data_pool(), ring.tag_buffer(Tag(tag)));
+            }
             ring.ublk(queue.fetch(tag), token_of(place, generation, tag));
         }
         let tags_out = queue.depth();

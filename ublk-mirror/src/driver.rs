@@ -24,7 +24,7 @@ use crate::device_control::isolated::{with_time, without_device};
 use crate::device_control::{DeviceControl, DeviceEvent};
 use crate::explain::{Explain, with_causes};
 use crate::inbox::{Answer, Inbox, Message};
-use crate::local_disk::{LocalDisk, data_buffer};
+use crate::local_disk::{Ended, LocalDisk, data_buffer};
 use crate::metadata::{Job, Persister, Written};
 use crate::peer_link::PeerLink;
 use crate::ring::{Completion, DATA_FILE, Kind, METADATA_FILE, Memory, Ring, Span, Token};
@@ -33,6 +33,7 @@ use crate::tell::{tell, tell_signal};
 
 mod links;
 mod sizes;
+mod stuck;
 
 use sizes::{measure, note_device_size};
 
@@ -288,12 +289,15 @@ impl Driver {
                 }
             }
             Kind::Disk => {
-                if let Some((owner, result)) =
-                    parts
-                        .disk
-                        .complete(&mut parts.ring, token.index, completion.outcome())
+                match parts
+                    .disk
+                    .complete(&mut parts.ring, token.index, completion.outcome())
                 {
-                    self.feed(Event::DiskDone { owner, result });
+                    Some(Ended::Done { owner, result }) => {
+                        self.feed(Event::DiskDone { owner, result })
+                    }
+                    Some(Ended::Late { owner }) => self.ended_late(owner),
+                    None => {}
                 }
             }
             Kind::Persist => match parts
@@ -453,6 +457,7 @@ impl Driver {
         let parts = &mut self.parts;
         match effect {
             Effect::Complete { tag, result } => {
+                stuck::leave_to_the_disk(parts, tag);
                 if let Some(device) = &mut parts.device {
                     device.complete(&mut parts.ring, tag, result);
                 }
@@ -462,6 +467,8 @@ impl Driver {
                 operation,
                 range,
             } => parts.disk.start(&mut parts.ring, owner, operation, range),
+            Effect::Abandon { owner } => self.give_up(owner),
+            Effect::AbandonMetadata => parts.persister.give_up(),
             Effect::Examine {
                 slot,
                 range,
@@ -502,7 +509,7 @@ impl Driver {
                     .send(&mut parts.ring, session, frame, &body, payload);
             }
             Effect::Close { session } => parts.link.close(session, now()),
-            Effect::ReleaseBuffer { slot } => parts.link.release(slot),
+            Effect::ReleaseBuffer { slot } => self.release(slot),
             Effect::MeasureBacking { id } => measure(parts, id),
             Effect::Device(command) => match &mut parts.device {
                 Some(device) => device.command(command),
@@ -559,7 +566,7 @@ fn not_released(error: &dyn std::error::Error) {
 
 /// What a copy buffer holds.
 fn copy_bytes(ring: &Ring, slot: u16, range: SectorRange) -> &[u8] {
-    let buffer = data_buffer(IoOwner::Copy(slot)).expect("a copy has a buffer");
+    let buffer = data_buffer(ring, IoOwner::Copy(slot)).expect("a copy has a buffer");
     ring.bytes(Span {
         memory: Memory::Data,
         buffer,

@@ -8,21 +8,43 @@ use mirror_core::types::{Errno, SECTOR_BYTES, SectorRange};
 
 use crate::ring::{DATA_FILE, Durability, Kind, Memory, Ring, Span, Token};
 
-/// Payload buffers of a volume: one for each tag, each frame of the peer, each range of a copy.
-pub const DATA_BUFFERS: u32 = QUEUE_DEPTH as u32 + PEER_BUFFERS as u32 + COPY_INFLIGHT_MAX as u32;
+/// The first of the spare buffers, one for each tag; see [`Ring::put_aside`].
+pub const SPARES_FIRST: u32 = QUEUE_DEPTH as u32 + PEER_BUFFERS as u32 + COPY_INFLIGHT_MAX as u32;
+/// Payload buffers of a volume: one for each tag, each frame of the peer, each range of a copy, and the spares.
+pub const DATA_BUFFERS: u32 = SPARES_FIRST + QUEUE_DEPTH as u32;
 
 /// The payload buffer of an owner.
-pub fn data_buffer(owner: IoOwner) -> Option<u32> {
+pub fn data_buffer(ring: &Ring, owner: IoOwner) -> Option<u32> {
     match owner {
-        IoOwner::Application(tag) => Some(u32::from(tag.0)),
-        IoOwner::Peer(slot) if slot < PEER_BUFFERS => {
-            Some(u32::from(QUEUE_DEPTH) + u32::from(slot))
-        }
+        IoOwner::Application(tag) => Some(ring.tag_buffer(tag).0),
+        IoOwner::Peer(slot) if slot < PEER_BUFFERS => Some(receive_buffer(slot)),
         IoOwner::Peer(_) | IoOwner::ViewFlush | IoOwner::LogFlush | IoOwner::Grow => None,
         IoOwner::Copy(slot) => {
             Some(u32::from(QUEUE_DEPTH) + u32::from(PEER_BUFFERS) + u32::from(slot))
         }
     }
+}
+
+/// The payload buffer of a frame of the peer.
+pub fn receive_buffer(slot: u16) -> u32 {
+    u32::from(QUEUE_DEPTH) + u32::from(slot)
+}
+
+/// What the completion of an operation means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The core is to hear of it.
+    Done {
+        /// Whose it was.
+        owner: IoOwner,
+        /// How it ended.
+        result: DiskResult,
+    },
+    /// It was given up before; its memory is free from now on.
+    Late {
+        /// Whose it was.
+        owner: IoOwner,
+    },
 }
 
 /// The part of an operation that is under way.
@@ -42,6 +64,8 @@ struct Running {
     range: SectorRange,
     done_bytes: u64,
     step: Step,
+    /// Nobody waits for it any more.
+    given_up: bool,
 }
 
 /// Operations in flight.
@@ -52,6 +76,8 @@ pub struct LocalDisk {
     data_start_sectors: u64,
     /// The device has said that it cannot punch holes.
     no_punch: bool,
+    /// How many operations in flight were given up.
+    late: usize,
 }
 
 impl LocalDisk {
@@ -61,6 +87,7 @@ impl LocalDisk {
             free: Vec::with_capacity(512),
             data_start_sectors,
             no_punch: false,
+            late: 0,
         }
     }
 
@@ -85,6 +112,7 @@ impl LocalDisk {
             range,
             done_bytes: 0,
             step,
+            given_up: false,
         };
         let index = self.free.pop().unwrap_or_else(|| {
             self.running.push(None);
@@ -101,14 +129,20 @@ impl LocalDisk {
         ring: &mut Ring,
         index: u16,
         outcome: Result<usize, i32>,
-    ) -> Option<(IoOwner, DiskResult)> {
+    ) -> Option<Ended> {
         let mut running =
             self.running[usize::from(index)].expect("completions are of operations in flight");
+        let owner = running.owner;
+        if running.given_up {
+            // Whatever came of it: it is not gone on with, and it counts for nothing.
+            self.late -= 1;
+            self.forget(index);
+            return Some(Ended::Late { owner });
+        }
         match self.next(&mut running, outcome) {
             Some(result) => {
-                self.running[usize::from(index)] = None;
-                self.free.push(index);
-                Some((running.owner, result))
+                self.forget(index);
+                Some(Ended::Done { owner, result })
             }
             None => {
                 self.running[usize::from(index)] = Some(running);
@@ -116,6 +150,27 @@ impl LocalDisk {
                 None
             }
         }
+    }
+
+    fn forget(&mut self, index: u16) {
+        self.running[usize::from(index)] = None;
+        self.free.push(index);
+    }
+
+    /// The core gives up the operation of this owner. The kernel does not: until its completion comes its
+    /// memory is nobody's. Returns what it does.
+    pub fn give_up(&mut self, owner: IoOwner) -> Option<DiskOperation> {
+        let mut running = self.running.iter_mut().flatten();
+        let found = running.find(|running| running.owner == owner && !running.given_up)?;
+        found.given_up = true;
+        self.late += 1;
+        Some(found.operation)
+    }
+
+    /// Whether the kernel still has the memory of an operation of this owner that was given up.
+    pub fn is_late(&self, owner: IoOwner) -> bool {
+        let mut running = self.running.iter().flatten();
+        self.late > 0 && running.any(|running| running.owner == owner && running.given_up)
     }
 
     /// How many operations are in flight.
@@ -168,7 +223,7 @@ impl LocalDisk {
         let bytes = running.range.bytes();
         match running.step {
             Step::Transfer => {
-                let buffer = data_buffer(running.owner).expect("a transfer has a buffer");
+                let buffer = data_buffer(ring, running.owner).expect("a transfer has a buffer");
                 let whole = usize::try_from(bytes).expect("a payload fits into memory");
                 let done = usize::try_from(running.done_bytes).expect("no more than the whole");
                 let span = Span {
@@ -199,5 +254,88 @@ impl LocalDisk {
             }
             Step::Sync => ring.sync_data(DATA_FILE, token),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd;
+    use std::time::Duration;
+
+    use mirror_core::types::Tag;
+
+    use super::*;
+    use crate::ring::{Completion, pools};
+
+    const OWNER: IoOwner = IoOwner::Application(Tag(3));
+
+    fn read(disk: &mut LocalDisk, ring: &mut Ring) {
+        disk.start(ring, OWNER, DiskOperation::Read, SectorRange::new(0, 1));
+    }
+
+    fn ended(disk: &mut LocalDisk, ring: &mut Ring) -> Vec<Ended> {
+        let mut completions: Vec<Completion> = Vec::new();
+        ring.submit_and_wait(Duration::from_millis(200)).unwrap();
+        ring.completions(&mut completions);
+        completions
+            .iter()
+            .filter_map(|completion| {
+                disk.complete(ring, completion.token.index, completion.outcome())
+            })
+            .collect()
+    }
+
+    fn first_byte(ring: &Ring, buffer: u32) -> u8 {
+        ring.bytes(Span {
+            memory: Memory::Data,
+            buffer,
+            offset: 0,
+            bytes: 512,
+        })[0]
+    }
+
+    /// An empty pipe is a disk that does not answer.
+    #[test]
+    fn a_read_that_was_given_up_fills_its_own_memory_and_counts_for_nothing() {
+        let (data, link) = pools(DATA_BUFFERS, 4096, 1, 4096).unwrap();
+        let mut ring = Ring::new(data, link, 1).unwrap();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        ring.register(DATA_FILE, reader.as_raw_fd()).unwrap();
+        let mut disk = LocalDisk::new(0);
+        read(&mut disk, &mut ring);
+        assert_eq!(ended(&mut disk, &mut ring), []);
+
+        assert_eq!(disk.give_up(OWNER), Some(DiskOperation::Read));
+        assert_eq!(disk.give_up(OWNER), None, "once");
+        assert!(disk.is_late(OWNER));
+        let old = ring.tag_buffer(Tag(3)).0;
+        let new = ring.put_aside(Tag(3)).0;
+        assert_ne!(old, new);
+        assert_eq!(data_buffer(&ring, OWNER), Some(new));
+        // The tag is used again, with the same owner, while the old operation is under way.
+        read(&mut disk, &mut ring);
+        assert_eq!(ended(&mut disk, &mut ring), []);
+
+        // The kernel answers them in any order.
+        let done = Ended::Done {
+            owner: OWNER,
+            result: Ok(()),
+        };
+        let late = Ended::Late { owner: OWNER };
+        for (fill, left) in [(7, 1), (8, 0)] {
+            writer.write_all(&[fill; 512]).unwrap();
+            let said = ended(&mut disk, &mut ring);
+            let (buffer, expected) = if first_byte(&ring, old) == fill {
+                (old, late)
+            } else {
+                (new, done)
+            };
+            assert_eq!(said, [expected]);
+            assert_eq!(first_byte(&ring, buffer), fill);
+            assert_eq!(disk.in_flight(), left);
+        }
+        assert_eq!(first_byte(&ring, old) + first_byte(&ring, new), 7 + 8);
+        assert!(!disk.is_late(OWNER));
     }
 }

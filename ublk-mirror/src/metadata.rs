@@ -390,6 +390,8 @@ pub struct Persister {
     waiting: VecDeque<Job>,
     /// How many places the first one has been written to; none: nothing is under way.
     step: Option<u8>,
+    /// The write under way was given up; what waits begins when it has ended.
+    given_up: bool,
     /// Where the ring's memory has room for one write.
     span: Span,
 }
@@ -405,6 +407,7 @@ impl Persister {
         Persister {
             waiting: VecDeque::with_capacity(64),
             step: None,
+            given_up: false,
             span,
         }
     }
@@ -422,6 +425,13 @@ impl Persister {
             .step
             .take()
             .expect("completions are of a write in flight");
+        if std::mem::take(&mut self.given_up) {
+            // It may have landed or not; nobody waits for it.
+            if !self.waiting.is_empty() {
+                self.write(ring, 0);
+            }
+            return None;
+        }
         let job = self.waiting.front().expect("a write has its job");
         match (outcome, job) {
             (Err(libc::EINTR | libc::EAGAIN), _) => {
@@ -449,6 +459,13 @@ impl Persister {
             // Half a block: nothing says why, and nothing of it counts.
             (Ok(_), _) => Some(self.fail(libc::EIO)),
         }
+    }
+
+    /// The core does not wait for anything here any more. The kernel may still carry out the write under
+    /// way: its memory stays untouched, and nothing newer is written, before it has ended.
+    pub fn give_up(&mut self) {
+        self.waiting.clear();
+        self.given_up = self.step.is_some();
     }
 
     /// Whether an update is under way.
@@ -492,5 +509,70 @@ impl Persister {
             Durability::Durable,
             Token::new(Kind::Persist),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::fd::AsRawFd;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ring::{Completion, pools};
+
+    fn job(id: u64, fill: u8) -> Job {
+        Job::Block {
+            id,
+            offset_bytes: 0,
+            block: Box::new([fill; BLOCK_BYTES]),
+        }
+    }
+
+    fn written(persister: &mut Persister, ring: &mut Ring) -> Vec<Written> {
+        let mut completions: Vec<Completion> = Vec::new();
+        ring.submit_and_wait(Duration::from_millis(200)).unwrap();
+        ring.completions(&mut completions);
+        completions
+            .iter()
+            .filter_map(|completion| persister.complete(ring, completion.outcome()))
+            .collect()
+    }
+
+    /// A full pipe is a disk that does not answer.
+    #[test]
+    fn nothing_is_written_before_a_write_that_was_given_up_has_ended() {
+        let (data, link) = pools(crate::local_disk::DATA_BUFFERS, 4096, 1, 4096).unwrap();
+        let mut ring = Ring::new(data, link, 1).unwrap();
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        ring.register(METADATA_FILE, writer.as_raw_fd()).unwrap();
+        // As much as a pipe holds, all but the last of it.
+        let mut persister = Persister::new(0);
+        let mut held = 0;
+        loop {
+            persister.start(&mut ring, job(held, 1));
+            if written(&mut persister, &mut ring).is_empty() {
+                break;
+            }
+            held += 1;
+        }
+        persister.start(&mut ring, job(100, 2));
+        persister.give_up();
+        assert!(persister.busy(), "the kernel still has it");
+        persister.start(&mut ring, job(101, 3));
+        assert_eq!(written(&mut persister, &mut ring), []);
+
+        let mut block = [0; BLOCK_BYTES];
+        for _ in 0..held {
+            reader.read_exact(&mut block).unwrap();
+            assert_eq!(block[0], 1);
+        }
+        let mut after = written(&mut persister, &mut ring);
+        after.extend(written(&mut persister, &mut ring));
+        assert_eq!(after, [Written::BlockDurable { id: 101 }]);
+        reader.read_exact(&mut block).unwrap();
+        assert_eq!(block, [1; BLOCK_BYTES], "its memory was not touched");
+        reader.read_exact(&mut block).unwrap();
+        assert_eq!(block, [3; BLOCK_BYTES], "what waited was forgotten");
     }
 }

@@ -256,15 +256,18 @@ impl PeerLink {
         let Some(found) = self.find(session).filter(|found| found.is_open()) else {
             return;
         };
-        let span = payload.and_then(data_buffer).map(|buffer| {
-            let bytes = usize::try_from(frame.range.bytes()).expect("a payload fits into memory");
-            Span {
-                memory: Memory::Data,
-                buffer,
-                offset: 0,
-                bytes,
-            }
-        });
+        let span = payload
+            .and_then(|owner| data_buffer(ring, owner))
+            .map(|buffer| {
+                let bytes =
+                    usize::try_from(frame.range.bytes()).expect("a payload fits into memory");
+                Span {
+                    memory: Memory::Data,
+                    buffer,
+                    offset: 0,
+                    bytes,
+                }
+            });
         if let Err(Overflow) = found.sender.put(ring, frame, body, span) {
             tracing::warn!(
                 code = "LS3025",

@@ -209,6 +209,11 @@ impl Queue {
         BufferId(tag.into())
     }
 
+    /// The tag's next commit and its next request use this buffer of the pool.
+    pub fn use_buffer(&mut self, tag: u16, pool: &Pool, buffer: BufferId) {
+        self.buffers[usize::from(tag)] = pool.ptr(buffer);
+    }
+
     /// Asks for a tag's first request. The caller sets the entry's user data.
     pub fn fetch(&self, tag: u16) -> squeue::Entry {
         self.command(sys::UBLK_U_IO_FETCH_REQ, tag, 0)

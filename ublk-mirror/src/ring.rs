@@ -11,8 +11,11 @@ use std::time::Duration;
 
 use io_uring::types::{Fd, Fixed, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
+use mirror_core::limits::QUEUE_DEPTH;
+use mirror_core::types::Tag;
 
 use crate::buffers::{BufferError, BufferId, Pool};
+use crate::local_disk::SPARES_FIRST;
 
 const SUBMISSIONS: u32 = 512;
 const COMPLETIONS: u32 = 4096;
@@ -165,6 +168,8 @@ pub struct Ring {
     link: ManuallyDrop<Pool>,
     /// One for each place of a session; used by at most one send at a time.
     gathers: ManuallyDrop<Box<[Gather]>>,
+    /// Which buffer of the payload pool each tag has.
+    tags: Vec<u32>,
     /// What did not fit into the submission queue.
     backlog: VecDeque<squeue::Entry>,
 }
@@ -195,6 +200,7 @@ impl Ring {
             data: ManuallyDrop::new(data),
             link: ManuallyDrop::new(link),
             gathers: ManuallyDrop::new((0..sessions).map(|_| empty()).collect()),
+            tags: (0..u32::from(QUEUE_DEPTH)).collect(),
             backlog: VecDeque::with_capacity(SUBMISSIONS as usize),
         })
     }
@@ -213,6 +219,19 @@ impl Ring {
     /// The payload pool, for the queue of a ublk device.
     pub fn data_pool(&self) -> &Pool {
         &self.data
+    }
+
+    /// The payload buffer of a tag.
+    pub fn tag_buffer(&self, tag: Tag) -> BufferId {
+        BufferId(self.tags[usize::from(tag.0)])
+    }
+
+    /// From now on the tag has its spare buffer: the other one is in the hands of a disk operation that
+    /// nobody waits for any more. A tag has one spare: its disk is asked for nothing more in this run.
+    pub fn put_aside(&mut self, tag: Tag) -> BufferId {
+        let spare = SPARES_FIRST + u32::from(tag.0);
+        self.tags[usize::from(tag.0)] = spare;
+        BufferId(spare)
     }
 
     /// Bytes that no operation in flight writes.

@@ -384,6 +384,7 @@ fn settings(config: &Config, boot: BootId) -> Result<Settings, RunError> {
         keepalive_interval: config.tuning.keepalive_interval,
         link_timeout: config.tuning.link_timeout,
         read_lease: config.tuning.read_lease,
+        disk_timeout: config.tuning.disk_timeout,
         hot_extents_max: HOT_EXTENTS_DEFAULT,
     })
 }

@@ -155,6 +155,12 @@ impl World {
         if operation == DiskOperation::Read && matches!(owner, IoOwner::Application(_)) && served {
             self.check_no_other_serves(node);
         }
+        if self.is_given_up(node) {
+            self.fail(format!(
+                "{node}: {owner:?} {operation:?} is asked of a disk that was given up (I15)"
+            ));
+            return;
+        }
         let running = &self.nodes[node].data.running;
         if running.iter().any(|other| other.owner == owner) {
             self.fail(format!(

@@ -162,6 +162,14 @@ const MARKS: &[&str] = &[
     "read-only devices",
     "reads of an isolated copy",
     "writes to an isolated copy refused",
+    // Disks that do not answer.
+    "Stuck",
+    "disk sticks",
+    "late read",
+    "late write",
+    "metadata given up",
+    "operations given up",
+    "receive buffer freed by a late end",
 ];
 
 /// The marks that are missing.

@@ -141,7 +141,7 @@ impl World {
             .any(|running| running.owner == owner)
         {
             self.fail(format!(
-                "{node}: tag {} was completed while its disk operation runs",
+                "{node}: tag {} was completed while its disk operation runs (I15)",
                 tag.0
             ));
             return;

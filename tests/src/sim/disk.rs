@@ -37,6 +37,12 @@ pub struct Running {
     mark: u64,
     /// Read: what it found when it began.
     early: Option<Vec<Value>>,
+    /// Global time at which it began.
+    pub began: u64,
+    /// Which memory of its owner it uses: counted up when that is put aside.
+    pub memory: u64,
+    /// It was given up, and its buffer waits for its end.
+    pub release: bool,
 }
 
 #[derive(Debug)]
@@ -60,6 +66,14 @@ pub struct DataDisk {
     tickets: u64,
     /// Every change and every flush fails.
     pub failing: bool,
+    /// Until then operations do not end.
+    pub stuck_until: u64,
+    /// Of a hundred operations so many.
+    pub stuck_share: u64,
+    /// What was given up and has not ended.
+    pub late: Vec<Running>,
+    /// The process that gave it up.
+    pub given_up_by: u64,
 }
 
 fn index(number: u64) -> usize {
@@ -86,6 +100,10 @@ impl DataDisk {
             running: Vec::new(),
             tickets: 0,
             failing: false,
+            stuck_until: 0,
+            stuck_share: 100,
+            late: Vec::new(),
+            given_up_by: 0,
         }
     }
 
@@ -130,6 +148,9 @@ impl DataDisk {
             data,
             mark: self.order,
             early,
+            began: 0,
+            memory: 0,
+            release: false,
         });
         self.tickets
     }
@@ -140,11 +161,19 @@ impl DataDisk {
 
     /// Ends an operation. Returns it and what was read.
     pub fn finish(&mut self, ticket: u64) -> Option<(Running, Vec<Value>)> {
-        let position = self
-            .running
-            .iter()
-            .position(|running| running.ticket == ticket)?;
-        let mut running = self.running.remove(position);
+        let running = self.forget(ticket)?;
+        Some(self.carry_out(running))
+    }
+
+    /// Ends an operation that was given up.
+    pub fn finish_late(&mut self, ticket: u64) -> Option<(Running, Vec<Value>)> {
+        let mut late = self.late.iter();
+        let position = late.position(|running| running.ticket == ticket)?;
+        let running = self.late.remove(position);
+        Some(self.carry_out(running))
+    }
+
+    fn carry_out(&mut self, mut running: Running) -> (Running, Vec<Value>) {
         let mut read = Vec::new();
         match running.operation {
             DiskOperation::Read => {
@@ -162,7 +191,7 @@ impl DataDisk {
                 self.write(running.range, vec![0; running.range.count as usize], fua)
             }
         }
-        Some((running, read))
+        (running, read)
     }
 
     /// A flush failed: the disk has thrown away what it had not written.
@@ -225,7 +254,7 @@ impl DataDisk {
         for entry in dirty {
             self.keep_some(rng, mood, entry);
         }
-        let running: Vec<Running> = self.running.drain(..).collect();
+        let running: Vec<Running> = self.running.drain(..).chain(self.late.drain(..)).collect();
         for entry in running {
             if entry.changes() {
                 self.order += 1;

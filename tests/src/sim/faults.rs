@@ -8,6 +8,7 @@ use mirror_core::admin::Command;
 use super::ambush::Trap;
 use super::node::{MS, Node};
 use super::rng::Rng;
+use super::stuck;
 use super::theme::Theme;
 use super::upkeep::{self, Upkeep};
 use super::world::{Happening, World};
@@ -81,6 +82,8 @@ pub enum Kind {
     Isolate,
     /// An operator attaches it again.
     Attach,
+    /// A disk does not answer for a while.
+    DiskSticks,
 }
 
 const ALL: [(Kind, u64); 21] = [
@@ -201,7 +204,8 @@ impl Schedule {
                 troubles.retain(|trouble| trouble.dice.clone().percent(30));
             }
             troubles.extend(Self::isolations(seed, millis.clone(), haste));
-            troubles.extend(upkeep::troubles(seed, millis, haste));
+            troubles.extend(upkeep::troubles(seed, millis.clone(), haste));
+            troubles.extend(stuck::troubles(seed, millis, haste));
         }
         troubles.sort_by_key(|trouble| trouble.at);
         Self(troubles)
@@ -349,6 +353,7 @@ impl World {
             Kind::Isolate => self.isolate(&mut dice, node),
             Kind::Attach => self.attach_isolated(dice.percent(50)),
             Kind::DiskFails => self.disk_fails(node, dice.between(200, 8000)),
+            Kind::DiskSticks => self.disk_sticks(node, &mut dice),
             Kind::SecondConnection => self.second_connection(),
             Kind::PathCut => {
                 let path = dice.index(2);

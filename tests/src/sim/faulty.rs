@@ -3,7 +3,7 @@
 
 use mirror_core::admin::{Command, CopyState, Role};
 
-use super::node::MS;
+use super::node::{MS, Node};
 use super::world::{Happening, World};
 
 impl World {
@@ -11,7 +11,9 @@ impl World {
     /// nobody has cannot be served.
     pub(super) fn disk_fails(&mut self, node: usize, millis: u64) {
         let both = self.nodes.iter().all(|node| node.view().insync.len() == 2);
-        let other = self.nodes.iter().any(|node| node.data.failing);
+        let now = self.now;
+        let faulty = |node: &Node| node.data.failing || node.data.stuck_until > now;
+        let other = self.nodes.iter().any(faulty);
         let failed = (0..2).any(|node| {
             let superblock = self.nodes[node].meta.peek();
             superblock.failed || superblock.peer_failed
@@ -54,6 +56,7 @@ impl World {
 
     /// The only copy that counts must not fail.
     pub(super) fn spare_the_last_disk(&mut self, node: usize) {
+        self.disk_answers(node);
         self.nodes[node].data.failing = false;
         self.nodes[node].meta.failing = false;
     }

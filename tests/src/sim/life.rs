@@ -17,7 +17,7 @@ impl World {
         if !place.power || place.process.is_some() {
             return;
         }
-        if !place.data.running.is_empty() {
+        if self.is_held_by_the_dead(node) {
             self.at(MS, Happening::Start { node });
             return;
         }
@@ -87,6 +87,7 @@ impl World {
             keepalive_interval: Duration::from_millis(500 / haste),
             link_timeout: Duration::from_millis(2000 / haste),
             read_lease: Duration::from_millis(1500 / haste),
+            disk_timeout: super::stuck::LIMIT,
             hot_extents_max: self.plan.hot_extents_max,
         }
     }

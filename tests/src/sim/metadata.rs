@@ -51,6 +51,12 @@ pub struct MetaDisk {
     chosen: Superblock,
     /// Every write fails.
     pub failing: bool,
+    /// Until then writes do not end.
+    pub stuck_until: u64,
+    /// Global time at which the write under way began.
+    pub began: u64,
+    /// The write under way was given up.
+    pub given_up: bool,
 }
 
 fn tear(rng: &mut Rng, old: &mut Bytes, new: &Bytes) {
@@ -73,6 +79,9 @@ impl MetaDisk {
             active: Vec::new(),
             chosen: superblock.clone(),
             failing: false,
+            stuck_until: 0,
+            began: 0,
+            given_up: false,
         };
         let (layout, me, peer) = (&superblock.layout, superblock.node, superblock.peer);
         for page in 0..BitmapPage::count(layout, layout.growth_sectors) {
@@ -141,12 +150,26 @@ impl MetaDisk {
 
     /// Whether a superblock waits or is being written.
     pub fn persists(&self) -> bool {
-        let mut jobs = self.queue.iter();
+        let mut jobs = self.queue.iter().skip(usize::from(self.given_up));
         jobs.any(|job| matches!(job, Job::Superblock(_)))
+    }
+
+    /// The write under way is given up, what waits for it is forgotten.
+    pub fn give_up(&mut self) {
+        self.queue.truncate(1);
+        self.given_up = !self.queue.is_empty();
     }
 
     /// The write under way has ended. Returns what is durable by that.
     pub fn step(&mut self) -> Option<Written> {
+        if std::mem::take(&mut self.given_up) {
+            // It lands after all; nobody waits for it, and its second half was never begun.
+            let waits = self.queue.split_off(1);
+            self.step();
+            self.queue = waits;
+            self.slot = 0;
+            return None;
+        }
         match self.queue.pop_front()? {
             Job::Superblock(superblock) => {
                 self.write_slot(&superblock, self.slot);
@@ -173,6 +196,7 @@ impl MetaDisk {
     pub fn fail(&mut self) {
         self.queue.clear();
         self.slot = 0;
+        self.given_up = false;
     }
 
     /// The process is gone: what it had under way may land, the rest was never asked for.
@@ -182,6 +206,7 @@ impl MetaDisk {
         }
         self.queue.clear();
         self.slot = 0;
+        self.given_up = false;
     }
 
     /// Power is gone: the write under way may be torn.
@@ -206,6 +231,7 @@ impl MetaDisk {
         }
         self.queue.clear();
         self.slot = 0;
+        self.given_up = false;
         self.chosen = self.choose();
     }
 

@@ -36,6 +36,7 @@ mod run;
 mod shelf;
 mod shell;
 pub mod shrink;
+mod stuck;
 mod theme;
 mod upkeep;
 pub mod world;

@@ -2,7 +2,7 @@
 
 use mirror_core::auth::cluster_id;
 use mirror_core::disk::{BLOCK_BYTES, Isolation, Layout, Record, Superblock};
-use mirror_core::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS};
+use mirror_core::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS, QUEUE_DEPTH};
 use mirror_core::paths::Paths;
 use mirror_core::types::{
     BootId, CopyId, Epoch, Incarnation, Instant, NodeId, NodeSet, ViewId, VolumeId,
@@ -42,6 +42,8 @@ pub struct Process {
     pub paths: Paths,
     /// It said that it ends.
     pub exiting: bool,
+    /// How often the memory of each tag was put aside for fresh one.
+    pub memory: Vec<u64>,
 }
 
 /// A server.
@@ -183,6 +185,7 @@ impl Process {
             copy: (0..COPY_INFLIGHT_MAX).map(|_| Vec::new()).collect(),
             paths,
             exiting: false,
+            memory: vec![0; usize::from(QUEUE_DEPTH)],
         }
     }
 }

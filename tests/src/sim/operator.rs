@@ -102,7 +102,9 @@ impl World {
             return;
         }
         let node = self.rng.index(2);
-        if self.role(node) == Some(Role::Fenced) {
+        if self.is_the_only_hope(node) {
+            self.begin_takeover(node, false);
+        } else if self.role(node) == Some(Role::Fenced) {
             self.command(node, Command::Activate);
         } else if self.role(node) == Some(Role::Deactivating) {
             self.command(node, Command::Deactivate { force: true });

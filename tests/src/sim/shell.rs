@@ -28,6 +28,8 @@ impl World {
                 operation,
                 range,
             } => self.disk(node, process, owner, operation, range),
+            Effect::Abandon { owner } => self.give_up(node, process, owner),
+            Effect::AbandonMetadata => self.give_up_metadata(node),
             Effect::Examine { slot, digest, .. } => self.examine(node, process, slot, digest),
             Effect::Persist(superblock) => self.persist(node, process, superblock),
             Effect::WriteBlock {
@@ -185,6 +187,7 @@ impl World {
         let ticket = self.nodes[node]
             .data
             .start(&mut self.rng, owner, operation, range, data);
+        self.note_begin(node, owner);
         let after = self.disk_time(node, owner, operation);
         let boot = self.nodes[node].boots;
         self.at(
@@ -227,10 +230,7 @@ impl World {
         }
     }
 
-    pub(super) fn disk_end(&mut self, node: usize, boot: u64, process: u64, ticket: u64) {
-        if self.nodes[node].boots != boot || !self.nodes[node].power {
-            return;
-        }
+    pub(super) fn disk_end(&mut self, node: usize, process: u64, ticket: u64) {
         let place = &mut self.nodes[node];
         let Some(started) = place
             .data
@@ -317,6 +317,9 @@ impl World {
         if !self.nodes[node].process_is(process) {
             return;
         }
+        if self.metadata_holds_back(node, process) {
+            return;
+        }
         if self.nodes[node].meta.failing {
             self.nodes[node].meta.fail();
             self.count("metadata error");
@@ -351,6 +354,7 @@ impl World {
     }
 
     fn plan_meta_step(&mut self, node: usize, process: u64) {
+        self.nodes[node].meta.began = self.now;
         let after = self.persist_time();
         self.at(after, Happening::MetaStep { node, process });
     }
@@ -391,6 +395,9 @@ impl World {
     }
 
     fn release(&mut self, node: usize, slot: u16) {
+        if self.releases_later(node, slot) {
+            return;
+        }
         let place = &mut self.nodes[node];
         let busy = place
             .data
@@ -407,7 +414,7 @@ impl World {
             ));
         } else if busy {
             self.fail(format!(
-                "{node}: receive buffer {slot} was released while a disk operation uses it"
+                "{node}: receive buffer {slot} was released while a disk operation uses it (I15)"
             ));
         }
     }

@@ -146,11 +146,15 @@ pub enum Mutant {
     EarlyBlock,
     /// A block of the activity log or of a bitmap counts and is not written.
     DropBlock,
+    /// The memory of what was given up is used again before that has ended.
+    QuarantineForgotten,
+    /// A daemon starts while operations of the one before it are under way.
+    StartsOverStuck,
 }
 
 impl Mutant {
     /// All of them: name, mutant, the rule that it breaks.
-    pub const ALL: [(&'static str, Self, &'static str); 9] = [
+    pub const ALL: [(&'static str, Self, &'static str); 11] = [
         ("skip-flush", Self::SkipFlush, "S1"),
         ("skip-peer-flush", Self::SkipPeerFlush, "S1"),
         ("forge-done", Self::ForgeDone, "S1"),
@@ -160,6 +164,8 @@ impl Mutant {
         ("same-boot", Self::SameBoot, "S7 S11 I3 I4"),
         ("early-block", Self::EarlyBlock, "S7"),
         ("drop-block", Self::DropBlock, "S7"),
+        ("quarantine-forgotten", Self::QuarantineForgotten, "I15"),
+        ("starts-over-stuck", Self::StartsOverStuck, "S1 S7 I3 I4"),
     ];
 }
 
@@ -409,7 +415,7 @@ impl World {
                 boot,
                 process,
                 ticket,
-            } => self.disk_end(node, boot, process, ticket),
+            } => self.disk_comes_to_an_end(node, boot, process, ticket),
             Happening::MetaStep { node, process } => self.meta_step(node, process),
             Happening::DiskMended { node } => self.disk_mended(node),
             Happening::Examined {
@@ -546,17 +552,11 @@ impl World {
         };
         let time = place.when(deadline).max(self.now);
         if process.tick_at.is_none_or(|planned| planned > time) {
-            let number = process.number;
-            if let Some(process) = self.nodes[node].process.as_mut() {
-                process.tick_at = Some(time);
+            let process = process.number;
+            if let Some(held) = self.nodes[node].process.as_mut() {
+                held.tick_at = Some(time);
             }
-            self.at(
-                time - self.now,
-                Happening::Tick {
-                    node,
-                    process: number,
-                },
-            );
+            self.at(time - self.now, Happening::Tick { node, process });
         }
     }
 

@@ -83,6 +83,17 @@ pub enum Effect {
         /// Where; empty for a flush.
         range: SectorRange,
     },
+    /// The operation of this owner has not ended within the limit and is given up. The kernel may still carry
+    /// it out at any later time: the shell hands its memory to nobody before it has ended, and does not
+    /// report that end. Follows on one [`Effect::Disk`] exactly once, in place of its
+    /// [`crate::event::Event::DiskDone`]; the disk is asked for nothing more.
+    Abandon {
+        /// Whose it is.
+        owner: IoOwner,
+    },
+    /// The same for the metadata: the write under way is given up, those that wait for it are forgotten.
+    /// Nothing newer may be written before it has ended.
+    AbandonMetadata,
     /// Look at what was read into a copy buffer, then report [`crate::event::Event::Examined`].
     Examine {
         /// The copy buffer.

@@ -95,7 +95,8 @@ pub enum Event<'a> {
     Tick,
     /// The kernel handed over a request.
     Request(Request),
-    /// A disk operation asked for by [`crate::effect::Effect::Disk`] ended.
+    /// A disk operation asked for by [`crate::effect::Effect::Disk`] ended. The end of one that was given up
+    /// ([`crate::effect::Effect::Abandon`]) is not reported.
     DiskDone {
         /// Whose it was.
         owner: IoOwner,

@@ -254,6 +254,18 @@ mutants! {
     AttachKeepsDevice: "attach-keeps-device", "I30";
     /// The reads of an isolated copy wait for a lease.
     IsolatedWantsLease: "isolated-wants-lease", "I9";
+    /// A disk operation that does not end is waited for for ever.
+    StuckForEver: "stuck-for-ever", "I9 I15";
+    /// A metadata write that does not end is waited for for ever.
+    StuckMetadataForEver: "stuck-metadata-for-ever", "I9 I15";
+    /// An operation that was given up counts as done.
+    GivenUpCounts: "given-up-counts", "S1 S7 I3 I4";
+    /// A disk that was given up is asked again.
+    GivenUpAskedAgain: "given-up-asked-again", "I15";
+    /// The shell is not told that an operation was given up: its memory is used again.
+    GivenUpUntold: "given-up-untold", "I15";
+    /// A pause of this machine counts as time that the disk took.
+    PauseCountsAsStuck: "pause-counts-as-stuck", "I15";
 }
 
 /// Whether this thread's core is wrong like that.

@@ -4,9 +4,11 @@
 //! docs/operations.md lists them; a test compares the list with this file.
 
 mod refusals;
+mod stuck;
 mod upkeep;
 mod words;
 
+pub use stuck::StuckNotice;
 pub use upkeep::UpkeepNotice;
 
 use alloc::format;
@@ -374,6 +376,8 @@ pub enum Notice {
     Isolation(IsolationNotice),
     /// About comparing, marking and pausing.
     Upkeep(UpkeepNotice),
+    /// About disks that do not answer.
+    Stuck(StuckNotice),
 }
 
 impl Notice {
@@ -405,6 +409,7 @@ impl Notice {
             Self::Forced { .. } => "LS2061",
             Self::Isolation(notice) => notice.code(),
             Self::Upkeep(notice) => notice.code(),
+            Self::Stuck(notice) => notice.code(),
         }
     }
 
@@ -436,6 +441,7 @@ impl Notice {
             | Self::MetadataFailed { .. } => Level::Error,
             Self::Isolation(notice) => notice.level(),
             Self::Upkeep(notice) => notice.level(),
+            Self::Stuck(notice) => notice.level(),
         }
     }
 
@@ -507,6 +513,7 @@ impl Notice {
             Self::Forced { at_s } => forced_words(*at_s),
             Self::Isolation(notice) => notice.message(),
             Self::Upkeep(notice) => notice.message(),
+            Self::Stuck(notice) => notice.message(),
         }
     }
 
@@ -548,6 +555,7 @@ impl Notice {
             Self::MetadataFailed { .. } => "replace the metadata device; the volume does not change its state without it".to_string(),
             Self::Isolation(notice) => notice.advice(),
             Self::Upkeep(notice) => notice.advice(),
+            Self::Stuck(notice) => notice.advice(),
         }
     }
 

@@ -244,6 +244,8 @@ pub struct Errno(pub i32);
 impl Errno {
     /// Input/output error: what an application sees from a fenced or failed volume.
     pub const EIO: Self = Self(5);
+    /// Connection timed out: the kernel's word for an operation that took longer than its limit.
+    pub const ETIMEDOUT: Self = Self(110);
     /// Invalid argument: a request that no correct kernel sends.
     pub const EINVAL: Self = Self(22);
 }

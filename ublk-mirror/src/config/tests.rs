@@ -39,6 +39,7 @@ fn a_good_file_is_taken_and_the_lower_name_is_node_0() {
     assert_eq!(config.node_id().number(), 0);
     assert_eq!(config.peer_id().number(), 1);
     assert_eq!(config.tuning.link_timeout, Duration::from_millis(3000));
+    assert_eq!(config.tuning.disk_timeout, Duration::from_secs(45));
     assert!(config.peer.addresses[0].is_ipv6());
 }
 
@@ -81,6 +82,10 @@ fn bad_values_are_refused_with_key_line_and_what_is_allowed() {
     let tuned = format!("{GOOD}[tuning]\nlink_timeout_ms = 100\n");
     let error = load(&tuned, &[7; 32], 0o600).unwrap_err();
     assert!(error.to_string().contains("1000 to 60000"), "{error}");
+    let tuned = format!("{GOOD}[tuning]\ndisk_timeout_ms = 999\n");
+    let error = load(&tuned, &[7; 32], 0o600).unwrap_err();
+    assert_eq!(error.code(), "LS5002");
+    assert!(error.to_string().contains("1000 to 600000"), "{error}");
 }
 
 #[test]

@@ -3,13 +3,12 @@
 //! Headers and control bodies pass through a staging buffer. A payload goes to a receive buffer:
 //! what came along with its header is copied, the rest is received straight into it.
 
-use mirror_core::event::IoOwner;
 use mirror_core::wire::{
     DecodeError, FRAME_HEADER_BYTES, Frame, FrameKind, decode_header, payload_crc,
 };
 use thiserror::Error;
 
-use crate::local_disk::data_buffer;
+use crate::local_disk::receive_buffer;
 use crate::ring::{Memory, Ring, Span};
 
 use super::LINK_BUFFER_BYTES;
@@ -55,10 +54,9 @@ impl Incoming {
     }
 
     fn span(&self) -> Span {
-        let buffer = data_buffer(IoOwner::Peer(self.slot)).expect("receive slots have buffers");
         Span {
             memory: Memory::Data,
-            buffer,
+            buffer: receive_buffer(self.slot),
             offset: 0,
             bytes: self.bytes(),
         }

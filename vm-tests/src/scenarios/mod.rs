@@ -16,6 +16,7 @@ mod process;
 mod random;
 mod rejoin;
 mod split;
+mod stuck;
 mod traps;
 mod upkeep;
 
@@ -51,6 +52,7 @@ pub fn long() -> Vec<Scenario> {
         random::LONG,
         images::LONG,
         figures::LONG,
+        stuck::LONG,
     ]
     .concat()
 }

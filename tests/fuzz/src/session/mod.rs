@@ -45,6 +45,7 @@ pub fn settings(me: NodeId, peer: NodeId) -> Settings {
         seed: [9; 32],
         keepalive_interval: Duration::from_millis(500),
         link_timeout: Duration::from_millis(3000),
+        disk_timeout: Duration::from_millis(45_000),
         read_lease: Duration::from_millis(LEASE_MS),
         hot_extents_max: HOT_EXTENTS_DEFAULT.min(6),
     }

@@ -119,6 +119,11 @@ impl Shell {
                 operation,
                 range,
             } => self.disk_starts(owner, operation, range),
+            Effect::Abandon { owner } => {
+                assert!(self.in_flight(owner), "{owner:?} was given up twice");
+                self.disk.retain(|(other, _, _)| *other != owner);
+            }
+            Effect::AbandonMetadata => self.metadata.clear(),
             Effect::Examine { slot, digest, .. } => {
                 assert!(!self.in_flight(IoOwner::Copy(slot)), "looked at while read");
                 self.examined.push_back((slot, digest));

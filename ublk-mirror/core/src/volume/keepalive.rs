@@ -101,6 +101,7 @@ impl Volume {
         self.leave_over(now, effects);
         self.invalidate_over(now, effects);
         self.isolation_over(now, effects);
+        self.stuck_over(now, effects);
     }
 
     fn session_timers(&mut self, now: Instant, id: SessionId, effects: &mut Effects) {
@@ -155,6 +156,7 @@ impl Volume {
             .chain(self.leaving.map(|(_, until)| until))
             .chain(self.invalidate_deadline())
             .chain(self.isolation_deadline())
+            .chain(self.watch.deadline())
             .min()
     }
 }

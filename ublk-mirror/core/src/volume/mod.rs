@@ -15,6 +15,7 @@ mod session;
 mod settle;
 mod standby;
 mod status;
+mod stuck;
 mod verify;
 mod widen;
 mod withdraw;
@@ -71,6 +72,9 @@ pub struct Settings {
     /// Reads are answered for so long after the keepalive that the peer answered (S5). The same on
     /// both nodes.
     pub read_lease: Duration,
+    /// A disk operation that takes longer is given up, and the disk counts as failed. Longer than any disk
+    /// that is well takes; independent of `link_timeout`: keepalives do not wait for disks.
+    pub disk_timeout: Duration,
     /// Extents that may be active, 1..=1000 ([`crate::limits::HOT_EXTENTS_DEFAULT`]).
     pub hot_extents_max: usize,
 }
@@ -138,6 +142,8 @@ pub struct Volume {
     /// Times, and what an operator is told of a split brain.
     words: resolve::Words,
     isolating: isolation::Isolating,
+    /// Disk operations under way.
+    watch: stuck::Watch,
 }
 
 /// What a source tells of the resync's progress.
@@ -209,6 +215,7 @@ impl Volume {
             live_sectors: 0,
             words: resolve::Words::default(),
             isolating: isolation::Isolating::default(),
+            watch: stuck::Watch::new(settings.disk_timeout),
             settings,
         };
         if !(volume.is_member() && volume.peer_counts()) {
@@ -283,6 +290,8 @@ impl Volume {
 
     /// The one door: something happened.
     pub fn handle(&mut self, now: Instant, event: Event<'_>, effects: &mut Effects) {
+        let first = effects.len();
+        self.watch_event(now, &event);
         match event {
             Event::Tick => {}
             Event::WallClock { unix_s } => self.wall_clock(now, unix_s),
@@ -290,7 +299,11 @@ impl Volume {
                 self.note_write(now, &request);
                 self.engine.submit(now, request, effects);
             }
-            Event::DiskDone { owner, result } => self.disk_done(now, owner, result, effects),
+            Event::DiskDone { owner, result } => {
+                if self.watch.ended(owner) {
+                    self.disk_done(now, owner, result, effects);
+                }
+            }
             Event::Examined { slot, zero, digest } => {
                 if self.engine.verify_has(slot) {
                     let answer = self
@@ -335,6 +348,7 @@ impl Volume {
         }
         self.timers(now, effects);
         self.background(now, effects);
+        self.watch_effects(now, first, effects);
     }
 
     /// What follows from any event: the steps of whatever is under way.

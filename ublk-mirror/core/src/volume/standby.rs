@@ -21,6 +21,8 @@ use crate::engine::{Compared, FLUSH_BACKGROUND};
 
 /// Operations without payload that a peer may have in flight: its queue, and its own flushes.
 const BARE_OPS_MAX: usize = QUEUE_DEPTH as usize + 4;
+/// Operations of the peer in flight.
+pub(super) const PEER_OPS_MAX: usize = PEER_BUFFERS as usize + BARE_OPS_MAX;
 
 /// An operation of the peer on this node's disk.
 #[derive(Clone, Copy, Debug)]
@@ -59,9 +61,7 @@ pub(super) struct PeerOps {
 impl PeerOps {
     pub(super) fn new() -> Self {
         Self {
-            slots: (0..usize::from(PEER_BUFFERS) + BARE_OPS_MAX)
-                .map(|_| None)
-                .collect(),
+            slots: (0..PEER_OPS_MAX).map(|_| None).collect(),
             used: 0,
             parked: 0,
             writes_done: 0,

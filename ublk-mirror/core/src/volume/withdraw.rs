@@ -1,5 +1,6 @@
 //! A standby whose disk failed drops out: it writes that down, then asks to be dropped from the view, so
-//! that the active node goes on without a freeze (S1, S2).
+//! that the active node goes on without a freeze (S1, S2). If that cannot be written down within the limit of
+//! a disk operation, the connection is closed (`stuck`): the operator of the active node speaks.
 
 use alloc::vec::Vec;
 

@@ -1,0 +1,200 @@
+//! Disks that do not answer any more.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use vm_guest::record::Kind;
+
+use crate::checker::{Durability, check};
+use crate::disk::Op;
+use crate::machine::Machine;
+use crate::progress::say;
+use crate::scenario::{Context, Scenario};
+use crate::volume::{DEVICE, Pair, VOLUME_BYTES, machines};
+use crate::wait::wait_until;
+use crate::writer::{Fsync, Writer};
+
+pub(super) const LONG: &[Scenario] = &[Scenario {
+    name: "stuck-disk",
+    about: "a disk does not answer: the standby's drops out after its limit and the writer goes on; the active one's ends \
+            the service, and the other node serves with everything",
+    run: stuck_disk,
+}];
+
+const BLOCKS: u64 = 1024;
+/// `disk_timeout_ms` here.
+const LIMIT: Duration = Duration::from_secs(4);
+/// For everything else: the second look (an eighth of the limit), superblocks, a flush, slow machines.
+const BOUND: Duration = Duration::from_secs(6);
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+/// A process of which the kernel still has I/O.
+const DAEMON: &str = "pgrep -f '[u]blk-mirror run'";
+
+fn writer(run: u32) -> Writer {
+    Writer {
+        fsync: Fsync::Every(16),
+        seconds: 120,
+        ..Writer::new(run, DEVICE, BLOCKS)
+    }
+}
+
+/// A daemon ends although the kernel still has its I/O, or says that it cannot; the next one is refused.
+fn stop_and_start(pair: &Pair, node: &Machine) -> anyhow::Result<()> {
+    let stopped = Instant::now();
+    let output = node.exec("lockstep volume stop data", COMMAND_LIMIT * 2)?;
+    let left = node.exec(
+        "for p in $(pgrep -x ublk-mirror); do \
+         grep -E 'Name|State' /proc/$p/status; cat /proc/$p/task/*/stat | cut -c1-40; done",
+        COMMAND_LIMIT,
+    )?;
+    say(format!(
+        "stop with a stuck disk: exit {} after {:.1} s; processes left: {:?}; {}",
+        output.code,
+        stopped.elapsed().as_secs_f32(),
+        left.stdout.trim(),
+        output.stderr.trim()
+    ));
+    let again = pair.try_lockstep(node, "start")?;
+    ensure!(
+        !again.ok(),
+        "a second daemon started over a stuck disk: {again:?}"
+    );
+    say(format!("start meanwhile: {}", again.stderr.trim()));
+    Ok(())
+}
+
+fn stick(node: &Machine) -> anyhow::Result<()> {
+    for op in [Op::Read, Op::Write, Op::Flush] {
+        node.disk("data")?.stick(op);
+    }
+    Ok(())
+}
+
+fn stuck_disk(context: &Context) -> anyhow::Result<()> {
+    let pair = Pair::create(machines(context, VOLUME_BYTES)?)?;
+    pair.wait_in_sync()?;
+    let millis = LIMIT.as_millis();
+    for node in [pair.one(), pair.two()] {
+        pair.lockstep(node, "stop")?;
+        node.exec_ok(&format!(
+            "printf '[tuning]\\ndisk_timeout_ms = {millis}\\n' >>/etc/lockstep/volumes/data.toml"
+        ))?;
+        pair.start(node)?;
+    }
+    pair.wait_in_sync()?;
+    pair.lockstep(pair.one(), "activate")?;
+    standby(&pair)?;
+    active(&pair)
+}
+
+/// The writer stands still for the limit and a bound, and goes on without the standby.
+fn standby(pair: &Pair) -> anyhow::Result<()> {
+    let (one, two) = (pair.one(), pair.two());
+    let running = Writer {
+        seconds: 40,
+        ..writer(1)
+    }
+    .start(one)?;
+    pair.wait_acks(1, 200)?;
+    stick(two)?;
+    let stuck = Instant::now();
+    let before = pair.cluster.ledger(&[1]).count(Kind::Ack);
+    // Its queue may have been answered just before.
+    let acks = || pair.cluster.ledger(&[1]).count(Kind::Ack);
+    wait_until(LIMIT * 10, "the writer to go on", || {
+        Ok(acks() > before + 50)
+    })
+    .with_context(|| pair.logs())?;
+    let standstill = stuck.elapsed();
+    ensure!(
+        standstill >= LIMIT && standstill <= LIMIT + BOUND,
+        "the writer stood still for {standstill:?}, the limit is {LIMIT:?}"
+    );
+    pair.wait_status(one, "/peer_copy", "outdated")?;
+    let said = pair.logs();
+    ensure!(said.contains("LS3008"), "no word of the stuck disk: {said}");
+    say(format!(
+        "the standby's disk stuck: the writer went on after {:.1} s, limit {} s",
+        standstill.as_secs_f32(),
+        LIMIT.as_secs()
+    ));
+    stop_and_start(pair, two)?;
+    two.disk("data")?.heal();
+    gone(pair, two)?;
+    pair.start(two)?;
+    pair.wait_in_sync()?;
+    let output = running.wait()?;
+    ensure!(output.ok(), "the writer saw an error: {output:?}");
+    one.exec_ok("sync")?;
+    check(
+        &pair.cluster.ledger(&[1]),
+        one.disk("data")?,
+        Durability::Acked,
+    )?
+    .require_ok()?;
+    pair.assert_equal_copies()
+}
+
+/// The service ends within the limit and a bound; the other node serves with everything.
+fn active(pair: &Pair) -> anyhow::Result<()> {
+    let (one, two) = (pair.one(), pair.two());
+    let running = writer(2).start(one)?;
+    pair.wait_acks(2, 200)?;
+    // Of a flush a thread of the kernel waits; of a read or a write nobody does.
+    one.disk("data")?.stick(Op::Flush);
+    let stuck = Instant::now();
+    let output = running.wait()?;
+    let ended = stuck.elapsed();
+    ensure!(!output.ok(), "the writer saw no error: {output:?}");
+    ensure!(
+        ended <= LIMIT + BOUND,
+        "the writer was told after {ended:?}"
+    );
+    pair.wait_status(one, "/copy", "failed")?;
+    let status = pair.try_lockstep(one, "status")?;
+    ensure!(
+        status.code != 0 && status.stdout.contains("LS3001"),
+        "{status:?}"
+    );
+    ensure!(pair.logs().contains("LS3008"), "{}", pair.logs());
+    say(format!(
+        "the active node's disk stuck: the writer was told after {:.1} s",
+        ended.as_secs_f32()
+    ));
+    pair.wait_status(two, "/link/state", "refused")?;
+    pair.takeover(two)?;
+    check(
+        &pair.cluster.ledger(&[2]),
+        two.disk("data")?,
+        Durability::Acked,
+    )?
+    .require_ok()
+    .with_context(|| pair.logs())?;
+    // The device here goes away although the disk does not answer.
+    let end = Instant::now();
+    pair.lockstep(one, "deactivate --force")?;
+    say(format!(
+        "served on the other node with every acknowledged write; the device here went away in {:.1} s",
+        end.elapsed().as_secs_f32()
+    ));
+    stop_and_start(pair, one)?;
+    one.disk("data")?.heal();
+    gone(pair, one)?;
+    pair.start(one)?;
+    pair.wait_in_sync()?;
+    let more = Writer {
+        writes: 100,
+        ..writer(3)
+    };
+    ensure!(more.start(two)?.wait()?.ok());
+    two.exec_ok("sync")?;
+    pair.assert_equal_copies()
+}
+
+fn gone(pair: &Pair, node: &Machine) -> anyhow::Result<()> {
+    wait_until(COMMAND_LIMIT, "the daemon to be gone", || {
+        Ok(!node.exec(DAEMON, COMMAND_LIMIT)?.ok())
+    })
+    .with_context(|| pair.logs())
+    .map(drop)
+}
