@@ -2,7 +2,7 @@
 
 use mirror_core::admin::{Command, Done, LinkState, Refusal, Role, Status};
 
-use super::node::{MS, id, name};
+use super::node::{MS, Node, id, name};
 use super::world::{Happening, World};
 
 /// A takeover that an operator is busy with.
@@ -74,7 +74,8 @@ impl World {
                     && status.frozen.is_none()
             })
         });
-        up && self.active().is_some() && self.sizes_agree()
+        let answers = |node: &Node| node.data.stuck_until <= self.now;
+        up && self.active().is_some() && self.sizes_agree() && self.nodes.iter().all(answers)
     }
 
     pub(super) fn work_the_desk(&mut self) {

@@ -574,10 +574,10 @@ impl Engine {
         }
     }
 
-    /// The session is being closed: nothing begins on it any more.
+    /// The session is being closed: nothing begins on it any more. What is under way keeps its lock until the
+    /// session is gone, for the other side may still be looking at it.
     pub(super) fn verify_halts(&mut self) {
         self.verifying.closing = self.peer.session();
-        self.verify_lost_peer();
     }
 
     /// When the verify goes on after a rest.
