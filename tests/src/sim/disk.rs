@@ -1,6 +1,6 @@
 //! Disks with a volatile cache. A sector is one number ("which write put it there"), not 512 bytes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use mirror_core::effect::DiskOperation;
 use mirror_core::event::IoOwner;
@@ -12,7 +12,7 @@ use super::rng::Rng;
 const DIRTY_MAX: usize = 4000;
 
 /// What no write put there.
-const GARBAGE: Value = 0xff;
+pub(super) const GARBAGE: Value = 0xff;
 
 /// What a damaged sector holds.
 const DAMAGE: Value = 0xfe;
@@ -60,6 +60,10 @@ pub struct DataDisk {
     tickets: u64,
     /// Every change and every flush fails.
     pub failing: bool,
+    /// Sectors that cannot be read until they are written.
+    pub unreadable: BTreeSet<u64>,
+    /// Until then single reads fail.
+    pub flaky_until: u64,
 }
 
 fn index(number: u64) -> usize {
@@ -86,6 +90,8 @@ impl DataDisk {
             running: Vec::new(),
             tickets: 0,
             failing: false,
+            unreadable: BTreeSet::new(),
+            flaky_until: 0,
         }
     }
 
@@ -181,6 +187,9 @@ impl DataDisk {
 
     fn write(&mut self, range: SectorRange, data: Vec<Value>, fua: bool) {
         self.order += 1;
+        for sector in range.start..range.end() {
+            self.unreadable.remove(&sector);
+        }
         let start = index(range.start);
         self.content[start..start + data.len()].copy_from_slice(&data);
         let dirty = Dirty {
@@ -270,11 +279,15 @@ impl DataDisk {
         self.content.copy_from_slice(media);
     }
 
-    /// Every value that is not yet durable.
+    /// Every value that is not yet durable. What is written again where it is on the media already is durable.
     pub fn unflushed(&self) -> impl Iterator<Item = Value> {
-        self.dirty
-            .iter()
-            .flat_map(|dirty| dirty.data.first().copied())
+        self.dirty.iter().flat_map(|dirty| {
+            let media = &self.media[dirty.start..];
+            let mut pairs = dirty.data.iter().zip(media);
+            pairs
+                .find(|(value, media)| value != media)
+                .map(|(value, _)| *value)
+        })
     }
 
     /// The content that would survive now for sure.

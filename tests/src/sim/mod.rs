@@ -37,6 +37,7 @@ mod shelf;
 mod shell;
 pub mod shrink;
 mod theme;
+mod unreadable;
 mod upkeep;
 pub mod world;
 

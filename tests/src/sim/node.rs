@@ -2,7 +2,7 @@
 
 use mirror_core::auth::cluster_id;
 use mirror_core::disk::{BLOCK_BYTES, Isolation, Layout, Record, Superblock};
-use mirror_core::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS};
+use mirror_core::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS, SERVED_READS_MAX};
 use mirror_core::paths::Paths;
 use mirror_core::types::{
     BootId, CopyId, Epoch, Incarnation, Instant, NodeId, NodeSet, ViewId, VolumeId,
@@ -38,6 +38,12 @@ pub struct Process {
     pub receive: Vec<Option<Vec<Value>>>,
     /// Copy buffers.
     pub copy: Vec<Vec<Value>>,
+    /// Buffers of reads for the peer.
+    pub served: Vec<Vec<Value>>,
+    /// Reads for the peer that failed.
+    pub served_errors: u64,
+    /// Writes and flushes of the disk that failed.
+    pub write_errors: u64,
     /// Which path is dialled, ready, used.
     pub paths: Paths,
     /// It said that it ends.
@@ -180,6 +186,9 @@ impl Process {
             volume,
             tick_at: None,
             receive: (0..PEER_BUFFERS).map(|_| None).collect(),
+            served_errors: 0,
+            write_errors: 0,
+            served: (0..SERVED_READS_MAX).map(|_| Vec::new()).collect(),
             copy: (0..COPY_INFLIGHT_MAX).map(|_| Vec::new()).collect(),
             paths,
             exiting: false,

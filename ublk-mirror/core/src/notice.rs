@@ -3,10 +3,12 @@
 //! `LS1xxx` refusals of commands, `LS2xxx` link and copies, `LS3xxx` disks and metadata.
 //! docs/operations.md lists them; a test compares the list with this file.
 
+mod disk;
 mod refusals;
 mod upkeep;
 mod words;
 
+pub use disk::DiskNotice;
 pub use upkeep::UpkeepNotice;
 
 use alloc::format;
@@ -372,6 +374,8 @@ pub enum Notice {
     Isolation(IsolationNotice),
     /// About comparing, marking and pausing.
     Upkeep(UpkeepNotice),
+    /// About reads that a disk could not do.
+    Disk(DiskNotice),
 }
 
 impl Notice {
@@ -403,6 +407,7 @@ impl Notice {
             Self::Forced { .. } => "LS2061",
             Self::Isolation(notice) => notice.code(),
             Self::Upkeep(notice) => notice.code(),
+            Self::Disk(notice) => notice.code(),
         }
     }
 
@@ -434,6 +439,7 @@ impl Notice {
             | Self::MetadataFailed { .. } => Level::Error,
             Self::Isolation(notice) => notice.level(),
             Self::Upkeep(notice) => notice.level(),
+            Self::Disk(notice) => notice.level(),
         }
     }
 
@@ -505,6 +511,7 @@ impl Notice {
             Self::Forced { at_s } => forced_words(*at_s),
             Self::Isolation(notice) => notice.message(),
             Self::Upkeep(notice) => notice.message(),
+            Self::Disk(notice) => notice.message(),
         }
     }
 
@@ -546,6 +553,7 @@ impl Notice {
             Self::MetadataFailed { .. } => "replace the metadata device; the volume does not change its state without it".to_string(),
             Self::Isolation(notice) => notice.advice(),
             Self::Upkeep(notice) => notice.advice(),
+            Self::Disk(notice) => notice.advice(),
         }
     }
 
