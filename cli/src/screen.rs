@@ -698,6 +698,12 @@ data  HEALTHY: served here, both copies are equal
             Health::Down,
             "data  DISK FAILED: ",
         );
+        let mut diskless = Status {
+            copy: CopyState::Failed,
+            ..healthy()
+        };
+        diskless.view.insync = vec!["node2".to_string()];
+        check(&diskless, Health::Degraded, "data  DISKLESS: ");
     }
 
     #[test]

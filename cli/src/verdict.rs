@@ -131,7 +131,21 @@ impl Verdict {
 }
 
 fn disk_failed(status: &Status) -> Verdict {
-    let peer = &status.peer;
+    let (peer, volume) = (&status.peer, &status.volume);
+    let through_peer = status.role == Role::Active
+        && status.link.state == LinkState::Up
+        && status.view.insync == [peer.as_str()];
+    if through_peer {
+        return Verdict::new(
+            Health::Degraded,
+            "DISKLESS",
+            format!("served here through {peer}, which has the only good copy; the disk here failed"),
+        )
+        .advise(format!(
+            "end it here and go on there soon: lockstep volume deactivate {volume}, on {peer} activate {volume};\n\
+             then replace the disk here (docs/operations.md)"
+        ));
+    }
     Verdict::new(
         Health::Down,
         "DISK FAILED",

@@ -17,7 +17,7 @@ use mirror_core::wire::{
 };
 use proptest::prelude::*;
 
-const KINDS: [(FrameKind, &str); 29] = [
+const KINDS: [(FrameKind, &str); 31] = [
     (FrameKind::Hello, "hello"),
     (FrameKind::Auth, "auth"),
     (FrameKind::Refused, "refused"),
@@ -45,6 +45,8 @@ const KINDS: [(FrameKind, &str); 29] = [
     (FrameKind::CopyWant, "copy-want"),
     (FrameKind::VerifyDone, "verify-done"),
     (FrameKind::VerifyWant, "verify-want"),
+    (FrameKind::Read, "read"),
+    (FrameKind::ReadDone, "read-done"),
     (FrameKind::Ping, "ping"),
     (FrameKind::Pong, "pong"),
 ];
@@ -182,7 +184,7 @@ fn frame(kind: FrameKind) -> Frame {
         FrameKind::Discard | FrameKind::WriteZeroes | FrameKind::CopyZeroes
     ) {
         frame.range = SectorRange::new(0x0a0b_0c0d, 2048);
-    } else if kind == FrameKind::VerifyWant {
+    } else if matches!(kind, FrameKind::VerifyWant | FrameKind::Read) {
         frame.range = SectorRange::new(0x0a0b_0c0d, 8);
     } else if matches!(kind, FrameKind::CopyHash | FrameKind::VerifyHash) {
         frame.range = SectorRange::new(0x0a0b_0c0d, 256);
@@ -215,6 +217,8 @@ fn frame(kind: FrameKind) -> Frame {
         | FrameKind::VerifyHash
         | FrameKind::VerifyWrite
         | FrameKind::VerifyWant
+        | FrameKind::Read
+        | FrameKind::ReadDone
         | FrameKind::CopyWrite
         | FrameKind::Discard
         | FrameKind::CopyZeroes
@@ -236,6 +240,20 @@ fn every_header_is_its_golden_bytes_and_reads_back() {
             Ok((frame(kind), 0xdead_beef)),
             "{name}"
         );
+    }
+}
+
+#[test]
+fn an_answer_to_a_read_has_all_of_it_or_an_error() {
+    let shaped = |status: i32, length_bytes: u32| {
+        let mut answer = frame(FrameKind::ReadDone);
+        (answer.status, answer.length_bytes) = (status, length_bytes);
+        decode_header(&encode_header(&answer, 0)).map(|(decoded, _)| decoded == answer)
+    };
+    assert_eq!(shaped(0, 4096), Ok(true));
+    assert_eq!(shaped(5, 0), Ok(true));
+    for (status, length_bytes) in [(0, 0), (0, 512), (5, 4096)] {
+        assert!(shaped(status, length_bytes).is_err());
     }
 }
 
@@ -296,6 +314,7 @@ fn every_purpose_and_every_refusal_keeps_its_number() {
         Purpose::Deactivate,
         Purpose::Leave,
         Purpose::Widen,
+        Purpose::Diskless,
     ];
     for (number, purpose) in (1u8..).zip(purposes) {
         let name = format!("body-propose-{number}");

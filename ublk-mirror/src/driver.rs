@@ -31,10 +31,12 @@ use crate::ring::{Completion, DATA_FILE, Kind, METADATA_FILE, Memory, Ring, Span
 use crate::sys;
 use crate::tell::{tell, tell_signal};
 
+mod fill;
 mod links;
 mod sizes;
 mod stuck;
 
+use fill::fill;
 use sizes::{measure, note_device_size};
 
 /// Longest time without a look at the clock.
@@ -503,6 +505,7 @@ impl Driver {
                 let payload = payload.map(|source| match source {
                     PayloadSource::Application(tag) => IoOwner::Application(tag),
                     PayloadSource::Copy(slot) => IoOwner::Copy(slot),
+                    PayloadSource::Serve(slot) => IoOwner::Serve(slot),
                 });
                 parts
                     .link
@@ -510,6 +513,7 @@ impl Driver {
             }
             Effect::Close { session } => parts.link.close(session, now()),
             Effect::ReleaseBuffer { slot } => self.release(slot),
+            Effect::FillRequest { tag, slot, range } => fill(&mut parts.ring, tag, slot, range),
             Effect::MeasureBacking { id } => measure(parts, id),
             Effect::Device(command) => match &mut parts.device {
                 Some(device) => device.command(command),

@@ -3,14 +3,17 @@
 
 use mirror_core::effect::DiskOperation;
 use mirror_core::event::{DiskResult, IoOwner};
-use mirror_core::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS, QUEUE_DEPTH};
+use mirror_core::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS, QUEUE_DEPTH, SERVED_READS_MAX};
 use mirror_core::types::{Errno, SECTOR_BYTES, SectorRange};
 
 use crate::ring::{DATA_FILE, Durability, Kind, Memory, Ring, Span, Token};
 
+/// The first buffer of reads for the peer.
+const SERVED_FIRST: u32 = QUEUE_DEPTH as u32 + PEER_BUFFERS as u32 + COPY_INFLIGHT_MAX as u32;
 /// The first of the spare buffers, one for each tag; see [`Ring::put_aside`].
-pub const SPARES_FIRST: u32 = QUEUE_DEPTH as u32 + PEER_BUFFERS as u32 + COPY_INFLIGHT_MAX as u32;
-/// Payload buffers of a volume: one for each tag, each frame of the peer, each range of a copy, and the spares.
+pub const SPARES_FIRST: u32 = SERVED_FIRST + SERVED_READS_MAX as u32;
+/// Payload buffers of a volume: one for each tag, each frame of the peer, each range of a copy, each read for
+/// the peer, and the spares.
 pub const DATA_BUFFERS: u32 = SPARES_FIRST + QUEUE_DEPTH as u32;
 
 /// The payload buffer of an owner.
@@ -22,6 +25,7 @@ pub fn data_buffer(ring: &Ring, owner: IoOwner) -> Option<u32> {
         IoOwner::Copy(slot) => {
             Some(u32::from(QUEUE_DEPTH) + u32::from(PEER_BUFFERS) + u32::from(slot))
         }
+        IoOwner::Serve(slot) => Some(SERVED_FIRST + u32::from(slot)),
     }
 }
 

@@ -256,6 +256,14 @@ impl Ring {
             .copy_from_slice(source);
     }
 
+    /// Copies a payload from one buffer's beginning to another's.
+    pub fn copy_data(&mut self, from: Span, to: Span) {
+        let whole = |span: Span| span.memory == Memory::Data && span.offset == 0;
+        assert!(whole(from) && whole(to) && from.bytes == to.bytes);
+        self.data
+            .copy(BufferId(from.buffer), BufferId(to.buffer), from.bytes);
+    }
+
     /// Moves bytes to the start of their buffer.
     pub fn move_to_front(&mut self, span: Span) {
         assert!(span.memory == Memory::Link);

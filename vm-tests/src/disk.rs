@@ -1,5 +1,6 @@
 //! Data disks that we serve to QEMU ourselves, so that every fault is ours and takes effect at once.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
@@ -41,10 +42,29 @@ pub(crate) struct Faults {
     /// Operations that are not answered.
     pub(crate) stuck: [bool; OPS],
     pub(crate) latency: Duration,
+    /// Pieces of [`PIECE_BYTES`] that cannot be read until they are written as a whole.
+    unreadable: BTreeSet<u64>,
 }
 
+/// What becomes readable at once when it is written.
+const PIECE_BYTES: u64 = 4096;
+
 impl Faults {
-    pub(crate) fn fails(&self, op: Op, offset: u64, length: u64) -> bool {
+    pub(crate) fn fails(&mut self, op: Op, offset: u64, length: u64) -> bool {
+        let end = offset + length;
+        match op {
+            Op::Read => {
+                let touched = offset / PIECE_BYTES..end.div_ceil(PIECE_BYTES);
+                if self.unreadable.range(touched).next().is_some() {
+                    return true;
+                }
+            }
+            Op::Write => {
+                let whole = offset.div_ceil(PIECE_BYTES)..end / PIECE_BYTES;
+                self.unreadable.retain(|piece| !whole.contains(piece));
+            }
+            Op::Flush => {}
+        }
         let ranges = &self.errors[op as usize];
         ranges
             .iter()
@@ -139,6 +159,13 @@ impl Disk {
     /// Lets an operation fail with an I/O error in a range of bytes (any range does for flushes).
     pub fn fail(&self, op: Op, range: Range<u64>) {
         lock(&self.shared.faults).errors[op as usize].push(range);
+    }
+
+    /// Lets reads of a range fail, each piece of 4 KiB until it is written again: a disk puts what is written to another
+    /// place.
+    pub fn lose_reads(&self, range: Range<u64>) {
+        let pieces = range.start / PIECE_BYTES..range.end.div_ceil(PIECE_BYTES);
+        lock(&self.shared.faults).unreadable.extend(pieces);
     }
 
     /// Lets every operation fail, everywhere.

@@ -18,7 +18,7 @@ use super::world::{Happening, World};
 /// Which rule two operations at the same place break.
 fn overlap_rule(owners: (IoOwner, IoOwner)) -> &'static str {
     let either = |wanted: fn(&IoOwner) -> bool| wanted(&owners.0) || wanted(&owners.1);
-    if either(|owner| matches!(owner, IoOwner::Copy(_))) {
+    if either(|owner| matches!(owner, IoOwner::Copy(_) | IoOwner::Serve(_))) {
         "I8"
     } else if either(|owner| matches!(owner, IoOwner::Peer(_))) {
         "S4"
@@ -80,6 +80,9 @@ impl World {
                 "{node}: {request:?} was acknowledged after another node was activated (I1)"
             ));
         }
+        if members == 1 << (1 - node) {
+            self.count("acknowledged without a disk");
+        }
         if let Some(number) = outstanding.write {
             let landed = self.model.write(number).landed;
             if request.kind == RequestKind::Write && landed & members != members {
@@ -98,15 +101,15 @@ impl World {
             if members & (1 << member) == 0 {
                 continue;
             }
-            let late = self.nodes[member].data.unflushed().find(|value| {
+            let late = self.nodes[member].data.unflushed().find(|(value, media)| {
                 write_of(*value).is_some_and(|write| {
-                    self.model
-                        .write(write)
-                        .acked
-                        .is_some_and(|acked| acked < asked)
+                    // The media may have what came after it.
+                    let newer = write_of(*media).is_some_and(|later| later > write);
+                    let acked = self.model.write(write).acked;
+                    !newer && acked.is_some_and(|acked| acked < asked)
                 })
             });
-            if let Some(value) = late {
+            if let Some((value, _)) = late {
                 self.fail(format!(
                     "a flush was acknowledged, but {value:#x} is not durable on {member} (S1)"
                 ));
@@ -178,9 +181,14 @@ impl World {
             return;
         }
         let write = operation != DiskOperation::Read;
+        // Without a disk of its own the active node reads as it would on that: while it writes.
+        let both = self.nodes[node].view().insync.len() == 2;
+        let served = |owner: &IoOwner| both && matches!(owner, IoOwner::Serve(_));
         let clash = running.iter().find(|other| {
-            let copies =
-                matches!(owner, IoOwner::Copy(_)) || matches!(other.owner, IoOwner::Copy(_));
+            let copies = matches!(owner, IoOwner::Copy(_))
+                || matches!(other.owner, IoOwner::Copy(_))
+                || served(&owner)
+                || served(&other.owner);
             other.range.overlaps(range)
                 && other.operation != DiskOperation::Flush
                 && ((write && other.changes()) || (copies && (write || other.changes())))
@@ -224,6 +232,9 @@ impl World {
             ));
         }
         let me = id(node);
+        if before.active == Some(me) && !before.active_counts() && after.active.is_none() {
+            self.count("service without a disk ended");
+        }
         if after.insync == NodeSet::only(me) {
             self.spare_the_last_disk(node);
         }
@@ -260,6 +271,11 @@ impl World {
                 "{node} took over from {before:?} without a seal (S4)"
             ));
         }
+        // Also from a node that served through this copy alone.
+        let takes_over = after.is_sole(me)
+            && after.active == Some(me)
+            && before.active == Some(peer)
+            && before.insync.contains(me);
         let mut running = self.nodes[node].data.running.iter();
         let accepted = running.find(|op| matches!(op.owner, IoOwner::Peer(_)) && op.changes());
         if let Some(range) = accepted.map(|op| op.range).filter(|_| takes_over) {
@@ -271,7 +287,8 @@ impl World {
             let acked = |value: &Value| {
                 write_of(*value).is_some_and(|write| self.model.write(write).acked.is_some())
             };
-            let unflushed = self.nodes[node].data.unflushed().find(acked);
+            let unflushed = self.nodes[node].data.unflushed();
+            let unflushed = unflushed.map(|(value, _)| value).find(acked);
             if let Some(value) = unflushed {
                 self.fail(format!(
                     "{node} counts alone, and {value:#x} is acknowledged and not flushed (S2)"
@@ -302,11 +319,14 @@ impl World {
             self.fail(format!("{node}: split histories were merged (S8)"));
         }
         self.check_verify(node, notice);
+        self.check_disk_notice(node, notice);
         if matches!(notice, Notice::LinkUp { .. }) {
             self.check_cover("link up");
         }
         let key = if let Notice::CopyStarted { cause } = notice {
             format!("copy {cause:?}")
+        } else if let Notice::Disk(notice) = notice {
+            format!("disk {}", first_word(&format!("{notice:?}")))
         } else if let Notice::RefusedPeer { code, .. } = notice {
             self.refused(node, *code);
             format!("refused {code:?}")

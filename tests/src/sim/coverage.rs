@@ -145,6 +145,18 @@ const MARKS: &[&str] = &[
     "verify interrupted",
     "verify stopped",
     "writes",
+    // Disks that cannot read.
+    "reads for the peer",
+    "reads for the peer that failed",
+    "reads healed",
+    "reads that nobody could do",
+    "disk Diskless",
+    "disk DisklessLost",
+    "disk ReadFailed",
+    "disk ReadHealed",
+    "acknowledged without a disk",
+    "hurried activations",
+    "service without a disk ended",
     // Isolated copies.
     "answer AlreadyIsolated",
     "answer Attached",

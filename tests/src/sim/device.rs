@@ -162,6 +162,7 @@ impl World {
         };
         let (activation, stopping, idle) = (device.activation, device.stopping, device.is_idle());
         self.model.reading.remove(&outstanding.submitted);
+        self.check_made_good(node, &outstanding, result.is_ok());
         match result {
             Ok(()) => self.acknowledged(node, activation, &outstanding),
             Err(_) => self.failed(node, &outstanding),
@@ -241,6 +242,8 @@ impl World {
             data,
             submitted,
             process: 0,
+            unread: None,
+            rewritten: false,
         };
         self.nodes[node].device.as_mut()?.slots[usize::from(request.tag.0)] = Some(outstanding);
         if let Some(process) = self.nodes[node].process.as_ref() {
@@ -270,6 +273,7 @@ impl World {
             return;
         }
         outstanding.process = process;
+        (outstanding.unread, outstanding.rewritten) = (None, false);
         let request = outstanding.request;
         self.note(|| format!("{node} request {request:?}"));
         self.feed(node, Event::Request(request));

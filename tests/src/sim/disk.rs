@@ -1,6 +1,6 @@
 //! Disks with a volatile cache. A sector is one number ("which write put it there"), not 512 bytes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use mirror_core::effect::DiskOperation;
 use mirror_core::event::IoOwner;
@@ -12,7 +12,7 @@ use super::rng::Rng;
 const DIRTY_MAX: usize = 4000;
 
 /// What no write put there.
-const GARBAGE: Value = 0xff;
+pub(super) const GARBAGE: Value = 0xff;
 
 /// What a damaged sector holds.
 const DAMAGE: Value = 0xfe;
@@ -74,6 +74,10 @@ pub struct DataDisk {
     pub late: Vec<Running>,
     /// The process that gave it up.
     pub given_up_by: u64,
+    /// Sectors that cannot be read until they are written.
+    pub unreadable: BTreeSet<u64>,
+    /// Until then single reads fail.
+    pub flaky_until: u64,
 }
 
 fn index(number: u64) -> usize {
@@ -104,6 +108,8 @@ impl DataDisk {
             stuck_share: 100,
             late: Vec::new(),
             given_up_by: 0,
+            unreadable: BTreeSet::new(),
+            flaky_until: 0,
         }
     }
 
@@ -210,6 +216,9 @@ impl DataDisk {
 
     fn write(&mut self, range: SectorRange, data: Vec<Value>, fua: bool) {
         self.order += 1;
+        for sector in range.start..range.end() {
+            self.unreadable.remove(&sector);
+        }
         let start = index(range.start);
         self.content[start..start + data.len()].copy_from_slice(&data);
         let dirty = Dirty {
@@ -299,11 +308,14 @@ impl DataDisk {
         self.content.copy_from_slice(media);
     }
 
-    /// Every value that is not yet durable.
-    pub fn unflushed(&self) -> impl Iterator<Item = Value> {
-        self.dirty
-            .iter()
-            .flat_map(|dirty| dirty.data.first().copied())
+    /// Every value that is not yet durable, with what the media holds in its place. What is written again where it is on
+    /// the media already is durable.
+    pub fn unflushed(&self) -> impl Iterator<Item = (Value, Value)> {
+        self.dirty.iter().flat_map(|dirty| {
+            let media = self.media[dirty.start..].iter().copied();
+            let pairs = dirty.data.iter().copied().zip(media);
+            pairs.filter(|(value, media)| value != media)
+        })
     }
 
     /// The content that would survive now for sure.

@@ -10,6 +10,7 @@ use super::node::{MS, Node};
 use super::rng::Rng;
 use super::stuck;
 use super::theme::Theme;
+use super::unreadable::{self, Unreadable};
 use super::upkeep::{self, Upkeep};
 use super::world::{Happening, World};
 
@@ -78,6 +79,8 @@ pub enum Kind {
     PathBreak,
     /// An operator keeps the copies in order.
     Upkeep(Upkeep),
+    /// A disk cannot read.
+    Unreadable(Unreadable),
     /// An operator isolates the standby's copy.
     Isolate,
     /// An operator attaches it again.
@@ -204,6 +207,7 @@ impl Schedule {
                 troubles.retain(|trouble| trouble.dice.clone().percent(30));
             }
             troubles.extend(Self::isolations(seed, millis.clone(), haste));
+            troubles.extend(unreadable::troubles(seed, millis.clone(), haste));
             troubles.extend(upkeep::troubles(seed, millis.clone(), haste));
             troubles.extend(stuck::troubles(seed, millis, haste));
         }
@@ -363,6 +367,7 @@ impl World {
                 let path = dice.index(2);
                 self.path_cut_for(&mut dice, path, [node == 0, node == 1]);
             }
+            Kind::Unreadable(what) => self.unreadable(what, node, &mut dice),
             Kind::Upkeep(what) => self.upkeep(what, node, &mut dice),
             Kind::PathBreak => self.break_path(dice.index(2)),
             Kind::Move => self.move_away(&mut dice),

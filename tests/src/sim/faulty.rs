@@ -3,7 +3,7 @@
 
 use mirror_core::admin::{Command, CopyState, Role};
 
-use super::node::{MS, Node};
+use super::node::{MS, Node, id};
 use super::world::{Happening, World};
 
 impl World {
@@ -37,6 +37,8 @@ impl World {
     /// The disk works again; a daemon that saw it fail is started anew, once it does not serve any more.
     pub(super) fn disk_mended(&mut self, node: usize) {
         self.nodes[node].data.failing = false;
+        self.nodes[node].data.unreadable.clear();
+        self.nodes[node].data.flaky_until = 0;
         self.nodes[node].meta.failing = false;
         let Some(status) = self.status(node) else {
             return;
@@ -52,6 +54,16 @@ impl World {
         }
         self.command(node, Command::Deactivate { force: true });
         self.at(500 * MS, Happening::DiskMended { node });
+    }
+
+    /// Who had no disk and served through this node is gone: some operators do not wait.
+    pub(super) fn hurry(&mut self, node: usize) {
+        let view = self.nodes[node].view();
+        let through = view.is_sole(id(node)) && view.active == Some(id(1 - node));
+        if self.chaos && through && self.rng.percent(60) {
+            self.count("hurried activations");
+            self.ask_for(node, Command::Activate);
+        }
     }
 
     /// The only copy that counts must not fail.

@@ -29,6 +29,10 @@ pub struct Outstanding {
     pub submitted: u64,
     /// The process that has it (0: none yet).
     pub process: u64,
+    /// A read that the own disk could not do, and how many reads for it the peer's had failed to do by then.
+    pub unread: Option<u64>,
+    /// It was written again since.
+    pub rewritten: bool,
 }
 
 /// A live device.

@@ -284,6 +284,7 @@ impl World {
         self.path_ended(node, session);
         if opened {
             self.feed(node, Event::SessionClosed { session, reason });
+            self.hurry(node);
         }
         self.network.tidy();
     }

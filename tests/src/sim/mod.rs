@@ -38,6 +38,7 @@ mod shell;
 pub mod shrink;
 mod stuck;
 mod theme;
+mod unreadable;
 mod upkeep;
 pub mod world;
 

@@ -2,7 +2,7 @@
 
 use mirror_core::auth::cluster_id;
 use mirror_core::disk::{BLOCK_BYTES, Isolation, Layout, Record, Superblock};
-use mirror_core::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS, QUEUE_DEPTH};
+use mirror_core::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS, QUEUE_DEPTH, SERVED_READS_MAX};
 use mirror_core::paths::Paths;
 use mirror_core::types::{
     BootId, CopyId, Epoch, Incarnation, Instant, NodeId, NodeSet, ViewId, VolumeId,
@@ -38,6 +38,10 @@ pub struct Process {
     pub receive: Vec<Option<Vec<Value>>>,
     /// Copy buffers.
     pub copy: Vec<Vec<Value>>,
+    /// Buffers of reads for the peer.
+    pub served: Vec<Vec<Value>>,
+    /// Writes and flushes of the disk that failed.
+    pub write_errors: u64,
     /// Which path is dialled, ready, used.
     pub paths: Paths,
     /// It said that it ends.
@@ -55,6 +59,8 @@ pub struct Node {
     pub boots: u64,
     /// This boot.
     pub boot: BootId,
+    /// Reads for the peer that failed.
+    pub served_errors: u64,
     /// Global time of this boot.
     pub booted_at: u64,
     /// How fast its clock runs, parts per million.
@@ -128,6 +134,7 @@ impl Node {
         Self {
             power: true,
             boots: 1,
+            served_errors: 0,
             boot,
             booted_at: 0,
             ppm: 1_000_000,
@@ -182,6 +189,8 @@ impl Process {
             volume,
             tick_at: None,
             receive: (0..PEER_BUFFERS).map(|_| None).collect(),
+            write_errors: 0,
+            served: (0..SERVED_READS_MAX).map(|_| Vec::new()).collect(),
             copy: (0..COPY_INFLIGHT_MAX).map(|_| Vec::new()).collect(),
             paths,
             exiting: false,

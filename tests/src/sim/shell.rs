@@ -8,7 +8,7 @@ use mirror_core::types::{Errno, SessionId};
 use mirror_core::wire::{Frame, FrameKind};
 
 use super::ambush::{Moment, aborts};
-use super::disk::Value;
+use super::disk::{Running, Value};
 use super::grow::Sized;
 use super::metadata::Written;
 use super::network::{InTransit, Message};
@@ -48,6 +48,7 @@ impl World {
             } => self.send(node, process, session, frame, body, payload),
             Effect::Close { session } => self.close(node, process, session),
             Effect::ReleaseBuffer { slot } => self.release(node, slot),
+            Effect::FillRequest { tag, slot, range } => self.fill_request(node, tag, slot, range),
             Effect::MeasureBacking { id } => self.measure(node, process, id),
             Effect::Device(command) => self.device_command(node, process, command),
             Effect::Reply {
@@ -175,6 +176,8 @@ impl World {
         if owner == IoOwner::ViewFlush {
             self.nodes[node].view_flush = self.model.tick();
         }
+        self.check_serve_buffer(node, process, owner);
+        self.check_rewrite_is_named(node, owner, operation, range);
         if let IoOwner::Copy(slot) = owner {
             let now = self.now;
             if self
@@ -211,7 +214,11 @@ impl World {
         let longest = match owner {
             IoOwner::Application(_) => habits.slow_writes_ms[node] * 1000,
             IoOwner::Peer(_) => habits.slow_peer_writes_ms * 1000,
-            IoOwner::Copy(_) | IoOwner::ViewFlush | IoOwner::LogFlush | IoOwner::Grow => 0,
+            IoOwner::Copy(_)
+            | IoOwner::Serve(_)
+            | IoOwner::ViewFlush
+            | IoOwner::LogFlush
+            | IoOwner::Grow => 0,
         };
         if write && longest > 0 && self.rng.percent(15) {
             return self.micros(10_000, longest);
@@ -230,7 +237,7 @@ impl World {
         }
     }
 
-    pub(super) fn disk_end(&mut self, node: usize, process: u64, ticket: u64) {
+    pub(super) fn disk_done(&mut self, node: usize, process: u64, ticket: u64) {
         let place = &mut self.nodes[node];
         let Some(started) = place
             .data
@@ -277,6 +284,13 @@ impl World {
         if !self.nodes[node].process_is(process) {
             return;
         }
+        self.keep_read(node, &running, read);
+        let result = if fails { Err(Errno::EIO) } else { Ok(()) };
+        self.disk_told(node, process, running.owner, result);
+    }
+
+    /// What was read, or written, is where it belongs.
+    fn keep_read(&mut self, node: usize, running: &Running, read: Vec<Value>) {
         match running.owner {
             IoOwner::Application(tag) if running.operation == DiskOperation::Read => {
                 self.isolated_read(node, tag, &read);
@@ -295,20 +309,34 @@ impl World {
                 }
             }
             IoOwner::ViewFlush => self.nodes[node].view_flushed = self.nodes[node].view_flush,
-            IoOwner::LogFlush | IoOwner::Application(_) | IoOwner::Peer(_) | IoOwner::Grow => {}
+            IoOwner::Serve(slot) => {
+                if let Some(process) = self.nodes[node].process.as_mut() {
+                    process.served[usize::from(slot)] = read;
+                }
+            }
+            IoOwner::Application(tag) => self.note_rewritten(node, tag),
+            IoOwner::LogFlush | IoOwner::Peer(_) | IoOwner::Grow => {}
         }
-        let result = if fails { Err(Errno::EIO) } else { Ok(()) };
-        self.disk_told(node, process, running.owner, result);
     }
 
-    fn disk_told(&mut self, node: usize, process: u64, owner: IoOwner, result: DiskResult) {
+    pub(super) fn disk_told(
+        &mut self,
+        node: usize,
+        process: u64,
+        owner: IoOwner,
+        result: DiskResult,
+    ) {
         if !self.nodes[node].process_is(process) {
             return;
         }
         if result.is_err() {
             self.count("disk error");
+            self.note_rewrite_failed(node, owner);
             // What it had not flushed is in doubt, as after a power cut; a second fault may lose it.
             self.model.power_cut(node);
+            if let Some(process) = self.nodes[node].process.as_mut() {
+                process.write_errors += 1;
+            }
         }
         self.feed(node, Event::DiskDone { owner, result });
     }
@@ -514,6 +542,11 @@ impl World {
                 .process
                 .as_ref()
                 .map(|process| process.copy[usize::from(slot)].clone())
+                .unwrap_or_default(),
+            PayloadSource::Serve(slot) => place
+                .process
+                .as_ref()
+                .map(|process| process.served[usize::from(slot)].clone())
                 .unwrap_or_default(),
         }
     }

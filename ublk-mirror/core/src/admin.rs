@@ -390,6 +390,9 @@ pub struct Counters {
     /// Bytes sent for resyncs.
     #[serde(default)]
     pub resync_sent_bytes: u64,
+    /// Reads that the own disk could not do and the peer did; what they were about was written again here.
+    #[serde(default)]
+    pub healed_reads: u64,
     /// Longest time an application request waited for its answer, milliseconds.
     pub longest_wait_ms: u64,
 }

@@ -37,6 +37,8 @@ pub enum PayloadSource {
     Application(Tag),
     /// A copy buffer.
     Copy(u16),
+    /// A buffer of what was read for the peer.
+    Serve(u16),
 }
 
 /// What to do with the ublk device.
@@ -135,6 +137,15 @@ pub enum Effect {
     ReleaseBuffer {
         /// The slot.
         slot: u16,
+    },
+    /// Copy what a receive buffer holds to the buffer of an application request.
+    FillRequest {
+        /// The request.
+        tag: Tag,
+        /// The receive buffer's slot.
+        slot: u16,
+        /// How much, from both buffers' beginning.
+        range: SectorRange,
     },
     /// Look how large the backing device is now, and use all of it from now on; then report
     /// [`crate::event::Event::BackingMeasured`].

@@ -47,6 +47,8 @@ pub enum IoOwner {
     ViewFlush,
     /// The core's own flush, so that extents may leave the activity log.
     LogFlush,
+    /// A read that the peer asked for, by its slot in the pool of buffers for that.
+    Serve(u16),
     /// Zeroes on the area behind the volume's end, and their flush, before a grow.
     Grow,
 }

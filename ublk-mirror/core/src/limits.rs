@@ -48,6 +48,11 @@ pub const VOLUME_SECTORS_MAX: u64 = 1 << 41;
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// Separate ranges that a verify lists; what it finds beyond them is counted.
 pub const VERIFY_RANGES_MAX: usize = 64;
+/// Reads that the peer does for the application at the same time, and buffers for them on its side. What
+/// exceeds that waits.
+pub const SERVED_READS_MAX: u16 = 8;
+/// Between two notices of reads that the own disk could not do; every one is counted.
+pub const READ_NOTICE_EVERY: Duration = Duration::from_secs(10);
 /// Operator commands that wait for an answer at the same time.
 pub const COMMANDS_MAX: usize = 16;
 

@@ -208,6 +208,10 @@ mutants! {
     VerifyJumpsQueue: "verify-jumps-queue", "I14";
     /// A verify goes on while its connection is being closed.
     VerifyAfterEnd: "verify-after-end", "I8";
+    /// The peer is dropped while it repairs a block for a verify.
+    DropWhileVerifying: "drop-while-verifying", "I9";
+    /// A verify that is to end waits for writes first.
+    VerifyEndWaits: "verify-end-waits", "I9";
     /// A difference is not seen.
     VerifyBlind: "verify-blind", "I14";
     /// A repair is answered before it is durable.
@@ -266,6 +270,32 @@ mutants! {
     GivenUpUntold: "given-up-untold", "I15";
     /// A pause of this machine counts as time that the disk took.
     PauseCountsAsStuck: "pause-counts-as-stuck", "I15";
+    /// What the peer read is written here while the application writes there.
+    HealUnlocked: "heal-unlocked", "I3 I4 I8";
+    /// It is written before the activity log names its extent.
+    HealWithoutLog: "heal-without-log", "S7";
+    /// It is not written here at all.
+    HealWithoutRewrite: "heal-without-rewrite", "I31";
+    /// A read that the peer had not answered when the connection ended is not asked again.
+    HealNotAskedAgain: "heal-not-asked-again", "I9 I31";
+    /// A copy that does not count is asked, and answers.
+    ServeReadOutdated: "serve-read-outdated", "S1 S9 I2 I3";
+    /// A read that failed on the peer too is answered with whatever the buffer holds.
+    HealErrorIgnored: "heal-error-ignored", "S1 I2 I3 I31";
+    /// A read fails when the connection ends, although the peer's copy counts.
+    HealGivesUp: "heal-gives-up", "I31";
+    /// What the own disk could not do is acknowledged before the peer's copy alone counts.
+    DisklessTooEarly: "diskless-too-early", "S1";
+    /// The peer agrees to be the only one that counts without a flush.
+    DisklessWithoutFlush: "diskless-without-flush", "S2";
+    /// A disk that failed is read from as long as it answers.
+    DisklessReadsHere: "diskless-reads-here", "S1 S10 I2 I3";
+    /// The peer of a node without a disk serves before that one's writes have ended.
+    DisklessUndrained: "diskless-undrained", "S4 I3 I8";
+    /// The view says that the disk that failed counts.
+    DisklessCountsItself: "diskless-counts-itself", "S1";
+    /// One failed read, and the whole disk counts as failed although the peer has the block.
+    ReadErrorFailsDisk: "read-error-fails-disk", "I31";
 }
 
 /// Whether this thread's core is wrong like that.

@@ -3,11 +3,13 @@
 //! `LS1xxx` refusals of commands, `LS2xxx` link and copies, `LS3xxx` disks and metadata.
 //! docs/operations.md lists them; a test compares the list with this file.
 
+mod disk;
 mod refusals;
 mod stuck;
 mod upkeep;
 mod words;
 
+pub use disk::DiskNotice;
 pub use stuck::StuckNotice;
 pub use upkeep::UpkeepNotice;
 
@@ -378,6 +380,8 @@ pub enum Notice {
     Upkeep(UpkeepNotice),
     /// About disks that do not answer.
     Stuck(StuckNotice),
+    /// About reads that a disk could not do.
+    Disk(DiskNotice),
 }
 
 impl Notice {
@@ -410,6 +414,7 @@ impl Notice {
             Self::Isolation(notice) => notice.code(),
             Self::Upkeep(notice) => notice.code(),
             Self::Stuck(notice) => notice.code(),
+            Self::Disk(notice) => notice.code(),
         }
     }
 
@@ -442,6 +447,7 @@ impl Notice {
             Self::Isolation(notice) => notice.level(),
             Self::Upkeep(notice) => notice.level(),
             Self::Stuck(notice) => notice.level(),
+            Self::Disk(notice) => notice.level(),
         }
     }
 
@@ -514,6 +520,7 @@ impl Notice {
             Self::Isolation(notice) => notice.message(),
             Self::Upkeep(notice) => notice.message(),
             Self::Stuck(notice) => notice.message(),
+            Self::Disk(notice) => notice.message(),
         }
     }
 
@@ -556,6 +563,7 @@ impl Notice {
             Self::Isolation(notice) => notice.advice(),
             Self::Upkeep(notice) => notice.advice(),
             Self::Stuck(notice) => notice.advice(),
+            Self::Disk(notice) => notice.advice(),
         }
     }
 

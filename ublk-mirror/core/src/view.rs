@@ -22,6 +22,13 @@ impl View {
         self.insync == NodeSet::only(node)
     }
 
+    /// Whether who serves has a copy that counts, or nobody serves. Otherwise its disk failed, and the other copy
+    /// alone counts.
+    pub fn active_counts(&self) -> bool {
+        self.active
+            .is_none_or(|active| self.insync.contains(active))
+    }
+
     /// This view's mark in a history.
     pub fn mark(&self) -> ViewMark {
         ViewMark {

@@ -138,7 +138,7 @@ impl Receiver {
         if !self.data_allowed && !is_control(frame.kind) {
             return Err(Garbage::TooEarly(frame.kind));
         }
-        if frame.kind.has_payload() {
+        if frame.kind.has_payload() && frame.length_bytes > 0 {
             let Some(slot) = free.pop() else {
                 self.starved = true;
                 return Ok(Some(Step::Wait));
@@ -237,6 +237,8 @@ fn is_control(kind: FrameKind) -> bool {
         | FrameKind::VerifyWrite
         | FrameKind::VerifyDone
         | FrameKind::VerifyWant
+        | FrameKind::Read
+        | FrameKind::ReadDone
         | FrameKind::MarksWanted
         | FrameKind::Marks
         | FrameKind::Grow

@@ -61,7 +61,7 @@ struct Line {
     /// The last view that was proposed or agreed on.
     view: View,
     /// Ids of frames that wait for an answer.
-    asked: Vec<(FrameKind, u64)>,
+    asked: Vec<Frame>,
     /// A proposal that waits for an answer.
     proposed: Option<Propose>,
 }
@@ -278,7 +278,7 @@ impl Peer {
             match sent.frame.kind {
                 FrameKind::State => line.theirs = State::decode(&sent.body).ok(),
                 FrameKind::Propose => line.proposed = Propose::decode(&sent.body).ok(),
-                kind => line.asked.push((kind, sent.frame.id)),
+                _ => line.asked.push(sent.frame),
             }
         }
         let closed = self.line.as_ref().map(|line| line.session);
@@ -382,9 +382,11 @@ impl Peer {
         if line.asked.is_empty() {
             return;
         }
-        let (asked, id) = line.asked.remove(choice % line.asked.len());
+        let asked = line.asked.remove(choice % line.asked.len());
+        let id = asked.id;
         let epoch = line.view.epoch;
-        let kind = match asked {
+        let kind = match asked.kind {
+            FrameKind::Read => FrameKind::ReadDone,
             FrameKind::CopyWrite => FrameKind::CopyDone,
             FrameKind::Ping => FrameKind::Pong,
             FrameKind::MarksWanted => {
@@ -395,6 +397,11 @@ impl Peer {
         };
         let mut frame = Frame::new(kind, epoch, id);
         frame.status = status;
+        if kind == FrameKind::ReadDone {
+            frame.range = asked.range;
+            let bytes = if status == 0 { asked.range.bytes() } else { 0 };
+            frame.length_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        }
         self.send_frame(frame, &[]);
     }
 
@@ -420,7 +427,10 @@ impl Peer {
         if input.byte() & 0xf0 == 0xf0 {
             frame.status = i32::from(input.short());
         }
-        let ranged = matches!(kind, FrameKind::Discard | FrameKind::WriteZeroes);
+        let ranged = matches!(
+            kind,
+            FrameKind::Discard | FrameKind::WriteZeroes | FrameKind::Read
+        );
         if ranged || kind.has_payload() {
             frame.range = range(input);
         } else if kind == FrameKind::Ping {
@@ -429,6 +439,9 @@ impl Peer {
         if kind.has_payload() {
             let bytes = u64::from(frame.range.count) * SECTOR_BYTES;
             frame.length_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        }
+        if kind == FrameKind::ReadDone && frame.status != 0 {
+            frame.length_bytes = 0;
         }
         let mut body = self.good_body(kind, input);
         for _ in 0..input.byte() % 4 {
@@ -489,6 +502,7 @@ impl Peer {
             Purpose::Deactivate,
             Purpose::Leave,
             Purpose::Widen,
+            Purpose::Diskless,
         ];
         let purpose = purposes[input.below(purposes.len())];
         let both = NodeSet::only(self.me).with(self.them());
@@ -499,6 +513,7 @@ impl Peer {
             Purpose::Deactivate => (None, now.insync),
             Purpose::Leave => (now.active, NodeSet::only(self.me)),
             Purpose::Widen => (now.active, both),
+            Purpose::Diskless => (now.active, NodeSet::only(self.them())),
         };
         let newest = now.epoch.max(line.view.epoch).0;
         Propose {
@@ -510,7 +525,7 @@ impl Peer {
     }
 }
 
-const KINDS_OF_FRAMES: [FrameKind; 21] = [
+const KINDS_OF_FRAMES: [FrameKind; 23] = [
     FrameKind::Write,
     FrameKind::CopyWrite,
     FrameKind::Discard,
@@ -532,6 +547,8 @@ const KINDS_OF_FRAMES: [FrameKind; 21] = [
     FrameKind::Grow,
     FrameKind::GrowDone,
     FrameKind::Isolate,
+    FrameKind::Read,
+    FrameKind::ReadDone,
 ];
 
 fn grow_step(input: &mut Input<'_>) -> GrowStep {

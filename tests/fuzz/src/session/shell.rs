@@ -12,8 +12,8 @@ use mirror_core::wire::Frame;
 
 /// What one event may lead to: every request fails, every session is told.
 const EFFECTS_MAX: usize = 400;
-/// Disk operations under way: requests, what the peer asked for, a copy's reads, two flushes, a grow's.
-const DISK_MAX: usize = 64 + 80 + 68 + 8 + 2 + 1;
+/// Disk operations under way: requests, what the peer asked for, a copy's reads, reads for the peer, two flushes, a grow's.
+const DISK_MAX: usize = 64 + 80 + 68 + 8 + 8 + 2 + 1;
 const METADATA_MAX: usize = 64;
 
 /// A metadata write under way.
@@ -158,6 +158,7 @@ impl Shell {
                 let freed = self.buffers[usize::from(slot)].take();
                 assert!(freed.is_some(), "buffer {slot} was released twice");
             }
+            Effect::FillRequest { tag, slot, range } => self.fills(tag, slot, range),
             Effect::MeasureBacking { id } => self.measures.push_back(id),
             // Not answered.
             Effect::Device(DeviceCommand::ResizeLive { size_sectors }) => {
@@ -175,6 +176,14 @@ impl Shell {
             }
             Effect::Exit => self.ended = true,
         }
+    }
+
+    fn fills(&self, tag: Tag, slot: u16, range: SectorRange) {
+        assert!(self.tags[usize::from(tag.0)], "{tag:?} is nobody's");
+        let busy = self.in_flight(IoOwner::Application(tag));
+        assert!(!busy, "{tag:?} is filled under a disk operation");
+        let held = self.buffers[usize::from(slot)];
+        assert_eq!(held, Some(range.bytes()), "filled from another's buffer");
     }
 
     fn in_flight(&self, owner: IoOwner) -> bool {
@@ -197,6 +206,9 @@ impl Shell {
                 let held = self.buffers[usize::from(slot)];
                 assert_eq!(held, Some(range.bytes()), "a write from another's buffer");
             }
+        }
+        if let IoOwner::Serve(_) = owner {
+            assert!(!self.live, "a live volume is read for the peer");
         }
         self.disk.push((owner, operation, range));
     }
@@ -352,7 +364,7 @@ impl Shell {
     /// A frame; a payload needs a receive buffer.
     pub(super) fn receive(&mut self, session: SessionId, frame: Frame, body: &[u8]) {
         let mut buffer = None;
-        if frame.kind.has_payload() {
+        if frame.kind.has_payload() && frame.length_bytes > 0 {
             let Some(free) = self.buffers.iter().position(Option::is_none) else {
                 return;
             };

@@ -471,10 +471,8 @@ impl Superblock {
         let sane_chunk = self.chunk_sectors.is_power_of_two();
         let sane_block = self.logical_block_bytes.is_power_of_two()
             && (512..=65536).contains(&self.logical_block_bytes);
-        let sane_active = self
-            .view
-            .active
-            .is_none_or(|active| self.view.insync.contains(active));
+        let failed = self.failed || self.peer_failed;
+        let sane_active = self.view.active_counts() || (failed && self.view.insync.len() == 1);
         let numbers = [self.sequence, self.view.epoch.0, self.sealed.0];
         if numbers.into_iter().any(|number| number > NUMBER_MAX) {
             Err(SlotFault::Value("sequence or epoch"))

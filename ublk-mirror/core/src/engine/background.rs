@@ -107,10 +107,17 @@ impl Engine {
     fn begin_background(&mut self, purpose: Purpose, effects: &mut Effects) {
         self.background = Some(Background {
             purpose,
-            local: Leg::Sent,
+            local: if self.is_diskless() {
+                Leg::Done
+            } else {
+                Leg::Sent
+            },
             peer: Leg::Unsent,
         });
         self.wrong_background();
+        if self.is_diskless() {
+            return self.send_background(effects);
+        }
         self.background_disk = true;
         effects.push(Effect::Disk {
             owner: IoOwner::LogFlush,

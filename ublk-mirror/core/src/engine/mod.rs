@@ -6,6 +6,8 @@
 
 mod background;
 mod copy;
+mod diskless;
+mod healing;
 mod inflight;
 mod pause;
 mod peer;
@@ -14,6 +16,7 @@ mod verify;
 
 pub use background::FLUSH_BACKGROUND;
 pub use copy::Compared;
+pub use healing::ReadAnswer;
 pub use verified::VerifyAnswer;
 pub use verify::NOT_NOW;
 
@@ -22,16 +25,17 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::admin::Counters;
-use crate::effect::{DiskOperation, Effect, Effects, PayloadSource};
+use crate::effect::{DiskOperation, Effect, Effects};
 use crate::event::{DiskResult, IoOwner, Request, RequestKind};
 use crate::intent::Intent;
 use crate::limits::{COPY_INFLIGHT_MAX, QUEUE_DEPTH};
 use crate::mutant::{self, Mutant};
 use crate::resync::Resync;
 use crate::types::{CopyId, Epoch, Errno, Instant, SectorRange, SessionId, Tag};
-use crate::wire::{FLAG_FUA, Frame, FrameKind};
 use background::Background;
 use copy::Reading;
+use diskless::OwnDisk;
+use healing::Healing;
 use inflight::{InFlight, Leg, Stage};
 use verify::Verifying;
 
@@ -126,6 +130,9 @@ pub struct Engine {
     copy_paused: Option<Instant>,
     /// The comparison of both copies.
     verifying: Verifying,
+    /// Reads that the own disk could not do.
+    healing: Healing,
+    own_disk: OwnDisk,
     counters: Counters,
 }
 
@@ -159,6 +166,8 @@ impl Engine {
             copy_halted: false,
             copy_paused: None,
             verifying: Verifying::default(),
+            healing: Healing::default(),
+            own_disk: OwnDisk::default(),
             counters: Counters::default(),
         }
     }
@@ -179,12 +188,6 @@ impl Engine {
     /// Requests in flight or waiting.
     pub fn inflight(&self) -> usize {
         self.slots.iter().flatten().count()
-    }
-
-    /// Whether the request with this tag reads.
-    pub fn is_read(&self, tag: Tag) -> bool {
-        self.request(tag)
-            .is_some_and(|entry| entry.request.kind == RequestKind::Read)
     }
 
     /// Whether the peer's copy counts and the peer is gone.
@@ -240,17 +243,19 @@ impl Engine {
         self.held = false;
         self.waiting.clear();
         self.abandon_background();
+        self.heals_given_up();
         for index in 0..self.slots.len() {
             let Some(entry) = self.slots[index].as_mut() else {
                 continue;
             };
             entry.failure = Some(Errno::EIO);
-            if entry.stage == Stage::Waiting {
+            if entry.stage == Stage::Waiting || entry.local == Leg::Refused {
                 entry.local = Leg::NotNeeded;
             }
             let range = entry.request.range;
-            let unsure =
-                entry.is_changing() && matches!(entry.peer, Leg::Unsent | Leg::Sent | Leg::Refused);
+            let unsure = entry.stage == Stage::Running
+                && entry.writes()
+                && matches!(entry.peer, Leg::Unsent | Leg::Sent | Leg::Refused);
             entry.peer = Leg::NotNeeded;
             if unsure {
                 // The peer may or may not get it.
@@ -310,18 +315,31 @@ impl Engine {
         let Some(entry) = self.request(tag) else {
             return true;
         };
-        let (request, arrived) = (entry.request, entry.arrived);
-        if self.gate == Gate::Starting {
+        let (request, arrived, heals) = (entry.request, entry.arrived, entry.heal.is_some());
+        if self.gate == Gate::Starting || self.own_disk == OwnDisk::Leaving {
             return false;
         }
         if request.kind == RequestKind::Read {
             let leased = match self.lease {
                 ReadLease::NotNeeded => true,
-                ReadLease::Until(end) => now < end || self.needs_no_lease(),
+                ReadLease::Until(end) => now < end || self.needs_no_lease() || self.is_diskless(),
             };
-            return (leased || mutant::is(Mutant::LeaseIgnored))
+            let turn = (leased || mutant::is(Mutant::LeaseIgnored))
                 && !self.earlier_write_overlaps(request.range, position);
+            if self.is_diskless() {
+                let member = matches!(self.peer, Peer::Member(_));
+                return turn && member && self.healing.has_room();
+            }
+            if !heals || !turn {
+                return turn;
+            }
         }
+        self.may_change(&request, arrived, position) && (!heals || self.healing.has_room())
+    }
+
+    /// Whether a change of data on the own disk, or a flush, may begin.
+    fn may_change(&mut self, request: &Request, arrived: Instant, position: usize) -> bool {
+        let heals = request.kind == RequestKind::Read;
         let held = self.held && !mutant::is(Mutant::HoldIgnored);
         if held || self.peer == Peer::Lost && !mutant::is(Mutant::NoFreeze) {
             return false;
@@ -339,7 +357,8 @@ impl Engine {
                 .into_iter()
                 .any(|read| read.range.overlaps(request.range))
             || self.verify_locks(request.range, arrived);
-        let running = running && !mutant::is(Mutant::OverlappingWrites);
+        let unlocked = heals && mutant::is(Mutant::HealUnlocked);
+        let running = running && !mutant::is(Mutant::OverlappingWrites) && !unlocked;
         let copying = copying && !mutant::is(Mutant::WriteIntoRun);
         if running || copying || self.earlier_write_overlaps(request.range, position) {
             return false;
@@ -349,7 +368,9 @@ impl Engine {
         if !covered {
             self.intent.want(request.range);
         }
-        covered || mutant::is(Mutant::WriteBeforeLog)
+        covered
+            || mutant::is(Mutant::WriteBeforeLog)
+            || (heals && mutant::is(Mutant::HealWithoutLog))
     }
 
     /// Whether a change of data that came earlier and still waits overlaps.
@@ -365,6 +386,14 @@ impl Engine {
         let Some(request) = self.request(tag).map(|entry| entry.request) else {
             return;
         };
+        let reads = request.kind == RequestKind::Read;
+        let local = reads && mutant::is(Mutant::DisklessReadsHere);
+        if self.heals(tag) || (self.is_diskless() && reads && !local) {
+            return self.begin_heal(now, tag, effects);
+        }
+        if self.is_diskless() && !local {
+            return self.begin_diskless(now, tag, effects);
+        }
         let (peer, mirrored) = self.peer_leg(&request);
         self.note_begin(now, &request);
         let operation = match request.kind {
@@ -455,40 +484,6 @@ impl Engine {
         }
     }
 
-    fn send_to_peer(&mut self, tag: Tag, effects: &mut Effects) {
-        let Some(session) = self.peer.session() else {
-            return;
-        };
-        let id = self.next_id;
-        let epoch = self.epoch;
-        let Some(entry) = self.slots[usize::from(tag.0)].as_mut() else {
-            return;
-        };
-        self.next_id += 1;
-        entry.peer = Leg::Sent;
-        entry.wire_id = id;
-        let request = entry.request;
-        let (kind, payload) = match request.kind {
-            RequestKind::Write | RequestKind::Read => {
-                (FrameKind::Write, Some(PayloadSource::Application(tag)))
-            }
-            RequestKind::Flush => (FrameKind::Flush, None),
-            RequestKind::Discard => (FrameKind::Discard, None),
-            RequestKind::WriteZeroes => (FrameKind::WriteZeroes, None),
-        };
-        let mut frame = Frame::new(kind, epoch, id);
-        frame.range = request.range;
-        frame.flags = if request.fua { FLAG_FUA } else { 0 };
-        frame.length_bytes =
-            payload.map_or(0, |_| u32::try_from(request.range.bytes()).unwrap_or(0));
-        effects.push(Effect::Send {
-            session,
-            frame,
-            body: Vec::new(),
-            payload,
-        });
-    }
-
     /// The local disk is done with a request. A failure is a failed member (S1): the caller shuts the
     /// gate; the request itself fails in any case.
     pub fn local_done(
@@ -503,14 +498,21 @@ impl Engine {
             return;
         };
         entry.local = Leg::Done;
+        if result.is_err() && self.refused_here(tag) {
+            return self.finish_if_done(now, index, effects);
+        }
+        let Some(entry) = self.slots[index].as_mut() else {
+            return;
+        };
         if let Err(errno) = result {
             entry.failure = Some(errno);
             entry.peer = Leg::NotNeeded;
-            if entry.changes_data() {
+            if entry.writes() {
                 let range = entry.request.range;
                 self.missed(range);
             }
         }
+        self.note_healed(now, index, effects);
         self.finish_if_done(now, index, effects);
     }
 
@@ -545,7 +547,8 @@ impl Engine {
 
     /// What the activity log and the resync have to know of a request that ended.
     fn note_end(&mut self, entry: &InFlight) {
-        if entry.is_changing() {
+        let heals = entry.is_healing() && entry.stage == Stage::Running;
+        if (entry.stage == Stage::Running && entry.writes()) || heals {
             self.intent.end(entry.request.range);
             let arrived = entry.mirrored && entry.peer == Leg::Done && entry.failure.is_none();
             if let Some(copy) = self.copy.as_mut().filter(|_| arrived) {

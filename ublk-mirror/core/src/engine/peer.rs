@@ -1,11 +1,14 @@
 //! What the coming, going and answering of the peer means for requests.
 
+use alloc::vec::Vec;
+
 use super::inflight::{Leg, Stage};
 use super::{Engine, Gate, Peer, running_changes};
-use crate::effect::Effects;
+use crate::effect::{Effect, Effects, PayloadSource};
 use crate::event::{Request, RequestKind};
 use crate::mutant::{self, Mutant};
-use crate::types::{Epoch, Instant, SessionId};
+use crate::types::{Epoch, Instant, SessionId, Tag};
+use crate::wire::{FLAG_FUA, Frame, FrameKind};
 
 impl Engine {
     /// The peer answered a Write, Discard, WriteZeroes or Flush with success. Returns whether the
@@ -23,6 +26,43 @@ impl Engine {
         self.finish_if_done(now, index, effects);
         self.copy_more(now, effects);
         true
+    }
+
+    pub(super) fn send_to_peer(&mut self, tag: Tag, effects: &mut Effects) {
+        let Some(session) = self.peer.session() else {
+            return;
+        };
+        if self.heals(tag) {
+            return self.ask_for_block(session, tag, effects);
+        }
+        let id = self.next_id;
+        let epoch = self.epoch;
+        let Some(entry) = self.slots[usize::from(tag.0)].as_mut() else {
+            return;
+        };
+        self.next_id += 1;
+        entry.peer = Leg::Sent;
+        entry.wire_id = id;
+        let request = entry.request;
+        let (kind, payload) = match request.kind {
+            RequestKind::Write | RequestKind::Read => {
+                (FrameKind::Write, Some(PayloadSource::Application(tag)))
+            }
+            RequestKind::Flush => (FrameKind::Flush, None),
+            RequestKind::Discard => (FrameKind::Discard, None),
+            RequestKind::WriteZeroes => (FrameKind::WriteZeroes, None),
+        };
+        let mut frame = Frame::new(kind, epoch, id);
+        frame.range = request.range;
+        frame.flags = if request.fua { FLAG_FUA } else { 0 };
+        frame.length_bytes =
+            payload.map_or(0, |_| u32::try_from(request.range.bytes()).unwrap_or(0));
+        effects.push(Effect::Send {
+            session,
+            frame,
+            body: Vec::new(),
+            payload,
+        });
     }
 
     /// The peer's disk cannot do this request. It waits until the peer's copy does not count any more.
@@ -65,6 +105,7 @@ impl Engine {
         self.copy_total = None;
         self.copy_paused = None;
         self.peer = Peer::Member(session);
+        self.heals_wait_for_peer();
     }
 
     /// The session is being closed: nothing more of the resync or of a verify is sent on it. What failed here
@@ -109,12 +150,13 @@ impl Engine {
         self.abandon_background();
         self.intent.diverge();
         self.unflushed_since = None;
+        self.heals_lost_copy(now, effects);
         for index in 0..self.slots.len() {
             let Some(entry) = self.slots[index].as_mut() else {
                 continue;
             };
             if entry.stage == Stage::Running {
-                let (range, changes) = (entry.request.range, entry.changes_data());
+                let (range, changes) = (entry.request.range, entry.writes());
                 let waits = mutant::is(Mutant::AloneStillWaits);
                 if matches!(entry.peer, Leg::Unsent | Leg::Sent | Leg::Refused) && !waits {
                     entry.peer = Leg::NotNeeded;
@@ -138,7 +180,8 @@ impl Engine {
                 self.verify_lost_peer();
                 for entry in self.slots.iter_mut().flatten() {
                     let again = matches!(entry.peer, Leg::Sent | Leg::Refused);
-                    if again && !mutant::is(Mutant::NoResend) {
+                    let kept = entry.heal.is_some() && mutant::is(Mutant::HealNotAskedAgain);
+                    if again && !kept && !mutant::is(Mutant::NoResend) {
                         entry.peer = Leg::Unsent;
                     }
                 }
@@ -147,6 +190,10 @@ impl Engine {
             Peer::Absent | Peer::Lost => {}
         }
         self.background_lost_session();
+        if mutant::is(Mutant::HealGivesUp) {
+            self.heals_lost_copy(now, effects);
+        }
+        self.heals_lost_session();
     }
 
     /// Whether nothing is in flight or waiting.

@@ -87,6 +87,8 @@ pub(super) enum Kind {
     },
     /// A resync is complete.
     Widen { session: SessionId },
+    /// The own disk failed: only the peer's copy counts.
+    Diskless { session: SessionId },
     /// Both have prepared a grow. `command`: an operator asked here; otherwise the peer did.
     Grow {
         session: SessionId,
@@ -141,9 +143,11 @@ impl Change {
             | Kind::Force { command }
             | Kind::Attach { command } => Some(*command),
             Kind::Deactivate { command, .. } | Kind::Grow { command, .. } => *command,
-            Kind::Lead { .. } | Kind::Follow { .. } | Kind::Drop { .. } | Kind::Widen { .. } => {
-                None
-            }
+            Kind::Lead { .. }
+            | Kind::Follow { .. }
+            | Kind::Drop { .. }
+            | Kind::Diskless { .. }
+            | Kind::Widen { .. } => None,
         }
     }
 }
@@ -261,6 +265,7 @@ impl Volume {
             Kind::Activate { .. }
             | Kind::Attach { .. }
             | Kind::Grow { .. }
+            | Kind::Diskless { .. }
             | Kind::Discard { .. } => {}
         }
     }
@@ -281,6 +286,7 @@ impl Volume {
 
     /// The peer wants to leave: everything acknowledged is flushed here before it writes down that its
     /// copy does not count, or else a power cut now would lose what only the peer still has (S2).
+    /// A repair that the peer still writes for a verify has to end first, or it would refuse.
     pub(super) fn drop_drained(&mut self, effects: &mut Effects) {
         let waits = self.change.as_ref().is_some_and(|change| {
             matches!(
@@ -288,7 +294,8 @@ impl Volume {
                 (Kind::Drop { .. }, Step::Drain)
             )
         });
-        if waits && !self.engine.is_changing() {
+        let verifies = self.engine.verify_has_runs() && !mutant::is(Mutant::DropWhileVerifying);
+        if waits && !self.engine.is_changing() && !verifies {
             if mutant::is(Mutant::DropWithoutFlush) {
                 self.set_step(Step::Flush);
                 self.view_flush = ViewFlush::Running;
@@ -348,6 +355,7 @@ impl Volume {
                     self.engine.peer_widened(session);
                 }
             }
+            Some(Kind::Diskless { .. }) => self.forget_copy(),
             Some(Kind::Follow { .. } | Kind::Grow { .. } | Kind::Attach { .. }) | None => {}
         }
         self.set_step(Step::Persist);
@@ -433,6 +441,7 @@ impl Volume {
                     }
                     self.went_alone(now, effects);
                 }
+                Kind::Diskless { .. } => self.went_diskless(now, effects),
                 Kind::Attach { .. } => self.attached(effects),
                 Kind::Widen { session } => self.widened(now, session, effects),
                 Kind::Grow { .. } => self.size_persisted(effects),
@@ -457,6 +466,7 @@ impl Volume {
     /// The peer's answer to a proposal.
     pub(super) fn accepted(
         &mut self,
+        now: Instant,
         session: SessionId,
         accept: crate::wire::Accept,
         effects: &mut Effects,
@@ -476,11 +486,13 @@ impl Volume {
             Kind::Lead { .. }
             | Kind::Activate { .. }
             | Kind::Deactivate { .. }
+            | Kind::Diskless { .. }
             | Kind::Drop { .. } => {
                 self.persist_change(effects);
             }
             Kind::Widen { .. } => {
                 self.change = None;
+                self.engine.peer_knows(now, effects);
                 let epoch = self.durable.view.epoch;
                 effects.push(Effect::Notice(Notice::CopyFinished { epoch }));
             }
@@ -511,7 +523,7 @@ impl Volume {
                 });
                 self.deactivate_alone(effects);
             }
-            Kind::Lead { .. } | Kind::Drop { .. } | Kind::Widen { .. } => {
+            Kind::Lead { .. } | Kind::Drop { .. } | Kind::Diskless { .. } | Kind::Widen { .. } => {
                 self.close(session, effects)
             }
             Kind::Follow { .. }

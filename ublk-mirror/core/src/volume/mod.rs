@@ -2,6 +2,7 @@
 
 mod change;
 mod deactivation;
+mod diskless;
 mod force;
 mod gather;
 mod grow;
@@ -11,6 +12,7 @@ mod keepalive;
 mod operator;
 mod pause;
 mod resolve;
+mod serve;
 mod session;
 mod settle;
 mod standby;
@@ -353,7 +355,7 @@ impl Volume {
 
     /// What follows from any event: the steps of whatever is under way.
     fn background(&mut self, now: Instant, effects: &mut Effects) {
-        if self.failed.is_none() {
+        if self.failed.is_none() || self.engine.is_diskless() {
             self.engine.background_steps(now, effects);
             self.note_swept(effects);
         }
@@ -363,6 +365,7 @@ impl Volume {
         self.resume_deactivation(effects);
         self.grow_steps(effects);
         self.drop_drained(effects);
+        self.diskless_steps(now, effects);
         self.restart_isolated(effects);
         self.copy_steps(now, effects);
         self.standby_steps(now, effects);
@@ -382,8 +385,14 @@ impl Volume {
             let answer = self.engine.verify_read_done(now, slot, result, effects);
             return self.verify_answer(slot, answer, effects);
         }
-        let read = matches!(owner, IoOwner::Application(tag) if self.engine.is_read(tag));
-        if let (Err(errno), IoOwner::Application(_), false) = (result, owner, read) {
+        if let (Err(errno), IoOwner::Application(tag)) = (result, owner) {
+            if self.engine.read_failed(now, tag, errno, effects) {
+                // It concerns the request alone; nothing that was promised is in doubt.
+                if self.is_isolated() {
+                    self.isolated_read_failed(errno, effects);
+                }
+                return;
+            }
             // Before the request ends: nothing that waited for it may begin.
             self.disk_failed(now, errno, effects);
         }
@@ -410,6 +419,7 @@ impl Volume {
                     self.engine.background_disk_done(now, effects);
                 }
             }
+            IoOwner::Serve(slot) => self.served(slot, result, effects),
             IoOwner::Grow => {
                 if result.is_ok() {
                     self.grow_disk_done(effects);
@@ -417,19 +427,13 @@ impl Volume {
             }
         }
         match (result, owner) {
-            (Ok(()), _) | (Err(_), IoOwner::Copy(_)) => {}
-            // A failed read concerns the request alone; nothing that was promised is in doubt. A failed
-            // write was seen to above.
-            (Err(errno), IoOwner::Application(_)) if self.is_isolated() => {
-                self.isolated_read_failed(errno, effects);
-            }
+            // A failed request of the application was seen to above, and a range that a resync cannot read was put
+            // aside there; whom a failed read was for is told.
+            (Ok(()), _)
+            | (Err(_), IoOwner::Application(_) | IoOwner::Serve(_) | IoOwner::Copy(_)) => {}
             (
                 Err(errno),
-                IoOwner::Application(_)
-                | IoOwner::Peer(_)
-                | IoOwner::ViewFlush
-                | IoOwner::LogFlush
-                | IoOwner::Grow,
+                IoOwner::Peer(_) | IoOwner::ViewFlush | IoOwner::LogFlush | IoOwner::Grow,
             ) => self.disk_failed(now, errno, effects),
         }
     }
@@ -443,7 +447,7 @@ impl Volume {
         self.failed = Some(errno);
         effects.push(Effect::Notice(Notice::DiskFailed { errno }));
         self.isolation_failed(effects);
-        if !self.may_withdraw() {
+        if !self.may_withdraw() && !self.leave_own_disk() {
             self.stop_everything(now, effects);
         }
         // A restart must not make a good copy of it again.

@@ -101,6 +101,10 @@ impl Volume {
         if self.peer_serving && up.is_some() {
             return Some(Err(Refusal::PeerActive { peer }));
         }
+        if self.serves_diskless_peer() && !self.is_let_go() {
+            // What the other node wrote through this copy has to end first (S4).
+            return Some(Err(Refusal::Busy));
+        }
         let view = self.next_view(Some(self.me()), self.durable.view.insync, self.floor());
         self.begin_change(Kind::Activate { command: id }, Step::Accept, Some(view));
         match up {
@@ -402,6 +406,9 @@ impl Volume {
                 self.deactivate_flush_peer(now, effects)
             }
             Kind::Deactivate { .. } if self.failed.is_none() => self.flush_for_view(effects),
+            Kind::Deactivate { .. } if self.is_diskless() && self.up_session().is_some() => {
+                self.deactivate_flush_peer(now, effects)
+            }
             Kind::Deactivate { .. } => {
                 // The disk failed: nothing durable can be promised; the next start finds it unclean.
                 let command = self.change.take().and_then(|change| change.command());
@@ -421,6 +428,7 @@ impl Volume {
             | Kind::Grow { .. }
             | Kind::Discard { .. }
             | Kind::Force { .. }
+            | Kind::Diskless { .. }
             | Kind::Attach { .. } => {}
         }
     }

@@ -252,7 +252,7 @@ impl Volume {
             }
             (Some(Phase::Settling | Phase::Up), FrameKind::Accept) => {
                 Accept::decode(body).map(|accept| {
-                    self.accepted(id, accept, effects);
+                    self.accepted(now, id, accept, effects);
                     true
                 })
             }
@@ -504,6 +504,7 @@ impl Volume {
         let peer = self.peer_name();
         self.isolation_is_off(Refusal::Ambiguous { peer }, effects);
         self.set_peer_without_session();
+        self.diskless_lost(now, effects);
         // While another view is on its way to the disk, the stricter of the two counts (S4).
         if self.engine.peer() == Peer::Lost && self.is_sole() && self.staged.view.is_sole(self.me())
         {

@@ -167,7 +167,7 @@ impl Volume {
 
     /// A narrower view needs the flush of who stays in before the other writes it down (S2). A view with
     /// both under which nobody serves says that both copies are durable: it is believed after a reboot.
-    fn needs_flush(&self, view: View) -> bool {
+    pub(super) fn needs_flush(&self, view: View) -> bool {
         if mutant::is(Mutant::SettleWithoutFlush) {
             return false;
         }
@@ -322,7 +322,7 @@ impl Volume {
                 Step::Flush,
                 Some(view),
             );
-            if propose.purpose == Purpose::Settle && self.needs_flush(view) {
+            if self.flushes_first(&propose) {
                 self.flush_for_view(effects);
             } else if self.engine.verify_has_runs() {
                 self.set_step(Step::Drain);
@@ -411,6 +411,7 @@ impl Volume {
                     || self.asked_to_be_isolated();
                 fenced && leaves && view.insync == NodeSet::only(peer)
             }
+            Purpose::Diskless => self.diskless_fits(view),
             Purpose::Widen => {
                 let target = self
                     .staged
@@ -468,13 +469,15 @@ impl Volume {
         if propose.purpose == Purpose::Leave {
             self.note_invalidated();
         }
+        // All of it is copied when that disk is mended.
+        self.staged.peer_failed |= propose.purpose == Purpose::Diskless;
         self.staged.copy = match propose.purpose {
             Purpose::Settle if filled && !mutant::is(Mutant::TargetForgotten) => Some(CopyRecord {
                 id: propose.copy_id,
                 role: CopyRole::Target,
                 full: false,
             }),
-            Purpose::Settle | Purpose::Widen | Purpose::Leave => None,
+            Purpose::Settle | Purpose::Widen | Purpose::Leave | Purpose::Diskless => None,
             // Who serves changes; what is being copied goes on.
             Purpose::Activate | Purpose::Deactivate => self.staged.copy,
         };
@@ -520,7 +523,7 @@ impl Volume {
             if propose.purpose == Purpose::Settle {
                 self.become_up(id, effects);
             }
-            if self.is_member() {
+            if self.is_member() && self.peer_counts() {
                 self.engine.peer_is_member(now, id, effects);
                 if propose.purpose == Purpose::Settle {
                     self.both_durable();
@@ -547,7 +550,7 @@ impl Volume {
                     self.left(Ok(Done::Stopped), effects);
                 }
             }
-            Purpose::Settle | Purpose::Activate | Purpose::Deactivate => {}
+            Purpose::Settle | Purpose::Activate | Purpose::Deactivate | Purpose::Diskless => {}
         }
     }
 

@@ -6,7 +6,7 @@ use crate::admin::Role;
 use crate::disk::CopyRole;
 use crate::effect::{DiskOperation, Effect, Effects};
 use crate::event::{Digest, DiskResult, IoOwner};
-use crate::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS, QUEUE_DEPTH};
+use crate::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS, QUEUE_DEPTH, SERVED_READS_MAX};
 use crate::mutant::{self, Mutant};
 use crate::notice::Notice;
 use crate::types::{Epoch, Errno, Instant, SectorRange, SessionId};
@@ -16,6 +16,7 @@ use crate::wire::{
 
 use super::Volume;
 use super::change::{FLUSH_DEACTIVATE, FLUSH_JOIN, Then};
+use super::serve::PeerRead;
 use super::session::Taken;
 use crate::engine::{Compared, FLUSH_BACKGROUND};
 
@@ -55,6 +56,8 @@ pub(super) struct PeerOps {
     /// Slots that are not free, and draining flushes that wait: both are asked for with every event.
     used: usize,
     parked: usize,
+    /// Reads for the peer, by the slot of their buffer.
+    pub(super) reads: [Option<PeerRead>; SERVED_READS_MAX as usize],
     writes_done: u64,
 }
 
@@ -64,12 +67,13 @@ impl PeerOps {
             slots: (0..PEER_OPS_MAX).map(|_| None).collect(),
             used: 0,
             parked: 0,
+            reads: [None; SERVED_READS_MAX as usize],
             writes_done: 0,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.used == 0
+        self.used == 0 && self.reads.iter().all(Option::is_none)
     }
 
     /// Whether something is being changed for the peer.
@@ -149,6 +153,8 @@ impl Volume {
             FrameKind::VerifyDone | FrameKind::VerifyWant | FrameKind::VerifyWrite => {
                 self.verify_frame(now, id, frame, buffer, effects)
             }
+            FrameKind::Read => self.read_asked(id, &frame, effects),
+            FrameKind::ReadDone => self.read_answered(now, &frame, buffer, effects),
             FrameKind::Isolate => self.peer_isolates(id, frame.id, effects),
             FrameKind::MarksWanted => self.target_is_asked(id, frame, effects),
             FrameKind::Write
@@ -181,8 +187,8 @@ impl Volume {
         buffer: Option<u16>,
         effects: &mut Effects,
     ) -> Taken {
-        let peer_may =
-            self.staged.view.insync.contains(self.settings.peer) && self.role == Role::Fenced;
+        let counts = self.staged.view.insync.contains(self.settings.peer);
+        let peer_may = (counts || self.serves_diskless_peer()) && self.role == Role::Fenced;
         let copying = self.staged.copy.is_some();
         let fits = frame.kind == FrameKind::Flush || frame.range.fits(self.staged.size_sectors);
         let copies = matches!(frame.kind, FrameKind::CopyWrite | FrameKind::CopyZeroes);
@@ -313,7 +319,7 @@ impl Volume {
         self.send(compared.session, frame, Vec::new(), effects);
     }
 
-    fn is_staged_member(&self) -> bool {
+    pub(super) fn is_staged_member(&self) -> bool {
         self.staged.view.insync.contains(self.me())
     }
 

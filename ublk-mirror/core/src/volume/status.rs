@@ -21,6 +21,7 @@ impl Volume {
         if let Some(errno) = self.failed {
             problems.push(Notice::DiskFailed { errno }.problem());
         }
+        problems.extend(self.diskless_problem());
         if self.is_forced() {
             let at_s = self.forced_at_s();
             problems.push(Notice::Forced { at_s }.problem());

@@ -11,7 +11,7 @@ use core::time::Duration;
 
 use crate::effect::{Effect, Effects};
 use crate::event::{Event, IoOwner};
-use crate::limits::{COPY_INFLIGHT_MAX, QUEUE_DEPTH};
+use crate::limits::{COPY_INFLIGHT_MAX, QUEUE_DEPTH, SERVED_READS_MAX};
 use crate::mutant::{self, Mutant};
 use crate::notice::{Notice, StuckNotice};
 use crate::types::{Errno, Instant, Tag};
@@ -21,7 +21,8 @@ use super::standby::PEER_OPS_MAX;
 
 const PEER: usize = QUEUE_DEPTH as usize;
 const COPY: usize = PEER + PEER_OPS_MAX;
-const OWN: usize = COPY + COPY_INFLIGHT_MAX as usize;
+const SERVE: usize = COPY + COPY_INFLIGHT_MAX as usize;
+const OWN: usize = SERVE + SERVED_READS_MAX as usize;
 /// Operations of the backing device that can be under way: each owner has one.
 const OWNERS: usize = OWN + 3;
 
@@ -62,6 +63,7 @@ fn place(owner: IoOwner) -> usize {
         IoOwner::Application(tag) => usize::from(tag.0),
         IoOwner::Peer(slot) => PEER + usize::from(slot),
         IoOwner::Copy(slot) => COPY + usize::from(slot),
+        IoOwner::Serve(slot) => SERVE + usize::from(slot),
         IoOwner::ViewFlush => OWN,
         IoOwner::LogFlush => OWN + 1,
         IoOwner::Grow => OWN + 2,
@@ -74,6 +76,7 @@ fn owner(place: usize) -> IoOwner {
         OWN => IoOwner::ViewFlush,
         place if place == OWN + 1 => IoOwner::LogFlush,
         place if place > OWN => IoOwner::Grow,
+        SERVE.. => IoOwner::Serve(number(SERVE)),
         COPY.. => IoOwner::Copy(number(COPY)),
         PEER.. => IoOwner::Peer(number(PEER)),
         _ => IoOwner::Application(Tag(number(0))),

@@ -12,6 +12,8 @@ use crate::types::{
 };
 use crate::view::{View, ViewHistory, ViewMark};
 
+use super::diskless::checked;
+
 /// No cluster changes its view so often; sums of epochs stay far from overflow.
 const EPOCH_MAX: u64 = 1 << 62;
 /// Words of 64 marks in one Marks frame.
@@ -102,7 +104,7 @@ impl ViewBytes {
         if self.epoch.get() > EPOCH_MAX {
             return Err(DecodeError::Value("view.epoch"));
         }
-        if active.is_some_and(|active| !insync.contains(active)) {
+        if active.is_some_and(|active| !insync.contains(active)) && insync.len() != 1 {
             return Err(DecodeError::Value("view.insync"));
         }
         Ok(View {
@@ -405,7 +407,7 @@ impl State {
             size_sectors: raw.size_sectors.get(),
             logical_block_bytes: raw.logical_block_bytes.get(),
             sealed: Epoch(raw.sealed.get()),
-            view: raw.view.view()?,
+            view: checked(raw.view.view()?, flags & 96 != 0)?,
             history: ViewHistory(raw.history.map(|mark| mark.mark())),
             flags: StateFlags {
                 serving: flags & 1 != 0,
@@ -442,15 +444,18 @@ pub enum Purpose {
     Leave,
     /// The receiver's copy is equal and flushed; the sender already demands its answer (S9).
     Widen,
+    /// The sender's disk failed: it serves on through the receiver, whose copy alone counts (S2).
+    Diskless,
 }
 
 impl Purpose {
-    const ALL: [(u8, Self); 5] = [
+    const ALL: [(u8, Self); 6] = [
         (1, Self::Settle),
         (2, Self::Activate),
         (3, Self::Deactivate),
         (4, Self::Leave),
         (5, Self::Widen),
+        (6, Self::Diskless),
     ];
 }
 
@@ -493,7 +498,7 @@ impl Propose {
             .iter()
             .find(|(number, _)| *number == raw.purpose);
         Ok(Self {
-            view: raw.view.view()?,
+            view: checked(raw.view.view()?, raw.purpose == 6)?,
             purpose: purpose
                 .map(|(_, purpose)| *purpose)
                 .ok_or(DecodeError::Value("propose.purpose"))?,

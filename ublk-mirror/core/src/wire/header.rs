@@ -71,6 +71,9 @@ pub enum FrameKind {
     CopyZeroes,
     /// Make everything that completed durable.
     Flush,
+    /// The receiver's copy of a range is wanted, for a read that the sender's disk could not do; `id` is the place
+    /// that waits for it. Answered by [`Self::ReadDone`].
+    Read,
     /// Answer to Write, Discard, WriteZeroes and Flush: done, or failed with `status`.
     Done,
     /// Answer to CopyWrite, CopyZeroes and CopyHash: the target has the run; [`FLAG_EQUAL`]: it had it.
@@ -88,6 +91,8 @@ pub enum FrameKind {
     VerifyDone,
     /// The other side's block is wanted; answered by [`Self::VerifyWrite`] or a failed [`Self::VerifyDone`].
     VerifyWant,
+    /// Answer to Read, with payload; without it if it failed with `status`.
+    ReadDone,
     /// Keepalive; `id` is the sender's clock in nanoseconds. Asks for a read lease (S5).
     Ping,
     /// Answer to Ping with the same `id`. Grants the lease.
@@ -95,7 +100,7 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
-    const ALL: [(u8, Self); 29] = [
+    const ALL: [(u8, Self); 31] = [
         (1, Self::Hello),
         (2, Self::Auth),
         (3, Self::Refused),
@@ -117,9 +122,11 @@ impl FrameKind {
         (19, Self::WriteZeroes),
         (20, Self::Flush),
         (21, Self::CopyZeroes),
+        (22, Self::Read),
         (24, Self::Done),
         (25, Self::CopyDone),
         (26, Self::CopyWant),
+        (27, Self::ReadDone),
         (28, Self::VerifyDone),
         (29, Self::VerifyWant),
         (30, Self::Isolate),
@@ -141,9 +148,12 @@ impl FrameKind {
             .map_or(0, |(code, _)| *code)
     }
 
-    /// Whether bytes after the header belong into a data buffer.
+    /// Whether bytes after the header, if there are any, belong into a data buffer.
     pub fn has_payload(self) -> bool {
-        matches!(self, Self::Write | Self::CopyWrite | Self::VerifyWrite)
+        matches!(
+            self,
+            Self::Write | Self::CopyWrite | Self::VerifyWrite | Self::ReadDone
+        )
     }
 
     /// Whether bytes after the header are a control body.
@@ -177,6 +187,8 @@ impl FrameKind {
                 | Self::VerifyHash
                 | Self::VerifyWrite
                 | Self::VerifyWant
+                | Self::Read
+                | Self::ReadDone
         )
     }
 }
@@ -361,6 +373,17 @@ fn check_shape(frame: &Frame) -> Result<(), DecodeError> {
             length_bytes,
             allowed,
         });
+    }
+    if frame.kind == FrameKind::ReadDone && frame.status != 0 {
+        // What could not be read is not sent.
+        return if length_bytes == 0 {
+            Ok(())
+        } else {
+            Err(DecodeError::Length {
+                length_bytes,
+                allowed: 0,
+            })
+        };
     }
     if frame.kind.has_payload() && u64::from(length_bytes) != u64::from(count) * SECTOR_BYTES {
         return Err(DecodeError::Range { start, count });

@@ -2,6 +2,7 @@
 //! them, the golden files and [`PROTOCOL_VERSION`] in the same commit.
 
 mod body;
+mod diskless;
 mod evidence;
 mod grow;
 mod header;

@@ -1,0 +1,224 @@
+//! Laws of reads that a disk cannot do, on two simulated nodes that run the real core.
+
+mod common;
+
+use common::{flush, on, pair, read, takeover, wait_answer, write};
+use lockstep_tests::sim::world::World;
+use mirror_core::admin::{Command, CopyState, Done, Role};
+
+fn sound(world: &World) {
+    assert_eq!(world.failure, None);
+}
+
+/// Sectors 0 to 31 were written and acknowledged.
+fn written(seed: u64) -> World {
+    let mut world = pair(seed);
+    on(&mut world, 0);
+    write(&mut world, 0, 0, 0, 32);
+    assert!(world.run_until(1000, |world| world.completed == 1));
+    world
+}
+
+fn times(world: &World, what: &str) -> u64 {
+    world.coverage.get(what).copied().unwrap_or(0)
+}
+
+fn lose(world: &mut World, node: usize) {
+    world.nodes[node].data.unreadable.extend(8..16);
+}
+
+#[test]
+fn what_one_disk_cannot_read_is_read_from_the_other_and_is_good_again() {
+    let mut world = written(1);
+    lose(&mut world, 0);
+    read(&mut world, 0, 0, 0, 32);
+    assert!(world.run_until(1000, |world| world.completed == 2));
+    assert_eq!(times(&world, "reads healed"), 1);
+    assert!(world.nodes[0].data.unreadable.is_empty());
+    let status = world.status(0).expect("it runs");
+    assert_eq!(status.counters.healed_reads, 1);
+    assert_eq!(
+        (status.role, status.copy),
+        (Role::Active, CopyState::InSync)
+    );
+    // The peer is not asked again.
+    lose(&mut world, 1);
+    read(&mut world, 0, 1, 0, 32);
+    assert!(world.run_until(1000, |world| world.completed == 3));
+    sound(&world);
+}
+
+#[test]
+fn what_no_disk_can_read_fails_alone() {
+    let mut world = written(2);
+    lose(&mut world, 0);
+    lose(&mut world, 1);
+    read(&mut world, 0, 0, 0, 32);
+    assert!(
+        world.run_until(1000, |world| times(world, "reads that nobody could do")
+            == 1)
+    );
+    for node in 0..2 {
+        let status = world.status(node).expect("it runs");
+        assert_eq!(status.copy, CopyState::InSync);
+    }
+    write(&mut world, 0, 1, 8, 8);
+    read(&mut world, 0, 2, 0, 8);
+    assert!(world.run_until(1000, |world| world.completed == 3));
+    sound(&world);
+}
+
+#[test]
+fn a_read_waits_for_a_peer_that_is_lost_and_fails_when_its_copy_stops_to_count() {
+    for comes_back in [true, false] {
+        let mut world = written(3);
+        world.silence([true, true]);
+        lose(&mut world, 0);
+        read(&mut world, 0, 0, 0, 32);
+        world.run_for(4000);
+        assert_eq!(world.completed, 1, "nobody answers yet");
+        assert_eq!(times(&world, "reads that nobody could do"), 0);
+        if comes_back {
+            world.silence([false, false]);
+            assert!(world.run_until(10_000, |world| world.completed == 2));
+        } else {
+            world.power_cut(1);
+            assert!(matches!(takeover(&mut world, 0), Ok(Done::Alone)));
+            assert!(
+                world.run_until(1000, |world| times(world, "reads that nobody could do")
+                    == 1)
+            );
+            assert_eq!(
+                world.status(0).map(|status| status.role),
+                Some(Role::Active)
+            );
+        }
+        sound(&world);
+    }
+}
+
+#[test]
+fn a_copy_that_does_not_count_is_not_asked() {
+    let mut world = written(4);
+    world.power_cut(1);
+    world.run_for(4000);
+    assert!(matches!(takeover(&mut world, 0), Ok(Done::Alone)));
+    lose(&mut world, 0);
+    read(&mut world, 0, 0, 0, 32);
+    assert!(
+        world.run_until(1000, |world| times(world, "reads that nobody could do")
+            == 1)
+    );
+    sound(&world);
+}
+
+#[test]
+fn a_write_to_the_place_waits_until_it_is_good() {
+    let mut world = written(5);
+    lose(&mut world, 0);
+    read(&mut world, 0, 0, 0, 32);
+    for slot in 1..5 {
+        write(&mut world, 0, slot, 4 + 4 * slot as u64, 8);
+    }
+    assert!(world.run_until(2000, |world| world.completed == 6));
+    world.must_be_equal();
+    sound(&world);
+}
+
+/// Node 0 serves, and its disk takes no writes any more.
+fn failing(seed: u64) -> World {
+    let mut world = written(seed);
+    world.nodes[0].data.failing = true;
+    world
+}
+
+#[test]
+fn the_service_goes_on_through_the_peer_when_the_own_disk_fails() {
+    let mut world = failing(6);
+    for slot in 1..6 {
+        write(&mut world, 0, slot, 64 * u64::from(slot), 16);
+    }
+    flush(&mut world, 0, 6);
+    assert!(world.run_until(2000, |world| world.completed == 7));
+    read(&mut world, 0, 1, 64, 320);
+    assert!(world.run_until(1000, |world| world.completed == 8));
+    assert_eq!(times(&world, "requests failed"), 0);
+    assert!(times(&world, "acknowledged without a disk") > 0);
+    let status = world.status(0).expect("it runs");
+    assert_eq!(
+        (status.role, status.copy),
+        (Role::Active, CopyState::Failed)
+    );
+    assert!(
+        status
+            .problems
+            .iter()
+            .any(|problem| problem.code == "LS3007")
+    );
+    // An orderly end, and the other one serves.
+    world.nodes[0].device.as_mut().expect("a device").used = false;
+    let ended = world.command(0, Command::Deactivate { force: false });
+    assert!(matches!(wait_answer(&mut world, ended), Ok(Done::Fenced)));
+    on(&mut world, 1);
+    read(&mut world, 1, 0, 0, 400);
+    assert!(world.run_until(1000, |world| world.completed == 9));
+    sound(&world);
+}
+
+#[test]
+fn a_service_without_a_disk_ends_with_the_connection_and_loses_nothing() {
+    let mut world = failing(7);
+    write(&mut world, 0, 1, 64, 16);
+    assert!(world.run_until(2000, |world| world.completed == 2));
+    assert_eq!(times(&world, "disk Diskless"), 1);
+    world.silence([true, true]);
+    write(&mut world, 0, 1, 128, 16);
+    assert!(world.run_until(5000, |world| times(world, "requests failed") == 1));
+    assert_eq!(times(&world, "disk DisklessLost"), 1);
+    world.run_for(3000);
+    on(&mut world, 1);
+    read(&mut world, 1, 0, 0, 400);
+    assert!(world.run_until(1000, |world| world.completed == 3));
+    sound(&world);
+}
+
+#[test]
+fn a_disk_that_failed_is_filled_from_one_end_to_the_other() {
+    let mut world = failing(8);
+    write(&mut world, 0, 1, 64, 16);
+    assert!(world.run_until(2000, |world| world.completed == 2));
+    world.kill(0);
+    world.nodes[0].data.failing = false;
+    world.run_for(3000);
+    world.start(0);
+    world.run_for(5000);
+    // The device of the run before fails whatever is asked: its service is over.
+    world.nodes[0].device.as_mut().expect("a device").used = false;
+    let ended = world.command(0, Command::Deactivate { force: true });
+    assert!(matches!(wait_answer(&mut world, ended), Ok(Done::Fenced)));
+    world.kill(0);
+    on(&mut world, 1);
+    world.start(0);
+    assert!(world.run_until(20_000, World::healthy));
+    assert_eq!(times(&world, "copy DiskFailed"), 1);
+    world.must_be_equal();
+    sound(&world);
+}
+
+#[test]
+fn with_both_disks_failed_nobody_serves_and_nothing_is_acknowledged() {
+    let mut world = failing(9);
+    world.nodes[1].data.failing = true;
+    for slot in 1..4 {
+        write(&mut world, 0, slot, 64 * u64::from(slot), 16);
+    }
+    assert!(world.run_until(10_000, |world| {
+        world.completed - 1 + times(world, "requests failed") == 3
+    }));
+    assert!(
+        world
+            .status(0)
+            .is_some_and(|status| status.copy == CopyState::Failed)
+    );
+    sound(&world);
+}

@@ -1,0 +1,111 @@
+//! The own disk failed, and the peer's copy counts: the volume is served through the peer (S2).
+//!
+//! First nothing begins any more. What is running ends: on the peer, and here, well or not. Then the peer alone is
+//! made the one that counts; what only failed here is acknowledged, and from then on the own disk is not
+//! asked any more.
+
+use super::inflight::{Heal, Leg, Stage};
+use super::{Engine, Peer};
+use crate::effect::Effects;
+use crate::mutant::{self, Mutant};
+use crate::types::{Instant, Tag};
+
+/// Whether the own disk is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum OwnDisk {
+    /// As ever.
+    #[default]
+    Used,
+    /// It failed; what was begun ends.
+    Leaving,
+    /// It failed; the peer does everything.
+    Gone,
+}
+
+impl Engine {
+    /// The own disk failed: nothing begins before [`Self::goes_diskless`].
+    pub fn leaves_disk(&mut self) {
+        self.own_disk = OwnDisk::Leaving;
+    }
+
+    /// Whether the own disk is on its way out or gone.
+    pub fn without_disk(&self) -> bool {
+        self.own_disk != OwnDisk::Used
+    }
+
+    /// Whether the own disk is not asked any more.
+    pub fn is_diskless(&self) -> bool {
+        self.own_disk == OwnDisk::Gone
+    }
+
+    /// Whether nothing is under way but what the own disk could not do.
+    pub fn is_drained(&self) -> bool {
+        let mut running = self.slots.iter().flatten();
+        !running.any(|entry| {
+            entry.stage == Stage::Running
+                && !(matches!(entry.local, Leg::Done | Leg::NotNeeded | Leg::Refused)
+                    && entry.peer.is_settled())
+        })
+    }
+
+    /// Whether both disks refuse something: nobody has it.
+    pub fn both_refuse(&self) -> bool {
+        let mut entries = self.slots.iter().flatten();
+        self.without_disk() && entries.any(|entry| entry.peer == Leg::Refused)
+    }
+
+    /// The own disk could not do a change or a flush, and is on its way out. Returns whether that is so.
+    pub(super) fn refused_here(&mut self, tag: Tag) -> bool {
+        let leaving = self.own_disk == OwnDisk::Leaving;
+        let Some(entry) = self.slots[usize::from(tag.0)].as_mut() else {
+            return false;
+        };
+        if !leaving || entry.failure.is_some() {
+            return false;
+        }
+        entry.local = match entry.heal {
+            // What the peer read is right, whatever becomes of it here.
+            Some((Heal::Writing, _)) => Leg::Done,
+            _ if mutant::is(Mutant::DisklessTooEarly) => Leg::Done,
+            _ => Leg::Refused,
+        };
+        true
+    }
+
+    /// A view in which the peer's copy alone counts is durable on both sides.
+    pub fn goes_diskless(&mut self, now: Instant, effects: &mut Effects) {
+        self.own_disk = OwnDisk::Gone;
+        self.held = false;
+        self.abandon_background();
+        self.background_disk = false;
+        for index in 0..self.slots.len() {
+            if let Some(entry) = self.slots[index].as_mut()
+                && entry.local == Leg::Refused
+            {
+                entry.local = Leg::Done;
+                self.finish_if_done(now, index, effects);
+            }
+        }
+        self.pump(now, effects);
+    }
+
+    /// A request begins that the peer alone carries out.
+    pub(super) fn begin_diskless(&mut self, now: Instant, tag: Tag, effects: &mut Effects) {
+        let Some(request) = self.request(tag).map(|entry| entry.request) else {
+            return;
+        };
+        if !matches!(self.peer, Peer::Member(_)) {
+            return;
+        }
+        let (peer, _) = self.peer_leg(&request);
+        self.note_begin(now, &request);
+        if let Some(entry) = self.slots[usize::from(tag.0)].as_mut() {
+            entry.stage = Stage::Running;
+            entry.local = Leg::Done;
+            entry.peer = peer;
+        }
+        if peer == Leg::Unsent {
+            self.send_to_peer(tag, effects);
+        }
+    }
+}
