@@ -292,6 +292,10 @@ mutants! {
     DisklessReadsHere: "diskless-reads-here", "S1 S10 I2 I3";
     /// The peer of a node without a disk serves before that one's writes have ended.
     DisklessUndrained: "diskless-undrained", "S4 I3 I8";
+    /// What a disk reads that failed meanwhile is told to the application.
+    LeavingReadsCount: "leaving-reads-count", "S1 I2 I3";
+    /// A verify goes on from a disk that failed, and repairs the peer's copy from it.
+    LeavingVerifies: "leaving-verifies", "S1 I3 I11";
     /// The view says that the disk that failed counts.
     DisklessCountsItself: "diskless-counts-itself", "S1";
     /// One failed read, and the whole disk counts as failed although the peer has the block.

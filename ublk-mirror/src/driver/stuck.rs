@@ -7,17 +7,27 @@
 
 use mirror_core::effect::DiskOperation;
 use mirror_core::event::IoOwner;
-use mirror_core::limits::PEER_BUFFERS;
+use mirror_core::limits::{PEER_BUFFERS, REQUEST_BYTES_MAX};
 use mirror_core::types::Tag;
 
 use super::{Driver, Parts};
 use crate::local_disk::SPARES_FIRST;
+use crate::ring::{Memory, Span};
 
 /// A tag is answered: a buffer that a disk operation still uses stays with that operation.
 pub(super) fn leave_to_the_disk(parts: &mut Parts, tag: Tag) {
-    if parts.disk.is_late(IoOwner::Application(tag)) && parts.ring.tag_buffer(tag).0 < SPARES_FIRST
-    {
+    let old = parts.ring.tag_buffer(tag).0;
+    if parts.disk.is_late(IoOwner::Application(tag)) && old < SPARES_FIRST {
         put_aside(parts, tag);
+        // What the peer read for this tag is given to the kernel from here; the late write only reads it.
+        let span = |buffer| Span {
+            memory: Memory::Data,
+            buffer,
+            offset: 0,
+            bytes: REQUEST_BYTES_MAX as usize,
+        };
+        let spare = parts.ring.tag_buffer(tag).0;
+        parts.ring.copy_data(span(old), span(spare));
     }
 }
 

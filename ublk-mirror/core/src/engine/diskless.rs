@@ -8,7 +8,7 @@ use super::inflight::{Heal, Leg, Stage};
 use super::{Engine, Peer};
 use crate::effect::Effects;
 use crate::mutant::{self, Mutant};
-use crate::types::{Instant, Tag};
+use crate::types::{Errno, Instant, Tag};
 
 /// Whether the own disk is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +70,19 @@ impl Engine {
             _ => Leg::Refused,
         };
         true
+    }
+
+    /// What a disk reads that failed meanwhile may be older than what was acknowledged: the peer is asked once its
+    /// copy alone counts. Returns whether that is so.
+    pub(super) fn read_proves_nothing(
+        &mut self,
+        now: Instant,
+        tag: Tag,
+        effects: &mut Effects,
+    ) -> bool {
+        self.own_disk == OwnDisk::Leaving
+            && !mutant::is(Mutant::LeavingReadsCount)
+            && self.read_failed(now, tag, Errno::EIO, effects)
     }
 
     /// A view in which the peer's copy alone counts is durable on both sides.

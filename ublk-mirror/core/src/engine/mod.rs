@@ -494,6 +494,9 @@ impl Engine {
         effects: &mut Effects,
     ) {
         let index = usize::from(tag.0);
+        if result.is_ok() && self.read_proves_nothing(now, tag, effects) {
+            return;
+        }
         let Some(entry) = self.slots.get_mut(index).and_then(Option::as_mut) else {
             return;
         };

@@ -303,6 +303,8 @@ impl Engine {
         let (stage, part) = (run.stage, run.part.clone());
         if stage == Stage::GivenUp {
             self.verify_forget(now, index, effects);
+        } else if self.verify_distrusts() {
+            self.verify_put_back(now, index, effects);
         } else if let Err(errno) = result {
             self.verify_unreadable(now, index, VerifyFinding::UnreadableHere, errno, effects);
         } else {
@@ -391,7 +393,9 @@ impl Engine {
         let Some(run) = self.verifying.runs.get(index).and_then(Option::as_ref) else {
             return;
         };
+        let distrusted = self.verify_distrusts() && run.stage == Stage::Answer;
         match (run.stage, result) {
+            (Stage::Answer, _) if distrusted => self.verify_put_back(now, index, effects),
             (Stage::Answer | Stage::Block, Err(NOT_NOW)) | (Stage::Repaired, Err(_)) => {
                 self.verify_put_back(now, index, effects);
             }

@@ -132,7 +132,10 @@ impl Volume {
             }
             Role::Deactivating | Role::Activating | Role::Active => {}
         }
-        if self.failed.is_none()
+        let leaves_disk = self.change.as_ref();
+        let leaves_disk =
+            leaves_disk.is_some_and(|change| matches!(change.kind, Kind::Diskless { .. }));
+        if (self.failed.is_none() || leaves_disk)
             && let Some(refusal) = self.obstacle()
         {
             return Some(Err(refusal));

@@ -6,6 +6,11 @@ use crate::engine::Engine;
 use crate::mutant::{self, Mutant};
 
 impl Engine {
+    /// The own disk failed: what it holds is compared with nothing, and repairs nothing.
+    pub(super) fn verify_distrusts(&self) -> bool {
+        self.without_disk() && !mutant::is(Mutant::LeavingVerifies)
+    }
+
     /// It ends so, as soon as nothing is under way.
     pub fn verify_ends(&mut self, state: VerifyState) {
         if let Some(job) = self.verifying.job.as_mut().filter(|job| job.is_open()) {
