@@ -24,6 +24,11 @@ pub(super) fn damage(world: &mut World) {
         return;
     }
     let Some(active) = world.active() else { return };
+    // What an operator began before must not find it first.
+    if !world.run_until(30_000, |world| !world.verifies()) {
+        world.fail("at rest, and a verify does not end (I9)".to_string());
+        return;
+    }
     world.count("damage");
     let standby = 1 - active;
     // At rest, exactly.

@@ -81,10 +81,11 @@ impl World {
     /// The disk answers again.
     pub(super) fn disk_answers(&mut self, node: usize) {
         let place = &mut self.nodes[node];
-        let stuck = place.data.stuck_until > self.now;
-        place.data.stuck_until = 0;
-        place.meta.stuck_until = 0;
-        if !stuck {
+        // What it was asked for while it stuck may still be under way.
+        let behind = place.data.stuck_until + BACKLOG_US * 1000 > self.now;
+        place.data.stuck_until = place.data.stuck_until.min(self.now);
+        place.meta.stuck_until = place.meta.stuck_until.min(self.now);
+        if !behind {
             return;
         }
         let Some(process) = place.process.as_ref().map(|process| process.number) else {

@@ -158,6 +158,12 @@ impl World {
         self.care.damaged.iter().any(|set| set.contains(&sector))
     }
 
+    /// Whether a verify is under way.
+    pub(super) fn verifies(&self) -> bool {
+        let mut found = (0..2).filter_map(|node| self.status(node)?.verify);
+        found.any(|verify| matches!(verify.state, VerifyState::Running | VerifyState::Waiting))
+    }
+
     /// A disk write has landed: what was damaged there is not any more.
     pub(super) fn overwritten(&mut self, node: usize, range: SectorRange) {
         let damaged = &mut self.care.damaged[node];

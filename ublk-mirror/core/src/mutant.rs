@@ -208,6 +208,10 @@ mutants! {
     VerifyJumpsQueue: "verify-jumps-queue", "I14";
     /// A verify goes on while its connection is being closed.
     VerifyAfterEnd: "verify-after-end", "I8";
+    /// The peer is dropped while it repairs a block for a verify.
+    DropWhileVerifying: "drop-while-verifying", "I9";
+    /// A verify that is to end waits for writes first.
+    VerifyEndWaits: "verify-end-waits", "I9";
     /// A difference is not seen.
     VerifyBlind: "verify-blind", "I14";
     /// A repair is answered before it is durable.

@@ -281,6 +281,7 @@ impl Volume {
 
     /// The peer wants to leave: everything acknowledged is flushed here before it writes down that its
     /// copy does not count, or else a power cut now would lose what only the peer still has (S2).
+    /// A repair that the peer still writes for a verify has to end first, or it would refuse.
     pub(super) fn drop_drained(&mut self, effects: &mut Effects) {
         let waits = self.change.as_ref().is_some_and(|change| {
             matches!(
@@ -288,7 +289,8 @@ impl Volume {
                 (Kind::Drop { .. }, Step::Drain)
             )
         });
-        if waits && !self.engine.is_changing() {
+        let verifies = self.engine.verify_has_runs() && !mutant::is(Mutant::DropWhileVerifying);
+        if waits && !self.engine.is_changing() && !verifies {
             if mutant::is(Mutant::DropWithoutFlush) {
                 self.set_step(Step::Flush);
                 self.view_flush = ViewFlush::Running;

@@ -99,7 +99,9 @@ impl Volume {
             let mine = views
                 .into_iter()
                 .all(|view| self.verifier(view) == self.me() && view.insync.contains(self.me()));
-            let off = self.waits_for_verify() || self.asks_to_be_isolated();
+            let drops = self.change.as_ref();
+            let drops = drops.is_some_and(|change| matches!(change.kind, Kind::Drop { .. }));
+            let off = drops || self.waits_for_verify() || self.asks_to_be_isolated();
             if !mine || self.failed.is_some() || off {
                 self.engine.verify_ends(VerifyState::Interrupted);
             }
