@@ -8,6 +8,8 @@
 //! Its buffers are the resync's: the two never run at the same time, because a resync needs a peer whose copy
 //! does not count, and a new session begins only when no buffer is in use.
 
+mod ends;
+
 use alloc::vec::Vec;
 
 use super::copy::{COPY_REST_MAX, COPY_REST_TIMES};
@@ -106,13 +108,6 @@ impl Engine {
         self.verify().is_some_and(Verify::is_open)
     }
 
-    /// It ends so, as soon as nothing is under way.
-    pub fn verify_ends(&mut self, state: VerifyState) {
-        if let Some(job) = self.verifying.job.as_mut().filter(|job| job.is_open()) {
-            job.ending = job.ending.or(Some(state));
-        }
-    }
-
     /// Whether runs are under way.
     pub fn verify_has_runs(&self) -> bool {
         self.verifying.runs.iter().any(Option::is_some)
@@ -191,21 +186,6 @@ impl Engine {
                 unreadable,
             })));
             self.pump(now, effects);
-        }
-    }
-
-    /// A verify that is to end does not wait for writes: they may wait for what waits for its end.
-    fn verify_gives_way(&mut self) {
-        let Some(job) = self.verifying.job.as_mut() else {
-            return;
-        };
-        if job.ending.is_none() || mutant::is(Mutant::VerifyEndWaits) {
-            return;
-        }
-        for slot in &mut self.verifying.runs {
-            if let Some(run) = slot.take_if(|run| run.stage == Stage::Writes) {
-                job.put_back(run.whole);
-            }
         }
     }
 
@@ -569,31 +549,6 @@ impl Engine {
     fn verify_forget(&mut self, now: Instant, slot: usize, effects: &mut Effects) {
         self.verifying.runs[slot] = None;
         self.pump(now, effects);
-    }
-
-    /// The other side cannot be asked any more: runs under way come to nothing. What is in the disk's hands
-    /// keeps its slot, and its lock, until it is back.
-    pub(super) fn verify_lost_peer(&mut self) {
-        let Some(job) = self.verifying.job.as_mut() else {
-            return;
-        };
-        for slot in &mut self.verifying.runs {
-            let Some(run) = slot.as_mut().filter(|run| run.stage != Stage::GivenUp) else {
-                continue;
-            };
-            job.put_back(run.whole.clone());
-            if matches!(run.stage, Stage::Read | Stage::Written) {
-                run.stage = Stage::GivenUp;
-            } else {
-                *slot = None;
-            }
-        }
-    }
-
-    /// The session is being closed: nothing begins on it any more. What is under way keeps its lock until the
-    /// session is gone, for the other side may still be looking at it.
-    pub(super) fn verify_halts(&mut self) {
-        self.verifying.closing = self.peer.session();
     }
 
     /// When the verify goes on after a rest.
