@@ -16,7 +16,7 @@ use crate::blocks::{BlockRange, BlockSet, Geometry};
 use crate::limits::{COPY_CHUNK_BYTES, COPY_COMPARE_BYTES, COPY_INFLIGHT_MAX, COPY_RUNS_MAX};
 use crate::mutant::{self, Mutant};
 use crate::notice::Notice;
-use crate::types::{CopyId, Errno, Instant, SECTOR_BYTES, SectorRange};
+use crate::types::{Errno, Instant, SECTOR_BYTES, SectorRange};
 use aside::Aside;
 
 /// Rates are averaged over about this long.
@@ -25,7 +25,6 @@ const RATE_WINDOW: Duration = Duration::from_secs(4);
 /// The source's knowledge of a resync.
 #[derive(Debug)]
 pub struct Resync {
-    id: CopyId,
     cause: CopyCause,
     geometry: Geometry,
     chunk_blocks: u64,
@@ -57,7 +56,6 @@ impl Resync {
     /// A resync of the marked blocks. `total_blocks` is what earlier sessions of the same resync had to
     /// copy; it is at least what is marked now. `likeness`: whether comparing the marked blocks first pays.
     pub fn new(
-        id: CopyId,
         cause: CopyCause,
         geometry: Geometry,
         marks: &BlockSet,
@@ -66,7 +64,6 @@ impl Resync {
     ) -> Self {
         let block_bytes = geometry.block_sectors * SECTOR_BYTES;
         Self {
-            id,
             cause,
             geometry,
             chunk_blocks: (u64::from(COPY_CHUNK_BYTES) / block_bytes).max(1),
@@ -88,19 +85,9 @@ impl Resync {
         }
     }
 
-    /// Which resync.
-    pub fn id(&self) -> CopyId {
-        self.id
-    }
-
     /// Blocks that were to be copied over all sessions of this resync.
     pub fn total_blocks(&self) -> u64 {
         self.total_blocks
-    }
-
-    /// Blocks that are still to be copied.
-    pub fn todo_blocks(&self) -> u64 {
-        self.todo.count()
     }
 
     /// Whether a write to `range` must reach the target too: it has some of these blocks.
@@ -486,8 +473,8 @@ mod tests {
         let geometry = Geometry::new(8192, 4096, 8192);
         let mut marks = BlockSet::new(geometry.blocks());
         marks.insert(0..128);
-        let (id, cause) = (CopyId([1; 16]), CopyCause::Outdated);
-        let mut copy = Resync::new(id, cause, geometry, &marks, 0, Likeness::Different);
+        let cause = CopyCause::Outdated;
+        let mut copy = Resync::new(cause, geometry, &marks, 0, Likeness::Different);
         let written = SectorRange::new(1000, 8);
         let begun = copy.begin(8, |_| true, |range| !range.overlaps(written));
         assert_eq!(begun, None, "an application writes in the only run");

@@ -64,7 +64,6 @@ impl Engine {
     ) {
         let earlier = self.copy_total.filter(|(known, _)| *known == id);
         let copy = Resync::new(
-            id,
             cause,
             self.intent.geometry(),
             self.intent.marks(),
@@ -77,11 +76,6 @@ impl Engine {
         self.peer = Peer::Target(session);
         self.pump(now, effects);
         self.copy_more(now, effects);
-    }
-
-    /// The resync that runs.
-    pub fn resync(&self) -> Option<&Resync> {
-        self.copy.as_ref()
     }
 
     /// Its progress.
@@ -326,7 +320,9 @@ impl Engine {
         });
         let target = matches!(self.peer, Peer::Target(_));
         let rest = self.copy_rests.then_some(due);
+        let goes_on = !self.copy_rests && !self.copy_halted && !self.copy_is_paused();
         let again = self.copy.as_ref().and_then(Resync::retry_at);
+        let again = again.filter(|_| goes_on);
         rest.into_iter().chain(again).min().filter(|_| target)
     }
 

@@ -389,9 +389,4 @@ impl Intent {
             other => self.writing = other,
         }
     }
-
-    /// Whether a block of metadata is being written.
-    pub fn is_writing(&self) -> bool {
-        self.writing.is_some()
-    }
 }
