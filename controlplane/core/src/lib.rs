@@ -1,0 +1,19 @@
+//! The cluster's rules as pure state machines.
+//!
+//! Time and happenings go in, things to do come out. There is no clock, socket, disk, log or random source
+//! here, and `no_std` makes the compiler say so. docs/controlplane.md prints the tables.
+
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod failure_detector;
+pub mod limits;
+pub mod membership;
+pub mod partition;
+pub mod register;
+pub mod wire;

@@ -1,0 +1,323 @@
+//! Who the peer is right now: which boot, which run, and whether a heartbeat is new or a recording.
+//!
+//! Within a run of the peer's daemon the sequence on a path rises, so that a recorded heartbeat is refused. A run that
+//! is not known yet has to prove that it is of now: its heartbeat must name this node's own run and a moment at which
+//! this node sent something lately. A recording cannot know that. Until then this node only answers it.
+
+use mirror_core::types::{BootId, Incarnation, Instant, NodeId};
+
+use crate::failure_detector::{Change, FailureDetector, Heard, PathState, Presence, Timing};
+use crate::limits::PATHS_MAX;
+use crate::wire::Heartbeat;
+
+/// A run of a node's daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The boot of its machine.
+    pub boot: BootId,
+    /// The run.
+    pub incarnation: Incarnation,
+}
+
+/// What came of a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reception {
+    /// It counts.
+    Counted,
+    /// It counts, and it is the first one of a new run. The peer's earlier run is over; with another boot, whatever ran
+    /// on that machine is gone, and so is what it had not flushed (S11).
+    NewRun {
+        /// What ran before, if anything was known.
+        before: Option<Run>,
+    },
+    /// A run that has yet to prove that it is of now.
+    Unproven,
+    /// Older than what was heard on this path: a recording, or late on the network.
+    Old,
+    /// Not from the peer to this node, or on a path that does not exist.
+    Misdirected,
+}
+
+/// What was last heard on a path, to be echoed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Echo {
+    incarnation: Incarnation,
+    sent: Instant,
+    heard: Instant,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Path {
+    sequence_in: u64,
+    sequence_out: u64,
+    echo: Echo,
+}
+
+/// One peer, as this node knows it.
+#[derive(Debug)]
+pub struct Peer {
+    me: NodeId,
+    peer: NodeId,
+    own: Run,
+    began: Instant,
+    timing: Timing,
+    known: Option<Run>,
+    paths: [Path; PATHS_MAX],
+    count: usize,
+    /// Whether and when it is alive.
+    pub detector: FailureDetector,
+}
+
+impl Peer {
+    /// A peer that was not heard yet, with so many paths (see [`FailureDetector::new`]).
+    pub fn new(
+        now: Instant,
+        me: NodeId,
+        own: Run,
+        peer: NodeId,
+        timing: Timing,
+        paths: usize,
+    ) -> Self {
+        Self {
+            me,
+            peer,
+            own,
+            began: now,
+            timing,
+            known: None,
+            paths: [Path::default(); PATHS_MAX],
+            count: paths,
+            detector: FailureDetector::new(now, timing, paths),
+        }
+    }
+
+    /// The run that was last proved to be of now.
+    pub fn run(&self) -> Option<Run> {
+        self.known
+    }
+
+    /// What is known of its presence.
+    pub fn presence(&self) -> Presence {
+        self.detector.presence()
+    }
+
+    /// How a path stands.
+    pub fn path(&self, path: usize) -> PathState {
+        self.detector.path(path)
+    }
+
+    /// Other times hold from now on.
+    pub fn set_timing(&mut self, now: Instant, timing: Timing) {
+        self.timing = timing;
+        self.detector.set_timing(now, timing);
+    }
+
+    /// A heartbeat that is signed with the cluster's key.
+    pub fn receive(&mut self, now: Instant, heartbeat: &Heartbeat) -> Reception {
+        let index = usize::from(heartbeat.path);
+        let ours = heartbeat.from == self.peer && heartbeat.to == self.me;
+        if !ours || index >= self.count {
+            return Reception::Misdirected;
+        }
+        let run = Run {
+            boot: heartbeat.boot,
+            incarnation: heartbeat.incarnation,
+        };
+        let confirms = self.confirmed(now, heartbeat);
+        let before = self.known;
+        let fresh = before != Some(run);
+        if fresh {
+            let proven = confirms.is_some_and(|sent| now.since(sent) < self.timing.timeout);
+            if !proven {
+                // While the known run is heard, its echo stays: a recording must not take it away.
+                if !matches!(self.detector.path(index), PathState::Up | PathState::Late) {
+                    self.paths[index].echo = Self::echo(now, heartbeat);
+                }
+                return Reception::Unproven;
+            }
+            self.known = Some(run);
+            for path in &mut self.paths {
+                path.sequence_in = 0;
+            }
+            self.detector.restarted();
+        }
+        let path = &mut self.paths[index];
+        if heartbeat.sequence <= path.sequence_in {
+            return Reception::Old;
+        }
+        path.sequence_in = heartbeat.sequence;
+        path.echo = Self::echo(now, heartbeat);
+        let heard = Heard {
+            sequence: heartbeat.sequence,
+            confirms,
+            held: core::time::Duration::from_nanos(heartbeat.held_nanos),
+        };
+        self.detector.heard(now, index, heard);
+        if fresh {
+            Reception::NewRun { before }
+        } else {
+            Reception::Counted
+        }
+    }
+
+    fn echo(now: Instant, heartbeat: &Heartbeat) -> Echo {
+        Echo {
+            incarnation: heartbeat.incarnation,
+            sent: heartbeat.sent,
+            heard: now,
+        }
+    }
+
+    /// When this run of this node sent what the heartbeat confirms; `None` if it confirms nothing of this run.
+    fn confirmed(&self, now: Instant, heartbeat: &Heartbeat) -> Option<Instant> {
+        let sent = heartbeat.echoed_sent;
+        let own = heartbeat.echoed_incarnation == self.own.incarnation;
+        (own && sent >= self.began && sent <= now).then_some(sent)
+    }
+
+    /// The next heartbeat for a path.
+    pub fn next(&mut self, now: Instant, path: usize, stood_still: bool) -> Option<Heartbeat> {
+        let number = u8::try_from(path).ok()?;
+        let place = self.paths.get_mut(path).filter(|_| path < self.count)?;
+        place.sequence_out += 1;
+        let held = now.since(place.echo.heard).as_nanos();
+        Some(Heartbeat {
+            from: self.me,
+            to: self.peer,
+            path: number,
+            stood_still,
+            boot: self.own.boot,
+            incarnation: self.own.incarnation,
+            sequence: place.sequence_out,
+            sent: now,
+            echoed_incarnation: place.echo.incarnation,
+            echoed_sent: place.echo.sent,
+            held_nanos: u64::try_from(held).unwrap_or(u64::MAX),
+        })
+    }
+
+    /// Time passed; what changed since this was last called.
+    pub fn look(&mut self, now: Instant) -> alloc::vec::Vec<Change> {
+        self.detector.look(now);
+        self.detector.changes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::time::Duration;
+
+    const TIMING: Timing = Timing {
+        interval: Duration::from_millis(250),
+        timeout: Duration::from_secs(2),
+    };
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_nanos(1_000_000 * millis)
+    }
+
+    fn run(boot: u8, incarnation: u64) -> Run {
+        Run {
+            boot: BootId([boot; 16]),
+            incarnation: Incarnation(incarnation),
+        }
+    }
+
+    fn pair() -> [Peer; 2] {
+        let node = |number| NodeId::new(number).expect("a node");
+        [
+            Peer::new(at(0), node(0), run(1, 11), node(1), TIMING, 1),
+            Peer::new(at(0), node(1), run(2, 22), node(0), TIMING, 1),
+        ]
+    }
+
+    /// Both send and hear for a while, a heartbeat each interval. Returns what node 1 sent.
+    fn talk(peers: &mut [Peer; 2], from: u64, to: u64) -> alloc::vec::Vec<Heartbeat> {
+        let mut sent = alloc::vec::Vec::new();
+        for now in (from..to).step_by(250) {
+            for side in 0..2 {
+                let heartbeat = peers[side].next(at(now), 0, false).expect("a path");
+                peers[1 - side].receive(at(now + 1), &heartbeat);
+                if side == 1 {
+                    sent.push(heartbeat);
+                }
+            }
+            for peer in peers.iter_mut() {
+                peer.look(at(now + 2));
+            }
+        }
+        sent
+    }
+
+    #[test]
+    fn two_nodes_prove_each_other_and_are_alive() {
+        let mut peers = pair();
+        talk(&mut peers, 0, 1000);
+        assert_eq!(peers[0].run(), Some(run(2, 22)));
+        assert_eq!(peers[0].presence(), Presence::Alive);
+        assert_eq!(peers[1].presence(), Presence::Alive);
+    }
+
+    #[test]
+    fn a_recorded_heartbeat_neither_counts_nor_revives_the_dead() {
+        let mut peers = pair();
+        let recorded = talk(&mut peers, 0, 2000);
+        for heartbeat in &recorded {
+            let reception = peers[0].receive(at(2100), heartbeat);
+            assert_eq!(reception, Reception::Old);
+        }
+        for now in (2250..6000).step_by(250) {
+            peers[0].look(at(now));
+        }
+        assert_eq!(peers[0].presence(), Presence::Dead);
+    }
+
+    #[test]
+    fn a_recording_of_an_earlier_run_is_never_believed() {
+        let mut peers = pair();
+        let recorded = talk(&mut peers, 0, 2000);
+        peers[1] = Peer::new(at(2000), peers[1].me, run(3, 33), peers[0].me, TIMING, 1);
+        talk(&mut peers, 2000, 4000);
+        assert_eq!(peers[0].run(), Some(run(3, 33)));
+        // Its echo is a moment of this run, but of long ago.
+        for heartbeat in &recorded {
+            assert_eq!(peers[0].receive(at(6000), heartbeat), Reception::Unproven);
+        }
+        assert_eq!(peers[0].run(), Some(run(3, 33)));
+    }
+
+    #[test]
+    fn a_new_run_is_told_with_the_one_before() {
+        let mut peers = pair();
+        talk(&mut peers, 0, 1000);
+        peers[1] = Peer::new(at(1000), peers[1].me, run(2, 23), peers[0].me, TIMING, 1);
+        let first = peers[1].next(at(1000), 0, false).expect("a path");
+        assert_eq!(peers[0].receive(at(1001), &first), Reception::Unproven);
+        for now in (1250..3500).step_by(250) {
+            peers[0].look(at(now));
+        }
+        // The known run has been silent: the new one is echoed now, and proves itself.
+        let unproven = peers[1].next(at(3500), 0, false).expect("a path");
+        assert_eq!(peers[0].receive(at(3501), &unproven), Reception::Unproven);
+        let echo = peers[0].next(at(3502), 0, false).expect("a path");
+        peers[1].receive(at(3503), &echo);
+        let proof = peers[1].next(at(3504), 0, false).expect("a path");
+        let before = Some(run(2, 22));
+        assert_eq!(
+            peers[0].receive(at(3505), &proof),
+            Reception::NewRun { before }
+        );
+    }
+
+    #[test]
+    fn a_heartbeat_for_somebody_else_is_not_heard() {
+        let mut peers = pair();
+        let mut heartbeat = peers[1].next(at(0), 0, false).expect("a path");
+        heartbeat.to = NodeId::new(5).expect("a node");
+        assert_eq!(peers[0].receive(at(1), &heartbeat), Reception::Misdirected);
+        heartbeat.to = peers[0].me;
+        heartbeat.path = 1;
+        assert_eq!(peers[0].receive(at(1), &heartbeat), Reception::Misdirected);
+    }
+}

@@ -1,0 +1,413 @@
+//! The arbiter's registers: one for each volume, changed only by compare-and-swap (DESIGN §3).
+//!
+//! A node that wants to decide alone (go on without its peer, take over from it) first claims the view that is to come
+//! after the one that its copy holds durably, its **basis**. Of all claims that rest on views up to the same one, only
+//! one node's is ever granted: the register keeps the view that it granted, and refuses whoever still stands on an older
+//! one. Changes on which both nodes agree need no claim, so the register may lag behind the views; that only makes it
+//! refuse less, never grant twice.
+//!
+//! Whoever was granted a view may ask again, and gets the same answer: a lost reply costs a repetition (notes on S4).
+//! Several registers are claimed together or not at all, so that the volumes of one group cannot be torn apart.
+//!
+//! A register that is not known here (a new volume, or a witness that lost its data) grants nothing before every
+//! member has reported: otherwise a witness restored from an old backup would grant the past once more.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use mirror_core::types::{Epoch, NodeId, NodeSet, VolumeId};
+use mirror_core::view::{View, ViewMark};
+
+/// Registers of a cluster at most.
+pub const REGISTERS_MAX: usize = 256;
+
+/// What a register holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Register {
+    /// The last view that was granted, or that a node reported whose copy alone counts.
+    pub mark: ViewMark,
+    /// On which view it rests.
+    pub basis: ViewMark,
+    /// To whom it was granted.
+    pub holder: Option<NodeId>,
+}
+
+/// One volume of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// The view that the claimant's copy holds durably.
+    pub basis: ViewMark,
+    /// The view that it wants to commit. Its epoch is above the basis.
+    pub next: ViewMark,
+}
+
+/// Why nothing was granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Another node was granted a view on the same basis, or on a later one.
+    #[error("epoch {epoch} was granted to node {}", holder_number(.holder))]
+    Superseded {
+        /// The epoch of that view.
+        epoch: Epoch,
+        /// Who has it; `None` if it was reported, not granted.
+        holder: Option<NodeId>,
+    },
+    /// The claimant's view has the same epoch as the granted one and is another view: the histories went apart.
+    #[error("epoch {epoch} is another view here: the histories went apart")]
+    Diverged {
+        /// That epoch.
+        epoch: Epoch,
+    },
+    /// Not every member has reported since the register began here.
+    #[error("not every member of the volume has reported to this arbiter yet")]
+    NotEnrolled {
+        /// Who has not.
+        missing: NodeSet,
+    },
+    /// The claim contradicts itself, or names too many volumes.
+    #[error("the claim contradicts itself")]
+    Malformed,
+}
+
+fn holder_number(holder: &Option<NodeId>) -> u8 {
+    holder.map_or(u8::MAX, NodeId::number)
+}
+
+/// The answer to a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The claimant may commit these views, in the order of the claim. They are what was asked for, or what
+    /// it was granted before on the same basis.
+    Granted(Vec<ViewMark>),
+    /// It may not, because of this volume.
+    Refused {
+        /// Which volume.
+        volume: VolumeId,
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
+/// A register that still waits for reports.
+#[derive(Clone, Copy, Debug, Default)]
+struct Enrolment {
+    reported: NodeSet,
+    /// The highest view of which a node said that its copy alone counts.
+    sole: ViewMark,
+}
+
+/// All registers of one cluster.
+#[derive(Clone, Debug)]
+pub struct Registers {
+    members: NodeSet,
+    known: BTreeMap<VolumeId, Register>,
+    enrolling: BTreeMap<VolumeId, Enrolment>,
+}
+
+impl Registers {
+    /// Of a cluster with these members, as they were durable; empty for a new arbiter, or one that lost its data
+    /// or cannot be sure that what it has is the latest.
+    pub fn new(members: NodeSet, known: BTreeMap<VolumeId, Register>) -> Self {
+        Self {
+            members,
+            known,
+            enrolling: BTreeMap::new(),
+        }
+    }
+
+    /// What has to be durable before any answer is given.
+    pub fn durable(&self) -> &BTreeMap<VolumeId, Register> {
+        &self.known
+    }
+
+    /// A member says which view its copy of a volume holds durably. Returns whether something changed that must be
+    /// durable.
+    ///
+    /// Of a node whose copy alone counts the register learns what it may have missed: nobody else may take over
+    /// from an older view.
+    pub fn report(&mut self, node: NodeId, volume: VolumeId, view: &View) -> bool {
+        if !self.members.contains(node) {
+            return false;
+        }
+        let sole = view.is_sole(node).then(|| view.mark());
+        if let Some(register) = self.known.get_mut(&volume) {
+            let later = sole.filter(|mark| mark.epoch > register.mark.epoch);
+            if let Some(mark) = later {
+                *register = Register {
+                    mark,
+                    basis: mark,
+                    holder: Some(node),
+                };
+            }
+            return later.is_some();
+        }
+        if self.known.len() + self.enrolling.len() >= REGISTERS_MAX
+            && !self.enrolling.contains_key(&volume)
+        {
+            return false;
+        }
+        let enrolment = self.enrolling.entry(volume).or_default();
+        enrolment.reported = enrolment.reported.with(node);
+        if let Some(mark) = sole.filter(|mark| mark.epoch > enrolment.sole.epoch) {
+            enrolment.sole = mark;
+        }
+        if enrolment.reported != self.members {
+            return false;
+        }
+        let mark = enrolment.sole;
+        self.enrolling.remove(&volume);
+        let register = Register {
+            mark,
+            basis: mark,
+            holder: None,
+        };
+        self.known.insert(volume, register);
+        true
+    }
+
+    /// A member claims the next views of some volumes, all or none. What [`Self::durable`] returns afterwards has to
+    /// be durable before the answer is given.
+    pub fn claim(&mut self, node: NodeId, claims: &[Claim]) -> Answer {
+        let mut granted = Vec::new();
+        for (index, claim) in claims.iter().enumerate() {
+            let twice = claims[..index]
+                .iter()
+                .any(|other| other.volume == claim.volume);
+            let verdict = if twice || !self.members.contains(node) {
+                Err(Refusal::Malformed)
+            } else {
+                self.judge(node, claim)
+            };
+            match verdict {
+                Ok(mark) => granted.push(mark),
+                Err(refusal) => {
+                    return Answer::Refused {
+                        volume: claim.volume,
+                        refusal,
+                    };
+                }
+            }
+        }
+        for (claim, mark) in claims.iter().zip(&granted) {
+            let register = Register {
+                mark: *mark,
+                basis: claim.basis,
+                holder: Some(node),
+            };
+            self.known.insert(claim.volume, register);
+        }
+        Answer::Granted(granted)
+    }
+
+    fn judge(&self, node: NodeId, claim: &Claim) -> Result<ViewMark, Refusal> {
+        if claim.next.epoch <= claim.basis.epoch || claim.next.id.is_none() {
+            return Err(Refusal::Malformed);
+        }
+        let Some(register) = self.known.get(&claim.volume) else {
+            let reported = self.enrolling.get(&claim.volume).map(|open| open.reported);
+            let reported = reported.unwrap_or_default().bits();
+            let missing = NodeSet::from_bits(self.members.bits() & !reported);
+            return Err(Refusal::NotEnrolled { missing });
+        };
+        let (epoch, holder) = (register.mark.epoch, register.holder);
+        if claim.basis.epoch > epoch {
+            return Ok(claim.next);
+        }
+        if claim.basis == register.mark {
+            return Ok(claim.next);
+        }
+        if claim.basis.epoch == epoch {
+            return Err(Refusal::Diverged { epoch });
+        }
+        // The holder may not have got the answer; nobody else can have got one on this basis.
+        if holder == Some(node) && register.basis == claim.basis {
+            return Ok(register.mark);
+        }
+        Err(Refusal::Superseded { epoch, holder })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use mirror_core::types::ViewId;
+    use proptest::prelude::*;
+
+    const VOLUME: VolumeId = VolumeId([7; 16]);
+
+    fn node(number: u8) -> NodeId {
+        NodeId::new(number).expect("a node")
+    }
+
+    fn both() -> NodeSet {
+        NodeSet::only(node(0)).with(node(1))
+    }
+
+    fn mark(epoch: u64, id: u8) -> ViewMark {
+        ViewMark {
+            epoch: Epoch(epoch),
+            id: ViewId([id; 16]),
+        }
+    }
+
+    fn view(epoch: u64, id: u8, insync: NodeSet) -> View {
+        View {
+            epoch: Epoch(epoch),
+            id: ViewId([id; 16]),
+            active: None,
+            insync,
+        }
+    }
+
+    fn claim(basis: ViewMark, next: ViewMark) -> Claim {
+        Claim {
+            volume: VOLUME,
+            basis,
+            next,
+        }
+    }
+
+    fn enrolled() -> Registers {
+        let mut registers = Registers::new(both(), BTreeMap::new());
+        assert!(!registers.report(node(0), VOLUME, &view(5, 5, both())));
+        assert!(registers.report(node(1), VOLUME, &view(5, 5, both())));
+        registers
+    }
+
+    fn refusal(answer: &Answer) -> Option<Refusal> {
+        match answer {
+            Answer::Refused { refusal, .. } => Some(*refusal),
+            Answer::Granted(_) => None,
+        }
+    }
+
+    #[test]
+    fn of_two_claims_on_one_view_one_is_granted() {
+        let mut registers = enrolled();
+        let first = registers.claim(node(0), &[claim(mark(5, 5), mark(6, 1))]);
+        assert_eq!(first, Answer::Granted(vec![mark(6, 1)]));
+        let second = registers.claim(node(1), &[claim(mark(5, 5), mark(9, 2))]);
+        let superseded = Refusal::Superseded {
+            epoch: Epoch(6),
+            holder: Some(node(0)),
+        };
+        assert_eq!(refusal(&second), Some(superseded));
+    }
+
+    #[test]
+    fn whoever_lost_the_answer_gets_the_same_one() {
+        let mut registers = enrolled();
+        let _ = registers.claim(node(0), &[claim(mark(5, 5), mark(6, 1))]);
+        let again = registers.claim(node(0), &[claim(mark(5, 5), mark(8, 3))]);
+        assert_eq!(again, Answer::Granted(vec![mark(6, 1)]));
+    }
+
+    #[test]
+    fn a_high_wish_on_an_old_view_is_refused() {
+        let mut registers = enrolled();
+        let _ = registers.claim(node(0), &[claim(mark(5, 5), mark(6, 1))]);
+        // Agreed on without the arbiter, up to epoch 8; then the other one claims from there.
+        let _ = registers.claim(node(0), &[claim(mark(8, 8), mark(9, 1))]);
+        let late = registers.claim(node(1), &[claim(mark(8, 8), mark(50, 2))]);
+        assert!(matches!(refusal(&late), Some(Refusal::Superseded { .. })));
+    }
+
+    #[test]
+    fn another_view_of_the_granted_epoch_is_another_history() {
+        let mut registers = enrolled();
+        let _ = registers.claim(node(0), &[claim(mark(5, 5), mark(6, 1))]);
+        let other = registers.claim(node(1), &[claim(mark(6, 2), mark(7, 2))]);
+        assert_eq!(refusal(&other), Some(Refusal::Diverged { epoch: Epoch(6) }));
+    }
+
+    #[test]
+    fn an_arbiter_that_knows_nothing_hears_every_member_first() {
+        let mut registers = Registers::new(both(), BTreeMap::new());
+        let early = registers.claim(node(1), &[claim(mark(5, 5), mark(6, 1))]);
+        assert_eq!(
+            refusal(&early),
+            Some(Refusal::NotEnrolled { missing: both() })
+        );
+        // Node 0 went alone before the arbiter lost its data: node 1 must not take over from the past.
+        registers.report(node(1), VOLUME, &view(5, 5, both()));
+        registers.report(node(0), VOLUME, &view(6, 6, NodeSet::only(node(0))));
+        let late = registers.claim(node(1), &[claim(mark(5, 5), mark(6, 1))]);
+        assert!(matches!(refusal(&late), Some(Refusal::Superseded { .. })));
+        let own = registers.claim(node(0), &[claim(mark(6, 6), mark(7, 1))]);
+        assert_eq!(refusal(&own), None);
+    }
+
+    #[test]
+    fn a_report_of_a_node_alone_is_kept_and_one_of_both_is_not_needed() {
+        let mut registers = enrolled();
+        assert!(!registers.report(node(0), VOLUME, &view(7, 7, both())));
+        assert!(registers.report(node(0), VOLUME, &view(8, 8, NodeSet::only(node(0)))));
+        let other = registers.claim(node(1), &[claim(mark(7, 7), mark(9, 2))]);
+        assert!(matches!(refusal(&other), Some(Refusal::Superseded { .. })));
+    }
+
+    #[test]
+    fn volumes_are_granted_together_or_not_at_all() {
+        let mut registers = enrolled();
+        let other = VolumeId([8; 16]);
+        for number in 0..2 {
+            registers.report(node(number), other, &view(3, 3, both()));
+        }
+        let _ = registers.claim(
+            node(1),
+            &[Claim {
+                volume: other,
+                basis: mark(3, 3),
+                next: mark(4, 4),
+            }],
+        );
+        let before = registers.durable().clone();
+        let pair = [
+            claim(mark(5, 5), mark(6, 1)),
+            Claim {
+                volume: other,
+                basis: mark(3, 3),
+                next: mark(4, 1),
+            },
+        ];
+        let answer = registers.claim(node(0), &pair);
+        assert!(matches!(answer, Answer::Refused { volume, .. } if volume == other));
+        assert_eq!(*registers.durable(), before);
+    }
+
+    #[test]
+    fn strangers_and_nonsense_are_refused() {
+        let mut registers = enrolled();
+        let good = claim(mark(5, 5), mark(6, 1));
+        for (number, claims) in [
+            (4, vec![good]),
+            (0, vec![good, good]),
+            (0, vec![claim(mark(5, 5), mark(5, 1))]),
+        ] {
+            let answer = registers.claim(node(number), &claims);
+            assert_eq!(refusal(&answer), Some(Refusal::Malformed));
+        }
+    }
+
+    proptest! {
+        /// Whatever is asked in whatever order: two nodes are never granted views that rest on one basis.
+        #[test]
+        fn no_basis_is_granted_to_two_nodes(
+            steps in proptest::collection::vec((0_u8..2, 0_u64..6, 1_u64..4, 0_u8..3), 1..60)
+        ) {
+            let mut registers = enrolled();
+            let mut granted: BTreeMap<u64, u8> = BTreeMap::new();
+            for (who, from, rise, id) in steps {
+                let basis = mark(5 + from, 5 + u8::try_from(from).expect("small"));
+                let next = mark(5 + from + rise, 100 + who * 10 + id);
+                if let Answer::Granted(_) = registers.claim(node(who), &[claim(basis, next)]) {
+                    let holder = *granted.entry(from).or_insert(who);
+                    prop_assert_eq!(holder, who);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The bytes of a heartbeat; docs/heartbeat.md has the table.
+//!
+//! One UDP datagram of 160 bytes, little endian, the last 32 a keyed BLAKE3 over the rest. It carries nothing that a
+//! decision about data rests on: who is alive, and since which boot.
+
+use mirror_core::types::{BootId, ClusterId, Incarnation, Instant, NodeId};
+use thiserror::Error;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Bytes of a heartbeat.
+pub const HEARTBEAT_BYTES: usize = 160;
+const SIGNED_BYTES: usize = 128;
+/// "LSHB".
+const MAGIC: u32 = u32::from_le_bytes(*b"LSHB");
+/// Version of the layout. A node of version N also reads N-1.
+const VERSION: u16 = 1;
+const KEY_CONTEXT: &str = "lockstep 2026-11 heartbeat authentication";
+
+/// Why a datagram is no heartbeat of this cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum HeartbeatError {
+    /// Another length.
+    #[error("{0} bytes, not {HEARTBEAT_BYTES}")]
+    Length(usize),
+    /// No heartbeat.
+    #[error("no heartbeat of Lockstep")]
+    Magic,
+    /// Of a release that this one does not understand.
+    #[error("a heartbeat of layout {0}, this node reads {VERSION}")]
+    Version(u16),
+    /// Of another cluster, or forged.
+    #[error("not signed with the key of this cluster")]
+    Signature,
+    /// Signed, and nonsense.
+    #[error("signed, but it names a node that cannot exist")]
+    Node,
+}
+
+/// What a heartbeat says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Who sends it.
+    pub from: NodeId,
+    /// To whom.
+    pub to: NodeId,
+    /// On which path, from 0.
+    pub path: u8,
+    /// Whether the sender's user space stood still since its last heartbeat on any path.
+    pub stood_still: bool,
+    /// The boot of the sender's machine.
+    pub boot: BootId,
+    /// The run of the sender's daemon.
+    pub incarnation: Incarnation,
+    /// Counts the sender's heartbeats of this run on this path, from 1.
+    pub sequence: u64,
+    /// When it was sent, by the sender's clock.
+    pub sent: Instant,
+    /// The run of the receiver that the sender last heard on this path; 0: none.
+    pub echoed_incarnation: Incarnation,
+    /// When that heartbeat was sent, by the receiver's clock.
+    pub echoed_sent: Instant,
+    /// How long the sender had it, nanoseconds.
+    pub held_nanos: u64,
+}
+
+#[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Raw {
+    magic: U32,
+    version: U16,
+    from: u8,
+    to: u8,
+    path: u8,
+    flags: u8,
+    reserved: [u8; 6],
+    cluster: [u8; 16],
+    boot: [u8; 16],
+    incarnation: U64,
+    sequence: U64,
+    sent_nanos: U64,
+    echoed_incarnation: U64,
+    echoed_sent_nanos: U64,
+    held_nanos: U64,
+    reserved_too: [u8; 32],
+    signature: [u8; 32],
+}
+
+const _: () = assert!(size_of::<Raw>() == HEARTBEAT_BYTES);
+
+const FLAG_STOOD_STILL: u8 = 1;
+
+/// Signs and checks; made from the cluster's key.
+#[derive(Clone)]
+pub struct HeartbeatKey {
+    key: [u8; 32],
+    cluster: ClusterId,
+}
+
+impl core::fmt::Debug for HeartbeatKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "HeartbeatKey({})", self.cluster)
+    }
+}
+
+impl HeartbeatKey {
+    /// From the 32 bytes of the cluster's key.
+    pub fn new(cluster_key: &[u8; 32]) -> Self {
+        Self {
+            key: blake3::derive_key(KEY_CONTEXT, cluster_key),
+            cluster: mirror_core::auth::cluster_id(cluster_key),
+        }
+    }
+
+    /// The bytes of a heartbeat.
+    pub fn encode(&self, heartbeat: &Heartbeat) -> [u8; HEARTBEAT_BYTES] {
+        let mut raw = Raw {
+            magic: MAGIC.into(),
+            version: VERSION.into(),
+            from: heartbeat.from.number(),
+            to: heartbeat.to.number(),
+            path: heartbeat.path,
+            flags: if heartbeat.stood_still {
+                FLAG_STOOD_STILL
+            } else {
+                0
+            },
+            reserved: [0; 6],
+            cluster: self.cluster.0,
+            boot: heartbeat.boot.0,
+            incarnation: heartbeat.incarnation.0.into(),
+            sequence: heartbeat.sequence.into(),
+            sent_nanos: heartbeat.sent.as_nanos().into(),
+            echoed_incarnation: heartbeat.echoed_incarnation.0.into(),
+            echoed_sent_nanos: heartbeat.echoed_sent.as_nanos().into(),
+            held_nanos: heartbeat.held_nanos.into(),
+            reserved_too: [0; 32],
+            signature: [0; 32],
+        };
+        raw.signature = self.sign(&raw);
+        let mut bytes = [0; HEARTBEAT_BYTES];
+        bytes.copy_from_slice(raw.as_bytes());
+        bytes
+    }
+
+    fn sign(&self, raw: &Raw) -> [u8; 32] {
+        *blake3::keyed_hash(&self.key, &raw.as_bytes()[..SIGNED_BYTES]).as_bytes()
+    }
+
+    /// The heartbeat in a datagram. Whether it is new is another question: [`crate::membership`].
+    ///
+    /// # Errors
+    ///
+    /// [`HeartbeatError`]; nothing of the datagram may be used then.
+    pub fn decode(&self, bytes: &[u8]) -> Result<Heartbeat, HeartbeatError> {
+        let raw = Raw::read_from_bytes(bytes).map_err(|_| HeartbeatError::Length(bytes.len()))?;
+        if raw.magic.get() != MAGIC {
+            return Err(HeartbeatError::Magic);
+        }
+        if raw.version.get() != VERSION {
+            return Err(HeartbeatError::Version(raw.version.get()));
+        }
+        let signature = blake3::Hash::from_bytes(self.sign(&raw));
+        if signature != blake3::Hash::from_bytes(raw.signature) || raw.cluster != self.cluster.0 {
+            return Err(HeartbeatError::Signature);
+        }
+        let (Some(from), Some(to)) = (NodeId::new(raw.from), NodeId::new(raw.to)) else {
+            return Err(HeartbeatError::Node);
+        };
+        Ok(Heartbeat {
+            from,
+            to,
+            path: raw.path,
+            stood_still: raw.flags & FLAG_STOOD_STILL != 0,
+            boot: BootId(raw.boot),
+            incarnation: Incarnation(raw.incarnation.get()),
+            sequence: raw.sequence.get(),
+            sent: Instant::from_nanos(raw.sent_nanos.get()),
+            echoed_incarnation: Incarnation(raw.echoed_incarnation.get()),
+            echoed_sent: Instant::from_nanos(raw.echoed_sent_nanos.get()),
+            held_nanos: raw.held_nanos.get(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn heartbeat() -> Heartbeat {
+        Heartbeat {
+            from: NodeId::new(1).expect("a node"),
+            to: NodeId::new(0).expect("a node"),
+            path: 2,
+            stood_still: true,
+            boot: BootId([9; 16]),
+            incarnation: Incarnation(77),
+            sequence: 5,
+            sent: Instant::from_nanos(123_456),
+            echoed_incarnation: Incarnation(78),
+            echoed_sent: Instant::from_nanos(99),
+            held_nanos: 11,
+        }
+    }
+
+    #[test]
+    fn what_was_said_is_what_is_heard() {
+        let key = HeartbeatKey::new(&[1; 32]);
+        assert_eq!(key.decode(&key.encode(&heartbeat())), Ok(heartbeat()));
+    }
+
+    #[test]
+    fn another_key_hears_nothing() {
+        let bytes = HeartbeatKey::new(&[1; 32]).encode(&heartbeat());
+        let other = HeartbeatKey::new(&[2; 32]);
+        assert_eq!(other.decode(&bytes), Err(HeartbeatError::Signature));
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_bit_is_never_heard(at in 0..HEARTBEAT_BYTES, bit in 0..8_u8) {
+            let key = HeartbeatKey::new(&[1; 32]);
+            let mut bytes = key.encode(&heartbeat());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(key.decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            prop_assert!(HeartbeatKey::new(&[1; 32]).decode(&bytes).is_err());
+        }
+    }
+}
