@@ -12,8 +12,10 @@ extern crate alloc;
 extern crate std;
 
 pub mod failure_detector;
+pub mod keeper;
 pub mod limits;
 pub mod membership;
 pub mod partition;
 pub mod register;
+pub mod view_change;
 pub mod wire;

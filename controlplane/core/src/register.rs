@@ -201,6 +201,27 @@ impl Registers {
         Answer::Granted(granted)
     }
 
+    /// A node holds this view durably, and will not use what it was granted or may have been granted besides: link and
+    /// peer came back first. Without this the peer could never be granted anything on the view that both still hold.
+    /// Returns whether something changed that must be durable.
+    ///
+    /// The node must have forgotten the grant before, and no change of its view may be under way. Its claims must not
+    /// arrive after this: the shell ends a node's older connections when it answers a newer one.
+    pub fn release(&mut self, node: NodeId, volume: VolumeId, current: ViewMark) -> bool {
+        let Some(register) = self.known.get_mut(&volume) else {
+            return false;
+        };
+        if register.holder != Some(node) || register.mark == current {
+            return false;
+        }
+        *register = Register {
+            mark: current,
+            basis: current,
+            holder: None,
+        };
+        true
+    }
+
     fn judge(&self, node: NodeId, claim: &Claim) -> Result<ViewMark, Refusal> {
         if claim.next.epoch <= claim.basis.epoch || claim.next.id.is_none() {
             return Err(Refusal::Malformed);
@@ -376,6 +397,38 @@ mod tests {
         let answer = registers.claim(node(0), &pair);
         assert!(matches!(answer, Answer::Refused { volume, .. } if volume == other));
         assert_eq!(*registers.durable(), before);
+    }
+
+    #[test]
+    fn what_was_released_can_be_granted_to_the_other() {
+        let mut registers = enrolled();
+        let _ = registers.claim(node(0), &[claim(mark(5, 5), mark(6, 1))]);
+        assert!(!registers.release(node(1), VOLUME, mark(5, 5)));
+        assert!(registers.release(node(0), VOLUME, mark(5, 5)));
+        assert!(!registers.release(node(0), VOLUME, mark(5, 5)));
+        let other = registers.claim(node(1), &[claim(mark(5, 5), mark(6, 2))]);
+        assert_eq!(other, Answer::Granted(vec![mark(6, 2)]));
+    }
+
+    #[test]
+    fn what_was_used_is_not_released() {
+        let mut registers = enrolled();
+        let _ = registers.claim(node(0), &[claim(mark(5, 5), mark(6, 1))]);
+        assert!(!registers.release(node(0), VOLUME, mark(6, 1)));
+        let other = registers.claim(node(1), &[claim(mark(5, 5), mark(6, 2))]);
+        assert!(matches!(refusal(&other), Some(Refusal::Superseded { .. })));
+    }
+
+    #[test]
+    fn an_unused_grant_of_an_epoch_that_was_agreed_on_since_is_released() {
+        let mut registers = enrolled();
+        let _ = registers.claim(node(0), &[claim(mark(5, 5), mark(6, 1))]);
+        // Both agreed on another view of epoch 6 before node 0 acted.
+        let early = registers.claim(node(1), &[claim(mark(6, 9), mark(7, 2))]);
+        assert!(matches!(refusal(&early), Some(Refusal::Diverged { .. })));
+        assert!(registers.release(node(0), VOLUME, mark(6, 9)));
+        let late = registers.claim(node(1), &[claim(mark(6, 9), mark(7, 2))]);
+        assert_eq!(refusal(&late), None);
     }
 
     #[test]

@@ -1,0 +1,470 @@
+//! Keeps the volumes of one group served by one node: turns what is seen into the situation of
+//! [`crate::partition`], and the decision into questions to the arbiter and words to the data planes.
+//!
+//! A group moves as a whole, so its volumes are claimed together; the serving node may drop the peer from one volume
+//! alone. A word to a data plane names the view that was granted and the view on which it rests: the data plane refuses it
+//! if it holds another one by then (S3), so that a late word does no harm.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use mirror_core::auth::Entropy;
+use mirror_core::types::{Epoch, Instant, ViewId, VolumeId};
+use mirror_core::view::ViewMark;
+
+use crate::failure_detector::Presence;
+use crate::partition::{
+    Arbiter, ClaimState, Contact, Decision, Service, Situation, Standing, Targets, decide,
+};
+use crate::register::{Answer, Claim};
+use crate::view_change::{Question, ViewChange};
+
+/// The link has so long to come back while the peer's heartbeats come.
+pub const LINK_GRACE: Duration = Duration::from_secs(2);
+/// A standby asks the arbiter so much later than the serving node would: on equal terms who serves goes on.
+pub const HANDICAP: Duration = Duration::from_millis(300);
+/// A word that was refused is said again after this time, if it is still right.
+pub const WORD_RETRY: Duration = Duration::from_secs(1);
+
+/// Who decides, as configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArbiterKind {
+    /// A witness or etcd.
+    Register,
+    /// Ping targets.
+    Ping,
+    /// An operator.
+    Manual,
+    /// Nobody.
+    Nobody,
+}
+
+/// What a volume's data plane says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolumeFacts {
+    /// How the copy here stands.
+    pub standing: Standing,
+    /// The view that it holds durably.
+    pub view: ViewMark,
+    /// Above every epoch that it ever saw, proposals that came to nothing included.
+    pub next_epoch: Epoch,
+    /// Whether the mirror link is up.
+    pub linked: bool,
+    /// Whether a change of its view is under way.
+    pub changing: bool,
+}
+
+/// A word to a data plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// On a serving node: drop the peer and go on (S2). With a register: the view that was granted.
+    GoAlone {
+        /// The view that it must hold.
+        basis: ViewMark,
+        /// The view to commit.
+        next: ViewMark,
+    },
+    /// On a standby: seal, commit and serve (S3, S4).
+    TakeOver {
+        /// The view that it must hold.
+        basis: ViewMark,
+        /// The view to commit.
+        next: ViewMark,
+    },
+    /// Serve: this copy alone counts.
+    Start,
+    /// Stop serving, and let what waits fail.
+    StepDown,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A data plane's present state; `None`: it does not answer.
+    Volume {
+        /// Which volume.
+        volume: VolumeId,
+        /// Its state.
+        facts: Option<VolumeFacts>,
+    },
+    /// What is known of the peer.
+    Peer(Presence),
+    /// The arbiter answered a claim.
+    Answered {
+        /// The question's number.
+        number: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// The arbiter confirmed a release.
+    GivenBack {
+        /// The question's number.
+        number: u64,
+    },
+    /// Whether ping targets answer: those of the arbiter `ping`, and those that a takeover needs.
+    Targets {
+        /// Of the arbiter.
+        arbiter: Targets,
+        /// Of the clients' networks.
+        clients: Targets,
+    },
+    /// Services may run until then: somebody who counts was heard.
+    Leased {
+        /// Until when.
+        until: Instant,
+    },
+    /// Whether the group shall run without an operator's word.
+    Automatic(Automatic),
+    /// A data plane carried a word out, or refused it.
+    WordDone {
+        /// Which volume.
+        volume: VolumeId,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// Whether a group starts and moves by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Automatic {
+    /// It does.
+    Yes,
+    /// An operator starts and moves it.
+    No,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Ask the arbiter.
+    Ask(Question),
+    /// Say this to a data plane; [`Event::WordDone`] comes back.
+    Say {
+        /// Which volume.
+        volume: VolumeId,
+        /// What.
+        word: Word,
+    },
+    /// Another decision than before, with its situation: for the status and for `why`.
+    Decided {
+        /// The row of the table.
+        row: usize,
+        /// What it saw.
+        situation: Situation,
+        /// What follows.
+        decision: Decision,
+    },
+}
+
+#[derive(Debug, Default)]
+struct Volume {
+    facts: Option<VolumeFacts>,
+    /// A word is being carried out.
+    told: bool,
+    /// No other word before this time.
+    rests_until: Instant,
+}
+
+/// The keeper of one group on one node.
+#[derive(Debug)]
+pub struct Keeper {
+    kind: ArbiterKind,
+    volumes: BTreeMap<VolumeId, Volume>,
+    change: ViewChange,
+    entropy: Entropy,
+    peer: Presence,
+    peer_since: Instant,
+    unlinked_since: Option<Instant>,
+    arbiter_targets: Targets,
+    clients: Targets,
+    automatic: Automatic,
+    leased_until: Instant,
+    decided: Option<(usize, Situation)>,
+}
+
+impl Keeper {
+    /// Of a group with these volumes. `seed`: 32 random bytes, for the ids of views.
+    pub fn new(
+        now: Instant,
+        kind: ArbiterKind,
+        volumes: impl IntoIterator<Item = VolumeId>,
+        seed: &[u8; 32],
+    ) -> Self {
+        let volumes = volumes.into_iter().map(|id| (id, Volume::default()));
+        Self {
+            kind,
+            volumes: volumes.collect(),
+            change: ViewChange::default(),
+            entropy: Entropy::new(seed),
+            peer: Presence::Unknown,
+            peer_since: now,
+            unlinked_since: Some(now),
+            arbiter_targets: Targets::Silent,
+            clients: Targets::Answer,
+            automatic: Automatic::Yes,
+            leased_until: now,
+            decided: None,
+        }
+    }
+
+    /// How the claim at the arbiter stands.
+    pub fn claim(&self) -> ClaimState {
+        self.change.state()
+    }
+
+    /// Takes an event and says what to do.
+    pub fn handle(&mut self, now: Instant, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Volume { volume, facts } => {
+                if let Some(place) = self.volumes.get_mut(&volume) {
+                    place.facts = facts;
+                }
+            }
+            Event::Peer(presence) => {
+                if presence != self.peer {
+                    (self.peer, self.peer_since) = (presence, now);
+                }
+            }
+            Event::Answered { number, answer } => self.change.answered(now, number, answer),
+            Event::GivenBack { number } => self.change.given_back(number),
+            Event::Targets { arbiter, clients } => {
+                (self.arbiter_targets, self.clients) = (arbiter, clients);
+            }
+            Event::Leased { until } => self.leased_until = self.leased_until.max(until),
+            Event::Automatic(automatic) => self.automatic = automatic,
+            Event::WordDone { volume } => {
+                if let Some(place) = self.volumes.get_mut(&volume) {
+                    place.told = false;
+                    place.rests_until = now + WORD_RETRY;
+                }
+            }
+            Event::Tick => {}
+        }
+        self.look(now, effects);
+    }
+
+    /// When [`Event::Tick`] is due.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        let later = |at: Instant| (at > now).then_some(at);
+        let rests = self.volumes.values().map(|volume| volume.rests_until);
+        rests
+            .chain(self.change.deadline())
+            .chain(self.unlinked_since.map(|since| since + LINK_GRACE))
+            .chain([self.peer_since + HANDICAP, self.leased_until])
+            .filter_map(later)
+            .min()
+    }
+
+    fn facts(&self) -> impl Iterator<Item = (&VolumeId, Option<VolumeFacts>)> {
+        self.volumes.iter().map(|(id, volume)| (id, volume.facts))
+    }
+
+    /// The volumes' standings as one: the worst that keeps the group from being served, or what it needs.
+    fn standing(&self) -> Standing {
+        let has = |standing: Standing| {
+            self.facts().any(|(_, facts)| {
+                facts.map_or(Standing::Silent, |facts| facts.standing) == standing
+            })
+        };
+        let worst = [
+            Standing::Silent,
+            Standing::NotCurrent,
+            Standing::Frozen,
+            Standing::Standby,
+            Standing::Alone,
+        ];
+        let serves = has(Standing::Frozen) || has(Standing::Serving);
+        if serves {
+            // Served here already: a volume without answer is no reason to leave the others frozen.
+            return if has(Standing::Frozen) {
+                Standing::Frozen
+            } else {
+                Standing::Serving
+            };
+        }
+        let found = worst.into_iter().find(|standing| has(*standing));
+        found.unwrap_or(Standing::Silent)
+    }
+
+    /// Whether every volume that needs the peer is linked to it. Of a silent data plane nobody knows.
+    fn linked(&self) -> bool {
+        self.facts().all(|(_, facts)| {
+            facts.is_some_and(|facts| match facts.standing {
+                Standing::Frozen | Standing::Standby => facts.linked,
+                Standing::Silent => false,
+                Standing::Serving | Standing::Alone | Standing::NotCurrent => true,
+            })
+        })
+    }
+
+    fn contact(&self, now: Instant, standing: Standing) -> Contact {
+        let Some(since) = self.unlinked_since else {
+            return Contact::Linked;
+        };
+        let handicap = if standing == Standing::Standby {
+            HANDICAP
+        } else {
+            Duration::ZERO
+        };
+        match self.peer {
+            Presence::Dead if now >= self.peer_since + handicap => Contact::Dead,
+            Presence::Alive | Presence::Deaf if now >= since + LINK_GRACE => {
+                Contact::HeartbeatsOnly
+            }
+            Presence::Dead | Presence::Alive | Presence::Deaf | Presence::Unknown => {
+                Contact::Unsure
+            }
+        }
+    }
+
+    fn situation(&self, now: Instant) -> Situation {
+        let standing = self.standing();
+        let leases = matches!(self.kind, ArbiterKind::Register | ArbiterKind::Ping);
+        Situation {
+            standing,
+            contact: self.contact(now, standing),
+            arbiter: match self.kind {
+                ArbiterKind::Register => Arbiter::Register(self.change.state()),
+                ArbiterKind::Ping => Arbiter::Ping(self.arbiter_targets),
+                ArbiterKind::Manual => Arbiter::Manual,
+                ArbiterKind::Nobody => Arbiter::Nobody,
+            },
+            clients: self.clients,
+            automatic: self.automatic == Automatic::Yes,
+            service: if leases && now >= self.leased_until {
+                Service::Expired
+            } else {
+                Service::Leased
+            },
+        }
+    }
+
+    fn busy(&self) -> bool {
+        let changing =
+            |volume: &Volume| volume.told || volume.facts.is_some_and(|facts| facts.changing);
+        self.volumes.values().any(changing)
+    }
+
+    fn look(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.unlinked_since = if self.linked() {
+            None
+        } else {
+            self.unlinked_since.or(Some(now))
+        };
+        let volumes = &self.volumes;
+        let settled = |id: VolumeId| {
+            let volume = volumes.get(&id)?;
+            let facts = volume
+                .facts
+                .filter(|facts| !facts.changing && !volume.told)?;
+            Some(facts.view)
+        };
+        let question = self.change.look_at(now, settled);
+        effects.extend(question.map(Effect::Ask));
+        effects.extend(self.change.tick(now).map(Effect::Ask));
+        let situation = self.situation(now);
+        let (row, decision) = decide(&situation);
+        if self.decided != Some((row, situation)) {
+            self.decided = Some((row, situation));
+            effects.push(Effect::Decided {
+                row,
+                situation,
+                decision,
+            });
+        }
+        if self.busy() {
+            return;
+        }
+        if situation.contact == Contact::Linked {
+            effects.extend(self.change.withdraw(now).map(Effect::Ask));
+            return;
+        }
+        match decision {
+            Decision::Rest | Decision::Wait(_) => {}
+            Decision::Claim => {
+                let claims = self.claims(situation.standing);
+                effects.extend(self.change.ask(now, claims).map(Effect::Ask));
+            }
+            Decision::GoAlone | Decision::TakeOver => self.act_alone(now, decision, effects),
+            Decision::Start => self.say_to(now, Standing::Alone, Word::Start, effects),
+            Decision::StepDown(_) => {
+                for standing in [Standing::Frozen, Standing::Serving] {
+                    self.say_to(now, standing, Word::StepDown, effects);
+                }
+            }
+        }
+    }
+
+    /// A new view for each volume that stands so.
+    fn claims(&mut self, standing: Standing) -> Vec<Claim> {
+        let mut claims = Vec::new();
+        for (id, volume) in &self.volumes {
+            let Some(facts) = volume.facts.filter(|facts| facts.standing == standing) else {
+                continue;
+            };
+            let next = ViewMark {
+                epoch: facts.next_epoch.max(facts.view.epoch.next()),
+                id: ViewId(self.entropy.bytes16()),
+            };
+            claims.push(Claim {
+                volume: *id,
+                basis: facts.view,
+                next,
+            });
+        }
+        claims
+    }
+
+    fn act_alone(&mut self, now: Instant, decision: Decision, effects: &mut Vec<Effect>) {
+        let alone = decision == Decision::GoAlone;
+        let standing = if alone {
+            Standing::Frozen
+        } else {
+            Standing::Standby
+        };
+        let granted: Vec<(Claim, ViewMark)> = if self.kind == ArbiterKind::Register {
+            let granted = self.change.granted();
+            granted.map(|(claim, mark)| (*claim, mark)).collect()
+        } else {
+            let claims = self.claims(standing);
+            claims.iter().map(|claim| (*claim, claim.next)).collect()
+        };
+        for (claim, next) in granted {
+            let basis = claim.basis;
+            let word = if alone {
+                Word::GoAlone { basis, next }
+            } else {
+                Word::TakeOver { basis, next }
+            };
+            let stands =
+                |volume: &Volume| volume.facts.is_some_and(|facts| facts.standing == standing);
+            if self.volumes.get(&claim.volume).is_some_and(stands) {
+                self.say(now, claim.volume, word, effects);
+            }
+        }
+        if !alone {
+            self.say_to(now, Standing::Alone, Word::Start, effects);
+        }
+    }
+
+    fn say_to(&mut self, now: Instant, standing: Standing, word: Word, effects: &mut Vec<Effect>) {
+        let stands = |(_, facts): &(&VolumeId, Option<VolumeFacts>)| {
+            facts.is_some_and(|facts| facts.standing == standing)
+        };
+        let volumes: Vec<VolumeId> = self.facts().filter(stands).map(|(id, _)| *id).collect();
+        for volume in volumes {
+            self.say(now, volume, word, effects);
+        }
+    }
+
+    fn say(&mut self, now: Instant, volume: VolumeId, word: Word, effects: &mut Vec<Effect>) {
+        let Some(place) = self.volumes.get_mut(&volume) else {
+            return;
+        };
+        if !place.told && now >= place.rests_until {
+            place.told = true;
+            effects.push(Effect::Say { volume, word });
+        }
+    }
+}
