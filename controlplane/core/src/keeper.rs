@@ -377,7 +377,9 @@ impl Keeper {
             return;
         }
         if situation.contact == Contact::Linked {
-            effects.extend(self.change.withdraw(now).map(Effect::Ask));
+            let view = |(id, volume): (&VolumeId, &Volume)| Some((*id, volume.facts?.view));
+            let views: Vec<_> = self.volumes.iter().filter_map(view).collect();
+            effects.extend(self.change.withdraw(now, views).map(Effect::Ask));
             return;
         }
         match decision {

@@ -50,6 +50,8 @@ pub struct ViewChange {
     number: u64,
     /// What the arbiter said last, for the status.
     last_refusal: Option<Refusal>,
+    /// An earlier run of this node may have been granted something that nobody used.
+    inherits: bool,
 }
 
 impl Default for ViewChange {
@@ -59,6 +61,7 @@ impl Default for ViewChange {
             claims: Vec::new(),
             number: 0,
             last_refusal: None,
+            inherits: true,
         }
     }
 }
@@ -135,6 +138,7 @@ impl ViewChange {
     /// The arbiter confirmed that what question `number` gave back is free.
     pub fn given_back(&mut self, number: u64) {
         if number == self.number && matches!(self.stage, Stage::GivingBack { .. }) {
+            self.inherits = false;
             self.forget();
         }
     }
@@ -168,23 +172,38 @@ impl ViewChange {
     }
 
     fn forget(&mut self) {
-        self.stage = Stage::Idle;
-        self.claims.clear();
-        // An answer to an earlier question must not meet a later one.
-        self.number += 1;
+        if self.stage != Stage::Idle {
+            self.stage = Stage::Idle;
+            self.claims.clear();
+            // An answer to an earlier question must not meet a later one.
+            self.number += 1;
+        }
     }
 
-    /// The claim is not needed any more, because the peer is back. What was granted, or may have been, is given back;
-    /// the caller has not acted on it and never will.
-    pub fn withdraw(&mut self, now: Instant) -> Option<Question> {
+    /// The claim is not needed any more, because the peer is back: every volume is linked, settled, and holds this view.
+    /// What was granted, or may have been, also to an earlier run of this node, is given back; the caller has not acted
+    /// on it and never will.
+    pub fn withdraw(
+        &mut self,
+        now: Instant,
+        views: impl IntoIterator<Item = (VolumeId, ViewMark)>,
+    ) -> Option<Question> {
         match self.stage {
-            Stage::Asked { .. } | Stage::Granted(_) => Some(self.give_back(now)),
-            Stage::Refused(_) => {
+            Stage::GivingBack { .. } => return None,
+            Stage::Asked { .. } | Stage::Granted(_) => {}
+            Stage::Idle | Stage::Refused(_) if self.inherits => {}
+            Stage::Idle | Stage::Refused(_) => {
                 self.forget();
-                None
+                return None;
             }
-            Stage::Idle | Stage::GivingBack { .. } => None,
         }
+        let claim = |(volume, view)| Claim {
+            volume,
+            basis: view,
+            next: view,
+        };
+        self.claims = views.into_iter().map(claim).collect();
+        Some(self.give_back(now))
     }
 
     fn give_back(&mut self, now: Instant) -> Question {
@@ -301,7 +320,8 @@ mod tests {
     fn what_may_have_been_granted_is_given_back_until_the_arbiter_says_so() {
         let mut change = ViewChange::default();
         let question = change.ask(at(0), claims()).expect("a question");
-        let release = change.withdraw(at(10)).expect("a release");
+        let views = [(VOLUME, mark(5))];
+        let release = change.withdraw(at(10), views).expect("a release");
         assert!(matches!(release, Question::Release { .. }));
         // The answer to the claim comes after all: it is not used.
         change.answered(at(20), number(&question), Answer::Granted(vec![mark(6)]));
@@ -312,11 +332,23 @@ mod tests {
         assert_eq!(change.state(), ClaimState::Asked);
         change.given_back(number(&again));
         assert_eq!(change.state(), ClaimState::Idle);
+        assert_eq!(change.withdraw(at(600), views), None);
+    }
+
+    #[test]
+    fn a_new_run_gives_back_what_an_earlier_one_may_have_been_granted() {
+        let mut change = ViewChange::default();
+        let release = change.withdraw(at(0), [(VOLUME, mark(5))]);
+        let volumes = vec![(VOLUME, mark(5))];
+        assert_eq!(release, Some(Question::Release { number: 1, volumes }));
     }
 
     #[test]
     fn a_refusal_stands_until_the_view_changes_or_the_peer_is_back() {
-        let mut change = ViewChange::default();
+        let mut change = ViewChange {
+            inherits: false,
+            ..ViewChange::default()
+        };
         let question = change.ask(at(0), claims()).expect("a question");
         let refusal = Refusal::Superseded {
             epoch: Epoch(6),
@@ -329,7 +361,7 @@ mod tests {
         change.answered(at(1), number(&question), answer);
         assert_eq!(change.state(), ClaimState::Refused);
         assert_eq!(change.tick(at(9999)), None);
-        assert_eq!(change.withdraw(at(9999)), None);
+        assert_eq!(change.withdraw(at(9999), [(VOLUME, mark(5))]), None);
         assert_eq!(change.state(), ClaimState::Idle);
     }
 
