@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod arbiter;
 pub mod client;
 pub mod paths;
 

@@ -243,6 +243,12 @@ impl FailureDetector {
         found
     }
 
+    /// When this node sent the last heartbeat that the peer confirmed on any path: until then the peer was there, and
+    /// knew of this node. The service lease counts from it.
+    pub fn last_confirmed(&self) -> Option<Instant> {
+        self.paths.iter().filter_map(|path| path.confirmed).max()
+    }
+
     /// The smoothed round trip of a path, once it is known.
     pub fn round_trip(&self, path: usize) -> Option<Duration> {
         self.paths.get(path)?.round_trip

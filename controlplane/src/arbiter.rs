@@ -1,0 +1,200 @@
+//! A node's connection to its witness: asks, reports, and comes back after a loss.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use controlplane_api::arbiter::{
+    Ask, AskLine, ClaimLine, Held, Hex16, LINE_BYTES_MAX, Reply, ReplyLine,
+};
+use controlplane_core::register::{Answer, Refusal};
+use controlplane_core::view_change::Question;
+use mirror_core::types::{Epoch, NodeSet, VolumeId};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{interval, timeout};
+use tokio_rustls::TlsConnector;
+
+use crate::trust::WITNESS_NAME;
+
+/// Between two reports.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Connecting and each answer.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two tries to connect.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What comes from the witness.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It answered something that was asked at this moment of `CLOCK_BOOTTIME`, nanoseconds.
+    Contact {
+        /// When the question was sent.
+        asked_nanos: u64,
+    },
+    /// The answer to a claim.
+    Answered {
+        /// The question's number.
+        number: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// A release is durable.
+    GivenBack {
+        /// The question's number.
+        number: u64,
+    },
+    /// It cannot be reached, or does not answer.
+    Lost {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Talks to the witness for ever. `held` is what is reported.
+pub async fn talk(
+    address: String,
+    config: Arc<ClientConfig>,
+    mut questions: mpsc::Receiver<Question>,
+    held: watch::Receiver<Vec<Held>>,
+    heard: mpsc::Sender<Heard>,
+) {
+    loop {
+        let lost = converse(&address, &config, &mut questions, &held, &heard).await;
+        let Err(error) = lost else { return };
+        let reason = error.to_string();
+        if heard.send(Heard::Lost { reason }).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(RETRY).await;
+        // What was asked meanwhile is asked again by whoever asked.
+        while questions.try_recv().is_ok() {}
+    }
+}
+
+async fn converse(
+    address: &str,
+    config: &Arc<ClientConfig>,
+    questions: &mut mpsc::Receiver<Question>,
+    held: &watch::Receiver<Vec<Held>>,
+    heard: &mpsc::Sender<Heard>,
+) -> io::Result<()> {
+    let stream = timeout(TIMEOUT, TcpStream::connect(address)).await??;
+    stream.set_nodelay(true)?;
+    let name = ServerName::try_from(WITNESS_NAME).map_err(io::Error::other)?;
+    let connector = TlsConnector::from(Arc::clone(config));
+    let stream = timeout(TIMEOUT, connector.connect(name, stream)).await??;
+    let mut stream = BufReader::new(stream);
+    let mut reports = interval(REPORT_INTERVAL);
+    loop {
+        let line = tokio::select! {
+            question = questions.recv() => match question {
+                None => return Ok(()),
+                Some(question) => line_of(question),
+            },
+            _ = reports.tick() => AskLine::new(0, Ask::Report { volumes: held.borrow().clone() }),
+        };
+        let asked_nanos = boottime_nanos();
+        let reply = timeout(TIMEOUT, exchange(&mut stream, &line)).await??;
+        let contact = Heard::Contact { asked_nanos };
+        let news = news(reply)?;
+        for item in std::iter::once(contact).chain(news) {
+            if heard.send(item).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn exchange<S>(stream: &mut BufReader<S>, line: &AskLine) -> io::Result<ReplyLine>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let mut text = serde_json::to_vec(line).map_err(io::Error::other)?;
+    text.push(b'\n');
+    stream.write_all(&text).await?;
+    stream.flush().await?;
+    let mut answer = Vec::new();
+    let limit = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
+    (&mut *stream).take(limit).read_until(b'\n', &mut answer).await?;
+    if answer.last() != Some(&b'\n') {
+        return Err(io::Error::other("the witness closed the connection"));
+    }
+    let reply: ReplyLine = serde_json::from_slice(&answer).map_err(io::Error::other)?;
+    if reply.number != line.number {
+        return Err(io::Error::other("the witness answered another question"));
+    }
+    Ok(reply)
+}
+
+fn line_of(question: Question) -> AskLine {
+    match question {
+        Question::Claim { number, claims } => {
+            let claims = claims.into_iter().map(|claim| ClaimLine {
+                volume: Hex16(claim.volume.0),
+                basis: claim.basis.into(),
+                next: claim.next.into(),
+            });
+            AskLine::new(number, Ask::Claim { claims: claims.collect() })
+        }
+        Question::Release { number, volumes } => {
+            let volumes = volumes
+                .into_iter()
+                .map(|(volume, view)| (Hex16(volume.0), view.into()));
+            AskLine::new(number, Ask::Release { volumes: volumes.collect() })
+        }
+    }
+}
+
+fn news(line: ReplyLine) -> io::Result<Option<Heard>> {
+    let number = line.number;
+    let refused = |volume: Hex16, refusal: Refusal| {
+        let volume = VolumeId(volume.0);
+        Some(Heard::Answered {
+            number,
+            answer: Answer::Refused { volume, refusal },
+        })
+    };
+    Ok(match line.reply {
+        Reply::Reported => None,
+        Reply::Granted { views } => Some(Heard::Answered {
+            number,
+            answer: Answer::Granted(views.into_iter().map(Into::into).collect()),
+        }),
+        Reply::Released => Some(Heard::GivenBack { number }),
+        Reply::Superseded {
+            volume,
+            epoch,
+            holder,
+        } => refused(
+            volume,
+            Refusal::Superseded {
+                epoch: Epoch(epoch),
+                holder,
+            },
+        ),
+        Reply::Diverged { volume, epoch } => refused(
+            volume,
+            Refusal::Diverged {
+                epoch: Epoch(epoch),
+            },
+        ),
+        Reply::NotEnrolled { volume, missing } => refused(
+            volume,
+            Refusal::NotEnrolled {
+                missing: NodeSet::from_bits(missing),
+            },
+        ),
+        Reply::Failed { reason } => return Err(io::Error::other(reason)),
+    })
+}
+
+/// Nanoseconds since boot, suspend included.
+pub fn boottime_nanos() -> u64 {
+    use nix::time::{ClockId, clock_gettime};
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
+    now.map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,296 @@
+//! The heartbeat thread: sends, listens, watches the peer, and nothing else.
+//!
+//! It runs with real-time priority, without disk, lock, log or allocation, so that neither load nor a slow disk makes
+//! this node look dead. What it learns goes through a bounded queue and some atomic numbers.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use controlplane_core::failure_detector::{Change, Heard, Timing};
+use controlplane_core::membership::{Peer, Reception, Run};
+use controlplane_core::wire::{HEARTBEAT_BYTES, HeartbeatKey};
+use mirror_core::types::{Instant, NodeId};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::arbiter::boottime_nanos;
+
+/// Above what programs use by themselves, below what kernels use.
+const PRIORITY: libc::c_int = 20;
+/// News that wait to be read; more are dropped, and counted.
+const NEWS_MAX: usize = 256;
+
+/// A pair of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interconnect {
+    /// Where this node listens, and from where it sends.
+    pub local: SocketAddr,
+    /// Where the peer listens.
+    pub peer: SocketAddr,
+}
+
+/// What the thread needs to know.
+#[derive(Debug)]
+pub struct Settings {
+    /// This node.
+    pub me: NodeId,
+    /// The other one.
+    pub peer: NodeId,
+    /// This run.
+    pub own: Run,
+    /// Signs and checks.
+    pub key: HeartbeatKey,
+    /// Interval and timeout.
+    pub timing: Timing,
+    /// At least one, in their order.
+    pub interconnects: Vec<Interconnect>,
+}
+
+/// What it tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A path or the peer's presence changed.
+    Changed(Change),
+    /// The peer's daemon runs anew.
+    NewRun {
+        /// What ran before.
+        before: Option<Run>,
+    },
+    /// This node stood still for so long.
+    StoodStill(Duration),
+}
+
+/// What is read and written beside the queue.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// When the mirror link last heard the peer, nanoseconds since boot; written by whoever watches the data plane.
+    pub link_heard_nanos: AtomicU64,
+    /// Until when the last heartbeat that the peer confirmed was sent, nanoseconds since boot.
+    pub confirmed_nanos: AtomicU64,
+    /// The timeout times this, 1 if 0.
+    pub scale: AtomicU32,
+    /// News that nobody read in time.
+    pub dropped: AtomicU64,
+    /// Datagrams that were no heartbeat of the peer.
+    pub foreign: AtomicU64,
+    /// The thread shall end.
+    pub ends: AtomicBool,
+}
+
+/// A running thread.
+#[derive(Debug)]
+pub struct Heartbeats {
+    /// What it tells.
+    pub news: Receiver<News>,
+    /// What is shared with it.
+    pub shared: Arc<Shared>,
+    /// The thread.
+    pub thread: JoinHandle<io::Result<()>>,
+    /// Whether it has real-time priority; without, load can delay it.
+    pub is_real_time: bool,
+}
+
+/// Opens the sockets and starts the thread.
+///
+/// # Errors
+/// If an address cannot be used, with the address.
+pub fn start(settings: Settings) -> io::Result<Heartbeats> {
+    let mut sockets = Vec::new();
+    for interconnect in &settings.interconnects {
+        let open = || {
+            let socket = UdpSocket::bind(interconnect.local)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        };
+        let socket = open().map_err(|error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", interconnect.local))
+        })?;
+        sockets.push(socket);
+    }
+    let shared = Arc::new(Shared::default());
+    let (sender, news) = sync_channel(NEWS_MAX);
+    let (told, asked) = sync_channel(1);
+    let mut thread = Thread::new(settings, sockets, Arc::clone(&shared), sender);
+    let thread = std::thread::Builder::new()
+        .name("heartbeat".to_string())
+        .spawn(move || {
+            let _ = told.try_send(become_real_time());
+            thread.run()
+        })?;
+    let is_real_time = asked.recv().unwrap_or(false);
+    Ok(Heartbeats {
+        news,
+        shared,
+        thread,
+        is_real_time,
+    })
+}
+
+/// SCHED_RR for the calling thread.
+fn become_real_time() -> bool {
+    let parameters = libc::sched_param {
+        sched_priority: PRIORITY,
+    };
+    // SAFETY: the pointer is to a live value of the right type; 0 names the calling thread.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &raw const parameters) == 0 }
+}
+
+struct Thread {
+    peer: Peer,
+    key: HeartbeatKey,
+    timing: Timing,
+    scale: u32,
+    sockets: Vec<UdpSocket>,
+    addresses: Vec<SocketAddr>,
+    link_heard_nanos: u64,
+    link_sequence: u64,
+    stood_still: Duration,
+    shared: Arc<Shared>,
+    sender: SyncSender<News>,
+}
+
+impl Thread {
+    fn new(
+        settings: Settings,
+        sockets: Vec<UdpSocket>,
+        shared: Arc<Shared>,
+        sender: SyncSender<News>,
+    ) -> Self {
+        let now = now();
+        let paths = sockets.len() + 1;
+        let (own, timing) = (settings.own, settings.timing);
+        Self {
+            peer: Peer::new(now, settings.me, own, settings.peer, timing, paths),
+            key: settings.key,
+            timing,
+            scale: 1,
+            addresses: settings.interconnects.iter().map(|pair| pair.peer).collect(),
+            sockets,
+            link_heard_nanos: 0,
+            link_sequence: 0,
+            stood_still: Duration::ZERO,
+            shared,
+            sender,
+        }
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        let mut next = now();
+        while !self.shared.ends.load(Ordering::Relaxed) {
+            let current = now();
+            if current >= next {
+                self.beat(current);
+                next = current + self.timing.interval;
+            }
+            self.wait(next)?;
+            self.listen();
+            self.look();
+        }
+        Ok(())
+    }
+
+    fn wait(&self, until: Instant) -> io::Result<()> {
+        let millis = until.since(now()).as_millis().min(1000);
+        let wait = PollTimeout::try_from(i32::try_from(millis).unwrap_or(1000) + 1);
+        let wait = wait.map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let mut places = [const { None }; controlplane_core::limits::INTERCONNECTS_MAX];
+        for (place, socket) in places.iter_mut().zip(&self.sockets) {
+            *place = Some(PollFd::new(socket.as_fd(), PollFlags::POLLIN));
+        }
+        // `poll` wants them side by side: the first one stands for those that are missing.
+        let Some(first) = self.sockets.first() else {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        };
+        let mut watched = places.map(|place| {
+            place.unwrap_or_else(|| PollFd::new(first.as_fd(), PollFlags::empty()))
+        });
+        match poll(&mut watched[..self.sockets.len()], wait) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn beat(&mut self, current: Instant) {
+        let scale = self.shared.scale.load(Ordering::Relaxed).max(1);
+        if scale != self.scale {
+            self.scale = scale;
+            self.peer.set_timing(current, self.timing.scaled(scale));
+        }
+        let stood_still = !self.stood_still.is_zero();
+        self.stood_still = Duration::ZERO;
+        for index in 0..self.sockets.len() {
+            if let Some(heartbeat) = self.peer.next(current, index, stood_still) {
+                let bytes = self.key.encode(&heartbeat);
+                // An error is a path that is down; silence tells the other side, and theirs tells us.
+                let _ = self.sockets[index].send_to(&bytes, self.addresses[index]);
+            }
+        }
+    }
+
+    fn listen(&mut self) {
+        let mut bytes = [0; HEARTBEAT_BYTES + 1];
+        for index in 0..self.sockets.len() {
+            while let Ok((length, _)) = self.sockets[index].recv_from(&mut bytes) {
+                let heartbeat = self.key.decode(&bytes[..length]);
+                let current = now();
+                let path = |path: u8| usize::from(path) == index;
+                match heartbeat {
+                    Ok(heartbeat) if path(heartbeat.path) => {
+                        match self.peer.receive(current, &heartbeat) {
+                            Reception::NewRun { before } => self.tell(News::NewRun { before }),
+                            Reception::Counted | Reception::Unproven => {}
+                            Reception::Old | Reception::Misdirected => self.foreign(),
+                        }
+                    }
+                    Ok(_) | Err(_) => self.foreign(),
+                }
+            }
+        }
+        let heard = self.shared.link_heard_nanos.load(Ordering::Relaxed);
+        if heard > self.link_heard_nanos {
+            self.link_heard_nanos = heard;
+            self.link_sequence += 1;
+            let heard = Heard {
+                sequence: self.link_sequence,
+                confirms: Some(Instant::from_nanos(heard)),
+                held: Duration::ZERO,
+            };
+            self.peer.detector.heard(now(), self.sockets.len(), heard);
+        }
+    }
+
+    fn look(&mut self) {
+        let before = self.peer.detector.stood_still();
+        for change in self.peer.look(now()) {
+            self.tell(News::Changed(change));
+        }
+        let after = self.peer.detector.stood_still();
+        if after != before {
+            self.stood_still = after;
+            self.tell(News::StoodStill(after));
+        }
+        if let Some(confirmed) = self.peer.detector.last_confirmed() {
+            let nanos = confirmed.as_nanos();
+            self.shared.confirmed_nanos.store(nanos, Ordering::Relaxed);
+        }
+    }
+
+    fn foreign(&self) {
+        self.shared.foreign.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn tell(&self, news: News) {
+        if self.sender.try_send(news).is_err() {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn now() -> Instant {
+    Instant::from_nanos(boottime_nanos())
+}

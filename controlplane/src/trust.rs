@@ -1,0 +1,348 @@
+//! Who is who: the cluster's own authority, a certificate for each node, and the witness's own certificate.
+//!
+//! A node's certificate names its cluster and its number, and is signed by the cluster's authority; nothing else says
+//! who asks. A witness serves many clusters: it finds the cluster in the certificate, then checks the certificate
+//! against that cluster's authority alone, so that one cluster can never speak for another. The witness's certificate is
+//! signed by itself, and pinned: a node trusts exactly that one.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+
+use controlplane_api::arbiter::Hex16;
+use mirror_core::types::NodeId;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
+use thiserror::Error;
+
+const NODE_SUFFIX: &str = "node.lockstep.internal";
+/// The name in every witness's certificate.
+pub const WITNESS_NAME: &str = "witness.lockstep.internal";
+
+/// Why there is no trust.
+#[derive(Debug, Error)]
+pub enum TrustError {
+    /// A file of keys or certificates.
+    #[error("{what}")]
+    File {
+        /// What was tried, with the path.
+        what: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// It is no certificate or key.
+    #[error("{what}: {why}")]
+    Content {
+        /// What it should be.
+        what: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+fn content(what: &'static str) -> impl Fn(String) -> TrustError {
+    move |why| TrustError::Content { what, why }
+}
+
+/// A certificate and its key, as PEM.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The certificate.
+    pub certificate: String,
+    /// The key: a secret.
+    pub key: String,
+}
+
+/// The cluster's own authority.
+#[derive(Debug)]
+pub struct Authority {
+    cluster: Hex16,
+    issuer: Issuer<'static, KeyPair>,
+    certificate: String,
+}
+
+impl Authority {
+    /// A new authority for a cluster.
+    ///
+    /// # Errors
+    /// [`TrustError`] if no key can be made.
+    pub fn create(cluster: Hex16) -> Result<(Self, Identity), TrustError> {
+        let failed = content("a new authority");
+        let key = KeyPair::generate().map_err(|error| failed(error.to_string()))?;
+        let params = Self::params(cluster);
+        let signed = params
+            .self_signed(&key)
+            .map_err(|error| failed(error.to_string()))?;
+        let identity = Identity {
+            certificate: signed.pem(),
+            key: key.serialize_pem(),
+        };
+        Ok((Self::open(cluster, &identity)?, identity))
+    }
+
+    /// The authority behind a key that was stored.
+    ///
+    /// # Errors
+    /// [`TrustError::Content`] if it is no key.
+    pub fn open(cluster: Hex16, identity: &Identity) -> Result<Self, TrustError> {
+        let key = KeyPair::from_pem(&identity.key)
+            .map_err(|error| content("the authority's key")(error.to_string()))?;
+        Ok(Self {
+            cluster,
+            issuer: Issuer::new(Self::params(cluster), key),
+            certificate: identity.certificate.clone(),
+        })
+    }
+
+    fn params(cluster: Hex16) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("Lockstep cluster {cluster}"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params
+    }
+
+    /// The authority's certificate, which is no secret.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// A certificate for a node of the cluster.
+    ///
+    /// # Errors
+    /// [`TrustError`] if no key can be made.
+    pub fn issue(&self, node: NodeId) -> Result<Identity, TrustError> {
+        let failed = content("a node's certificate");
+        let name = node_name(self.cluster, node);
+        let key = KeyPair::generate().map_err(|error| failed(error.to_string()))?;
+        let mut params =
+            CertificateParams::new(vec![name]).map_err(|error| failed(error.to_string()))?;
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("node {}", node.number()));
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ClientAuth,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        ];
+        let signed = params
+            .signed_by(&key, &self.issuer)
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(Identity {
+            certificate: signed.pem(),
+            key: key.serialize_pem(),
+        })
+    }
+}
+
+/// A witness's own certificate.
+///
+/// # Errors
+/// [`TrustError`] if no key can be made.
+pub fn witness_identity() -> Result<Identity, TrustError> {
+    let failed = content("the witness's certificate");
+    let key = KeyPair::generate().map_err(|error| failed(error.to_string()))?;
+    let mut params = CertificateParams::new(vec![WITNESS_NAME.to_string()])
+        .map_err(|error| failed(error.to_string()))?;
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "Lockstep witness");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let signed = params
+        .self_signed(&key)
+        .map_err(|error| failed(error.to_string()))?;
+    Ok(Identity {
+        certificate: signed.pem(),
+        key: key.serialize_pem(),
+    })
+}
+
+fn node_name(cluster: Hex16, node: NodeId) -> String {
+    format!("n{}.{cluster}.{NODE_SUFFIX}", node.number())
+}
+
+/// Which node of which cluster a certificate names. It proves nothing by itself.
+fn named(certificate: &CertificateDer<'_>) -> Option<(Hex16, NodeId)> {
+    let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
+    let mut names = parsed.valid_dns_names();
+    let (name, None) = (names.next()?, names.next()) else {
+        return None;
+    };
+    let rest = name.strip_suffix(NODE_SUFFIX)?.strip_suffix('.')?;
+    let (node, cluster) = rest.split_once('.')?;
+    let number = node.strip_prefix('n')?.parse().ok()?;
+    Some((cluster.parse().ok()?, NodeId::new(number)?))
+}
+
+fn parse(identity: &Identity) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), TrustError> {
+    let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes())
+        .map_err(|error| content("a certificate")(error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())
+        .map_err(|error| content("a key")(error.to_string()))?;
+    Ok((certificate, key))
+}
+
+fn roots(certificate: &str) -> Result<RootCertStore, TrustError> {
+    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes())
+        .map_err(|error| content("a certificate")(error.to_string()))?;
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(certificate)
+        .map_err(|error| content("a certificate")(error.to_string()))?;
+    Ok(roots)
+}
+
+/// The authorities of all clusters that a witness serves.
+#[derive(Debug, Default)]
+pub struct Clusters {
+    known: RwLock<BTreeMap<Hex16, Arc<dyn ClientCertVerifier>>>,
+}
+
+impl Clusters {
+    /// Serves a cluster from now on.
+    ///
+    /// # Errors
+    /// [`TrustError::Content`] if it is no certificate of an authority.
+    pub fn admit(&self, cluster: Hex16, authority: &str) -> Result<(), TrustError> {
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots(authority)?))
+            .build()
+            .map_err(|error| content("an authority")(error.to_string()))?;
+        if let Ok(mut known) = self.known.write() {
+            known.insert(cluster, verifier);
+        }
+        Ok(())
+    }
+
+    fn of(&self, certificate: &CertificateDer<'_>) -> Result<Arc<dyn ClientCertVerifier>, rustls::Error> {
+        let stranger = || rustls::Error::General("a certificate of no cluster here".to_string());
+        let (cluster, _) = named(certificate).ok_or_else(stranger)?;
+        let known = self.known.read().map_err(|_| stranger())?;
+        known.get(&cluster).cloned().ok_or_else(stranger)
+    }
+}
+
+/// Checks a node's certificate against the authority of the cluster that it names.
+#[derive(Debug)]
+struct NodeVerifier {
+    clusters: Arc<Clusters>,
+    any: Arc<rustls::crypto::CryptoProvider>,
+}
+
+impl ClientCertVerifier for NodeVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.clusters
+            .of(end_entity)?
+            .verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("TLS 1.3 only".to_string()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.any.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.any.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// TLS of a witness.
+///
+/// # Errors
+/// [`TrustError::Content`] if the identity is none.
+pub fn witness_config(identity: &Identity, clusters: Arc<Clusters>) -> Result<ServerConfig, TrustError> {
+    let failed = content("the witness's TLS");
+    let (certificate, key) = parse(identity)?;
+    let verifier = NodeVerifier {
+        clusters,
+        any: provider(),
+    };
+    ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| failed(error.to_string()))?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_single_cert(vec![certificate], key)
+        .map_err(|error| failed(error.to_string()))
+}
+
+/// TLS of a node that asks a witness: `witness` is the certificate that it trusts.
+///
+/// # Errors
+/// [`TrustError::Content`] if one of both is none.
+pub fn node_config(identity: &Identity, witness: &str) -> Result<ClientConfig, TrustError> {
+    let failed = content("the node's TLS");
+    let (certificate, key) = parse(identity)?;
+    ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| failed(error.to_string()))?
+        .with_root_certificates(roots(witness)?)
+        .with_client_auth_cert(vec![certificate], key)
+        .map_err(|error| failed(error.to_string()))
+}
+
+/// Who is at the other end of a connection that was accepted.
+pub fn peer_of(certificates: Option<&[CertificateDer<'_>]>) -> Option<(Hex16, NodeId)> {
+    named(certificates?.first()?)
+}
+
+/// Reads an identity from `NAME.pem` and `NAME.key` of a directory.
+///
+/// # Errors
+/// [`TrustError::File`].
+pub fn read_identity(directory: &Path, name: &str) -> Result<Identity, TrustError> {
+    let read = |suffix: &str| {
+        let path = directory.join(format!("{name}.{suffix}"));
+        std::fs::read_to_string(&path).map_err(|source| TrustError::File {
+            what: format!("cannot read {}", path.display()),
+            source,
+        })
+    };
+    Ok(Identity {
+        certificate: read("pem")?,
+        key: read("key")?,
+    })
+}

@@ -1,0 +1,232 @@
+//! The witness: registers of many clusters behind mutual TLS, durable before any answer.
+
+pub mod server;
+pub mod store;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use controlplane_api::arbiter::{Ask, AskLine, Hex16, Mark, Reply, ReplyLine};
+use controlplane_core::register::{Answer, Claim, Refusal, Registers};
+use mirror_core::types::{NodeId, NodeSet, VolumeId};
+use serde::{Deserialize, Serialize};
+
+use crate::trust::{Clusters, TrustError};
+use store::{Found, Store, StoreError};
+
+/// What a witness knows of a cluster: `CLUSTER.cluster` in its directory.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Admission {
+    /// The layout of the file.
+    pub version: u32,
+    /// The cluster's nodes, one bit each.
+    pub members: u8,
+    /// The certificate of the cluster's authority.
+    pub authority: String,
+}
+
+/// A cluster's registers, and who speaks.
+#[derive(Debug)]
+struct Cluster {
+    members: NodeSet,
+    store: Store,
+    registers: Registers,
+    /// The newest connection of each node: older ones are not answered any more, so that a claim cannot arrive
+    /// after a release that was sent later.
+    newest: BTreeMap<NodeId, u64>,
+}
+
+/// What happens to a line.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Handled {
+    /// This is the answer.
+    Answer(ReplyLine),
+    /// The node has a newer connection: end this one.
+    Outlived,
+}
+
+/// All clusters of a witness.
+#[derive(Debug)]
+pub struct Witness {
+    directory: PathBuf,
+    /// Who may speak for which cluster.
+    pub trusted: Arc<Clusters>,
+    open: Mutex<BTreeMap<Hex16, Arc<Mutex<Cluster>>>>,
+}
+
+impl Witness {
+    /// Of a directory with `CLUSTER.cluster` files. A cluster whose registers are damaged is not served, and
+    /// neither are the others hurt by it.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        let witness = Self {
+            directory: directory.to_path_buf(),
+            trusted: Arc::new(Clusters::default()),
+            open: Mutex::new(BTreeMap::new()),
+        };
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "cluster")
+                && let Err(error) = witness.admit_file(&path)
+            {
+                tracing::warn!(path = %path.display(), error = %error, "this cluster is not served");
+            }
+        }
+        Ok(witness)
+    }
+
+    fn admit_file(&self, path: &Path) -> anyhow::Result<()> {
+        let name = path.file_stem().and_then(|stem| stem.to_str());
+        let cluster: Hex16 = name
+            .unwrap_or_default()
+            .parse()
+            .map_err(anyhow::Error::msg)?;
+        let admission: Admission = serde_json::from_str(&fs::read_to_string(path)?)?;
+        anyhow::ensure!(admission.version == 1, "version {}", admission.version);
+        self.admit(cluster, &admission)?;
+        Ok(())
+    }
+
+    /// Serves a cluster from now on.
+    ///
+    /// # Errors
+    /// [`AdmitError`].
+    pub fn admit(&self, cluster: Hex16, admission: &Admission) -> Result<Found, AdmitError> {
+        let members = NodeSet::from_bits(admission.members);
+        let store = Store::new(&self.directory, cluster);
+        let (registers, found) = store.load(members)?;
+        match found {
+            Found::Latest => tracing::info!(%cluster, "served"),
+            Found::Nothing => tracing::info!(%cluster, "served; its nodes have to report first"),
+            Found::Restored => tracing::warn!(
+                %cluster,
+                "LS6003 the registers were put back from a copy: its nodes have to report first"
+            ),
+        }
+        let place = Cluster {
+            members,
+            store,
+            registers,
+            newest: BTreeMap::new(),
+        };
+        lock(&self.open).insert(cluster, Arc::new(Mutex::new(place)));
+        self.trusted.admit(cluster, &admission.authority)?;
+        Ok(found)
+    }
+
+    /// A line of a node, by its `connection`, numbered as they were accepted. Blocks until the disk has what the
+    /// answer rests on.
+    pub fn handle(&self, cluster: Hex16, node: NodeId, connection: u64, line: &str) -> Handled {
+        let place = lock(&self.open).get(&cluster).cloned();
+        let Some(place) = place else {
+            return Handled::Outlived;
+        };
+        let mut place = lock(&place);
+        let newest = place.newest.entry(node).or_insert(connection);
+        if *newest > connection {
+            return Handled::Outlived;
+        }
+        *newest = connection;
+        let asked: AskLine = match serde_json::from_str(line) {
+            Ok(asked) => asked,
+            Err(error) => return answer(0, failed(format!("not understood: {error}"))),
+        };
+        let reply = place.carry_out(node, asked.ask);
+        answer(asked.number, reply)
+    }
+}
+
+fn answer(number: u64, reply: Reply) -> Handled {
+    Handled::Answer(ReplyLine::new(number, reply))
+}
+
+fn failed(reason: String) -> Reply {
+    Reply::Failed { reason }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // What is behind is replaced as a whole: a panic of another thread leaves it as it was.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Cluster {
+    fn carry_out(&mut self, node: NodeId, ask: Ask) -> Reply {
+        let mut next = self.registers.clone();
+        let reply = match ask {
+            Ask::Report { volumes } => {
+                for held in volumes {
+                    let (volume, view) = held.view();
+                    next.report(node, volume, &view);
+                }
+                Reply::Reported
+            }
+            Ask::Claim { claims } => {
+                let claims: Vec<Claim> = claims
+                    .into_iter()
+                    .map(|claim| Claim {
+                        volume: VolumeId(claim.volume.0),
+                        basis: claim.basis.into(),
+                        next: claim.next.into(),
+                    })
+                    .collect();
+                reply_to(next.claim(node, &claims))
+            }
+            Ask::Release { volumes } => {
+                for (volume, view) in volumes {
+                    next.release(node, VolumeId(volume.0), view.into());
+                }
+                Reply::Released
+            }
+        };
+        if next.durable() != self.registers.durable()
+            && let Err(error) = self.store.save(self.members, &next)
+        {
+            tracing::error!(%error, "LS6002 cannot make registers durable");
+            return failed(error.to_string());
+        }
+        self.registers = next;
+        reply
+    }
+}
+
+fn reply_to(answer: Answer) -> Reply {
+    let (volume, refusal) = match answer {
+        Answer::Granted(views) => {
+            let views = views.into_iter().map(Mark::from).collect();
+            return Reply::Granted { views };
+        }
+        Answer::Refused { volume, refusal } => (Hex16(volume.0), refusal),
+    };
+    match refusal {
+        Refusal::Superseded { epoch, holder } => Reply::Superseded {
+            volume,
+            epoch: epoch.0,
+            holder,
+        },
+        Refusal::Diverged { epoch } => Reply::Diverged {
+            volume,
+            epoch: epoch.0,
+        },
+        Refusal::NotEnrolled { missing } => Reply::NotEnrolled {
+            volume,
+            missing: missing.bits(),
+        },
+        Refusal::Malformed => failed(refusal.to_string()),
+    }
+}
+
+/// Why a cluster is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmitError {
+    /// Its registers.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its authority.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+}
