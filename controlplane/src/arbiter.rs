@@ -119,7 +119,10 @@ where
     stream.flush().await?;
     let mut answer = Vec::new();
     let limit = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
-    (&mut *stream).take(limit).read_until(b'\n', &mut answer).await?;
+    (&mut *stream)
+        .take(limit)
+        .read_until(b'\n', &mut answer)
+        .await?;
     if answer.last() != Some(&b'\n') {
         return Err(io::Error::other("the witness closed the connection"));
     }
@@ -138,13 +141,23 @@ fn line_of(question: Question) -> AskLine {
                 basis: claim.basis.into(),
                 next: claim.next.into(),
             });
-            AskLine::new(number, Ask::Claim { claims: claims.collect() })
+            AskLine::new(
+                number,
+                Ask::Claim {
+                    claims: claims.collect(),
+                },
+            )
         }
         Question::Release { number, volumes } => {
             let volumes = volumes
                 .into_iter()
                 .map(|(volume, view)| (Hex16(volume.0), view.into()));
-            AskLine::new(number, Ask::Release { volumes: volumes.collect() })
+            AskLine::new(
+                number,
+                Ask::Release {
+                    volumes: volumes.collect(),
+                },
+            )
         }
     }
 }

@@ -169,7 +169,11 @@ impl Thread {
             key: settings.key,
             timing,
             scale: 1,
-            addresses: settings.interconnects.iter().map(|pair| pair.peer).collect(),
+            addresses: settings
+                .interconnects
+                .iter()
+                .map(|pair| pair.peer)
+                .collect(),
             sockets,
             link_heard_nanos: 0,
             link_sequence: 0,
@@ -206,9 +210,8 @@ impl Thread {
         let Some(first) = self.sockets.first() else {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         };
-        let mut watched = places.map(|place| {
-            place.unwrap_or_else(|| PollFd::new(first.as_fd(), PollFlags::empty()))
-        });
+        let mut watched = places
+            .map(|place| place.unwrap_or_else(|| PollFd::new(first.as_fd(), PollFlags::empty())));
         match poll(&mut watched[..self.sockets.len()], wait) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno.into()),

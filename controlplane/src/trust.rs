@@ -188,7 +188,9 @@ fn named(certificate: &CertificateDer<'_>) -> Option<(Hex16, NodeId)> {
     Some((cluster.parse().ok()?, NodeId::new(number)?))
 }
 
-fn parse(identity: &Identity) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), TrustError> {
+fn parse(
+    identity: &Identity,
+) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), TrustError> {
     let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes())
         .map_err(|error| content("a certificate")(error.to_string()))?;
     let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())
@@ -227,7 +229,10 @@ impl Clusters {
         Ok(())
     }
 
-    fn of(&self, certificate: &CertificateDer<'_>) -> Result<Arc<dyn ClientCertVerifier>, rustls::Error> {
+    fn of(
+        &self,
+        certificate: &CertificateDer<'_>,
+    ) -> Result<Arc<dyn ClientCertVerifier>, rustls::Error> {
         let stranger = || rustls::Error::General("a certificate of no cluster here".to_string());
         let (cluster, _) = named(certificate).ok_or_else(stranger)?;
         let known = self.known.read().map_err(|_| stranger())?;
@@ -282,7 +287,9 @@ impl ClientCertVerifier for NodeVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.any.signature_verification_algorithms.supported_schemes()
+        self.any
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -294,7 +301,10 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 ///
 /// # Errors
 /// [`TrustError::Content`] if the identity is none.
-pub fn witness_config(identity: &Identity, clusters: Arc<Clusters>) -> Result<ServerConfig, TrustError> {
+pub fn witness_config(
+    identity: &Identity,
+    clusters: Arc<Clusters>,
+) -> Result<ServerConfig, TrustError> {
     let failed = content("the witness's TLS");
     let (certificate, key) = parse(identity)?;
     let verifier = NodeVerifier {

@@ -71,7 +71,9 @@ impl Witness {
         };
         for entry in fs::read_dir(directory)? {
             let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "cluster")
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "cluster")
                 && let Err(error) = witness.admit_file(&path)
             {
                 tracing::warn!(path = %path.display(), error = %error, "this cluster is not served");

@@ -78,7 +78,7 @@ impl From<Mark> for ViewMark {
 }
 
 /// One volume of a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimLine {
     /// Which volume.
     pub volume: Hex16,
@@ -86,6 +86,9 @@ pub struct ClaimLine {
     pub basis: Mark,
     /// The view that it wants.
     pub next: Mark,
+    /// The views before the basis, the newest first.
+    #[serde(default)]
+    pub history: Vec<Mark>,
 }
 
 /// A volume's view, as its node holds it durably.
@@ -189,6 +192,15 @@ pub enum Reply {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         holder: Option<NodeId>,
     },
+    /// Another node may still act on what it was granted.
+    Held {
+        /// Because of this volume.
+        volume: Hex16,
+        /// The granted epoch.
+        epoch: u64,
+        /// To whom.
+        holder: NodeId,
+    },
     /// The claimant's view is another one of the granted epoch.
     Diverged {
         /// Because of this volume.
@@ -250,9 +262,15 @@ mod tests {
             volume: id,
             basis: mark(5),
             next: mark(6),
+            history: Vec::new(),
         }];
         assert_eq!(parsed, AskLine::new(7, Ask::Claim { claims }));
-        let reply = ReplyLine::new(7, Reply::Granted { views: vec![mark(6)] });
+        let reply = ReplyLine::new(
+            7,
+            Reply::Granted {
+                views: vec![mark(6)],
+            },
+        );
         let text = serde_json::to_string(&reply).expect("json");
         assert_eq!(
             text,

@@ -11,7 +11,7 @@ use core::time::Duration;
 
 use mirror_core::auth::Entropy;
 use mirror_core::types::{Epoch, Instant, ViewId, VolumeId};
-use mirror_core::view::ViewMark;
+use mirror_core::view::{ViewHistory, ViewMark};
 
 use crate::failure_detector::Presence;
 use crate::partition::{
@@ -47,6 +47,8 @@ pub struct VolumeFacts {
     pub standing: Standing,
     /// The view that it holds durably.
     pub view: ViewMark,
+    /// The views before that one.
+    pub history: ViewHistory,
     /// Above every epoch that it ever saw, proposals that came to nothing included.
     pub next_epoch: Epoch,
     /// Whether the mirror link is up.
@@ -413,6 +415,7 @@ impl Keeper {
                 volume: *id,
                 basis: facts.view,
                 next,
+                history: facts.history,
             });
         }
         claims

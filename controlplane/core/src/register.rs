@@ -1,12 +1,13 @@
 //! The arbiter's registers: one for each volume, changed only by compare-and-swap (DESIGN §3).
 //!
 //! A node that wants to decide alone (go on without its peer, take over from it) first claims the view that is to come
-//! after the one that its copy holds durably, its **basis**. Of all claims that rest on views up to the same one, only
-//! one node's is ever granted: the register keeps the view that it granted, and refuses whoever still stands on an older
-//! one. Changes on which both nodes agree need no claim, so the register may lag behind the views; that only makes it
-//! refuse less, never grant twice.
+//! after the one that its copy holds durably, its **basis**. What was granted stands in everybody else's way until its
+//! holder gives it back, or until a claim shows that it was used: the claimant's own history contains the granted view.
+//! A later basis alone shows nothing: who agrees to a view writes it down first, and the one that proposed it may still
+//! hold an older one, and be about to act on a grant (docs/adr/0008). Changes on which both nodes agree need no claim,
+//! so the register may lag behind the views; it then refuses more than it must, never grants twice.
 //!
-//! Whoever was granted a view may ask again, and gets the same answer: a lost reply costs a repetition (notes on S4).
+//! Whoever was granted a view may ask again, and gets the same answer: a lost reply costs a repetition (S4).
 //! Several registers are claimed together or not at all, so that the volumes of one group cannot be torn apart.
 //!
 //! A register that is not known here (a new volume, or a witness that lost its data) grants nothing before every
@@ -16,7 +17,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use mirror_core::types::{Epoch, NodeId, NodeSet, VolumeId};
-use mirror_core::view::{View, ViewMark};
+use mirror_core::view::{View, ViewHistory, ViewMark};
 
 /// Registers of a cluster at most.
 pub const REGISTERS_MAX: usize = 256;
@@ -41,6 +42,8 @@ pub struct Claim {
     pub basis: ViewMark,
     /// The view that it wants to commit. Its epoch is above the basis.
     pub next: ViewMark,
+    /// The views before the basis, as far as the copy remembers them.
+    pub history: ViewHistory,
 }
 
 /// Why nothing was granted.
@@ -53,6 +56,14 @@ pub enum Refusal {
         epoch: Epoch,
         /// Who has it; `None` if it was reported, not granted.
         holder: Option<NodeId>,
+    },
+    /// Another node was granted a view, and may still act on it.
+    #[error("node {} was granted epoch {epoch} and has not given it back", .holder.number())]
+    Held {
+        /// The epoch of that view.
+        epoch: Epoch,
+        /// Who has it.
+        holder: NodeId,
     },
     /// The claimant's view has the same epoch as the granted one and is another view: the histories went apart.
     #[error("epoch {epoch} is another view here: the histories went apart")]
@@ -211,7 +222,7 @@ impl Registers {
         let Some(register) = self.known.get_mut(&volume) else {
             return false;
         };
-        if register.holder != Some(node) || register.mark == current {
+        if register.holder != Some(node) {
             return false;
         }
         *register = Register {
@@ -232,21 +243,21 @@ impl Registers {
             let missing = NodeSet::from_bits(self.members.bits() & !reported);
             return Err(Refusal::NotEnrolled { missing });
         };
-        let (epoch, holder) = (register.mark.epoch, register.holder);
-        if claim.basis.epoch > epoch {
-            return Ok(claim.next);
+        let (mark, epoch) = (register.mark, register.mark.epoch);
+        let after = claim.basis.epoch > epoch || claim.basis == mark;
+        match register.holder {
+            // The holder may not have got the answer; nobody else can have got one on this basis.
+            Some(holder) if holder == node && claim.basis == register.basis => Ok(mark),
+            // It holds another view durably by now: it did not use the grant, or went on from it.
+            Some(holder) if holder == node && claim.basis.epoch >= epoch => Ok(claim.next),
+            Some(holder) if holder != node && claim.history.contains(mark) => Ok(claim.next),
+            Some(holder) if holder != node && claim.basis.epoch >= epoch => {
+                Err(Refusal::Held { epoch, holder })
+            }
+            None if after => Ok(claim.next),
+            None if claim.basis.epoch == epoch => Err(Refusal::Diverged { epoch }),
+            holder => Err(Refusal::Superseded { epoch, holder }),
         }
-        if claim.basis == register.mark {
-            return Ok(claim.next);
-        }
-        if claim.basis.epoch == epoch {
-            return Err(Refusal::Diverged { epoch });
-        }
-        // The holder may not have got the answer; nobody else can have got one on this basis.
-        if holder == Some(node) && register.basis == claim.basis {
-            return Ok(register.mark);
-        }
-        Err(Refusal::Superseded { epoch, holder })
     }
 }
 
@@ -288,7 +299,14 @@ mod tests {
             volume: VOLUME,
             basis,
             next,
+            history: ViewHistory::default(),
         }
+    }
+
+    fn claim_after(before: ViewMark, basis: ViewMark, next: ViewMark) -> Claim {
+        let mut claim = claim(basis, next);
+        claim.history.push(before);
+        claim
     }
 
     fn enrolled() -> Registers {
@@ -330,16 +348,38 @@ mod tests {
     fn a_high_wish_on_an_old_view_is_refused() {
         let mut registers = enrolled();
         let _ = registers.claim(node(0), &[claim(mark(5, 5), mark(6, 1))]);
-        // Agreed on without the arbiter, up to epoch 8; then the other one claims from there.
-        let _ = registers.claim(node(0), &[claim(mark(8, 8), mark(9, 1))]);
-        let late = registers.claim(node(1), &[claim(mark(8, 8), mark(50, 2))]);
+        let late = registers.claim(node(1), &[claim(mark(5, 5), mark(50, 2))]);
         assert!(matches!(refusal(&late), Some(Refusal::Superseded { .. })));
     }
 
+    /// Node 0 proposed a view and does not know that node 1 wrote it down; it may still act on what it was granted.
     #[test]
-    fn another_view_of_the_granted_epoch_is_another_history() {
+    fn a_later_view_does_not_show_that_the_holder_will_not_act() {
         let mut registers = enrolled();
         let _ = registers.claim(node(0), &[claim(mark(5, 5), mark(6, 1))]);
+        for basis in [mark(6, 9), mark(7, 9)] {
+            let other = registers.claim(node(1), &[claim(basis, mark(8, 2))]);
+            let held = Refusal::Held {
+                epoch: Epoch(6),
+                holder: node(0),
+            };
+            assert_eq!(refusal(&other), Some(held));
+        }
+    }
+
+    #[test]
+    fn a_history_with_the_granted_view_shows_that_it_was_used() {
+        let mut registers = enrolled();
+        let _ = registers.claim(node(0), &[claim(mark(5, 5), mark(6, 1))]);
+        let after = claim_after(mark(6, 1), mark(7, 7), mark(8, 2));
+        assert_eq!(refusal(&registers.claim(node(1), &[after])), None);
+    }
+
+    #[test]
+    fn another_view_of_a_free_epoch_is_another_history() {
+        let mut registers = enrolled();
+        let _ = registers.claim(node(0), &[claim(mark(5, 5), mark(6, 1))]);
+        assert!(registers.release(node(0), VOLUME, mark(6, 1)));
         let other = registers.claim(node(1), &[claim(mark(6, 2), mark(7, 2))]);
         assert_eq!(refusal(&other), Some(Refusal::Diverged { epoch: Epoch(6) }));
     }
@@ -383,6 +423,7 @@ mod tests {
                 volume: other,
                 basis: mark(3, 3),
                 next: mark(4, 4),
+                history: ViewHistory::default(),
             }],
         );
         let before = registers.durable().clone();
@@ -392,6 +433,7 @@ mod tests {
                 volume: other,
                 basis: mark(3, 3),
                 next: mark(4, 1),
+                history: ViewHistory::default(),
             },
         ];
         let answer = registers.claim(node(0), &pair);
@@ -411,10 +453,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_is_not_released() {
+    fn who_holds_the_granted_view_keeps_the_other_out_when_it_gives_back() {
         let mut registers = enrolled();
         let _ = registers.claim(node(0), &[claim(mark(5, 5), mark(6, 1))]);
-        assert!(!registers.release(node(0), VOLUME, mark(6, 1)));
+        assert!(registers.release(node(0), VOLUME, mark(6, 1)));
         let other = registers.claim(node(1), &[claim(mark(5, 5), mark(6, 2))]);
         assert!(matches!(refusal(&other), Some(Refusal::Superseded { .. })));
     }
@@ -424,8 +466,6 @@ mod tests {
         let mut registers = enrolled();
         let _ = registers.claim(node(0), &[claim(mark(5, 5), mark(6, 1))]);
         // Both agreed on another view of epoch 6 before node 0 acted.
-        let early = registers.claim(node(1), &[claim(mark(6, 9), mark(7, 2))]);
-        assert!(matches!(refusal(&early), Some(Refusal::Diverged { .. })));
         assert!(registers.release(node(0), VOLUME, mark(6, 9)));
         let late = registers.claim(node(1), &[claim(mark(6, 9), mark(7, 2))]);
         assert_eq!(refusal(&late), None);

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use mirror_core::types::{Instant, VolumeId};
-use mirror_core::view::ViewMark;
+use mirror_core::view::{ViewHistory, ViewMark};
 
 use crate::limits::ARBITER_RETRY;
 use crate::partition::ClaimState;
@@ -123,9 +123,9 @@ impl ViewChange {
             Answer::Refused { refusal, .. } => {
                 self.last_refusal = Some(refusal);
                 match refusal {
-                    Refusal::Superseded { .. } | Refusal::Diverged { .. } => {
-                        Stage::Refused(refusal)
-                    }
+                    Refusal::Superseded { .. }
+                    | Refusal::Held { .. }
+                    | Refusal::Diverged { .. } => Stage::Refused(refusal),
                     // It may be otherwise soon.
                     Refusal::NotEnrolled { .. } | Refusal::Malformed => Stage::Asked {
                         retry_at: now + ARBITER_RETRY,
@@ -201,6 +201,7 @@ impl ViewChange {
             volume,
             basis: view,
             next: view,
+            history: ViewHistory::default(),
         };
         self.claims = views.into_iter().map(claim).collect();
         Some(self.give_back(now))
@@ -270,6 +271,7 @@ mod tests {
             volume: VOLUME,
             basis: mark(5),
             next: mark(6),
+            history: ViewHistory::default(),
         }]
     }
 

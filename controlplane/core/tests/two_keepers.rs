@@ -12,7 +12,7 @@ use controlplane_core::partition::{Decision, Standing};
 use controlplane_core::register::{Answer, Registers};
 use controlplane_core::view_change::Question;
 use mirror_core::types::{Epoch, Instant, NodeId, NodeSet, ViewId, VolumeId};
-use mirror_core::view::{View, ViewMark};
+use mirror_core::view::{View, ViewHistory, ViewMark};
 use proptest::prelude::*;
 
 const VOLUME: VolumeId = VolumeId([7; 16]);
@@ -38,6 +38,8 @@ enum Step {
     LoseAnswer(usize),
     /// A node's daemon starts anew and remembers nothing.
     Restart(usize),
+    /// A node's data plane takes its time, or works again.
+    Slow(usize, bool),
     /// Time passes.
     Pass(u64),
     /// Connected, both agree on a next view without the arbiter.
@@ -52,6 +54,7 @@ fn step() -> impl Strategy<Value = Step> {
         any::<bool>().prop_map(Step::Heartbeats),
         (0..2_usize, any::<bool>()).prop_map(|(node, up)| Step::Arbiter(node, up)),
         (0..2_usize).prop_map(Step::LoseAnswer),
+        (0..2_usize, any::<bool>()).prop_map(|(node, slow)| Step::Slow(node, slow)),
         (0..2_usize).prop_map(Step::Restart),
         (1..4000_u64).prop_map(Step::Pass),
         (1..400_u64).prop_map(Step::Pass),
@@ -64,12 +67,14 @@ struct World {
     now: u64,
     keepers: [Keeper; 2],
     views: [View; 2],
+    histories: [ViewHistory; 2],
     serving: [bool; 2],
     registers: Registers,
     linked: bool,
     heartbeats: bool,
     reaches: [bool; 2],
     loses: [bool; 2],
+    slow: [bool; 2],
     /// Words that the data planes have not carried out yet.
     words: Vec<(usize, Word)>,
     /// The only copies that ever counted alone, by the view on which that rests.
@@ -95,12 +100,14 @@ impl World {
             now: 0,
             keepers: [keeper(1), keeper(2)],
             views: [view; 2],
+            histories: [ViewHistory::default(); 2],
             serving: [true, false],
             registers,
             linked: true,
             heartbeats: true,
             reaches: [true; 2],
             loses: [false; 2],
+            slow: [false; 2],
             words: Vec::new(),
             alone: BTreeMap::new(),
             decisions: [Vec::new(), Vec::new()],
@@ -122,9 +129,10 @@ impl World {
         VolumeFacts {
             standing,
             view: view.mark(),
+            history: self.histories[side],
             next_epoch: view.epoch.next(),
             linked: self.agreed(),
-            changing: self.words.iter().any(|(owner, _)| *owner == side),
+            changing: false,
         }
     }
 
@@ -172,6 +180,10 @@ impl World {
     /// A data plane carries a word out, if the view is still the one that it names.
     fn carry_out(&mut self) {
         for (side, word) in std::mem::take(&mut self.words) {
+            if self.slow[side] {
+                self.words.push((side, word));
+                continue;
+            }
             match word {
                 Word::GoAlone { basis, next } | Word::TakeOver { basis, next } => {
                     if self.views[side].mark() == basis && !self.agreed() {
@@ -194,12 +206,13 @@ impl World {
             !ahead,
             "the other one went alone already, from a later view"
         );
-        self.views[side] = View {
+        let view = View {
             epoch: next.epoch,
             id: next.id,
             active: Some(node(side)),
             insync: NodeSet::only(node(side)),
         };
+        self.hold(side, view);
         self.serving[side] = true;
     }
 
@@ -242,17 +255,26 @@ impl World {
 
     /// A link that is up brings the copies together: the later view rules, and the other copy is filled.
     fn meet(&mut self) {
-        if !self.linked || self.agreed() || !self.words.is_empty() {
+        if !self.linked || self.agreed() {
             return;
         }
         let ahead = usize::from(self.views[1].epoch > self.views[0].epoch);
         self.serving[1 - ahead] = false;
+        self.views[1 - ahead] = self.views[ahead];
+        self.histories[1 - ahead] = self.histories[ahead];
         self.agree(both());
     }
 
     fn agree(&mut self, insync: NodeSet) {
         let next = self.next_agreed(insync);
-        self.views = [next; 2];
+        for side in 0..2 {
+            self.hold(side, next);
+        }
+    }
+
+    fn hold(&mut self, side: usize, view: View) {
+        self.histories[side].push(self.views[side].mark());
+        self.views[side] = view;
     }
 
     fn next_agreed(&self, insync: NodeSet) -> View {
@@ -272,6 +294,7 @@ impl World {
             Step::Heartbeats(on) => self.heartbeats = on,
             Step::Arbiter(side, up) => self.reaches[side] = up,
             Step::LoseAnswer(side) => self.loses[side] = true,
+            Step::Slow(side, slow) => self.slow[side] = slow,
             Step::Restart(side) => {
                 // A data plane finishes what it was told; its daemon is another process.
                 self.seeds += 1;
@@ -281,13 +304,14 @@ impl World {
             }
             Step::Pass(millis) => self.pass(millis),
             Step::Agree => {
-                if self.agreed() && self.words.is_empty() {
+                if self.agreed() {
                     self.agree(both());
                 }
             }
             Step::HalfAgree(side) => {
-                if self.agreed() && self.words.is_empty() {
-                    self.views[side] = self.next_agreed(both());
+                if self.agreed() {
+                    let next = self.next_agreed(both());
+                    self.hold(side, next);
                     self.linked = false;
                 }
             }
@@ -299,6 +323,7 @@ impl World {
         self.heartbeats = true;
         self.reaches = [true; 2];
         self.loses = [false; 2];
+        self.slow = [false; 2];
         self.pass(10_000);
     }
 }
@@ -379,7 +404,7 @@ fn a_grant_that_nobody_needed_does_not_stand_in_the_way() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 300,
+        cases: 1000,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

@@ -60,7 +60,12 @@ fn is_passing(error: &io::Error) -> bool {
     let code = error.raw_os_error().unwrap_or_default();
     matches!(
         code,
-        libc::ECONNABORTED | libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EINTR
+        libc::ECONNABORTED
+            | libc::EMFILE
+            | libc::ENFILE
+            | libc::ENOBUFS
+            | libc::ENOMEM
+            | libc::EINTR
     )
 }
 
@@ -87,9 +92,8 @@ async fn converse(
         }
         let text = String::from_utf8(line).map_err(io::Error::other)?;
         let handler = Arc::clone(witness);
-        let handled = tokio::task::spawn_blocking(move || {
-            handler.handle(cluster, node, number, &text)
-        });
+        let handled =
+            tokio::task::spawn_blocking(move || handler.handle(cluster, node, number, &text));
         match handled.await.map_err(io::Error::other)? {
             Handled::Outlived => return Ok(()),
             Handled::Answer(reply) => send(&mut stream, &reply).await?,

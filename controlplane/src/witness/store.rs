@@ -210,7 +210,9 @@ impl Store {
 fn born_nanos(meta: &fs::Metadata) -> u64 {
     let born = meta.created().ok();
     let since = born.and_then(|born| born.duration_since(UNIX_EPOCH).ok());
-    since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    since.map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    })
 }
 
 fn checksum(members: u8, registers: &BTreeMap<String, Line>) -> String {

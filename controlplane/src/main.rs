@@ -1,0 +1,3 @@
+//! `lockstepd`: the daemon of a node, and the witness.
+
+fn main() {}
