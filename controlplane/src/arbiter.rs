@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use controlplane_api::arbiter::{
-    Ask, AskLine, ClaimLine, Held, Hex16, LINE_BYTES_MAX, Reply, ReplyLine,
+    Ask, AskLine, ClaimLine, Held, Hex16, LINE_BYTES_MAX, Mark, Reply, ReplyLine,
 };
 use controlplane_core::register::{Answer, Refusal};
 use controlplane_core::view_change::Question;
 use mirror_core::types::{Epoch, NodeSet, VolumeId};
+use mirror_core::view::ViewHistory;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -140,6 +141,7 @@ fn line_of(question: Question) -> AskLine {
                 volume: Hex16(claim.volume.0),
                 basis: claim.basis.into(),
                 next: claim.next.into(),
+                history: history(&claim.history),
             });
             AskLine::new(
                 number,
@@ -160,6 +162,11 @@ fn line_of(question: Question) -> AskLine {
             )
         }
     }
+}
+
+fn history(history: &ViewHistory) -> Vec<Mark> {
+    let known = history.0.iter().filter(|mark| mark.epoch != Epoch(0));
+    known.map(|mark| Mark::from(*mark)).collect()
 }
 
 fn news(line: ReplyLine) -> io::Result<Option<Heard>> {
@@ -185,6 +192,17 @@ fn news(line: ReplyLine) -> io::Result<Option<Heard>> {
         } => refused(
             volume,
             Refusal::Superseded {
+                epoch: Epoch(epoch),
+                holder,
+            },
+        ),
+        Reply::Held {
+            volume,
+            epoch,
+            holder,
+        } => refused(
+            volume,
+            Refusal::Held {
                 epoch: Epoch(epoch),
                 holder,
             },

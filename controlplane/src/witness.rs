@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use controlplane_api::arbiter::{Ask, AskLine, Hex16, Mark, Reply, ReplyLine};
 use controlplane_core::register::{Answer, Claim, Refusal, Registers};
 use mirror_core::types::{NodeId, NodeSet, VolumeId};
+use mirror_core::view::ViewHistory;
 use serde::{Deserialize, Serialize};
 
 use crate::trust::{Clusters, TrustError};
@@ -174,6 +175,7 @@ impl Cluster {
                         volume: VolumeId(claim.volume.0),
                         basis: claim.basis.into(),
                         next: claim.next.into(),
+                        history: history(&claim.history),
                     })
                     .collect();
                 reply_to(next.claim(node, &claims))
@@ -196,6 +198,15 @@ impl Cluster {
     }
 }
 
+/// The newest first; what is too long was not this release's.
+fn history(marks: &[Mark]) -> ViewHistory {
+    let mut history = ViewHistory::default();
+    for mark in marks.iter().take(history.0.len()).rev() {
+        history.push((*mark).into());
+    }
+    history
+}
+
 fn reply_to(answer: Answer) -> Reply {
     let (volume, refusal) = match answer {
         Answer::Granted(views) => {
@@ -206,6 +217,11 @@ fn reply_to(answer: Answer) -> Reply {
     };
     match refusal {
         Refusal::Superseded { epoch, holder } => Reply::Superseded {
+            volume,
+            epoch: epoch.0,
+            holder,
+        },
+        Refusal::Held { epoch, holder } => Reply::Held {
             volume,
             epoch: epoch.0,
             holder,

@@ -47,10 +47,15 @@ const IMPURE: [&str; 13] = [
 ];
 
 /// Who may depend on whom within the workspace.
-const LAYERS: [(&str, &[&str]); 8] = [
+const LAYERS: [(&str, &[&str]); 10] = [
     ("ublk-mirror/core", &[]),
     ("ublk-mirror", &["mirror-core"]),
     ("controlplane/api", &["mirror-core"]),
+    ("controlplane/core", &["mirror-core"]),
+    (
+        "controlplane",
+        &["controlplane-api", "controlplane-core", "mirror-core"],
+    ),
     ("cli", &["controlplane-api", "mirror-core"]),
     ("tests", &["mirror-core"]),
     (
@@ -60,10 +65,12 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("vm-tests", &["controlplane-api", "vm-guest"]),
     ("vm-tests/guest", &[]),
 ];
-const WORKSPACE_CRATES: [&str; 8] = [
+const WORKSPACE_CRATES: [&str; 10] = [
     "mirror-core",
     "ublk-mirror",
+    "controlplane",
     "controlplane-api",
+    "controlplane-core",
     "lockstep-cli",
     "lockstep-fuzz",
     "lockstep-tests",

@@ -5,6 +5,7 @@
 //! alone. A word to a data plane names the view that was granted and the view on which it rests: the data plane refuses it
 //! if it holds another one by then (S3), so that a late word does no harm.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -88,7 +89,7 @@ pub enum Event {
         /// Which volume.
         volume: VolumeId,
         /// Its state.
-        facts: Option<VolumeFacts>,
+        facts: Option<Box<VolumeFacts>>,
     },
     /// What is known of the peer.
     Peer(Presence),
@@ -220,7 +221,7 @@ impl Keeper {
         match event {
             Event::Volume { volume, facts } => {
                 if let Some(place) = self.volumes.get_mut(&volume) {
-                    place.facts = facts;
+                    place.facts = facts.map(|facts| *facts);
                 }
             }
             Event::Peer(presence) => {

@@ -233,7 +233,7 @@ impl World {
                     let until = at(self.now) + Duration::from_secs(2);
                     self.feed(side, Event::Leased { until });
                 }
-                let facts = Some(self.facts(side));
+                let facts = Some(Box::new(self.facts(side)));
                 self.feed(
                     side,
                     Event::Volume {

@@ -83,7 +83,8 @@ async fn converse(
     loop {
         let mut line = Vec::new();
         let limit = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
-        let read = (&mut stream).take(limit).read_until(b'\n', &mut line);
+        let mut bounded = (&mut stream).take(limit);
+        let read = bounded.read_until(b'\n', &mut line);
         if timeout(IDLE_TIMEOUT, read).await?? == 0 {
             return Ok(());
         }

@@ -228,7 +228,7 @@ mod tests {
     use super::*;
     use controlplane_core::register::{Answer, Claim};
     use mirror_core::types::{Epoch, ViewId};
-    use mirror_core::view::{View, ViewMark};
+    use mirror_core::view::{View, ViewHistory, ViewMark};
 
     const VOLUME: VolumeId = VolumeId([7; 16]);
     const CLUSTER: Hex16 = Hex16([9; 16]);
@@ -262,6 +262,7 @@ mod tests {
             volume: VOLUME,
             basis: mark(5),
             next: mark(6),
+            history: ViewHistory::default(),
         };
         let answer = registers.claim(node(0), &[claim]);
         assert_eq!(answer, Answer::Granted(vec![mark(6)]));

@@ -1,0 +1,102 @@
+//! Two heartbeat threads over loopback.
+
+use std::net::UdpSocket;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use controlplane::heartbeat::{Heartbeats, Interconnect, News, Settings, start};
+use controlplane_core::failure_detector::{Change, PathState, Presence, Timing};
+use controlplane_core::membership::Run;
+use controlplane_core::wire::HeartbeatKey;
+use mirror_core::types::{BootId, Incarnation, NodeId};
+
+/// Two free ports of loopback, for each node one.
+fn pair() -> [Interconnect; 2] {
+    let socket = || UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let (one, two) = (socket(), socket());
+    let address = |socket: &UdpSocket| socket.local_addr().expect("an address");
+    let (one, two) = (address(&one), address(&two));
+    let interconnect = |local, peer| Interconnect { local, peer };
+    [interconnect(one, two), interconnect(two, one)]
+}
+
+fn node(number: u8, paths: &[[Interconnect; 2]], key: u8) -> Heartbeats {
+    let side = usize::from(number);
+    let settings = Settings {
+        me: NodeId::new(number).expect("a node"),
+        peer: NodeId::new(1 - number).expect("a node"),
+        own: Run {
+            boot: BootId([number + 1; 16]),
+            incarnation: Incarnation(u64::from(number) + 100),
+        },
+        key: HeartbeatKey::new(&[key; 32]),
+        timing: Timing::new(Duration::from_millis(25), Duration::from_millis(500))
+            .expect("good times"),
+        interconnects: paths.iter().map(|pair| pair[side]).collect(),
+    };
+    start(settings).expect("it starts")
+}
+
+fn hears(heartbeats: &Heartbeats, wanted: News) {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let news = heartbeats.news.recv_timeout(left);
+        match news.expect("nothing of that kind was heard") {
+            news if news == wanted => return,
+            _ => {}
+        }
+    }
+}
+
+fn ends(heartbeats: Heartbeats) {
+    heartbeats.shared.ends.store(true, Ordering::Relaxed);
+    let ended = heartbeats.thread.join().expect("it does not panic");
+    ended.expect("it ends well");
+}
+
+const ALIVE: News = News::Changed(Change::Peer(Presence::Alive));
+const DEAD: News = News::Changed(Change::Peer(Presence::Dead));
+
+#[test]
+fn two_nodes_hear_each_other_and_the_one_that_ends_is_dead() {
+    let paths = [pair(), pair()];
+    let (one, two) = (node(0, &paths, 1), node(1, &paths, 1));
+    hears(&one, ALIVE);
+    hears(&two, ALIVE);
+    assert!(one.shared.confirmed_nanos.load(Ordering::Relaxed) > 0);
+    ends(two);
+    hears(&one, DEAD);
+    // It runs again: another run of the same boot is another incarnation, which this test does not change.
+    ends(one);
+}
+
+#[test]
+fn a_path_on_which_this_node_is_not_heard_is_told_and_the_peer_lives() {
+    let (first, second) = (pair(), pair());
+    // On the second path the other node sends, and listens elsewhere.
+    let elsewhere = Interconnect {
+        local: pair()[0].local,
+        peer: second[1].peer,
+    };
+    let one = node(0, &[first, second], 1);
+    let two = node(1, &[first, [second[0], elsewhere]], 1);
+    hears(&one, ALIVE);
+    let one_way = Change::Path {
+        path: 1,
+        state: PathState::OneWay,
+    };
+    hears(&one, News::Changed(one_way));
+    ends(one);
+    ends(two);
+}
+
+#[test]
+fn another_cluster_is_not_heard() {
+    let paths = [pair()];
+    let (one, two) = (node(0, &paths, 1), node(1, &paths, 2));
+    hears(&one, DEAD);
+    assert!(one.shared.foreign.load(Ordering::Relaxed) > 0);
+    ends(one);
+    ends(two);
+}
