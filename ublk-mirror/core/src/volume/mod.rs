@@ -353,9 +353,14 @@ impl Volume {
         self.watch_effects(now, first, effects);
     }
 
+    /// Not while the own disk is being left: what it does proves nothing any more.
+    fn flushes_in_background(&self) -> bool {
+        self.failed.is_none() || self.engine.is_diskless()
+    }
+
     /// What follows from any event: the steps of whatever is under way.
     fn background(&mut self, now: Instant, effects: &mut Effects) {
-        if self.failed.is_none() || self.engine.is_diskless() {
+        if self.flushes_in_background() {
             self.engine.background_steps(now, effects);
             self.note_swept(effects);
         }
