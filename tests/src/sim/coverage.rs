@@ -181,7 +181,13 @@ const MARKS: &[&str] = &[
     "late write",
     "metadata given up",
     "operations given up",
+    "read answered from a spare buffer",
     "receive buffer freed by a late end",
+    // Disks that fail, and forget.
+    "ambush Compares",
+    "ambush Fails",
+    "ambush Heals",
+    "disk went back",
 ];
 
 /// The marks that are missing.

@@ -66,6 +66,10 @@ pub struct DataDisk {
     tickets: u64,
     /// Every change and every flush fails.
     pub failing: bool,
+    /// With its first error it loses what it had not flushed.
+    pub forgets: bool,
+    /// It has lost something so.
+    pub went_back: bool,
     /// Until then operations do not end.
     pub stuck_until: u64,
     /// Of a hundred operations so many.
@@ -104,6 +108,8 @@ impl DataDisk {
             running: Vec::new(),
             tickets: 0,
             failing: false,
+            forgets: false,
+            went_back: false,
             stuck_until: 0,
             stuck_share: 100,
             late: Vec::new(),
@@ -203,6 +209,13 @@ impl DataDisk {
     /// A flush failed: the disk has thrown away what it had not written.
     pub fn lose_unflushed(&mut self) {
         self.dirty.clear();
+    }
+
+    /// Whatever was not flushed is gone, also from what is read: the media answer.
+    pub fn go_back(&mut self) {
+        self.dirty.clear();
+        self.content.copy_from_slice(&self.media);
+        self.went_back = true;
     }
 
     /// Ends an operation without effect.

@@ -87,6 +87,10 @@ pub enum Kind {
     Attach,
     /// A disk does not answer for a while.
     DiskSticks,
+    /// A disk fails for a while, and loses what it had not flushed.
+    DiskForgets,
+    /// An operator ends a service, and a moment later throws away what it still has to do.
+    EndTwice,
 }
 
 const ALL: [(Kind, u64); 21] = [
@@ -358,6 +362,8 @@ impl World {
             Kind::Attach => self.attach_isolated(dice.percent(50)),
             Kind::DiskFails => self.disk_fails(node, dice.between(200, 8000)),
             Kind::DiskSticks => self.disk_sticks(node, &mut dice),
+            Kind::EndTwice => self.end_twice(dice, node),
+            Kind::DiskForgets => self.disk_forgets(node, dice.between(500, 4000)),
             Kind::SecondConnection => self.second_connection(),
             Kind::PathCut => {
                 let path = dice.index(2);
@@ -397,6 +403,12 @@ impl World {
         self.break_connections();
         let after = dice.between(MS, 10 * MS);
         self.trouble_later(after, Trouble::new(Kind::Move, node, dice));
+    }
+
+    fn end_twice(&mut self, mut dice: Rng, node: usize) {
+        self.deactivate(&mut dice, node, false);
+        let after = dice.between(0, 2 * MS);
+        self.trouble_later(after, Trouble::new(Kind::ForceDeactivate, node, dice));
     }
 
     fn second_connection(&mut self) {

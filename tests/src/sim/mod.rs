@@ -22,6 +22,7 @@ mod isolate;
 mod kernel;
 mod life;
 mod link;
+mod memory;
 mod metadata;
 mod model;
 pub mod mutants;

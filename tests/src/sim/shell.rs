@@ -330,6 +330,7 @@ impl World {
             return;
         }
         if result.is_err() {
+            self.goes_back(node);
             self.count("disk error");
             self.note_rewrite_failed(node, owner);
             // What it had not flushed is in doubt, as after a power cut; a second fault may lose it.

@@ -11,7 +11,7 @@ use mirror_core::types::{NodeSet, SectorRange};
 use mirror_core::wire::FrameKind;
 
 use super::faults::{Kind, Trouble};
-use super::node::{MS, id};
+use super::node::{MS, id, name};
 use super::rng::Rng;
 use super::world::{Happening, World};
 
@@ -30,6 +30,8 @@ pub enum Upkeep {
     InvalidateUnconfirmed,
     /// Pauses a resync, and lets it go on later.
     Pause,
+    /// Compares both copies, and repairs from the one that does not serve.
+    RepairBack,
 }
 
 const ALL: [(Upkeep, u64); 6] = [
@@ -86,6 +88,17 @@ impl World {
         match what {
             Upkeep::Verify => self.ask_for(right, verify(false)),
             Upkeep::Repair => self.ask_for(right, verify(true)),
+            Upkeep::RepairBack => {
+                let repair_from = Some(name(1 - right).to_string());
+                let repair = true;
+                self.ask_for(
+                    right,
+                    Command::Verify {
+                        repair,
+                        repair_from,
+                    },
+                );
+            }
             Upkeep::StopVerify => self.ask_for(right, Command::VerifyStop),
             Upkeep::Invalidate => {
                 let standby = if dice.percent(85) { 1 - serves } else { node };

@@ -150,11 +150,13 @@ pub enum Mutant {
     QuarantineForgotten,
     /// A daemon starts while operations of the one before it are under way.
     StartsOverStuck,
+    /// A tag that is answered while a write of it is under way goes on with an empty buffer.
+    SpareWithoutData,
 }
 
 impl Mutant {
     /// All of them: name, mutant, the rule that it breaks.
-    pub const ALL: [(&'static str, Self, &'static str); 11] = [
+    pub const ALL: [(&'static str, Self, &'static str); 12] = [
         ("skip-flush", Self::SkipFlush, "S1"),
         ("skip-peer-flush", Self::SkipPeerFlush, "S1"),
         ("forge-done", Self::ForgeDone, "S1"),
@@ -166,6 +168,7 @@ impl Mutant {
         ("drop-block", Self::DropBlock, "S7"),
         ("quarantine-forgotten", Self::QuarantineForgotten, "I15"),
         ("starts-over-stuck", Self::StartsOverStuck, "S1 S7 I3 I4"),
+        ("spare-without-data", Self::SpareWithoutData, "S1 I2 I3"),
     ];
 }
 
@@ -174,7 +177,7 @@ impl Mutant {
 pub struct World {
     /// Global time, nanoseconds.
     pub now: u64,
-    agenda: BinaryHeap<Reverse<Entry>>,
+    pub(super) agenda: BinaryHeap<Reverse<Entry>>,
     sequence: u64,
     /// Chance.
     pub rng: Rng,
@@ -400,7 +403,7 @@ impl World {
     }
 
     #[expect(clippy::too_many_lines, reason = "one flat list of what can happen")]
-    fn happen(&mut self, happening: Happening) {
+    pub(super) fn happen(&mut self, happening: Happening) {
         if let Some(node) = Self::place_of(&happening) {
             let until = self.nodes[node].paused_until;
             if until > self.now {

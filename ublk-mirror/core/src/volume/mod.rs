@@ -237,7 +237,9 @@ impl Volume {
     /// The daemon started under a live device that an earlier run served.
     fn serve_recovered(&mut self, now: Instant) {
         self.role = Role::Active;
-        self.verify_not_before = now + self.settings.link_timeout * 3;
+        if !mutant::is(Mutant::VerifyJumpsQueue) {
+            self.verify_not_before = now + self.settings.link_timeout * 3;
+        }
         if self.durable.failed {
             // The disk failed under an earlier run: its requests fail, nothing is promised any more.
             self.failed = Some(Errno::EIO);
@@ -246,10 +248,10 @@ impl Volume {
         if self.durable.drained && !mutant::is(Mutant::AbortedServesOn) {
             // An earlier run threw writes away and was killed before the device had ended.
             self.aborted_writes = true;
-            self.end_recovered_device = true;
             self.role = Role::Deactivating;
             let (command, failure) = (None, None);
-            self.begin_change(Kind::Deactivate { command, failure }, Step::Device, None);
+            let kind = Kind::Deactivate { command, failure };
+            self.end_recovered_device = self.begin_change(kind, Step::Device, None);
             return;
         }
         self.engine.open();

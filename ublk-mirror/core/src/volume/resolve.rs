@@ -202,7 +202,9 @@ impl Volume {
         }
         let floor = self.floor();
         let view = self.next_view(None, NodeSet::EMPTY, floor);
-        self.begin_change(Kind::Discard { command: id }, Step::Persist, Some(view));
+        if !self.begin_change(Kind::Discard { command: id }, Step::Persist, Some(view)) {
+            return Some(Err(Refusal::Busy));
+        }
         if mutant::is(Mutant::DiscardNotDurable) {
             self.stage_view(view);
             self.stage_discard();
