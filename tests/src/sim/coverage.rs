@@ -182,6 +182,23 @@ const MARKS: &[&str] = &[
     "metadata given up",
     "operations given up",
     "receive buffer freed by a late end",
+    // What resyncs and verifies cannot read.
+    "CopyReadFailed",
+    "reads of a resync that failed",
+    "reads of a target that failed",
+    "reads of a verify that failed",
+    "verify of what cannot be read",
+    // Who may go on alone is decided by a register.
+    "arbiter: grants",
+    "arbiter: grants repeated",
+    "arbiter: refusals",
+    "arbiter: replies lost",
+    "arbiter: services ended",
+    "arbiter: the one that is left serves",
+    "arbiter: words",
+    "arbiter: words about an earlier view",
+    "arbiter: words after a repeated question",
+    "arbiter: words to nobody",
 ];
 
 /// The marks that are missing.
