@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::thread;
 
 use mirror_core::disk::Metadata;
-use mirror_core::limits::{COPY_CHUNK_BYTES, HOT_EXTENTS_DEFAULT, REQUEST_BYTES_MAX};
+use mirror_core::limits::{
+    COPY_CHUNK_BYTES, COPY_RETRY_AFTER, HOT_EXTENTS_DEFAULT, REQUEST_BYTES_MAX,
+};
 use mirror_core::types::{BootId, Incarnation};
 use mirror_core::volume::{DeviceAtStart, Settings, Volume};
 use nix::sys::signal::{SigSet, Signal};
@@ -385,6 +387,7 @@ fn settings(config: &Config, boot: BootId) -> Result<Settings, RunError> {
         link_timeout: config.tuning.link_timeout,
         read_lease: config.tuning.read_lease,
         disk_timeout: config.tuning.disk_timeout,
+        copy_retry: COPY_RETRY_AFTER,
         hot_extents_max: HOT_EXTENTS_DEFAULT,
     })
 }

@@ -242,6 +242,8 @@ impl World {
             self.count("copy became a member");
             self.model.joined(node);
         }
+        self.check_nothing_aside(node, before, after);
+        self.check_alone();
         self.forget_pause(node);
         self.check_change(node, before, after);
         if after.insync.is_empty() {

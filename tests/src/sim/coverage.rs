@@ -188,6 +188,23 @@ const MARKS: &[&str] = &[
     "ambush Fails",
     "ambush Heals",
     "disk went back",
+    // What resyncs and verifies cannot read.
+    "CopyReadFailed",
+    "reads of a resync that failed",
+    "reads of a target that failed",
+    "reads of a verify that failed",
+    "verify of what cannot be read",
+    // Who may go on alone is decided by a register.
+    "arbiter: grants",
+    "arbiter: grants repeated",
+    "arbiter: refusals",
+    "arbiter: replies lost",
+    "arbiter: services ended",
+    "arbiter: the one that is left serves",
+    "arbiter: words",
+    "arbiter: words about an earlier view",
+    "arbiter: words after a repeated question",
+    "arbiter: words to nobody",
 ];
 
 /// The marks that are missing.

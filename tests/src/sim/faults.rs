@@ -6,6 +6,7 @@ use std::fmt;
 use mirror_core::admin::Command;
 
 use super::ambush::Trap;
+use super::arbiter;
 use super::node::{MS, Node};
 use super::rng::Rng;
 use super::stuck;
@@ -213,6 +214,7 @@ impl Schedule {
             troubles.extend(Self::isolations(seed, millis.clone(), haste));
             troubles.extend(unreadable::troubles(seed, millis.clone(), haste));
             troubles.extend(upkeep::troubles(seed, millis.clone(), haste));
+            troubles.extend(arbiter::troubles(seed, millis.clone(), haste));
             troubles.extend(stuck::troubles(seed, millis, haste));
         }
         troubles.sort_by_key(|trouble| trouble.at);
@@ -301,6 +303,7 @@ impl World {
     pub fn begin_chaos(&mut self, schedule: &Schedule) {
         self.chaos = true;
         self.open_the_desk();
+        self.open_the_register();
         for trouble in schedule.iter() {
             let trouble = Box::new(trouble.clone());
             self.at(trouble.at, Happening::Trouble { trouble });
@@ -324,7 +327,9 @@ impl World {
             }
             Kind::Pause => {
                 let time = self.hasty(&mut dice, 20, 4000);
-                self.pause(node, time / MS, dice.percent(50));
+                // One that no clock saw voids the read lease (S5), as with wrong words.
+                let seen = dice.percent(50) || self.plan.arbiter;
+                self.pause(node, time / MS, seen);
             }
             Kind::Activate => self.ask_for(node, Command::Activate),
             Kind::Deactivate => self.deactivate(&mut dice, node, false),
@@ -500,7 +505,9 @@ impl World {
             "network silent one way"
         });
         self.silence(silent);
-        let after = self.hasty(dice, 50, 6000);
+        // Long enough for both agents to ask.
+        let longest = if self.plan.arbiter { 12_000 } else { 6000 };
+        let after = self.hasty(dice, 50, longest);
         self.at(
             after,
             Happening::Heal {
@@ -523,6 +530,8 @@ impl World {
         self.chaos = false;
         self.armed.clear();
         self.desk.case = None;
+        self.everything_can_be_read();
+        self.whole_way_to_the_register();
         for path in 0..self.plan.paths {
             self.cut_path(path, [self.plan.lame_path == Some(path); 2]);
         }

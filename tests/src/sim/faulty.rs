@@ -60,8 +60,10 @@ impl World {
     pub(super) fn disk_mended(&mut self, node: usize) {
         self.nodes[node].data.failing = false;
         self.nodes[node].data.forgets = false;
-        self.nodes[node].data.unreadable.clear();
-        self.nodes[node].data.flaky_until = 0;
+        if self.chaos {
+            self.nodes[node].data.unreadable.clear();
+            self.nodes[node].data.flaky_until = 0;
+        }
         self.nodes[node].meta.failing = false;
         let Some(status) = self.status(node) else {
             return;

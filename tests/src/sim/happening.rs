@@ -6,6 +6,7 @@ use mirror_core::event::{CloseReason, Digest};
 use mirror_core::types::{SessionId, Tag};
 use mirror_core::wire::Frame;
 
+use super::arbiter;
 use super::faults::Trouble;
 use super::isolate::Step;
 use super::world::World;
@@ -148,6 +149,9 @@ pub(super) enum Happening {
         node: usize,
         process: u64,
         step: Step,
+    },
+    Arbiter {
+        step: arbiter::Step,
     },
 }
 

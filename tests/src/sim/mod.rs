@@ -7,6 +7,8 @@
 //! the seed and the last steps.
 
 mod ambush;
+mod arbiter;
+mod aside;
 mod checks;
 mod cover;
 pub mod coverage;
@@ -37,6 +39,7 @@ mod run;
 mod shelf;
 mod shell;
 pub mod shrink;
+mod spin;
 mod stuck;
 mod theme;
 mod unreadable;

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mirror_core::admin::Command;
 use mirror_core::types::NodeSet;
 
+use super::arbiter;
 use super::damage::damage;
 use super::faults::Schedule;
 use super::grow;
@@ -28,6 +29,9 @@ const SPLIT_MS: u64 = 10_000;
 const HASTE: u64 = 5;
 /// A verify under load takes as long as all that came before it.
 const PEACEFUL_VERIFIES_PERCENT: u64 = 25;
+
+/// By the seed: the product's, in haste, or a time in which a run gets to it.
+const COPY_RETRY_MS: [u64; 5] = [6000, 100, 300, 1000, 200];
 
 /// How a run ended.
 #[derive(Debug)]
@@ -61,7 +65,8 @@ impl Run {
         } else {
             rng.between(8000, 30_000)
         } / plan.haste;
-        let trouble_ms = trouble_ms * Theme::of(seed).map_or(1, Theme::length);
+        let length = if plan.arbiter { 2 } else { 1 };
+        let trouble_ms = trouble_ms * Theme::of(seed).map_or(length, Theme::length);
         Self {
             seed,
             schedule: Schedule::new(seed, calm_ms..calm_ms + trouble_ms, plan.haste),
@@ -157,6 +162,7 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
         split: seed % 16 == 9,
         force: seed % 16 == 13,
         damage: matches!(seed % 16, 5 | 11),
+        arbiter: arbiter::is_about(seed),
         garbage: !seed.is_multiple_of(4),
         slow_disk: (seed / 32) % 8 == 5,
         slow_network: (seed / 64) % 8 == 3,
@@ -168,6 +174,7 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
             2 => Some(1),
             _ => None,
         },
+        copy_retry_ms: COPY_RETRY_MS[usize::try_from(seed % 5).unwrap_or(0)],
         detour_us: if seed % 5 == 1 { 8000 } else { 0 },
         ..Plan::quiet(sectors)
     };
@@ -220,7 +227,9 @@ fn peace(world: &mut World) {
     if world.plan.damage {
         damage(world);
     }
-    if world.plan.split {
+    if world.plan.arbiter {
+        arbiter::bereave(world);
+    } else if world.plan.split {
         split(world, torn);
     } else if world.plan.force {
         resolve::force(world);

@@ -302,6 +302,7 @@ impl World {
                 }
             }
             IoOwner::Copy(slot) => {
+                self.care.aside.holds(node, running.range);
                 let lost = self.plan.mutant == Some(Mutant::DropCopy);
                 if let Some(process) = self.nodes[node].process.as_mut() {
                     let read = if lost { vec![0; read.len()] } else { read };

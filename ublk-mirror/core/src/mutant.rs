@@ -305,6 +305,16 @@ mutants! {
     DisklessCountsItself: "diskless-counts-itself", "S1";
     /// One failed read, and the whole disk counts as failed although the peer has the block.
     ReadErrorFailsDisk: "read-error-fails-disk", "I31";
+    /// What is to be read again wakes a resync that is paused, or rests, and that goes on later.
+    PausedCopySpins: "paused-copy-spins", "I32";
+    /// What the source could not read counts as sent.
+    AsideCountsAsCopied: "aside-counts-as-copied", "S7 S9 I4";
+    /// What the source could not read is never tried again.
+    AsideForgotten: "aside-forgotten", "I9";
+    /// A target that cannot read says that it has the same.
+    UnreadableEqual: "unreadable-equal", "S7 S9 I4";
+    /// A word about an earlier view counts for this one.
+    TakeoverOfAnyEpoch: "takeover-of-any-epoch", "S8";
 }
 
 /// Whether this thread's core is wrong like that.

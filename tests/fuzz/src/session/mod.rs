@@ -46,6 +46,7 @@ pub fn settings(me: NodeId, peer: NodeId) -> Settings {
         keepalive_interval: Duration::from_millis(500),
         link_timeout: Duration::from_millis(3000),
         disk_timeout: Duration::from_millis(45_000),
+        copy_retry: Duration::from_secs(30),
         read_lease: Duration::from_millis(LEASE_MS),
         hot_extents_max: HOT_EXTENTS_DEFAULT.min(6),
     }

@@ -200,7 +200,7 @@ impl Engine {
             return Some(Compared {
                 session: compare.session,
                 id: compare.id,
-                equal: false,
+                equal: mutant::is(Mutant::UnreadableEqual),
             });
         }
         let sent = !self.copy_halted && !self.copy_is_paused() && send(self, effects);
@@ -322,8 +322,15 @@ impl Engine {
         let rest = self.copy_rests.then_some(due);
         let goes_on = !self.copy_rests && !self.copy_halted && !self.copy_is_paused();
         let again = self.copy.as_ref().and_then(Resync::retry_at);
-        let again = again.filter(|_| goes_on);
+        let again = again.filter(|_| goes_on || mutant::is(Mutant::PausedCopySpins));
         rest.into_iter().chain(again).min().filter(|_| target)
+    }
+
+    /// What cannot be read is tried again after this.
+    pub fn copy_retries_after(&mut self, retry_after: Duration) {
+        if let Some(copy) = self.copy.as_mut() {
+            copy.set_retry_after(retry_after);
+        }
     }
 
     /// What the peer lacks and could not be read here.

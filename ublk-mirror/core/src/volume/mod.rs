@@ -77,6 +77,8 @@ pub struct Settings {
     /// A disk operation that takes longer is given up, and the disk counts as failed. Longer than any disk
     /// that is well takes; independent of `link_timeout`: keepalives do not wait for disks.
     pub disk_timeout: Duration,
+    /// What a resync could not read is tried again after this ([`crate::limits::COPY_RETRY_AFTER`]).
+    pub copy_retry: Duration,
     /// Extents that may be active, 1..=1000 ([`crate::limits::HOT_EXTENTS_DEFAULT`]).
     pub hot_extents_max: usize,
 }
