@@ -300,6 +300,8 @@ mutants! {
     DisklessCountsItself: "diskless-counts-itself", "S1";
     /// One failed read, and the whole disk counts as failed although the peer has the block.
     ReadErrorFailsDisk: "read-error-fails-disk", "I31";
+    /// Of what only one side of a split brain has nothing is named: nothing of it would be kept.
+    UniqueForgotten: "unique-forgotten", "S8";
 }
 
 /// Whether this thread's core is wrong like that.
