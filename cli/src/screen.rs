@@ -100,6 +100,10 @@ fn upkeep(out: &mut String, status: &Status, style: Style) {
             &format!("{node} since {since}  {device}"),
         );
     }
+    if let Some(keeping) = &status.keeping {
+        let bar = progress_bar(keeping.done_bytes, keeping.total_bytes, 0, None);
+        row(out, style, "keeping", &format!("{bar}  {}", keeping.file));
+    }
     if let Some(growing) = &status.growing {
         let percent = size::percent(growing.zeroed_bytes, growing.new_bytes);
         let to = size::bytes(growing.to_bytes);
@@ -326,6 +330,7 @@ mod tests {
             problems: Vec::new(),
             split: None,
             operations: Vec::new(),
+            keeping: None,
         }
     }
 

@@ -37,6 +37,9 @@ mod leftovers;
 
 /// Where sockets, locks and records are.
 pub const RUNTIME_DIRECTORY: &str = "/run/lockstep";
+/// Where blocks of discarded sides are kept, in [`DISCARDED_DIRECTORY`].
+pub const STATE_DIRECTORY: &str = "/var/lib/lockstep";
+pub const DISCARDED_DIRECTORY: &str = "discarded";
 const UBLK_CONTROL: &str = "/dev/ublk-control";
 const OWNER_CONTEXT: &str = "lockstep 2026-11 device owner";
 const SIGNAL_STACK_BYTES: usize = 64 * 1024;
@@ -53,6 +56,7 @@ pub enum Ublk {
 pub struct RunOptions {
     pub config: PathBuf,
     pub runtime_dir: PathBuf,
+    pub state_dir: PathBuf,
     pub ublk: Ublk,
 }
 
@@ -261,6 +265,7 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         device,
         inbox,
         unanswered: admin.unanswered(),
+        discarded_dir: options.state_dir.join(DISCARDED_DIRECTORY),
         claims: std::iter::once(disks.data).chain(disks.separate).collect(),
     };
     start_device(&mut parts, recovered)?;

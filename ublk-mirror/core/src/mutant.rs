@@ -315,6 +315,8 @@ mutants! {
     UnreadableEqual: "unreadable-equal", "S7 S9 I4";
     /// A word about an earlier view counts for this one.
     TakeoverOfAnyEpoch: "takeover-of-any-epoch", "S8";
+    /// Of what only one side of a split brain has nothing is named: nothing of it would be kept.
+    UniqueForgotten: "unique-forgotten", "S8";
 }
 
 /// Whether this thread's core is wrong like that.

@@ -7,7 +7,7 @@ mod shell;
 
 use std::time::Duration;
 
-use mirror_core::admin::Command;
+use mirror_core::admin::{Command, Keep};
 use mirror_core::auth::{End, proof};
 use mirror_core::disk::{ActivityFound, ActivityRecord, BitmapPage, Metadata, PAGE_WORDS};
 use mirror_core::event::{CloseReason, Event, RequestKind};
@@ -354,6 +354,7 @@ impl Peer {
             (0xff, _) => Command::Resolve {
                 discard: "here".to_string(),
                 confirm: "data".to_string(),
+                keep: Keep::No,
             },
             (0xfe, _) => Command::Force {
                 confirm: "data".to_string(),

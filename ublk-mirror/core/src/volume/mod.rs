@@ -18,6 +18,7 @@ mod settle;
 mod standby;
 mod status;
 mod stuck;
+mod unique;
 mod verify;
 mod widen;
 mod withdraw;
@@ -45,6 +46,7 @@ use crate::view::View;
 use change::{Change, Kind, Step, Stopping, Then, ViewFlush};
 use session::Session;
 use standby::PeerOps;
+pub use unique::Unique;
 
 /// What the shell knows when it starts a volume.
 #[derive(Clone, Debug)]

@@ -31,7 +31,9 @@ impl Volume {
             Command::Takeover { confirm } => self.takeover(now, id, &confirm, effects),
             Command::Grow { size_bytes } => self.grow(id, size_bytes, effects),
             Command::Stop => self.stop(now, id, effects),
-            Command::Resolve { discard, confirm } => self.discard(id, &discard, &confirm, effects),
+            Command::Resolve {
+                discard, confirm, ..
+            } => self.discard(id, &discard, &confirm, effects),
             Command::Force { confirm } => self.force(id, &confirm, effects),
             Command::Verify {
                 repair,

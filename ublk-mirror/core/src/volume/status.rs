@@ -69,6 +69,7 @@ impl Volume {
             device: None,
             problems,
             split: self.split_status(now),
+            keeping: None,
             operations: self
                 .durable
                 .record
