@@ -709,6 +709,14 @@ data  HEALTHY: served here, both copies are equal
         };
         diskless.view.insync = vec!["node2".to_string()];
         check(&diskless, Health::Degraded, "data  DISKLESS: ");
+        check(
+            &Status {
+                peer_copy: CopyState::Failed,
+                ..healthy()
+            },
+            Health::Degraded,
+            "data  DEGRADED: served here with one good copy; node2's disk failed\n",
+        );
     }
 
     #[test]

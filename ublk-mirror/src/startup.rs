@@ -216,6 +216,7 @@ impl VolumeLock {
 
 /// Runs the daemon until an operator ends it.
 pub fn run(options: &RunOptions) -> Result<(), RunError> {
+    let begun = std::time::Instant::now();
     let config = Config::load(&options.config)?;
     let _lock = VolumeLock::take(&options.runtime_dir, &config.volume)?;
     if options.ublk == Ublk::With {
@@ -275,6 +276,7 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         node = config.node.name,
         peer = config.peer.name,
         version = env!("CARGO_PKG_VERSION"),
+        took_ms = begun.elapsed().as_millis(),
         "the daemon is ready"
     );
     Driver::new(parts).run()?;

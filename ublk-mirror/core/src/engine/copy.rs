@@ -21,7 +21,7 @@ const COPY_INFLIGHT_BUSY: usize = 1;
 pub(super) const COPY_REST_TIMES: u32 = 2;
 /// It never rests longer: a disk that was slow once must not stop it.
 pub(super) const COPY_REST_MAX: Duration = Duration::from_millis(200);
-/// An application that asked for nothing for so long is idle.
+/// An application that waits for nothing, and asked for nothing for so long, is idle.
 const BUSY_FOR: Duration = Duration::from_millis(50);
 
 /// What a copy buffer is in use for.
@@ -305,12 +305,16 @@ impl Engine {
         let lately = self
             .last_request
             .is_some_and(|last| now.since(last) < BUSY_FOR);
-        lately && self.gate == Gate::Open
+        // Where disks are slow, a request takes longer than that, and no other one comes before its end.
+        (lately || self.inflight() > 0) && self.gate == Gate::Open
     }
 
-    /// When the application is idle, if it asks for nothing more.
+    /// When the application is idle, if it asks for nothing more; `None` while it waits for something.
     pub(super) fn idle_at(&self) -> Option<Instant> {
-        self.last_request.map(|last| last + BUSY_FOR)
+        let waits = self.inflight() > 0;
+        self.last_request
+            .filter(|_| !waits)
+            .map(|last| last + BUSY_FOR)
     }
 
     /// When the resync goes on after a rest.
