@@ -5,7 +5,7 @@ use crate::disk::{Operation, OperationEntry};
 use crate::effect::{Effect, Effects};
 use crate::event::{Request, RequestKind};
 use crate::mutant::{self, Mutant};
-use crate::notice::Notice;
+use crate::notice::{Notice, Refusal};
 use crate::types::{Epoch, Instant, NodeSet, SECTOR_BYTES, SessionId};
 use crate::view::{View, ViewMark};
 use crate::wire::{Evidence, Frame, FrameKind, RefusedCode, State};
