@@ -2,9 +2,11 @@
 //! word. In these runs nobody else gives that word.
 //!
 //! The register holds an epoch and to whom it was granted. An agent whose node has been without its peer for a while
-//! asks for the epoch after that of its durable view. It is granted if no grant went that far; to the same node
-//! again as often as it asks; to the other node only if its view came after the last grant. Requests and replies
-//! are late, lost, repeated; an agent remembers nothing of what it did before its machine booted.
+//! asks for the epoch after that of its durable view. It is granted to the same node as often as it asks, and to nobody
+//! else before that node has given it back: it may still be about to act, under an older view than the other one has
+//! agreed to since. It gives back when both are linked again and no word of its own is under way. Requests and replies
+//! are late, lost, repeated, and the register takes no message that is older than another of the same node; an agent
+//! remembers nothing of what it did before its machine booted.
 //!
 //! Checked: no split brain, never two copies that count alone (S8); with the register in reach, and nothing granted to
 //! the other side, the node that is left serves within a bound (I9).
@@ -66,12 +68,23 @@ pub(super) enum Step {
     /// The agent looks at its node.
     Look { node: usize },
     /// A question reaches the register.
-    Asked { node: usize, boot: u64, epoch: u64 },
+    Asked {
+        node: usize,
+        boot: u64,
+        epoch: u64,
+        number: u64,
+    },
+    /// A node holds this view, is linked, and will not use what it was granted.
+    GivenBack {
+        node: usize,
+        epoch: u64,
+        number: u64,
+    },
     /// A reply reaches the agent.
     Told {
         node: usize,
         boot: u64,
-        epoch: u64,
+        number: u64,
         granted: bool,
     },
     /// The word reaches the daemon.
@@ -90,7 +103,7 @@ impl Step {
     pub(super) fn node(self) -> Option<usize> {
         match self {
             Self::Look { node } | Self::Told { node, .. } | Self::Word { node, .. } => Some(node),
-            Self::Asked { .. } | Self::Cut { .. } => None,
+            Self::Asked { .. } | Self::GivenBack { .. } | Self::Cut { .. } => None,
         }
     }
 }
@@ -101,10 +114,23 @@ struct Agent {
     boot: u64,
     /// From then on it asks.
     from: Option<u64>,
-    /// The epoch that it asks for, when it asked last, how often.
-    asked: Option<(u64, u64, u32)>,
+    asked: Option<Question>,
     /// A word is on its way.
     words_until: u64,
+    /// It gave back what it may have been granted, at this moment, and under a view of this epoch.
+    gave_back: Option<(u64, u64)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Question {
+    /// The epoch of the view that it is about.
+    epoch: u64,
+    /// When it was asked last.
+    at: u64,
+    /// How often.
+    times: u32,
+    /// Of the last message.
+    number: u64,
 }
 
 /// The register, the agents, the network between them.
@@ -117,6 +143,10 @@ pub(super) struct Arbiter {
     agents: [Agent; 2],
     cut: [bool; 2],
     lost: [u32; 2],
+    /// Counts the agents' messages.
+    sent: u64,
+    /// The newest message of each node that arrived.
+    newest: [u64; 2],
 }
 
 impl Arbiter {
@@ -128,16 +158,35 @@ impl Arbiter {
             agents: [Agent::default(); 2],
             cut: [false; 2],
             lost: [0; 2],
+            sent: 0,
+            newest: [0; 2],
         }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.sent += 1;
+        self.sent
+    }
+
+    /// Whether no newer message of the node came before this one.
+    fn is_in_order(&mut self, node: usize, number: u64) -> bool {
+        let newest = &mut self.newest[node];
+        let ordered = *newest <= number;
+        *newest = number.max(*newest);
+        ordered
     }
 
     /// Whether `node`, whose durable view is of `epoch`, may go on alone.
     fn may_grant(&self, node: usize, epoch: u64, mutant: Option<Mutant>) -> bool {
-        // The other node may still be under the view for which it was granted this epoch, although it agreed to the
-        // one that this node has.
-        let behind = mutant == Some(Mutant::ArbiterEqualEpoch);
-        let free = self.holder.is_none_or(|holder| holder == node) || behind;
-        self.epoch < epoch || (self.epoch == epoch && free) || self.has_granted(node, epoch)
+        // The other node may still be about to act under the view for which it was granted this epoch, although it
+        // agreed to the one that this node has.
+        let behind = match mutant {
+            Some(Mutant::ArbiterEqualEpoch) => self.epoch <= epoch,
+            Some(Mutant::ArbiterLaterEpoch) => self.epoch < epoch,
+            _ => false,
+        };
+        let free = self.holder.is_none_or(|holder| holder == node);
+        (self.epoch <= epoch && free) || behind || self.has_granted(node, epoch)
     }
 
     fn has_granted(&self, node: usize, epoch: u64) -> bool {
@@ -193,13 +242,23 @@ impl World {
                 self.step_later(LOOK, step);
                 self.agent_looks(node);
             }
-            Step::Asked { node, boot, epoch } => self.register_is_asked(node, boot, epoch),
-            Step::Told {
+            Step::Asked {
                 node,
                 boot,
                 epoch,
+                number,
+            } => self.register_is_asked(node, boot, epoch, number),
+            Step::GivenBack {
+                node,
+                epoch,
+                number,
+            } => self.register_is_given_back(node, epoch, number),
+            Step::Told {
+                node,
+                boot,
+                number,
                 granted,
-            } => self.agent_is_told(node, boot, epoch, granted),
+            } => self.agent_is_told(node, boot, number, granted),
             Step::Word {
                 node,
                 boot,
@@ -267,42 +326,86 @@ impl World {
         if !self.is_without_peer(node) {
             let agent = &mut self.arbiter.agents[node];
             (agent.from, agent.asked) = (None, None);
-            return;
+            return self.agent_gives_back(node);
         }
+        self.arbiter.agents[node].gave_back = None;
         let active = self.role(node) == Some(Role::Active);
         let patience = self.arbiter.patience(active) / self.plan.haste;
         let epoch = self.nodes[node].view().epoch.0;
         let agent = &mut self.arbiter.agents[node];
         let from = *agent.from.get_or_insert(now + patience);
-        let asked = agent.asked.filter(|(of, _, _)| *of == epoch);
-        let waits = asked.is_some_and(|(_, at, _)| now < at + ANSWER);
+        let asked = agent.asked.filter(|asked| asked.epoch == epoch);
+        let waits = asked.is_some_and(|asked| now < asked.at + ANSWER);
         if now < from || waits || now < agent.words_until {
             return;
         }
-        let times = asked.map_or(0, |(_, _, times)| times);
-        if times > 0 && self.plan.mutant == Some(Mutant::AgentAssumes) {
-            return self.agent_is_told(node, boot, epoch, true);
+        let times = asked.map_or(0, |asked| asked.times);
+        if let Some(asked) = asked
+            && self.plan.mutant == Some(Mutant::AgentAssumes)
+        {
+            return self.agent_is_told(node, boot, asked.number, true);
         }
-        self.arbiter.agents[node].asked = Some((epoch, now, times + 1));
+        let number = self.arbiter.number();
+        self.arbiter.agents[node].asked = Some(Question {
+            epoch,
+            at: now,
+            times: times + 1,
+            number,
+        });
         self.note(|| format!("{node} asks the register for the epoch after {epoch}"));
         for _ in 0..1 + u64::from(self.arbiter.rng.percent(10)) {
             if let Some(after) = self.arbiter.travel(node) {
-                self.step_later(after, Step::Asked { node, boot, epoch });
+                let asked = Step::Asked {
+                    node,
+                    boot,
+                    epoch,
+                    number,
+                };
+                self.step_later(after, asked);
             } else {
                 self.count("arbiter: questions lost");
             }
         }
     }
 
-    fn agent_is_told(&mut self, node: usize, boot: u64, epoch: u64, granted: bool) {
+    /// Linked under a view that both hold, with no word under way, nothing that was granted will be used any more. It is
+    /// said again now and then, for it may be lost.
+    fn agent_gives_back(&mut self, node: usize) {
+        let view = self.nodes[node].view();
+        let linked = view.insync.len() == 2
+            && self.status(node).is_some_and(|status| {
+                status.link.state == LinkState::Up && status.copy == CopyState::InSync
+            });
+        let epoch = view.epoch.0;
+        let agent = self.arbiter.agents[node];
+        let said = agent
+            .gave_back
+            .is_some_and(|(at, of)| of == epoch && self.now < at + 4 * ANSWER);
+        if !linked || said || self.now < agent.words_until {
+            return;
+        }
+        self.arbiter.agents[node].gave_back = Some((self.now, epoch));
+        let number = self.arbiter.number();
+        if let Some(after) = self.arbiter.travel(node) {
+            let step = Step::GivenBack {
+                node,
+                epoch,
+                number,
+            };
+            self.step_later(after, step);
+        }
+    }
+
+    fn agent_is_told(&mut self, node: usize, boot: u64, number: u64, granted: bool) {
         let agent = self.arbiter.agents[node];
         let asked = agent
             .asked
-            .filter(|(of, _, _)| *of == epoch && agent.boot == boot);
-        let Some((_, _, times)) = asked.filter(|_| self.same_boot(node, boot)) else {
+            .filter(|asked| asked.number == number && agent.boot == boot);
+        let Some(asked) = asked.filter(|_| self.same_boot(node, boot)) else {
             self.count("arbiter: replies too late");
             return;
         };
+        let (epoch, times) = (asked.epoch, asked.times);
         self.arbiter.agents[node].asked = None;
         self.note(|| format!("{node} is told of the epoch after {epoch}: {granted}"));
         if !granted {
@@ -324,7 +427,8 @@ impl World {
             rng.below(20 * MS)
         };
         let twice = rng.percent(35).then(|| rng.below(late));
-        self.arbiter.agents[node].words_until = self.now + after + ANSWER;
+        let last = after.max(twice.unwrap_or(0));
+        self.arbiter.agents[node].words_until = self.now + last + ANSWER;
         for after in [Some(after), twice].into_iter().flatten() {
             self.step_later(
                 after,
@@ -362,8 +466,23 @@ impl World {
 
     // --- the register -------------------------------------------------------------------------
 
-    fn register_is_asked(&mut self, node: usize, boot: u64, epoch: u64) {
+    fn register_is_given_back(&mut self, node: usize, epoch: u64, number: u64) {
         let mutant = self.plan.mutant;
+        let ordered = self.arbiter.is_in_order(node, number);
+        if (ordered || mutant == Some(Mutant::ArbiterDisorder)) && self.arbiter.holder == Some(node)
+        {
+            self.note(|| format!("the register: {node} at {epoch} gives back"));
+            self.count("arbiter: given back");
+            (self.arbiter.epoch, self.arbiter.holder) = (epoch, None);
+        }
+    }
+
+    fn register_is_asked(&mut self, node: usize, boot: u64, epoch: u64, number: u64) {
+        let mutant = self.plan.mutant;
+        if !self.arbiter.is_in_order(node, number) && mutant != Some(Mutant::ArbiterDisorder) {
+            self.count("arbiter: questions too late");
+            return;
+        }
         if mutant == Some(Mutant::ArbiterForgets) && self.arbiter.rng.percent(30) {
             (self.arbiter.epoch, self.arbiter.holder) = (0, None);
         }
@@ -381,7 +500,7 @@ impl World {
         let told = Step::Told {
             node,
             boot,
-            epoch,
+            number,
             granted,
         };
         for _ in 0..1 + u64::from(self.arbiter.rng.percent(10)) {

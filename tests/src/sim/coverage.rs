@@ -195,8 +195,10 @@ const MARKS: &[&str] = &[
     "reads of a verify that failed",
     "verify of what cannot be read",
     // Who may go on alone is decided by a register.
+    "arbiter: given back",
     "arbiter: grants",
     "arbiter: grants repeated",
+    "arbiter: questions too late",
     "arbiter: refusals",
     "arbiter: replies lost",
     "arbiter: services ended",

@@ -351,11 +351,7 @@ impl World {
             Kind::Leave => self.leave(),
             Kind::Restart => self.restart(&mut dice, node),
             Kind::EndBroken => self.end_broken(dice, node),
-            Kind::Throw => {
-                for node in 0..2 {
-                    self.deactivate(&mut dice, node, true);
-                }
-            }
+            Kind::Throw => (0..2).for_each(|node| self.deactivate(&mut dice, node, true)),
             Kind::Nothing => {}
             Kind::Trap(trap) => self.arm(*trap, dice),
             Kind::Ambush => {

@@ -163,13 +163,17 @@ pub enum Mutant {
     ArbiterForgets,
     /// The register grants an epoch that it granted to the other node before.
     ArbiterEqualEpoch,
+    /// The register grants a later epoch than what it granted to the other node, which may still act.
+    ArbiterLaterEpoch,
+    /// The register takes messages in any order.
+    ArbiterDisorder,
     /// An agent takes a lost reply for a yes.
     AgentAssumes,
 }
 
 impl Mutant {
     /// All of them: name, mutant, the rule that it breaks.
-    pub const ALL: [(&'static str, Self, &'static str); 15] = [
+    pub const ALL: [(&'static str, Self, &'static str); 17] = [
         ("skip-flush", Self::SkipFlush, "S1"),
         ("skip-peer-flush", Self::SkipPeerFlush, "S1"),
         ("forge-done", Self::ForgeDone, "S1"),
@@ -184,6 +188,8 @@ impl Mutant {
         ("spare-without-data", Self::SpareWithoutData, "S1 I2 I3"),
         ("arbiter-forgets", Self::ArbiterForgets, "S8"),
         ("arbiter-equal-epoch", Self::ArbiterEqualEpoch, "S8"),
+        ("arbiter-later-epoch", Self::ArbiterLaterEpoch, "S8"),
+        ("arbiter-disorder", Self::ArbiterDisorder, "S8"),
         ("agent-assumes", Self::AgentAssumes, "S8"),
     ];
 }
