@@ -553,7 +553,7 @@ pub(super) fn bereave(world: &mut World) {
         world.count("arbiter: the one that is left serves");
         world.nodes[1 - left].held_off = false;
         world.power_on(1 - left);
-        if !world.run_until(super::run::PEACE_MS, World::healthy) {
+        if !world.run_until(super::run::peace_ms(world), World::healthy) {
             world.fail("not healthy after a node died and came back (I9)".to_string());
             return;
         }

@@ -19,8 +19,11 @@ use super::theme::Theme;
 use super::upkeep::verify;
 use super::world::{Mutant, Plan, World};
 
-/// After the last fault the volume is healthy within this time.
-pub(super) const PEACE_MS: u64 = 120_000;
+/// After the last fault the volume is healthy within this time, and what a copy takes.
+const PEACE_MS: u64 = 120_000;
+/// A full copy beside an application takes longer: it rests for twice the time of each run of 256 sectors, on a disk and
+/// a link that may both be slow.
+const COPY_MS_PER_SECTOR: u64 = 1;
 /// A silent peer is lost by then, without haste.
 const LINK_LOST_MS: u64 = 5000;
 /// Both nodes serve for so long, without haste.
@@ -137,6 +140,11 @@ pub fn keep_panics_quiet() {
     }));
 }
 
+/// After the last fault the volume is healthy within this time.
+pub(super) fn peace_ms(world: &World) -> u64 {
+    PEACE_MS + world.plan.sectors * COPY_MS_PER_SECTOR
+}
+
 fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
     let sectors = match seed % 64 {
         0 => 200 * 1024 + 40,
@@ -187,7 +195,8 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
 }
 
 fn peace(world: &mut World) {
-    if !world.run_until(PEACE_MS, World::healthy) {
+    let peace_ms = peace_ms(world);
+    if !world.run_until(peace_ms, World::healthy) {
         let states = [world.status(0), world.status(1)].map(|status| {
             status.map(|status| {
                 (
@@ -201,7 +210,7 @@ fn peace(world: &mut World) {
             })
         });
         world.fail(format!(
-            "not healthy after {PEACE_MS} ms of peace (I9): {states:?}"
+            "not healthy after {peace_ms} ms of peace (I9): {states:?}"
         ));
         return;
     }
