@@ -64,7 +64,12 @@ impl World {
         }
         let alone = self.nodes[node].view().insync == NodeSet::only(id(node));
         let since = self.care.aside.since[node].unwrap_or(0);
-        if alone && running.began > since {
+        // Once everything is copied a verify may begin, before the view that says so is durable.
+        let copies = self
+            .status(node)
+            .and_then(|status| status.progress)
+            .is_some_and(|progress| progress.copied_bytes < progress.total_bytes);
+        if alone && copies && running.began > since {
             self.count("reads of a resync that failed");
             let sectors = running.range.start..running.range.end();
             self.care.aside.sectors[node].extend(sectors);
