@@ -166,6 +166,23 @@ fn the_service_goes_on_through_the_peer_when_the_own_disk_fails() {
     sound(&world);
 }
 
+/// A flush of the mirror's own is due, and may not begin while the peer's answers are awaited: the daemon does not ask
+/// for it all the time (I32).
+#[test]
+fn a_flush_that_is_due_while_the_disk_is_left_keeps_nobody_busy() {
+    let mut world = written(13);
+    world.run_for(4500);
+    world.nodes[0].data.failing = true;
+    world.silence([true, true]);
+    write(&mut world, 0, 1, 64, 16);
+    world.run_for(1000);
+    assert_eq!(times(&world, "disk Diskless"), 0);
+    world.silence([false, false]);
+    assert!(world.run_until(5000, |world| world.completed == 2));
+    assert_eq!(times(&world, "disk Diskless"), 1);
+    sound(&world);
+}
+
 #[test]
 fn a_service_without_a_disk_ends_with_the_connection_and_loses_nothing() {
     let mut world = failing(7);
