@@ -137,7 +137,9 @@ impl Resync {
         unused: impl Fn(usize) -> bool,
         is_free: impl Fn(SectorRange) -> bool,
     ) -> Option<(u16, SectorRange)> {
-        if self.slots.iter().flatten().count() >= slots_max {
+        // With nothing left but what is put aside there is nothing to look for.
+        let nothing = self.todo.count() <= self.aside.blocks();
+        if nothing || self.slots.iter().flatten().count() >= slots_max {
             return None;
         }
         let mut slots = self.slots.iter().enumerate();
