@@ -124,7 +124,7 @@ pub struct Engine {
     copy_pause_until: Instant,
     copy_run_began: Instant,
     copy_rests: bool,
-    /// A run could not be read here: the resync waits for the next session.
+    /// It waits for the next session.
     copy_halted: bool,
     /// Since when an operator keeps the resync from going on.
     copy_paused: Option<Instant>,

@@ -96,7 +96,7 @@ impl DiskNotice {
                 "end the service here and go on at the other node soon (`lockstep volume deactivate NAME` here, `activate NAME` there): if that node or the connection is lost, the service here ends. Then replace the disk".to_string()
             }
             Self::DisklessLost => {
-                "every acknowledged write is on the other node: when it runs, `lockstep volume activate NAME` there. Here replace the disk and start the daemon again".to_string()
+                "every acknowledged write is on the other node: when it runs, `lockstep volume activate NAME` there, or `takeover` if it says that the copy here still counts. Here replace the disk and start the daemon again".to_string()
             }
             Self::PeerFailed => {
                 "mend or replace the disk there, then stop the daemon there and start it: everything is copied".to_string()

@@ -3,6 +3,7 @@
 mod change;
 mod deactivation;
 mod diskless;
+mod failed;
 mod force;
 mod gather;
 mod grow;
@@ -38,7 +39,6 @@ use crate::event::{DiskResult, Event, IoOwner};
 use crate::intent::Intent;
 use crate::limits::VOLUME_NAME_BYTES_MAX;
 use crate::mutant::{self, Mutant};
-use crate::notice::{Notice, Refusal};
 use crate::types::{
     BootId, Epoch, Errno, Incarnation, Instant, NodeId, NodeSet, SessionId, ViewId,
 };
@@ -446,54 +446,6 @@ impl Volume {
                 Err(errno),
                 IoOwner::Peer(_) | IoOwner::ViewFlush | IoOwner::LogFlush | IoOwner::Grow,
             ) => self.disk_failed(now, errno, effects),
-        }
-    }
-
-    /// A failed disk is a failed member (S1): nothing is retried, nothing is served, the peer is told.
-    fn disk_failed(&mut self, now: Instant, errno: Errno, effects: &mut Effects) {
-        self.metadata_only = false;
-        if self.failed.is_some() {
-            return;
-        }
-        self.failed = Some(errno);
-        effects.push(Effect::Notice(Notice::DiskFailed { errno }));
-        self.isolation_failed(effects);
-        if !self.may_withdraw() && !self.leave_own_disk() {
-            self.stop_everything(now, effects);
-        }
-        // A restart must not make a good copy of it again.
-        self.staged.failed = true;
-        self.persist(Then::Withdraw, effects);
-    }
-
-    fn metadata_failed(&mut self, now: Instant, errno: Errno, effects: &mut Effects) {
-        self.persists.clear();
-        if self.failed.is_none() {
-            self.failed = Some(errno);
-            self.metadata_only = true;
-            effects.push(Effect::Notice(Notice::MetadataFailed { errno }));
-        }
-        // A standby that was about to withdraw cannot write that down: it closes the connection, so that
-        // the operator of the active node can speak.
-        self.stop_everything(now, effects);
-    }
-
-    fn stop_everything(&mut self, now: Instant, effects: &mut Effects) {
-        self.engine.shut(now, effects);
-        self.refuse_all_sessions(effects);
-        self.isolation_failed(effects);
-        let stopping = self.stopping.take();
-        if stopping.is_some_and(|stopping| stopping.gone) {
-            self.role = Role::Fenced;
-        }
-        let stopping = stopping.and_then(|stopping| stopping.command);
-        self.answer(stopping, Err(Refusal::DiskFailed), effects);
-        if let Some(change) = self.change.take() {
-            let gone = !matches!(change.step, Step::Device);
-            if matches!(change.kind, Kind::Deactivate { .. }) && gone {
-                self.role = Role::Fenced;
-            }
-            self.answer(change.command(), Err(Refusal::DiskFailed), effects);
         }
     }
 
