@@ -236,6 +236,7 @@ impl World {
         }
         if after.insync.contains(me) && !before.insync.contains(me) {
             self.count("copy became a member");
+            self.nodes[node].failed_at = None;
             self.model.joined(node);
         }
         self.check_nothing_aside(node, before, after);
@@ -317,6 +318,7 @@ impl World {
         }
         self.check_verify(node, notice);
         self.check_disk_notice(node, notice);
+        self.note_disk_failed(node, notice);
         if matches!(notice, Notice::LinkUp { .. }) {
             self.check_cover("link up");
         }

@@ -187,7 +187,12 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
 }
 
 fn peace(world: &mut World) {
-    if !world.run_until(PEACE_MS, World::healthy) {
+    let over = |world: &World| world.healthy() || world.is_bereft();
+    let over = world.run_until(PEACE_MS, over);
+    if world.is_bereft() {
+        return world.force_what_failed_last();
+    }
+    if !over {
         let states = [world.status(0), world.status(1)].map(|status| {
             status.map(|status| {
                 (
