@@ -366,14 +366,8 @@ impl World {
             Kind::EndTwice => self.end_twice(dice, node),
             Kind::DiskForgets => self.disk_forgets(node, dice.between(500, 4000)),
             Kind::SecondConnection => self.second_connection(),
-            Kind::PathCut => {
-                let path = dice.index(2);
-                self.path_cut_for(&mut dice, path, [true, true]);
-            }
-            Kind::PathOneWay => {
-                let path = dice.index(2);
-                self.path_cut_for(&mut dice, path, [node == 0, node == 1]);
-            }
+            Kind::PathCut => self.path_cut_for(&mut dice, [true, true]),
+            Kind::PathOneWay => self.path_cut_for(&mut dice, [node == 0, node == 1]),
             Kind::Unreadable(what) => self.unreadable(what, node, &mut dice),
             Kind::Upkeep(what) => self.upkeep(what, node, &mut dice),
             Kind::PathBreak => self.break_path(dice.index(2)),
@@ -512,9 +506,9 @@ impl World {
         );
     }
 
-    fn path_cut_for(&mut self, dice: &mut Rng, path: usize, silent: [bool; 2]) {
+    fn path_cut_for(&mut self, dice: &mut Rng, silent: [bool; 2]) {
         self.count("path cut");
-        let path = path % self.plan.paths;
+        let path = dice.index(2) % self.plan.paths;
         self.cut_path(path, silent);
         let after = self.hasty(dice, 50, 8000);
         self.at(after, Happening::HealPath { path });

@@ -8,7 +8,8 @@ use super::world::{Happening, World};
 
 impl World {
     /// The disk of a node fails for a while. Never the only copy that counts, and one disk at a time: what
-    /// nobody has cannot be served.
+    /// nobody has cannot be served. But a disk that answers again may still be behind, and be given up a little
+    /// later: then both have failed (`bereft`).
     pub(super) fn disk_fails(&mut self, node: usize, millis: u64) {
         let both = self.nodes.iter().all(|node| node.view().insync.len() == 2);
         let now = self.now;

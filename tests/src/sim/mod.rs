@@ -9,6 +9,7 @@
 mod ambush;
 mod arbiter;
 mod aside;
+mod bereft;
 mod checks;
 mod cover;
 pub mod coverage;

@@ -94,6 +94,8 @@ pub struct Node {
     pub view_flushed: u64,
     /// Its isolated copy.
     pub isolated: Isolated,
+    /// Its disk or its metadata failed then, and its copy did not begin to count since.
+    pub failed_at: Option<u64>,
 }
 
 /// How much a clock may be wrong, parts per million.
@@ -154,6 +156,7 @@ impl Node {
             view_flush: 0,
             view_flushed: 0,
             isolated: Isolated::default(),
+            failed_at: None,
         }
     }
 

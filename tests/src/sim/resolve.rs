@@ -125,7 +125,7 @@ fn disturb(world: &mut World) {
 }
 
 /// An operator repeats a command until it has its answer; the node may fail meanwhile.
-fn insist(
+pub(super) fn insist(
     world: &mut World,
     node: usize,
     command: impl Fn(&World) -> Option<Command>,
@@ -327,7 +327,7 @@ fn must_not_be_forced(world: &mut World, target: usize) {
 }
 
 /// The forced copy is served; the lost one comes back.
-fn serve_forced(world: &mut World, source: usize, target: usize) {
+pub(super) fn serve_forced(world: &mut World, source: usize, target: usize) {
     let haste = world.plan.haste;
     let serve =
         |world: &World| (world.role(target) == Some(Role::Fenced)).then_some(Command::Activate);

@@ -196,7 +196,12 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
 
 fn peace(world: &mut World) {
     let peace_ms = peace_ms(world);
-    if !world.run_until(peace_ms, World::healthy) {
+    let over = |world: &World| world.healthy() || world.is_bereft();
+    let over = world.run_until(peace_ms, over);
+    if world.is_bereft() {
+        return world.force_what_failed_last();
+    }
+    if !over {
         let states = [world.status(0), world.status(1)].map(|status| {
             status.map(|status| {
                 (

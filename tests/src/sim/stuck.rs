@@ -39,7 +39,7 @@ pub(super) fn troubles(seed: u64, millis: std::ops::Range<u64>, haste: u64) -> V
 }
 
 impl World {
-    /// A disk does not answer for a while. Never the only copy that counts, and one disk at a time.
+    /// A disk does not answer for a while. Never the only copy that counts, and one disk at a time, as `disk_fails`.
     pub(super) fn disk_sticks(&mut self, node: usize, dice: &mut Rng) {
         let both = self.nodes.iter().all(|node| node.view().insync.len() == 2);
         let now = self.now;
