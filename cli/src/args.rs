@@ -102,10 +102,24 @@ pub(crate) enum Volume {
         /// The node whose copy is discarded: the one on which this is run
         #[arg(long, value_name = "NODE", requires = "confirm")]
         discard: Option<String>,
-        /// The volume's name once more: what was written on the discarded side alone is lost
+        /// The volume's name once more: what was written on the discarded side alone is gone from the volume
         #[arg(long, value_name = "NAME", requires = "discard")]
         confirm: Option<String>,
+        /// Keep what only this side has in this new file [default: one in /var/lib/lockstep/discarded]
+        #[arg(
+            long,
+            value_name = "FILE",
+            requires = "discard",
+            conflicts_with = "no_keep"
+        )]
+        keep: Option<PathBuf>,
+        /// Keep nothing of it
+        #[arg(long, requires = "discard")]
+        no_keep: bool,
     },
+    /// What a discarded side of a split brain had alone: list, look, take out
+    #[command(subcommand)]
+    Discarded(Discarded),
     /// Make this node's copy the only one that counts although it is not complete
     Force {
         /// The volume
@@ -150,6 +164,41 @@ pub(crate) enum Volume {
         #[arg(long, group = "what")]
         resume: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Discarded {
+    /// The files that there are on this node
+    List {
+        /// Another directory than /var/lib/lockstep/discarded
+        directory: Option<PathBuf>,
+    },
+    /// What is in a file; every checksum is looked at
+    Show {
+        /// The file
+        file: PathBuf,
+        /// Every range
+        #[arg(long)]
+        all: bool,
+    },
+    /// Write the blocks to their places in a new image, or over a device that nobody uses
+    Export(Export),
+}
+
+#[derive(Args, Debug)]
+#[command(group(ArgGroup::new("where").required(true)))]
+pub(crate) struct Export {
+    /// The file
+    pub(crate) file: PathBuf,
+    /// A new sparse image of the volume's size; what is not in the file is a hole
+    #[arg(long, value_name = "IMAGE", group = "where")]
+    pub(crate) to: Option<PathBuf>,
+    /// A block device that is not in use: its blocks are OVERWRITTEN
+    #[arg(long, value_name = "DEVICE", group = "where")]
+    pub(crate) onto: Option<PathBuf>,
+    /// With --onto: the name of the volume that the blocks are of
+    #[arg(long, value_name = "NAME", requires = "onto")]
+    pub(crate) confirm: Option<String>,
 }
 
 #[derive(Args, Debug)]

@@ -9,6 +9,7 @@ mod codes;
 mod config;
 mod detach;
 mod failure;
+mod kept;
 mod programs;
 mod screen;
 mod size;

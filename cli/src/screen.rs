@@ -100,6 +100,10 @@ fn upkeep(out: &mut String, status: &Status, style: Style) {
             &format!("{node} since {since}  {device}"),
         );
     }
+    if let Some(keeping) = &status.keeping {
+        let bar = progress_bar(keeping.done_bytes, keeping.total_bytes, 0, None);
+        row(out, style, "keeping", &format!("{bar}  {}", keeping.file));
+    }
     if let Some(growing) = &status.growing {
         let percent = size::percent(growing.zeroed_bytes, growing.new_bytes);
         let to = size::bytes(growing.to_bytes);
@@ -326,6 +330,7 @@ mod tests {
             problems: Vec::new(),
             split: None,
             operations: Vec::new(),
+            keeping: None,
         }
     }
 
@@ -704,6 +709,14 @@ data  HEALTHY: served here, both copies are equal
         };
         diskless.view.insync = vec!["node2".to_string()];
         check(&diskless, Health::Degraded, "data  DISKLESS: ");
+        check(
+            &Status {
+                peer_copy: CopyState::Failed,
+                ..healthy()
+            },
+            Health::Degraded,
+            "data  DEGRADED: served here with one good copy; node2's disk failed\n",
+        );
     }
 
     #[test]

@@ -77,7 +77,10 @@ pub(crate) fn choice(split: &SplitStatus, volume: &str) -> String {
             "  on {node}: lockstep volume resolve {volume} --discard {node} --confirm {volume}"
         );
     }
-    out.push_str("What was written on the discarded side alone is lost; nothing of it is kept.\n");
+    out.push_str(
+        "What was written on the discarded side alone is gone from the volume then. It is kept in a file on that\n\
+         node: in /var/lib/lockstep/discarded, or with --keep FILE elsewhere; not with --no-keep.\n",
+    );
     out
 }
 

@@ -256,6 +256,9 @@ fn standby_connected(status: &Status) -> Verdict {
         (None, false) if status.peer_copy == CopyState::Isolated => {
             format!("only the copy here is good; {peer}'s is isolated")
         }
+        (None, false) if status.peer_copy == CopyState::Failed => {
+            format!("only the copy here is good; {peer}'s disk failed")
+        }
         (None, false) if status.copy == CopyState::InSync => {
             format!("only the copy here is good; {peer}'s waits to be filled")
         }

@@ -7,7 +7,8 @@ use lockstep_tests::{assert_documented, assert_golden, golden};
 use mirror_core::checksum::crc32c;
 use mirror_core::disk::{
     ActivityRecord, BLOCK_BYTES, BitmapPage, CopyRecord, CopyRole, FORMAT_VERSION, Isolation,
-    Layout, Operation, OperationEntry, PAGE_WORDS, Record, SUPERBLOCK_BYTES, SlotFault, Superblock,
+    KEPT_HEAD_BYTES, KEPT_HEADER_BYTES, KeptHead, KeptHeader, KeptReader, KeptWriter, Layout,
+    Operation, OperationEntry, PAGE_WORDS, Record, SUPERBLOCK_BYTES, SlotFault, Superblock,
     SuperblockError, choose,
 };
 use mirror_core::limits::{NODES_MAX, VIEW_HISTORY_MAX};
@@ -205,6 +206,81 @@ fn blocks_of_the_log_and_of_a_bitmap_are_their_golden_bytes_and_read_back() {
     );
 }
 
+fn kept_header() -> KeptHeader {
+    let name = |name: &str| -> [u8; 64] {
+        core::array::from_fn(|place| name.as_bytes().get(place).copied().unwrap_or(0))
+    };
+    KeptHeader {
+        volume_id: VolumeId([0x11; 16]),
+        volume_name: name("data"),
+        node: node(1),
+        peer: node(0),
+        node_name: name("node2"),
+        view: ViewMark {
+            epoch: Epoch(0x0102_0304_0506_0708),
+            id: ViewId([0x22; 16]),
+        },
+        common: ViewMark {
+            epoch: Epoch(7),
+            id: ViewId([0x33; 16]),
+        },
+        size_bytes: 64 * 4096 + 512,
+        block_bytes: 4096,
+        marked_bytes: 4096 + 2 * 4096 + 512,
+        at_s: 1_767_225_599,
+    }
+}
+
+#[test]
+fn a_file_of_kept_blocks_is_its_golden_bytes_and_reads_back() {
+    let (mut writer, header) = KeptWriter::new(&kept_header());
+    let (first, last) = ([0x44; 4096], [0x55; 512]);
+    let mut file = header.to_vec();
+    file.extend(writer.data(4096, &first));
+    file.extend(first);
+    file.extend(writer.zeroes(4 * 4096, 2 * 4096));
+    file.extend(writer.data(64 * 4096, &last));
+    file.extend(last);
+    file.extend(writer.end());
+    assert_golden("kept-file", &file);
+
+    let file = golden("kept-file");
+    let (header, mut rest) = file.split_at(KEPT_HEADER_BYTES);
+    let mut reader = KeptReader::new(header.try_into().expect("a header")).expect("a good one");
+    assert_eq!(*reader.header(), kept_header());
+    let mut heads = Vec::new();
+    loop {
+        let (head, behind) = rest.split_at(KEPT_HEAD_BYTES);
+        rest = behind;
+        let head = reader.head(head.try_into().expect("a head"));
+        match head.expect("a good one") {
+            KeptHead::End => break,
+            KeptHead::Data {
+                offset_bytes,
+                length_bytes,
+            } => {
+                let (data, behind) = rest.split_at(length_bytes as usize);
+                rest = behind;
+                assert_eq!(reader.data(data), Ok(()));
+                heads.push((offset_bytes, u64::from(length_bytes), data[0]));
+            }
+            KeptHead::Zeroes {
+                offset_bytes,
+                length_bytes,
+            } => heads.push((offset_bytes, length_bytes, 0)),
+        }
+    }
+    let expected = [
+        (4096, 4096, 0x44),
+        (16_384, 8192, 0),
+        (64 * 4096, 512, 0x55),
+    ];
+    assert_eq!(heads, expected);
+    assert_eq!(reader.digest(rest.try_into().expect("a digest")), Ok(()));
+    let bound = KeptHeader::file_bytes_max(kept_header().marked_bytes, 3);
+    assert!(file.len() as u64 <= bound);
+}
+
 #[test]
 fn the_document_was_read_when_the_source_changed() {
     assert_eq!(
@@ -220,6 +296,7 @@ fn the_document_was_read_when_the_source_changed() {
         "bitmap",
         "metadata",
         "record",
+        "kept",
     ]
     .map(|name| format!("ublk-mirror/core/src/disk/{name}.rs"));
     assert_documented(

@@ -3,8 +3,9 @@
 mod common;
 
 use common::{flush, on, pair, read, takeover, wait_answer, write};
-use lockstep_tests::sim::world::World;
+use lockstep_tests::sim::world::{Mutant, Plan, World};
 use mirror_core::admin::{Command, CopyState, Done, Role};
+use mirror_core::notice::Refusal;
 
 fn sound(world: &World) {
     assert_eq!(world.failure, None);
@@ -165,6 +166,23 @@ fn the_service_goes_on_through_the_peer_when_the_own_disk_fails() {
     sound(&world);
 }
 
+/// A flush of the mirror's own is due, and may not begin while the peer's answers are awaited: the daemon does not ask
+/// for it all the time (I32).
+#[test]
+fn a_flush_that_is_due_while_the_disk_is_left_keeps_nobody_busy() {
+    let mut world = written(13);
+    world.run_for(4500);
+    world.nodes[0].data.failing = true;
+    world.silence([true, true]);
+    write(&mut world, 0, 1, 64, 16);
+    world.run_for(1000);
+    assert_eq!(times(&world, "disk Diskless"), 0);
+    world.silence([false, false]);
+    assert!(world.run_until(5000, |world| world.completed == 2));
+    assert_eq!(times(&world, "disk Diskless"), 1);
+    sound(&world);
+}
+
 #[test]
 fn a_service_without_a_disk_ends_with_the_connection_and_loses_nothing() {
     let mut world = failing(7);
@@ -221,4 +239,177 @@ fn with_both_disks_failed_nobody_serves_and_nothing_is_acknowledged() {
             .is_some_and(|status| status.copy == CopyState::Failed)
     );
     sound(&world);
+}
+
+/// Node 0 serves, and its disk has just failed under three writes; since then so many things have happened. Whether
+/// node 0 has not yet left its disk.
+fn leaving(steps: usize) -> Option<World> {
+    let mut world = failing(10);
+    for slot in 1..4 {
+        write(&mut world, 0, slot, 64 * u64::from(slot), 16);
+    }
+    while times(&world, "disk error") == 0 {
+        world.step();
+    }
+    for _ in 0..steps {
+        world.step();
+    }
+    sound(&world);
+    (times(&world, "disk Diskless") == 0).then_some(world)
+}
+
+/// A command at each step of the change, each in a world of its own.
+fn at_each_step(check: impl Fn(World, usize)) {
+    let mut steps = 0;
+    while let Some(world) = leaving(steps) {
+        check(world, steps);
+        steps += 1;
+    }
+    assert!(steps > 10, "{steps} steps");
+}
+
+fn use_it(world: &mut World, used: bool) {
+    world.nodes[0].device.as_mut().expect("a device").used = used;
+}
+
+/// The disk is left, every write is acknowledged, and what an operator then asks for is done.
+fn goes_on(world: &mut World) {
+    assert!(
+        world.run_until(2000, |world| world.completed == 4
+            && times(world, "disk Diskless") == 1),
+        "{:?}",
+        world.status(0)
+    );
+    assert_eq!(times(world, "requests failed"), 0);
+    use_it(world, true);
+    let ended = world.command(0, Command::Deactivate { force: false });
+    assert_eq!(wait_answer(world, ended), Err(Refusal::InUse));
+    write(world, 0, 1, 500, 16);
+    assert!(world.run_until(1000, |world| world.completed == 5));
+    use_it(world, false);
+    let ended = world.command(0, Command::Deactivate { force: false });
+    assert_eq!(wait_answer(world, ended), Ok(Done::Fenced));
+    on(world, 1);
+    read(world, 1, 0, 0, 600);
+    assert!(world.run_until(1000, |world| world.completed == 6));
+    sound(world);
+}
+
+#[test]
+fn an_end_that_is_asked_for_while_the_disk_is_left_is_refused_and_done_afterwards() {
+    for (used, force) in [(false, false), (true, false), (false, true), (true, true)] {
+        at_each_step(|mut world, step| {
+            use_it(&mut world, used);
+            let end = world.command(0, Command::Deactivate { force });
+            let again = world.command(0, Command::Deactivate { force: !force });
+            for command in [end, again] {
+                let answer = wait_answer(&mut world, command);
+                assert_eq!(answer, Err(Refusal::Busy), "step {step}");
+            }
+            goes_on(&mut world);
+        });
+    }
+}
+
+#[test]
+fn a_second_end_of_a_service_without_a_disk_takes_nothing_from_the_first() {
+    for force in [false, true] {
+        for steps in 0..40 {
+            let mut world = failing(11);
+            write(&mut world, 0, 1, 64, 16);
+            assert!(world.run_until(2000, |world| times(world, "disk Diskless") == 1));
+            use_it(&mut world, false);
+            let first = world.command(0, Command::Deactivate { force });
+            for _ in 0..steps {
+                world.step();
+            }
+            let second = world.command(0, Command::Deactivate { force: false });
+            assert_eq!(wait_answer(&mut world, first), Ok(Done::Fenced));
+            let second = wait_answer(&mut world, second);
+            let ended = matches!(second, Ok(Done::AlreadyFenced));
+            assert!(ended || second == Err(Refusal::Busy), "{second:?}");
+            on(&mut world, 1);
+            sound(&world);
+        }
+    }
+}
+
+#[test]
+fn what_else_operators_ask_for_while_the_disk_is_left_changes_nothing() {
+    let verify = |repair, from: Option<&str>| Command::Verify {
+        repair,
+        repair_from: from.map(String::from),
+    };
+    let confirm = |node: usize| format!("{} is off", ["beta", "alpha"][node]);
+    let asked = |node: usize| {
+        [
+            Command::Activate,
+            Command::Takeover {
+                confirm: confirm(node),
+            },
+            Command::Isolate { now_unix_s: 7 },
+            Command::Attach { force: true },
+            Command::Stop,
+            Command::Invalidate {
+                confirm: "data".to_string(),
+            },
+            Command::Force {
+                confirm: "data".to_string(),
+            },
+            Command::Grow { size_bytes: None },
+            Command::ResyncPause,
+            verify(true, None),
+            verify(true, Some("beta")),
+        ]
+    };
+    for node in 0..2 {
+        for number in 0..asked(node).len() {
+            at_each_step(|mut world, step| {
+                let command = asked(node)[number].clone();
+                use_it(&mut world, true);
+                let asked = world.command(node, command.clone());
+                let answer = wait_answer(&mut world, asked);
+                println!("{node} {command:?} at step {step}: {answer:?}");
+                goes_on(&mut world);
+            });
+        }
+    }
+}
+
+#[test]
+fn what_the_peer_read_is_told_although_it_cannot_be_written_here() {
+    for (mutant, says) in [(None, None), (Some(Mutant::SpareWithoutData), Some("S1"))] {
+        let mut plan = Plan::quiet(6000);
+        plan.mutant = mutant;
+        let mut world = World::new(12, plan);
+        assert!(world.run_until(10_000, |world| times(world, "CopyFinished") == 2));
+        on(&mut world, 0);
+        write(&mut world, 0, 0, 0, 32);
+        assert!(world.run_until(1000, |world| world.completed == 1));
+        lose(&mut world, 0);
+        read(&mut world, 0, 0, 0, 32);
+        let rewrites = |world: &World| {
+            let mut running = world.nodes[0].data.running.iter();
+            running.any(|running| running.changes())
+        };
+        while !rewrites(&world) {
+            world.step();
+        }
+        world.stick(0, 60_000, false);
+        world.run_until(3000, |world| world.completed == 2);
+        assert_eq!(times(&world, "operations given up"), 1);
+        match (says, &world.failure) {
+            (None, failure) => {
+                assert_eq!(failure, &None);
+                assert_eq!(times(&world, "read answered from a spare buffer"), 1);
+                // It lands at last, from memory that is still its own.
+                world.run_for(60_000);
+                assert_eq!(times(&world, "late write"), 1);
+                sound(&world);
+            }
+            (Some(rule), failure) => {
+                assert!(failure.as_ref().is_some_and(|text| text.contains(rule)));
+            }
+        }
+    }
 }

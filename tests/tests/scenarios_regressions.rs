@@ -4,7 +4,7 @@ mod common;
 
 use common::{on, pair, takeover, wait_answer, write};
 use lockstep_tests::sim::world::{Plan, World};
-use mirror_core::admin::{Command, Done, LinkState, Refusal, Role};
+use mirror_core::admin::{Command, CopyState, Done, LinkState, Refusal, Role};
 use mirror_core::effect::Effect;
 use mirror_core::engine::{Engine, FLUSH_BACKGROUND};
 use mirror_core::event::{IoOwner, Request, RequestKind};
@@ -186,4 +186,36 @@ fn answer_to_a_flush_that_came_to_nothing_does_not_count_for_the_next() {
     assert!(engine.flushes_in_background(), "that was the first one's");
     engine.background_peer_done(now, &mut effects);
     assert!(!engine.flushes_in_background());
+}
+
+/// On a slow disk a request takes longer than the time after which an application counts as idle, and with all of its
+/// requests in flight it asks for nothing more: the resync took everything, and made the requests slower still.
+#[test]
+fn a_resync_gives_way_to_an_application_that_waits_for_a_slow_disk() {
+    let mut world = common::large(22);
+    world.run_for(60);
+    on(&mut world, 0);
+    world.plan.habits.slow_writes_ms = [300, 0];
+    world.plan.slow_copy_ms = 10;
+    let (mut looked, mut most) = (0, 0);
+    for round in 1..=300 {
+        write(&mut world, 0, 0, 64, 8);
+        for waited in 0.. {
+            if world.completed == round {
+                break;
+            }
+            world.run_for(1);
+            // What began before has ended.
+            if waited > 60 {
+                let running = world.nodes[0].data.running.iter();
+                let runs = running.filter(|running| matches!(running.owner, IoOwner::Copy(_)));
+                looked += 1;
+                most = most.max(runs.count());
+            }
+        }
+    }
+    assert!(looked > 300, "the disk was quick: {looked} ms");
+    assert_eq!(most, 1, "runs at the same time");
+    let copying = world.status(0).map(|status| status.peer_copy);
+    assert_eq!(copying, Some(CopyState::Copying));
 }

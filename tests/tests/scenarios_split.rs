@@ -4,7 +4,9 @@ mod common;
 
 use common::{on, pair, takeover, wait_answer, write};
 use lockstep_tests::sim::world::World;
-use mirror_core::admin::{Command, CopyState, Done, LinkState, Outcome, Refusal, Role, SideStatus};
+use mirror_core::admin::{
+    Command, CopyState, Done, Keep, LinkState, Outcome, Refusal, Role, SideStatus,
+};
 use mirror_core::disk::Operation;
 
 const BLOCK_BYTES: u64 = 4096;
@@ -40,6 +42,7 @@ fn resolve(world: &mut World, node: usize, discard: &str, confirm: &str) -> Outc
     let command = Command::Resolve {
         discard: discard.to_string(),
         confirm: confirm.to_string(),
+        keep: Keep::No,
     };
     insist(world, node, &command)
 }
@@ -270,4 +273,47 @@ fn a_forced_copy_is_loud_and_never_merged_until_the_other_history_is_discarded()
     assert!(!loud(&world, 1) && !entry(&world, 1).1);
     assert_eq!(world.nodes[0].data.content, world.nodes[1].data.content);
     assert_eq!(world.failure, None);
+}
+
+/// What the shell is told to keep before the history is discarded, and how it knows that nothing changed since.
+#[test]
+fn what_only_one_side_has_is_another_thing_after_it_was_served() {
+    let mut world = split(7, 0);
+    let ask = |world: &World| {
+        let process = world.nodes[1].process.as_ref().expect("it runs");
+        process.volume.to_be_discarded("beta", "data")
+    };
+    let asked = |world: &mut World| {
+        for _ in 0..100 {
+            let answer = ask(world);
+            if answer != Err(Refusal::Busy) {
+                return answer;
+            }
+            world.run_for(20);
+        }
+        panic!("busy for ever");
+    };
+    assert_eq!(asked(&mut world), Err(Refusal::Serving));
+    off(&mut world, 1);
+    let first = asked(&mut world).expect("it can be discarded");
+    let runs: Vec<(u64, u64)> = first.runs_bytes().collect();
+    let at = |sector: u64| (sector * 512, BLOCK_BYTES);
+    assert_eq!(runs, [at(1024), at(1088), at(2048)]);
+    assert_eq!(first.header.marked_bytes, 3 * BLOCK_BYTES);
+    assert_eq!(first.header.marked_bytes, sides(&world, 1).0.unique_bytes);
+    world.run_for(5000);
+    assert_eq!(asked(&mut world).as_ref(), Ok(&first), "nothing happened");
+
+    // Nothing was written; it could have been.
+    assert_eq!(insist(&mut world, 1, &Command::Activate), Ok(Done::Active));
+    assert_eq!(asked(&mut world), Err(Refusal::Serving));
+    off(&mut world, 1);
+    let again = asked(&mut world).expect("it can be discarded");
+    assert_eq!(again.runs_bytes().collect::<Vec<_>>(), runs);
+    assert_ne!(again, first);
+    assert_eq!(resolve(&mut world, 1, "beta", "data"), Ok(Done::Discarded));
+    assert!(matches!(
+        asked(&mut world),
+        Err(Refusal::NoSplitBrain { .. })
+    ));
 }

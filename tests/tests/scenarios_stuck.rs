@@ -4,7 +4,7 @@ mod common;
 
 use common::{on, pair, read, wait_answer, write};
 use lockstep_tests::sim::world::World;
-use mirror_core::admin::{Command, CopyState, Done, Frozen, LinkState, Role};
+use mirror_core::admin::{Command, CopyState, Done, Frozen, LinkState, Role, Status};
 
 /// No operation of these disks ends before.
 const LONG_MS: u64 = 60_000;
@@ -24,6 +24,9 @@ fn a_standby_whose_disk_is_stuck_drops_out_after_its_limit_and_writes_go_on() {
     );
     let status = world.status(0).expect("it runs");
     assert_eq!(status.view.insync, ["alpha"]);
+    assert_eq!(status.peer_copy, CopyState::Failed);
+    let told = |status: &Status| status.problems.iter().any(|told| told.code == "LS3002");
+    assert!(told(&status), "the other node's disk failed: {status:?}");
     assert_eq!(
         world.status(1).map(|status| status.copy),
         Some(CopyState::Failed)
@@ -35,6 +38,7 @@ fn a_standby_whose_disk_is_stuck_drops_out_after_its_limit_and_writes_go_on() {
     world.kill(1);
     world.start(1);
     assert!(world.run_until(20_000, World::healthy));
+    assert!(!world.status(0).is_some_and(|status| told(&status)));
     world.must_be_equal();
     sound(&world);
 }

@@ -12,7 +12,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use mirror_core::admin::{Command, Done, Outcome, Problem, Status};
+use mirror_core::admin::{Command, Done, Keep, Kept, Outcome, Problem, Status};
 use nix::sys::socket::{getsockopt, sockopt};
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,8 @@ const CONNECTIONS_MAX: usize = 8;
 const IDLE_MAX: Duration = Duration::from_secs(30);
 /// A command may wait for the peer and for the device.
 const ANSWER_MAX: Duration = Duration::from_secs(600);
+/// A whole disk may have to be read first.
+const KEEP_ANSWER_MAX: Duration = Duration::from_secs(48 * 3600);
 const STACK_BYTES: usize = 256 * 1024;
 
 #[derive(Deserialize)]
@@ -51,6 +53,8 @@ struct AnswerLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     done: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<&'a Kept>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'a Status>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<&'a Problem>,
@@ -71,6 +75,7 @@ pub fn status_line(status: &Status) -> String {
         schema: SCHEMA,
         ok: true,
         done: None,
+        kept: None,
         status: Some(status),
         problem: None,
     }
@@ -84,6 +89,7 @@ pub fn outcome_line(outcome: &Outcome) -> String {
             schema: SCHEMA,
             ok: true,
             done: Some(done_name(*done)),
+            kept: None,
             status: None,
             problem: None,
         }
@@ -92,11 +98,28 @@ pub fn outcome_line(outcome: &Outcome) -> String {
     }
 }
 
-fn problem_line(problem: &Problem) -> String {
+/// The same, with the file that the discarded blocks went to.
+pub fn kept_line(outcome: &Outcome, kept: &Kept) -> String {
+    match outcome {
+        Ok(done) => AnswerLine {
+            schema: SCHEMA,
+            ok: true,
+            done: Some(done_name(*done)),
+            kept: Some(kept),
+            status: None,
+            problem: None,
+        }
+        .line(),
+        Err(_) => outcome_line(outcome),
+    }
+}
+
+pub fn problem_line(problem: &Problem) -> String {
     AnswerLine {
         schema: SCHEMA,
         ok: false,
         done: None,
+        kept: None,
         status: None,
         problem: Some(problem),
     }
@@ -266,6 +289,10 @@ fn answer(line: &str, inbox: &Inbox) -> String {
         Err(problem) => return problem_line(&problem),
     };
     let (sender, receiver): (SyncSender<String>, _) = sync_channel(1);
+    let limit = match &request {
+        Request::Command(Command::Resolve { keep, .. }) if *keep != Keep::No => KEEP_ANSWER_MAX,
+        Request::Command(_) | Request::Status => ANSWER_MAX,
+    };
     let message = match request {
         Request::Status => Message::Status(sender),
         Request::Command(command) => Message::Command(command, sender),
@@ -274,7 +301,7 @@ fn answer(line: &str, inbox: &Inbox) -> String {
         return problem_line(&too_many());
     }
     receiver
-        .recv_timeout(ANSWER_MAX)
+        .recv_timeout(limit)
         .unwrap_or_else(|_| problem_line(&no_answer()))
 }
 

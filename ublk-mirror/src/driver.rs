@@ -5,10 +5,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mirror_core::admin::{Command, Outcome};
+use mirror_core::admin::{Command, Kept, Outcome};
 use mirror_core::checksum;
 use mirror_core::effect::{Effect, Effects, PayloadSource};
 use mirror_core::event::{Digest, Event, IoOwner};
@@ -17,7 +18,8 @@ use mirror_core::types::{Errno, Instant, SectorRange};
 use mirror_core::volume::Volume;
 use thiserror::Error;
 
-use crate::admin_server::{Unanswered, outcome_line, status_line, too_many_line};
+use crate::admin_server::{Unanswered, kept_line, outcome_line, status_line, too_many_line};
+use crate::buffers::is_zero;
 use crate::claim::Claim;
 use crate::device::DeviceError;
 use crate::device_control::isolated::{with_time, without_device};
@@ -32,11 +34,13 @@ use crate::sys;
 use crate::tell::{tell, tell_signal};
 
 mod fill;
+mod keep;
 mod links;
 mod sizes;
 mod stuck;
 
 use fill::fill;
+use keep::Keeping;
 use sizes::{measure, note_device_size};
 
 /// Longest time without a look at the clock.
@@ -78,6 +82,8 @@ impl Explain for DriverError {
 #[derive(Debug)]
 enum Asker {
     Client(Answer),
+    /// Blocks were kept in that file before.
+    Resolver(Answer, Kept),
     Signal(&'static str),
 }
 
@@ -91,6 +97,8 @@ pub struct Parts {
     pub device: Option<DeviceControl>,
     pub inbox: Arc<Inbox>,
     pub unanswered: Unanswered,
+    /// Where blocks of discarded sides are kept.
+    pub discarded_dir: PathBuf,
     /// Released at an orderly end only: after any other the protection must stay.
     pub claims: Vec<Claim>,
 }
@@ -104,6 +112,7 @@ pub struct Driver {
     askers: HashMap<u64, Asker>,
     next_command: u64,
     exit_until: Option<Instant>,
+    keeping: Option<Keeping>,
     /// What copy buffers were found to hold, not yet told.
     examined: VecDeque<(u16, bool, Option<Digest>)>,
     /// Without a ublk device the core is told that there is none.
@@ -125,6 +134,7 @@ impl Driver {
             askers: HashMap::with_capacity(COMMANDS_MAX),
             next_command: 1,
             exit_until: None,
+            keeping: None,
             examined: VecDeque::with_capacity(usize::from(COPY_INFLIGHT_MAX)),
             no_device: Vec::new(),
         }
@@ -160,6 +170,7 @@ impl Driver {
         if self.parts.volume.deadline().is_some_and(|due| due <= now()) {
             self.feed(Event::Tick);
         }
+        self.discard_what_was_kept();
         loop {
             let mut busy = self.device_events()?;
             while let Some((slot, zero, digest)) = self.examined.pop_front() {
@@ -184,6 +195,7 @@ impl Driver {
             self.parts.volume.deadline(),
             self.parts.link.deadline(),
             self.exit_until,
+            self.keeping_due(),
         ];
         let wait = due
             .into_iter()
@@ -403,9 +415,11 @@ impl Driver {
                     status.link.paths = self.parts.link.path_status();
                     status.problems.extend(self.parts.link.path_problems());
                     note_device_size(&mut status, self.parts.device.as_ref());
+                    status.keeping = self.keeping.as_ref().map(Keeping::status);
                     drop(answer.send(status_line(&status)));
                 }
-                Message::Command(command, answer) => self.operator(command, Asker::Client(answer)),
+                Message::Command(command, answer) => self.command(command, answer),
+                Message::Kept(kept, verdict) => self.kept(kept, verdict),
                 Message::Signal(name) => self.operator(Command::Stop, Asker::Signal(name)),
                 Message::DeviceUse { generation, in_use } => {
                     if let Some(device) = &mut self.parts.device {
@@ -422,7 +436,7 @@ impl Driver {
 
     fn operator(&mut self, command: Command, asker: Asker) {
         if self.askers.len() >= COMMANDS_MAX {
-            if let Asker::Client(answer) = asker {
+            if let Asker::Client(answer) | Asker::Resolver(answer, _) = asker {
                 drop(answer.send(too_many_line()));
             }
             return;
@@ -524,13 +538,14 @@ impl Driver {
                 outcome,
             } => self.reply(command_id, &outcome),
             Effect::Notice(notice) => tell(&notice),
-            Effect::Exit => self.exit_until = Some(now() + EXIT_MAX),
+            Effect::Exit => self.exit(),
         }
     }
 
     fn reply(&mut self, command_id: u64, outcome: &Outcome) {
         match self.askers.remove(&command_id) {
             Some(Asker::Client(answer)) => drop(answer.send(outcome_line(outcome))),
+            Some(Asker::Resolver(answer, kept)) => drop(answer.send(kept_line(outcome, &kept))),
             Some(Asker::Signal(name)) => tell_signal(name, outcome),
             None => tracing::error!(command_id, "an answer to nobody"),
         }
@@ -577,9 +592,4 @@ fn copy_bytes(ring: &Ring, slot: u16, range: SectorRange) -> &[u8] {
         offset: 0,
         bytes: usize::try_from(range.bytes()).expect("a run fits into memory"),
     })
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    let (words, rest) = bytes.as_chunks::<16>();
-    words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|byte| *byte == 0)
 }

@@ -6,9 +6,11 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Mutex, PoisonError};
 
-use mirror_core::admin::Command;
+use mirror_core::admin::{Command, Kept};
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::keep::{KeepError, Verdict};
 
 /// Messages that wait for the owner thread.
 const MESSAGES_MAX: usize = 64;
@@ -28,6 +30,8 @@ pub enum Message {
     DeviceUse { generation: u32, in_use: bool },
     /// How large the backing device is, in sectors, or an error number.
     Backing { id: u64, sectors: Result<u64, i32> },
+    /// The blocks of a side that is to be discarded were kept, or not.
+    Kept(Result<Kept, KeepError>, SyncSender<Verdict>),
 }
 
 /// See the module.

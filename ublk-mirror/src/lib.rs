@@ -15,6 +15,7 @@ pub mod driver;
 pub mod explain;
 pub mod format;
 pub mod inbox;
+pub mod keep;
 pub mod local_disk;
 pub mod metadata;
 pub mod peer_link;

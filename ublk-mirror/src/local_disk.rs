@@ -95,6 +95,11 @@ impl LocalDisk {
         }
     }
 
+    /// Where the volume begins on the device.
+    pub fn data_start_sectors(&self) -> u64 {
+        self.data_start_sectors
+    }
+
     /// Starts an operation of the core.
     pub fn start(
         &mut self,

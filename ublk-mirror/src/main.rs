@@ -32,6 +32,9 @@ enum Action {
         /// Where sockets, locks and records are
         #[arg(long, hide = true, default_value_os_t = runtime_directory())]
         runtime_dir: PathBuf,
+        /// Where blocks of discarded sides are kept
+        #[arg(long, hide = true, default_value_os_t = state_directory())]
+        state_dir: PathBuf,
     },
     /// Make this node's copy: writes the metadata, destroys what they stand on
     Format {
@@ -83,11 +86,13 @@ fn main() -> ExitCode {
             config,
             no_device,
             runtime_dir,
+            state_dir,
         } => {
             let ublk = if no_device { Ublk::Without } else { Ublk::With };
             startup::run(&RunOptions {
                 config,
                 runtime_dir,
+                state_dir,
                 ublk,
             })
             .map_err(|error| tell(&error))
@@ -137,6 +142,11 @@ fn main() -> ExitCode {
 fn runtime_directory() -> PathBuf {
     std::env::var_os("LOCKSTEP_RUN_DIR")
         .map_or_else(|| PathBuf::from(startup::RUNTIME_DIRECTORY), PathBuf::from)
+}
+
+fn state_directory() -> PathBuf {
+    std::env::var_os("LOCKSTEP_STATE_DIR")
+        .map_or_else(|| PathBuf::from(startup::STATE_DIRECTORY), PathBuf::from)
 }
 
 /// Times are RFC 3339 in UTC; `RUST_LOG` changes what is shown.

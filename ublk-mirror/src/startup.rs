@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::thread;
 
 use mirror_core::disk::Metadata;
-use mirror_core::limits::{COPY_CHUNK_BYTES, HOT_EXTENTS_DEFAULT, REQUEST_BYTES_MAX};
+use mirror_core::limits::{
+    COPY_CHUNK_BYTES, COPY_RETRY_AFTER, HOT_EXTENTS_DEFAULT, REQUEST_BYTES_MAX,
+};
 use mirror_core::types::{BootId, Incarnation};
 use mirror_core::volume::{DeviceAtStart, Settings, Volume};
 use nix::sys::signal::{SigSet, Signal};
@@ -35,6 +37,9 @@ mod leftovers;
 
 /// Where sockets, locks and records are.
 pub const RUNTIME_DIRECTORY: &str = "/run/lockstep";
+/// Where blocks of discarded sides are kept, in [`DISCARDED_DIRECTORY`].
+pub const STATE_DIRECTORY: &str = "/var/lib/lockstep";
+pub const DISCARDED_DIRECTORY: &str = "discarded";
 const UBLK_CONTROL: &str = "/dev/ublk-control";
 const OWNER_CONTEXT: &str = "lockstep 2026-11 device owner";
 const SIGNAL_STACK_BYTES: usize = 64 * 1024;
@@ -51,6 +56,7 @@ pub enum Ublk {
 pub struct RunOptions {
     pub config: PathBuf,
     pub runtime_dir: PathBuf,
+    pub state_dir: PathBuf,
     pub ublk: Ublk,
 }
 
@@ -210,6 +216,7 @@ impl VolumeLock {
 
 /// Runs the daemon until an operator ends it.
 pub fn run(options: &RunOptions) -> Result<(), RunError> {
+    let begun = std::time::Instant::now();
     let config = Config::load(&options.config)?;
     let _lock = VolumeLock::take(&options.runtime_dir, &config.volume)?;
     if options.ublk == Ublk::With {
@@ -259,6 +266,7 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         device,
         inbox,
         unanswered: admin.unanswered(),
+        discarded_dir: options.state_dir.join(DISCARDED_DIRECTORY),
         claims: std::iter::once(disks.data).chain(disks.separate).collect(),
     };
     start_device(&mut parts, recovered)?;
@@ -268,6 +276,7 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         node = config.node.name,
         peer = config.peer.name,
         version = env!("CARGO_PKG_VERSION"),
+        took_ms = begun.elapsed().as_millis(),
         "the daemon is ready"
     );
     Driver::new(parts).run()?;
@@ -385,6 +394,7 @@ fn settings(config: &Config, boot: BootId) -> Result<Settings, RunError> {
         link_timeout: config.tuning.link_timeout,
         read_lease: config.tuning.read_lease,
         disk_timeout: config.tuning.disk_timeout,
+        copy_retry: COPY_RETRY_AFTER,
         hot_extents_max: HOT_EXTENTS_DEFAULT,
     })
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mirror_core::event::Event;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::time::{ClockId, clock_gettime};
 
@@ -52,6 +52,15 @@ pub fn enter_private_mount_namespace() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The calling thread sees the machine's mounts as they are now; the process itself left them behind
+/// ([`enter_private_mount_namespace`]). A thread that does this has to end soon.
+pub fn see_the_machines_mounts() -> io::Result<()> {
+    restore_sys_admin_of_this_thread()?;
+    unshare(CloneFlags::CLONE_FS)?;
+    setns(fs::File::open("/proc/1/ns/mnt")?, CloneFlags::CLONE_NEWNS)?;
+    drop_sys_admin_of_this_thread()
 }
 
 /// Mount point and device of a line of mountinfo, if the file system stands on ublk.

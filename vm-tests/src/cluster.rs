@@ -216,8 +216,9 @@ impl ClusterBuilder {
             })
             .collect();
         let shell = if shell { " lockstep.shell" } else { "" };
+        // no_timer_check: on a busy host the kernel would miss the ticks that it looks for, and panic.
         format!(
-            "console=ttyS0 panic=1 loglevel=4 mitigations=off nokaslr tsc=reliable random.trust_cpu=on \
+            "console=ttyS0 panic=1 loglevel=4 mitigations=off nokaslr tsc=reliable no_timer_check random.trust_cpu=on \
              rdinit=/init lockstep.host={name} lockstep.modules={} lockstep.net={} lockstep.hosts={}{shell}",
             self.modules.join(","),
             cards.join(";"),

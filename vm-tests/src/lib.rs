@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod cpio;
 pub mod crash;
 pub mod daemons;
+pub mod database;
 pub mod demo;
 pub mod disk;
 mod faults;

@@ -244,6 +244,28 @@ impl Machine {
         Ok(self.agent()?.hello().context("not booted")?.boot_id)
     }
 
+    /// How long this machine's processor waited for one of the host since it was powered on.
+    ///
+    /// # Errors
+    /// If it is off.
+    pub fn host_delay(&self) -> anyhow::Result<Duration> {
+        let powered = lock(&self.powered);
+        let on = powered
+            .as_ref()
+            .with_context(|| format!("{} is off", self.name()))?;
+        let threads = fs::read_dir(format!("/proc/{}/task", on.qemu.pid()))?;
+        // Nanoseconds on a processor, and in the queue for one; nothing where the kernel does not count.
+        let counted = threads.flatten().filter_map(|thread| {
+            let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            let mut words = text.split(' ');
+            let mut word = || words.next()?.parse::<u64>().ok();
+            Some((word()?, word()?))
+        });
+        // The thread that works most is the machine's processor.
+        let (_, waited) = counted.max().unwrap_or_default();
+        Ok(Duration::from_nanos(waited))
+    }
+
     /// The power goes: QEMU is killed, and the disks lose a random part of what was not flushed.
     ///
     /// # Errors

@@ -12,7 +12,7 @@
 //!
 //! Readers ignore fields that they do not know; fields are added, never renamed.
 
-use mirror_core::admin::{Command, Done, Problem, Refusal, Status};
+use mirror_core::admin::{Command, Done, Kept, Problem, Refusal, Status};
 use serde::{Deserialize, Serialize};
 
 /// The version of the messages.
@@ -48,7 +48,7 @@ impl RequestLine {
     }
 }
 
-/// An answer as it is sent: exactly one of the three last fields is there.
+/// An answer as it is sent: exactly one of `done`, `status` and `problem` is there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AnswerLine {
     /// [`SCHEMA`].
@@ -58,6 +58,9 @@ pub struct AnswerLine {
     /// What a command did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done: Option<String>,
+    /// The file that the blocks of a discarded side went to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
     /// The status that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<Box<Status>>,
@@ -72,6 +75,7 @@ impl AnswerLine {
             schema: SCHEMA.to_string(),
             ok,
             done: None,
+            kept: None,
             status: None,
             problem: None,
         }
@@ -143,6 +147,7 @@ pub fn parse_done(name: &str) -> Option<Done> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mirror_core::admin::Keep;
 
     fn request_is(request: Request, line: &str) {
         let value = RequestLine::new(request);
@@ -184,6 +189,7 @@ mod tests {
             Request::Command(Command::Resolve {
                 discard: "node2".to_string(),
                 confirm: "data".to_string(),
+                keep: Keep::Usual,
             }),
             r#"{"schema":"lockstep.admin/1","request":"command","command":"resolve","discard":"node2","confirm":"data"}"#,
         );
@@ -218,6 +224,27 @@ mod tests {
             Request::Command(Command::Attach { force: true }),
             r#"{"schema":"lockstep.admin/1","request":"command","command":"attach","force":true}"#,
         );
+    }
+
+    #[test]
+    fn what_becomes_of_discarded_blocks_is_said_only_if_it_is_not_the_usual() {
+        for (keep, word) in [
+            (Keep::No, r#""no""#),
+            (Keep::File("/srv/x".to_string()), r#"{"file":"/srv/x"}"#),
+        ] {
+            let (discard, confirm) = ("node2".to_string(), "data".to_string());
+            let resolve = Command::Resolve {
+                discard,
+                confirm,
+                keep,
+            };
+            request_is(
+                Request::Command(resolve),
+                &format!(
+                    r#"{{"schema":"lockstep.admin/1","request":"command","command":"resolve","discard":"node2","confirm":"data","keep":{word}}}"#
+                ),
+            );
+        }
     }
 
     #[test]

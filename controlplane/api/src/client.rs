@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mirror_core::admin::{Command, Done, Problem, Status};
+use mirror_core::admin::{Command, Done, Kept, Problem, Status};
 use thiserror::Error;
 
 use crate::admin::{AnswerLine, Request, RequestLine, parse_done};
@@ -133,6 +133,19 @@ impl Client {
             .done
             .ok_or_else(|| bad("it does not say what was done"))?;
         parse_done(&done).ok_or_else(|| bad(&format!("`{done}` was done, whatever that is")))
+    }
+
+    /// A command that discards one side of a split brain; where its blocks went. A whole disk may have to be
+    /// read before.
+    ///
+    /// # Errors
+    /// As [`Self::command`].
+    pub fn resolve(&self, command: Command, limit: Duration) -> Result<Option<Kept>, ClientError> {
+        let answer = self.ask(Request::Command(command), limit)?;
+        match answer.done.as_deref().map(parse_done) {
+            Some(Some(Done::Discarded)) => Ok(answer.kept),
+            Some(_) | None => Err(bad("it does not say that a history was discarded")),
+        }
     }
 
     fn ask(&self, request: Request, timeout: Duration) -> Result<AnswerLine, ClientError> {

@@ -14,6 +14,7 @@
 
 pub mod disk;
 pub mod input;
+pub mod kept;
 pub mod mutate;
 pub mod rejoin;
 pub mod runner;
@@ -45,7 +46,7 @@ const fn target(name: &'static str, check: fn(&[u8]), input_bytes_max: usize) ->
 }
 
 /// All of them.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 21] = [
     target("frame-header", wire::header, 64),
     target("body-hello", wire::hello, 160),
     target("body-auth", wire::auth, 64),
@@ -66,6 +67,7 @@ pub const TARGETS: [Target; 20] = [
     target("config", text::config, 2048),
     target("admin-request", text::request, 1024),
     target("admin-answer", text::answer, 4096),
+    target("kept-file", kept::file, 200),
 ];
 
 /// The target of this name.

@@ -19,6 +19,7 @@ pub fn seeds(target: &str) -> Vec<Seed> {
         "session" => sessions(),
         "superblock" | "activity-log" | "bitmap" => damages(target),
         "metadata" => metadata(),
+        "kept-file" => kept(),
         "rejoin" => rejoins(),
         "config" => texts(&CONFIGS),
         "admin-request" => texts(&REQUESTS),
@@ -195,6 +196,23 @@ fn metadata() -> Vec<Seed> {
     seeds
 }
 
+/// Sealed or not, how much is cut off, how many changes, then the changes.
+fn kept() -> Vec<Seed> {
+    let whole: [(&str, &[u8]); 10] = [
+        ("whole", &[0, 0, 0]),
+        ("sealed", &[1, 0, 0]),
+        ("cut-in-the-digest", &[0, 1, 0]),
+        ("cut-before-the-end", &[0, 64, 0]),
+        ("one-wrong-bit", &[0, 0, 1, 4, 100, 0, 3]),
+        ("size-at-its-end", &[1, 0, 1, 2, 208, 0, 15]),
+        ("block-size-of-zero", &[1, 0, 1, 2, 216, 0, 0]),
+        ("run-past-the-end", &[1, 0, 1, 2, 8, 2, 14]),
+        ("run-without-length", &[1, 0, 1, 2, 16, 2, 0]),
+        ("data-without-bound", &[1, 0, 1, 2, 16, 2, 9]),
+    ];
+    whole.iter().map(|(name, data)| seed(name, *data)).collect()
+}
+
 fn rejoins() -> Vec<Seed> {
     let mut seeds = Vec::new();
     for one in 0..samples::KINDS {
@@ -286,7 +304,7 @@ link_timeout_ms = 3000
 read_lease_ms = 2000
 "#;
 
-const REQUESTS: [(&str, &str); 8] = [
+const REQUESTS: [(&str, &str); 9] = [
     (
         "status",
         r#"{"schema":"lockstep.admin/1","request":"status"}"#,
@@ -304,6 +322,10 @@ const REQUESTS: [(&str, &str); 8] = [
         r#"{"schema":"lockstep.admin/2","request":"status"}"#,
     ),
     ("cut", r#"{"schema":"lockstep.admin/1","requ"#),
+    (
+        "resolve-keep",
+        r#"{"schema":"lockstep.admin/1","request":"command","command":"resolve","discard":"a","confirm":"data","keep":{"file":"/x"}}"#,
+    ),
     ("deep", "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["),
     (
         "isolate",
@@ -315,7 +337,7 @@ const REQUESTS: [(&str, &str); 8] = [
     ),
 ];
 
-const ANSWERS: [(&str, &str); 4] = [
+const ANSWERS: [(&str, &str); 5] = [
     (
         "done",
         r#"{"schema":"lockstep.admin/1","ok":true,"done":"already-fenced"}"#,
@@ -323,6 +345,10 @@ const ANSWERS: [(&str, &str); 4] = [
     (
         "problem",
         r#"{"schema":"lockstep.admin/1","ok":false,"problem":{"code":"LS1008","message":"m","advice":"a"}}"#,
+    ),
+    (
+        "kept",
+        r#"{"schema":"lockstep.admin/1","ok":true,"done":"discarded","kept":{"file":"/x","kept_bytes":2,"data_bytes":1}}"#,
     ),
     ("status", STATUS),
     ("cut", r#"{"schema":"lockstep.admin/1","ok":tr"#),

@@ -58,6 +58,12 @@ pub enum Moment {
     Freezes,
     /// Serves, and everything is as it should be.
     Calm,
+    /// Asks for a comparison of both copies.
+    Compares,
+    /// Asks for what its own disk cannot read.
+    Heals,
+    /// Its disk counts as failed.
+    Fails,
 }
 
 impl Moment {
@@ -155,6 +161,10 @@ impl Trap {
 fn sends(frame: &Frame, body: &[u8]) -> Option<Moment> {
     if frame.kind == FrameKind::Leave {
         Some(Moment::Leaves)
+    } else if frame.kind == FrameKind::VerifyHash {
+        Some(Moment::Compares)
+    } else if frame.kind == FrameKind::Read {
+        Some(Moment::Heals)
     } else if frame.kind == FrameKind::State {
         Some(Moment::Tells)
     } else if frame.kind == FrameKind::Accept {
@@ -188,6 +198,8 @@ fn tells(notice: &Notice) -> Option<Moment> {
         Some(Moment::Joins)
     } else if matches!(notice, Notice::Frozen) {
         Some(Moment::Freezes)
+    } else if matches!(notice, Notice::DiskFailed { .. }) {
+        Some(Moment::Fails)
     } else {
         None
     }

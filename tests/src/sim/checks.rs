@@ -101,15 +101,11 @@ impl World {
             if members & (1 << member) == 0 {
                 continue;
             }
-            let late = self.nodes[member].data.unflushed().find(|(value, media)| {
-                write_of(*value).is_some_and(|write| {
-                    // The media may have what came after it.
-                    let newer = write_of(*media).is_some_and(|later| later > write);
-                    let acked = self.model.write(write).acked;
-                    !newer && acked.is_some_and(|acked| acked < asked)
-                })
+            let late = self.nodes[member].data.unflushed().find(|value| {
+                let acked = write_of(*value).and_then(|write| self.model.write(write).acked);
+                acked.is_some_and(|acked| acked < asked)
             });
-            if let Some((value, _)) = late {
+            if let Some(value) = late {
                 self.fail(format!(
                     "a flush was acknowledged, but {value:#x} is not durable on {member} (S1)"
                 ));
@@ -240,8 +236,11 @@ impl World {
         }
         if after.insync.contains(me) && !before.insync.contains(me) {
             self.count("copy became a member");
+            self.nodes[node].failed_at = None;
             self.model.joined(node);
         }
+        self.check_nothing_aside(node, before, after);
+        self.check_alone();
         self.forget_pause(node);
         self.check_change(node, before, after);
         if after.insync.is_empty() {
@@ -287,8 +286,7 @@ impl World {
             let acked = |value: &Value| {
                 write_of(*value).is_some_and(|write| self.model.write(write).acked.is_some())
             };
-            let unflushed = self.nodes[node].data.unflushed();
-            let unflushed = unflushed.map(|(value, _)| value).find(acked);
+            let unflushed = self.nodes[node].data.unflushed().find(acked);
             if let Some(value) = unflushed {
                 self.fail(format!(
                     "{node} counts alone, and {value:#x} is acknowledged and not flushed (S2)"
@@ -320,6 +318,7 @@ impl World {
         }
         self.check_verify(node, notice);
         self.check_disk_notice(node, notice);
+        self.note_disk_failed(node, notice);
         if matches!(notice, Notice::LinkUp { .. }) {
             self.check_cover("link up");
         }

@@ -181,7 +181,32 @@ const MARKS: &[&str] = &[
     "late write",
     "metadata given up",
     "operations given up",
+    "read answered from a spare buffer",
     "receive buffer freed by a late end",
+    // Disks that fail, and forget.
+    "ambush Compares",
+    "ambush Fails",
+    "ambush Heals",
+    "disk went back",
+    // What resyncs and verifies cannot read.
+    "CopyReadFailed",
+    "reads of a resync that failed",
+    "reads of a target that failed",
+    "reads of a verify that failed",
+    "verify of what cannot be read",
+    // Who may go on alone is decided by a register.
+    "arbiter: given back",
+    "arbiter: grants",
+    "arbiter: grants repeated",
+    "arbiter: questions too late",
+    "arbiter: refusals",
+    "arbiter: replies lost",
+    "arbiter: services ended",
+    "arbiter: the one that is left serves",
+    "arbiter: words",
+    "arbiter: words about an earlier view",
+    "arbiter: words after a repeated question",
+    "arbiter: words to nobody",
 ];
 
 /// The marks that are missing.

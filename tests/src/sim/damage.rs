@@ -45,6 +45,7 @@ pub(super) fn damage(world: &mut World) {
         world.must_be_equal();
         right_again(world, &spoilt);
     }
+    super::aside::verify_at_rest(world, active);
     under_load(world, standby);
 }
 

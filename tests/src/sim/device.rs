@@ -146,6 +146,7 @@ impl World {
             ));
             return;
         }
+        self.leave_to_the_disk(node, tag);
         let Some(device) = self.nodes[node].device.as_mut() else {
             self.fail(format!(
                 "{node}: tag {} was completed without a device",

@@ -66,6 +66,10 @@ pub struct DataDisk {
     tickets: u64,
     /// Every change and every flush fails.
     pub failing: bool,
+    /// With its first error it loses what it had not flushed.
+    pub forgets: bool,
+    /// It has lost something so.
+    pub went_back: bool,
     /// Until then operations do not end.
     pub stuck_until: u64,
     /// Of a hundred operations so many.
@@ -104,6 +108,8 @@ impl DataDisk {
             running: Vec::new(),
             tickets: 0,
             failing: false,
+            forgets: false,
+            went_back: false,
             stuck_until: 0,
             stuck_share: 100,
             late: Vec::new(),
@@ -203,6 +209,13 @@ impl DataDisk {
     /// A flush failed: the disk has thrown away what it had not written.
     pub fn lose_unflushed(&mut self) {
         self.dirty.clear();
+    }
+
+    /// Whatever was not flushed is gone, also from what is read: the media answer.
+    pub fn go_back(&mut self) {
+        self.dirty.clear();
+        self.content.copy_from_slice(&self.media);
+        self.went_back = true;
     }
 
     /// Ends an operation without effect.
@@ -308,18 +321,82 @@ impl DataDisk {
         self.content.copy_from_slice(media);
     }
 
-    /// Every value that is not yet durable, with what the media holds in its place. What is written again where it is on
-    /// the media already is durable.
-    pub fn unflushed(&self) -> impl Iterator<Item = (Value, Value)> {
+    /// Every value that is not yet durable. What is written again where it is on the media already is durable; and
+    /// what the media have something later for can never get there.
+    pub fn unflushed(&self) -> impl Iterator<Item = Value> {
         self.dirty.iter().flat_map(|dirty| {
-            let media = self.media[dirty.start..].iter().copied();
-            let pairs = dirty.data.iter().copied().zip(media);
-            pairs.filter(|(value, media)| value != media)
+            let sectors = dirty.start..dirty.start + dirty.data.len();
+            let waits = |(sector, value): &(usize, Value)| {
+                self.media_order[*sector] < dirty.order && self.media[*sector] != *value
+            };
+            let pairs = sectors.zip(dirty.data.iter().copied());
+            pairs.filter(waits).map(|(_, value)| value)
         })
     }
 
     /// The content that would survive now for sure.
     pub fn media(&self) -> &[Value] {
         &self.media
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mirror_core::types::Tag;
+
+    fn carry_out(disk: &mut DataDisk, operation: DiskOperation, start: u64, data: &[Value]) {
+        let count = u32::try_from(data.len()).expect("a few sectors");
+        let (owner, range) = (IoOwner::Application(Tag(0)), SectorRange::new(start, count));
+        let ticket = disk.start(&mut Rng::new(1), owner, operation, range, data.to_vec());
+        assert!(disk.finish(ticket).is_some());
+    }
+
+    fn unflushed(disk: &DataDisk) -> Vec<Value> {
+        disk.unflushed().collect()
+    }
+
+    #[test]
+    fn what_is_rewritten_and_then_zeroed_for_good_is_not_waited_for() {
+        let mut disk = DataDisk::new(8);
+        carry_out(
+            &mut disk,
+            DiskOperation::Write { fua: false },
+            0,
+            &[0x100, 0x101],
+        );
+        assert_eq!(unflushed(&disk), [0x100, 0x101]);
+        carry_out(&mut disk, DiskOperation::Flush, 0, &[]);
+        // A read that failed had it written again.
+        carry_out(
+            &mut disk,
+            DiskOperation::Write { fua: false },
+            0,
+            &[0x100, 0x101],
+        );
+        assert_eq!(unflushed(&disk), []);
+        carry_out(&mut disk, DiskOperation::WriteZeroes { fua: true }, 1, &[0]);
+        assert_eq!(unflushed(&disk), []);
+        carry_out(&mut disk, DiskOperation::Flush, 0, &[]);
+        assert_eq!(disk.media()[..2], [0x100, 0], "the later one stays");
+    }
+
+    #[test]
+    fn what_is_written_over_durable_zeroes_is_waited_for() {
+        let mut disk = DataDisk::new(8);
+        carry_out(
+            &mut disk,
+            DiskOperation::WriteZeroes { fua: true },
+            0,
+            &[0, 0],
+        );
+        carry_out(
+            &mut disk,
+            DiskOperation::Write { fua: false },
+            0,
+            &[0x100, 0x101],
+        );
+        carry_out(&mut disk, DiskOperation::Write { fua: true }, 1, &[0x200]);
+        assert_eq!(unflushed(&disk), [0x100]);
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use mirror_core::admin::Command;
 
 use super::ambush::Trap;
+use super::arbiter;
 use super::node::{MS, Node};
 use super::rng::Rng;
 use super::stuck;
@@ -87,6 +88,10 @@ pub enum Kind {
     Attach,
     /// A disk does not answer for a while.
     DiskSticks,
+    /// A disk fails for a while, and loses what it had not flushed.
+    DiskForgets,
+    /// An operator ends a service, and a moment later throws away what it still has to do.
+    EndTwice,
 }
 
 const ALL: [(Kind, u64); 21] = [
@@ -209,6 +214,7 @@ impl Schedule {
             troubles.extend(Self::isolations(seed, millis.clone(), haste));
             troubles.extend(unreadable::troubles(seed, millis.clone(), haste));
             troubles.extend(upkeep::troubles(seed, millis.clone(), haste));
+            troubles.extend(arbiter::troubles(seed, millis.clone(), haste));
             troubles.extend(stuck::troubles(seed, millis, haste));
         }
         troubles.sort_by_key(|trouble| trouble.at);
@@ -297,6 +303,7 @@ impl World {
     pub fn begin_chaos(&mut self, schedule: &Schedule) {
         self.chaos = true;
         self.open_the_desk();
+        self.open_the_register();
         for trouble in schedule.iter() {
             let trouble = Box::new(trouble.clone());
             self.at(trouble.at, Happening::Trouble { trouble });
@@ -320,7 +327,9 @@ impl World {
             }
             Kind::Pause => {
                 let time = self.hasty(&mut dice, 20, 4000);
-                self.pause(node, time / MS, dice.percent(50));
+                // One that no clock saw voids the read lease (S5), as with wrong words.
+                let seen = dice.percent(50) || self.plan.arbiter;
+                self.pause(node, time / MS, seen);
             }
             Kind::Activate => self.ask_for(node, Command::Activate),
             Kind::Deactivate => self.deactivate(&mut dice, node, false),
@@ -342,11 +351,7 @@ impl World {
             Kind::Leave => self.leave(),
             Kind::Restart => self.restart(&mut dice, node),
             Kind::EndBroken => self.end_broken(dice, node),
-            Kind::Throw => {
-                for node in 0..2 {
-                    self.deactivate(&mut dice, node, true);
-                }
-            }
+            Kind::Throw => (0..2).for_each(|node| self.deactivate(&mut dice, node, true)),
             Kind::Nothing => {}
             Kind::Trap(trap) => self.arm(*trap, dice),
             Kind::Ambush => {
@@ -358,15 +363,11 @@ impl World {
             Kind::Attach => self.attach_isolated(dice.percent(50)),
             Kind::DiskFails => self.disk_fails(node, dice.between(200, 8000)),
             Kind::DiskSticks => self.disk_sticks(node, &mut dice),
+            Kind::EndTwice => self.end_twice(dice, node),
+            Kind::DiskForgets => self.disk_forgets(node, dice.between(500, 4000)),
             Kind::SecondConnection => self.second_connection(),
-            Kind::PathCut => {
-                let path = dice.index(2);
-                self.path_cut_for(&mut dice, path, [true, true]);
-            }
-            Kind::PathOneWay => {
-                let path = dice.index(2);
-                self.path_cut_for(&mut dice, path, [node == 0, node == 1]);
-            }
+            Kind::PathCut => self.path_cut_for(&mut dice, [true, true]),
+            Kind::PathOneWay => self.path_cut_for(&mut dice, [node == 0, node == 1]),
             Kind::Unreadable(what) => self.unreadable(what, node, &mut dice),
             Kind::Upkeep(what) => self.upkeep(what, node, &mut dice),
             Kind::PathBreak => self.break_path(dice.index(2)),
@@ -397,6 +398,12 @@ impl World {
         self.break_connections();
         let after = dice.between(MS, 10 * MS);
         self.trouble_later(after, Trouble::new(Kind::Move, node, dice));
+    }
+
+    fn end_twice(&mut self, mut dice: Rng, node: usize) {
+        self.deactivate(&mut dice, node, false);
+        let after = dice.between(0, 2 * MS);
+        self.trouble_later(after, Trouble::new(Kind::ForceDeactivate, node, dice));
     }
 
     fn second_connection(&mut self) {
@@ -488,7 +495,9 @@ impl World {
             "network silent one way"
         });
         self.silence(silent);
-        let after = self.hasty(dice, 50, 6000);
+        // Long enough for both agents to ask.
+        let longest = if self.plan.arbiter { 12_000 } else { 6000 };
+        let after = self.hasty(dice, 50, longest);
         self.at(
             after,
             Happening::Heal {
@@ -497,9 +506,9 @@ impl World {
         );
     }
 
-    fn path_cut_for(&mut self, dice: &mut Rng, path: usize, silent: [bool; 2]) {
+    fn path_cut_for(&mut self, dice: &mut Rng, silent: [bool; 2]) {
         self.count("path cut");
-        let path = path % self.plan.paths;
+        let path = dice.index(2) % self.plan.paths;
         self.cut_path(path, silent);
         let after = self.hasty(dice, 50, 8000);
         self.at(after, Happening::HealPath { path });
@@ -511,6 +520,8 @@ impl World {
         self.chaos = false;
         self.armed.clear();
         self.desk.case = None;
+        self.everything_can_be_read();
+        self.whole_way_to_the_register();
         for path in 0..self.plan.paths {
             self.cut_path(path, [self.plan.lame_path == Some(path); 2]);
         }

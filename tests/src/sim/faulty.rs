@@ -8,7 +8,8 @@ use super::world::{Happening, World};
 
 impl World {
     /// The disk of a node fails for a while. Never the only copy that counts, and one disk at a time: what
-    /// nobody has cannot be served.
+    /// nobody has cannot be served. But a disk that answers again may still be behind, and be given up a little
+    /// later: then both have failed (`bereft`).
     pub(super) fn disk_fails(&mut self, node: usize, millis: u64) {
         let both = self.nodes.iter().all(|node| node.view().insync.len() == 2);
         let now = self.now;
@@ -34,11 +35,36 @@ impl World {
         );
     }
 
+    /// The disk fails, and with its first error it loses what it had not flushed: what it reads from then on, also
+    /// for reads that are under way, is what it held before.
+    pub(super) fn disk_forgets(&mut self, node: usize, millis: u64) {
+        let before = self.nodes[node].data.failing;
+        self.disk_fails(node, millis);
+        let place = &mut self.nodes[node];
+        if place.data.failing && !before {
+            // Whoever knows of it can write that down: what nobody knows, nobody can mend.
+            place.meta.failing = false;
+            place.data.forgets = true;
+        }
+    }
+
+    /// The disk reports an error.
+    pub(super) fn goes_back(&mut self, node: usize) {
+        if core::mem::take(&mut self.nodes[node].data.forgets) {
+            self.nodes[node].data.go_back();
+            self.count("disk went back");
+            self.note(|| format!("{node} the disk has lost what was not flushed"));
+        }
+    }
+
     /// The disk works again; a daemon that saw it fail is started anew, once it does not serve any more.
     pub(super) fn disk_mended(&mut self, node: usize) {
         self.nodes[node].data.failing = false;
-        self.nodes[node].data.unreadable.clear();
-        self.nodes[node].data.flaky_until = 0;
+        self.nodes[node].data.forgets = false;
+        if self.chaos {
+            self.nodes[node].data.unreadable.clear();
+            self.nodes[node].data.flaky_until = 0;
+        }
         self.nodes[node].meta.failing = false;
         let Some(status) = self.status(node) else {
             return;
@@ -46,7 +72,12 @@ impl World {
         if status.copy != CopyState::Failed {
             return;
         }
+        if self.nodes[node].data.went_back && !self.nodes[node].meta.peek().failed {
+            // It is being written down.
+            return self.at(10 * MS, Happening::DiskMended { node });
+        }
         if status.role == Role::Fenced {
+            self.nodes[node].data.went_back = false;
             self.count("daemon started on a mended disk");
             self.kill(node);
             self.at(50 * MS, Happening::Start { node });
@@ -70,6 +101,7 @@ impl World {
     pub(super) fn spare_the_last_disk(&mut self, node: usize) {
         self.disk_answers(node);
         self.nodes[node].data.failing = false;
+        self.nodes[node].data.forgets = false;
         self.nodes[node].meta.failing = false;
     }
 }

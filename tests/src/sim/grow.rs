@@ -13,7 +13,7 @@ use mirror_core::view::ViewMark;
 use super::disk::Value;
 use super::node::{MS, id, name};
 use super::rng::Rng;
-use super::run::PEACE_MS;
+use super::run::peace_ms;
 use super::world::{Happening, Plan, World};
 
 /// What is behind the volume's end before it was ever grown: on each node something else.
@@ -299,7 +299,7 @@ impl World {
         }
         let wanted = self.plan.disk_sectors;
         let size_bytes = Some(wanted * SECTOR_BYTES);
-        for _ in 0..PEACE_MS / 1000 {
+        for _ in 0..peace_ms(self) / 1000 {
             let Some(active) = self.active() else {
                 self.run_for(1000);
                 continue;

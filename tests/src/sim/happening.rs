@@ -1,13 +1,15 @@
 //! What can be on the agenda.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 
 use mirror_core::event::{CloseReason, Digest};
 use mirror_core::types::{SessionId, Tag};
 use mirror_core::wire::Frame;
 
+use super::arbiter;
 use super::faults::Trouble;
 use super::isolate::Step;
+use super::world::World;
 
 /// Something on the agenda.
 #[derive(Clone, Debug)]
@@ -148,6 +150,9 @@ pub(super) enum Happening {
         process: u64,
         step: Step,
     },
+    Arbiter {
+        step: arbiter::Step,
+    },
 }
 
 /// A happening with its place on the agenda.
@@ -181,5 +186,15 @@ impl PartialOrd for Entry {
 impl Ord for Entry {
     fn cmp(&self, other: &Self) -> Ordering {
         self.place().cmp(&other.place())
+    }
+}
+
+impl World {
+    /// Lets the next thing on the agenda happen.
+    pub fn step(&mut self) {
+        if let Some(Reverse(entry)) = self.agenda.pop() {
+            self.now = self.now.max(entry.time);
+            self.happen(entry.happening);
+        }
     }
 }

@@ -134,8 +134,7 @@ impl World {
         let acked = |value: &Value| {
             write_of(*value).is_some_and(|write| self.model.write(write).acked.is_some())
         };
-        let unflushed = self.nodes[node].data.unflushed();
-        let unflushed = unflushed.map(|(value, _)| value).find(acked);
+        let unflushed = self.nodes[node].data.unflushed().find(acked);
         if let Some(value) = unflushed {
             self.fail(format!(
                 "{node} is isolated, and {value:#x} is acknowledged and not flushed there (I30, S2)"

@@ -88,6 +88,7 @@ impl World {
             link_timeout: Duration::from_millis(2000 / haste),
             read_lease: Duration::from_millis(1500 / haste),
             disk_timeout: super::stuck::LIMIT,
+            copy_retry: Duration::from_millis(self.plan.copy_retry_ms),
             hot_extents_max: self.plan.hot_extents_max,
         }
     }

@@ -7,6 +7,9 @@
 //! the seed and the last steps.
 
 mod ambush;
+mod arbiter;
+mod aside;
+mod bereft;
 mod checks;
 mod cover;
 pub mod coverage;
@@ -22,6 +25,7 @@ mod isolate;
 mod kernel;
 mod life;
 mod link;
+mod memory;
 mod metadata;
 mod model;
 pub mod mutants;
@@ -36,6 +40,7 @@ mod run;
 mod shelf;
 mod shell;
 pub mod shrink;
+mod spin;
 mod stuck;
 mod theme;
 mod unreadable;

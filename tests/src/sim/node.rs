@@ -16,6 +16,7 @@ use super::isolate::Isolated;
 use super::kernel::Device;
 use super::metadata::MetaDisk;
 use super::rng::Rng;
+use super::spin::Spin;
 use super::world::Plan;
 
 /// The cluster's key.
@@ -34,6 +35,8 @@ pub struct Process {
     pub volume: Volume,
     /// When its next tick is on the agenda.
     pub tick_at: Option<u64>,
+    /// Whether it asks for ticks without end.
+    pub spin: Spin,
     /// Receive buffers: content while in use.
     pub receive: Vec<Option<Vec<Value>>>,
     /// Copy buffers.
@@ -91,6 +94,8 @@ pub struct Node {
     pub view_flushed: u64,
     /// Its isolated copy.
     pub isolated: Isolated,
+    /// Its disk or its metadata failed then, and its copy did not begin to count since.
+    pub failed_at: Option<u64>,
 }
 
 /// How much a clock may be wrong, parts per million.
@@ -151,6 +156,7 @@ impl Node {
             view_flush: 0,
             view_flushed: 0,
             isolated: Isolated::default(),
+            failed_at: None,
         }
     }
 
@@ -188,6 +194,7 @@ impl Process {
             number,
             volume,
             tick_at: None,
+            spin: Spin::default(),
             receive: (0..PEER_BUFFERS).map(|_| None).collect(),
             write_errors: 0,
             served: (0..SERVED_READS_MAX).map(|_| Vec::new()).collect(),

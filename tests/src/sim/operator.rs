@@ -126,6 +126,9 @@ impl World {
         {
             return;
         }
+        if self.plan.arbiter {
+            return self.outage(node, lie);
+        }
         if lie {
             self.silence([true, true]);
         } else {

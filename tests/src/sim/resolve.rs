@@ -1,6 +1,6 @@
 //! Two histories, and an operator who ends one of them; a copy that is recovered by force.
 
-use mirror_core::admin::{Command, Done, Outcome, Refusal, Role};
+use mirror_core::admin::{Command, Done, Keep, Outcome, Refusal, Role};
 use mirror_core::disk::Operation;
 use mirror_core::event::Event;
 use mirror_core::types::{NodeSet, SECTOR_BYTES};
@@ -37,6 +37,7 @@ pub(super) fn resolve(world: &mut World) {
         return;
     }
     check_figures(world);
+    check_unique(world);
     if !discard(world, loser) {
         return;
     }
@@ -79,6 +80,30 @@ fn check_figures(world: &mut World) {
     }
 }
 
+/// Every block that differs is among what one of the sides has alone: what an undo would need is kept (S8).
+fn check_unique(world: &mut World) {
+    let sides = [0, 1].map(|node| {
+        let process = world.nodes[node].process.as_ref();
+        process.map(|process| process.volume.unique())
+    });
+    let [Some(one), Some(other)] = sides else {
+        return;
+    };
+    let size = world.largest_size();
+    let block_sectors = u64::from(one.header.block_bytes) / SECTOR_BYTES;
+    let contents = [0, 1].map(|node| &world.nodes[node].data.content[..size]);
+    let pairs = (0u64..).zip(contents[0].iter().zip(contents[1].iter()));
+    let lost = pairs
+        .filter(|(_, (one, other))| one != other)
+        .map(|(sector, _)| sector / block_sectors)
+        .find(|block| !one.contains(*block) && !other.contains(*block));
+    if let Some(block) = lost {
+        world.fail(format!(
+            "block {block} differs, and neither side says that it has it alone (S8)"
+        ));
+    }
+}
+
 /// Something that must not matter happens to one of the nodes.
 fn disturb(world: &mut World) {
     if !world.rng.percent(2) {
@@ -100,7 +125,7 @@ fn disturb(world: &mut World) {
 }
 
 /// An operator repeats a command until it has its answer; the node may fail meanwhile.
-fn insist(
+pub(super) fn insist(
     world: &mut World,
     node: usize,
     command: impl Fn(&World) -> Option<Command>,
@@ -139,6 +164,7 @@ fn discard(world: &mut World, loser: usize) -> bool {
         Some(Role::Fenced) => Some(Command::Resolve {
             discard: name(loser).to_string(),
             confirm: "data".to_string(),
+            keep: Keep::No,
         }),
         Some(Role::Active) => Some(Command::Deactivate { force: true }),
         _ => None,
@@ -301,7 +327,7 @@ fn must_not_be_forced(world: &mut World, target: usize) {
 }
 
 /// The forced copy is served; the lost one comes back.
-fn serve_forced(world: &mut World, source: usize, target: usize) {
+pub(super) fn serve_forced(world: &mut World, source: usize, target: usize) {
     let haste = world.plan.haste;
     let serve =
         |world: &World| (world.role(target) == Some(Role::Fenced)).then_some(Command::Activate);

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mirror_core::admin::Command;
 use mirror_core::types::NodeSet;
 
+use super::arbiter;
 use super::damage::damage;
 use super::faults::Schedule;
 use super::grow;
@@ -18,8 +19,11 @@ use super::theme::Theme;
 use super::upkeep::verify;
 use super::world::{Mutant, Plan, World};
 
-/// After the last fault the volume is healthy within this time.
-pub(super) const PEACE_MS: u64 = 120_000;
+/// After the last fault the volume is healthy within this time, and what a copy takes.
+const PEACE_MS: u64 = 120_000;
+/// A full copy beside an application takes longer: it rests for twice the time of each run of 256 sectors, on a disk and
+/// a link that may both be slow.
+const COPY_MS_PER_SECTOR: u64 = 1;
 /// A silent peer is lost by then, without haste.
 const LINK_LOST_MS: u64 = 5000;
 /// Both nodes serve for so long, without haste.
@@ -28,6 +32,9 @@ const SPLIT_MS: u64 = 10_000;
 const HASTE: u64 = 5;
 /// A verify under load takes as long as all that came before it.
 const PEACEFUL_VERIFIES_PERCENT: u64 = 25;
+
+/// By the seed: the product's, in haste, or a time in which a run gets to it.
+const COPY_RETRY_MS: [u64; 5] = [6000, 100, 300, 1000, 200];
 
 /// How a run ended.
 #[derive(Debug)]
@@ -61,7 +68,8 @@ impl Run {
         } else {
             rng.between(8000, 30_000)
         } / plan.haste;
-        let trouble_ms = trouble_ms * Theme::of(seed).map_or(1, Theme::length);
+        let length = if plan.arbiter { 2 } else { 1 };
+        let trouble_ms = trouble_ms * Theme::of(seed).map_or(length, Theme::length);
         Self {
             seed,
             schedule: Schedule::new(seed, calm_ms..calm_ms + trouble_ms, plan.haste),
@@ -132,6 +140,11 @@ pub fn keep_panics_quiet() {
     }));
 }
 
+/// After the last fault the volume is healthy within this time.
+pub(super) fn peace_ms(world: &World) -> u64 {
+    PEACE_MS + world.plan.sectors * COPY_MS_PER_SECTOR
+}
+
 fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
     let sectors = match seed % 64 {
         0 => 200 * 1024 + 40,
@@ -157,6 +170,7 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
         split: seed % 16 == 9,
         force: seed % 16 == 13,
         damage: matches!(seed % 16, 5 | 11),
+        arbiter: arbiter::is_about(seed),
         garbage: !seed.is_multiple_of(4),
         slow_disk: (seed / 32) % 8 == 5,
         slow_network: (seed / 64) % 8 == 3,
@@ -168,6 +182,7 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
             2 => Some(1),
             _ => None,
         },
+        copy_retry_ms: COPY_RETRY_MS[usize::try_from(seed % 5).unwrap_or(0)],
         detour_us: if seed % 5 == 1 { 8000 } else { 0 },
         ..Plan::quiet(sectors)
     };
@@ -180,7 +195,13 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
 }
 
 fn peace(world: &mut World) {
-    if !world.run_until(PEACE_MS, World::healthy) {
+    let peace_ms = peace_ms(world);
+    let over = |world: &World| world.healthy() || world.is_bereft();
+    let over = world.run_until(peace_ms, over);
+    if world.is_bereft() {
+        return world.force_what_failed_last();
+    }
+    if !over {
         let states = [world.status(0), world.status(1)].map(|status| {
             status.map(|status| {
                 (
@@ -194,7 +215,7 @@ fn peace(world: &mut World) {
             })
         });
         world.fail(format!(
-            "not healthy after {PEACE_MS} ms of peace (I9): {states:?}"
+            "not healthy after {peace_ms} ms of peace (I9): {states:?}"
         ));
         return;
     }
@@ -220,7 +241,9 @@ fn peace(world: &mut World) {
     if world.plan.damage {
         damage(world);
     }
-    if world.plan.split {
+    if world.plan.arbiter {
+        arbiter::bereave(world);
+    } else if world.plan.split {
         split(world, torn);
     } else if world.plan.force {
         resolve::force(world);

@@ -63,6 +63,7 @@ impl World {
         });
         self.nodes[node].data.replace(&data);
         self.nodes[node].meta = meta;
+        self.care.aside.forget(node);
         self.check_cover("old disks");
     }
 }

@@ -302,6 +302,7 @@ impl World {
                 }
             }
             IoOwner::Copy(slot) => {
+                self.care.aside.holds(node, running.range);
                 let lost = self.plan.mutant == Some(Mutant::DropCopy);
                 if let Some(process) = self.nodes[node].process.as_mut() {
                     let read = if lost { vec![0; read.len()] } else { read };
@@ -330,6 +331,7 @@ impl World {
             return;
         }
         if result.is_err() {
+            self.goes_back(node);
             self.count("disk error");
             self.note_rewrite_failed(node, owner);
             // What it had not flushed is in doubt, as after a power cut; a second fault may lose it.

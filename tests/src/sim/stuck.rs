@@ -39,7 +39,7 @@ pub(super) fn troubles(seed: u64, millis: std::ops::Range<u64>, haste: u64) -> V
 }
 
 impl World {
-    /// A disk does not answer for a while. Never the only copy that counts, and one disk at a time.
+    /// A disk does not answer for a while. Never the only copy that counts, and one disk at a time, as `disk_fails`.
     pub(super) fn disk_sticks(&mut self, node: usize, dice: &mut Rng) {
         let both = self.nodes.iter().all(|node| node.view().insync.len() == 2);
         let now = self.now;
@@ -199,6 +199,7 @@ impl World {
         if !read.is_empty() {
             self.late_read(node, &running.owner, running.memory);
         }
+        self.late_write_from(node, &running);
         if let IoOwner::Peer(slot) = running.owner
             && slot < PEER_BUFFERS
         {
@@ -272,14 +273,7 @@ impl World {
                 "{node}: {owner:?} is given up, and the disk answers (I15)"
             ));
         }
-        if self.plan.mutant == Some(Mutant::QuarantineForgotten) {
-            return;
-        }
-        if let (IoOwner::Application(Tag(tag)), Some(process)) =
-            (owner, self.nodes[node].process.as_mut())
-        {
-            process.memory[usize::from(tag)] += 1;
-        }
+        self.read_put_aside(node, owner);
     }
 
     /// Whether the running daemon has given this disk up.

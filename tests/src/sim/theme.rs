@@ -4,15 +4,17 @@
 use super::ambush::{Moment, Trap, Whom};
 use super::faults::Kind;
 use super::rng::Rng;
+use super::unreadable::Unreadable;
+use super::upkeep::Upkeep;
 use super::world::Plan;
 use Kind::{
-    Activate, Break, Deactivate, DiskFails, EndBroken, ForceDeactivate, Forgetful, Kill, Leave,
-    Lie, Move, MuffledWord, Nothing, OneWay, PowerCut, Restart, Silence, Stop, Takeover, Throw,
-    WrongWord,
+    Activate, Break, Deactivate, DiskFails, DiskForgets, DiskSticks, EndBroken, EndTwice,
+    ForceDeactivate, Forgetful, Kill, Leave, Lie, Move, MuffledWord, Nothing, OneWay, PowerCut,
+    Restart, Silence, Stop, Takeover, Throw, WrongWord,
 };
 use Moment::{
-    Aborted, Aborts, Agrees, Calm, Copies, Ended, Ends, Evicts, Flushes, Freezes, Leaves, Links,
-    Pages, Starts, Tells, Widens,
+    Aborted, Aborts, Agrees, Calm, Compares, Copies, Ended, Ends, Evicts, Fails, Flushes, Freezes,
+    Heals, Leaves, Links, Pages, Starts, Tells, Widens,
 };
 use Whom::{Other, Own};
 
@@ -35,6 +37,10 @@ pub(super) enum Theme {
     Boots,
     /// A bitmap of several pages is written for the first time (S7).
     Sweeps,
+    /// A disk fails and forgets while it is read and compared, or sticks while a block is made good (S1).
+    Disks,
+    /// A verify runs while the service ends, the peer leaves, or a daemon comes back (I8, I14).
+    Verifies,
 }
 
 const fn trap(moment: Moment, kind: Kind, whom: Whom, low: u64, high: u64) -> Trap {
@@ -103,6 +109,56 @@ static CUT_AT_END: Trap = trap(Ends, PowerCut, Other, 0, 3000);
 
 static CUT_IN_SWEEP: Trap = trap(Pages, PowerCut, Own, 500, 20_000);
 static KILL_IN_SWEEP: Trap = trap(Pages, Kill, Own, 500, 20_000);
+
+/// The disk forgets while what it holds is compared, or goes to the other side.
+static COMPARES: Trap = trap(Calm, Kind::Upkeep(Upkeep::Repair), Own, 0, 20_000).then(&FORGETS_OWN);
+static FORGETS_OWN: Trap = trap(Compares, DiskForgets, Own, 0, 1000);
+static COMPARES_BACK: Trap =
+    trap(Calm, Kind::Upkeep(Upkeep::RepairBack), Own, 0, 20_000).then(&FORGETS_OTHER);
+static FORGETS_OTHER: Trap = trap(Compares, DiskForgets, Other, 0, 1000);
+/// It forgets while nothing but the application works.
+static FORGETS_CALMLY: Trap = trap(Calm, DiskForgets, Own, 0, 20_000);
+/// It fails, or sticks, while the other side reads what is to be written again.
+static CANNOT_READ: Trap = trap(Calm, Kind::Unreadable(Unreadable::Sectors), Own, 0, 20_000);
+static FORGETS_AT_HEAL: Trap = trap(Heals, DiskForgets, Own, 0, 1000);
+static FORGETS_WHAT_HEALS: Trap = trap(Heals, DiskForgets, Other, 0, 1000);
+static STICKS_AT_HEAL: Trap = trap(Heals, DiskSticks, Own, 0, 1000);
+/// The service ends while the disk is being left, or after that.
+static ENDS_AFTER: Trap = trap(Fails, Deactivate, Own, 0, 30_000);
+
+/// The service ends while its runs are locked, and what waits for them is thrown away.
+static COMPARES_AT_END: Trap =
+    trap(Calm, Kind::Upkeep(Upkeep::Verify), Own, 0, 20_000).then(&ENDS_TWICE);
+static ENDS_TWICE: Trap = trap(Compares, EndTwice, Own, 0, 1500);
+/// The peer wants to leave while a run waits for writes, and these for the peer.
+static COMPARES_AT_LEAVE: Trap =
+    trap(Calm, Kind::Upkeep(Upkeep::Repair), Own, 0, 20_000).then(&LEAVES_COMPARED);
+static LEAVES_COMPARED: Trap = trap(Compares, Leave, Own, 0, 3000);
+/// What a killed daemon left half done has to be done before it is compared.
+static RESTARTS_AND_COMPARES: Trap = trap(Calm, Restart, Own, 0, 20_000).then(&COMPARES_AT_LINK);
+static COMPARES_AT_LINK: Trap = trap(Links, Kind::Upkeep(Upkeep::Verify), Own, 0, 3000);
+
+const VERIFIES: [(Kind, u64); 5] = [
+    (Kind::Trap(&COMPARES_AT_END), 12),
+    (Kind::Trap(&COMPARES_AT_LEAVE), 8),
+    (Kind::Trap(&RESTARTS_AND_COMPARES), 4),
+    (Kind::Upkeep(Upkeep::Verify), 4),
+    (Activate, 6),
+];
+
+const DISKS: [(Kind, u64); 11] = [
+    (Kind::Trap(&COMPARES), 10),
+    (Kind::Trap(&COMPARES_BACK), 6),
+    (Kind::Trap(&FORGETS_CALMLY), 8),
+    (Kind::Trap(&CANNOT_READ), 6),
+    (Kind::Trap(&FORGETS_AT_HEAL), 6),
+    (Kind::Trap(&FORGETS_WHAT_HEALS), 4),
+    (Kind::Trap(&STICKS_AT_HEAL), 8),
+    (Kind::Trap(&ENDS_AFTER), 6),
+    (Kind::Unreadable(Unreadable::Flaky), 10),
+    (Break, 2),
+    (Activate, 4),
+];
 
 const WORDS: [(Kind, u64); 4] = [
     (PowerCut, 1),
@@ -201,6 +257,8 @@ impl Theme {
             14 | 46 => Self::ThrownAway,
             15 | 47 => Self::Boots,
             30 => Self::Sweeps,
+            31 | 62 | 63 => Self::Disks,
+            23 | 55 => Self::Verifies,
             _ => return None,
         })
     }
@@ -216,6 +274,8 @@ impl Theme {
             Self::ThrownAway => &THROWN_AWAY,
             Self::Boots => &BOOTS,
             Self::Sweeps => &SWEEPS,
+            Self::Disks => &DISKS,
+            Self::Verifies => &VERIFIES,
         }
     }
 
@@ -233,19 +293,22 @@ impl Theme {
             | Self::Joins
             | Self::OldDisks
             | Self::ThrownAway
-            | Self::Boots => None,
+            | Self::Boots
+            | Self::Disks
+            | Self::Verifies => None,
         }
     }
 
     /// How many times as long as others the trouble lasts.
     pub(super) fn length(self) -> u64 {
         match self {
-            Self::OldDisks => 3,
+            Self::OldDisks | Self::Disks => 3,
             Self::Leases
             | Self::Words
             | Self::Flushes
             | Self::Joins
             | Self::ThrownAway
+            | Self::Verifies
             | Self::Boots => 2,
             Self::Sweeps => 1,
         }
@@ -302,6 +365,16 @@ impl Theme {
                 habits.few_flushes = true;
                 habits.slow_flushes = either(&mut dice);
             }
+            Self::Verifies => writes_wait(plan, &mut dice),
+            Self::Disks => {
+                plan.sectors = 2048;
+                // A run that differs is soon narrowed down to a block, and the peer's flush gives it time.
+                plan.bitmap_block_bytes = [4096, 16 * 1024, 64 * 1024][dice.index(3)];
+                habits.readers = 3;
+                habits.few_flushes = true;
+                habits.busy = true;
+                habits.slow_flushes = either(&mut dice);
+            }
             Self::Sweeps => {
                 plan.sectors = 40 * 1024;
                 plan.bitmap_block_bytes = 512;
@@ -310,4 +383,14 @@ impl Theme {
             }
         }
     }
+}
+
+/// Activity logs are full, and the peer is slow.
+fn writes_wait(plan: &mut Plan, dice: &mut Rng) {
+    plan.sectors = 2048;
+    plan.hot_extents_max = 3;
+    plan.habits.many_spots = true;
+    plan.habits.busy = true;
+    plan.habits.slow_metadata = dice.percent(50);
+    plan.habits.slow_peer_writes_ms = 40;
 }

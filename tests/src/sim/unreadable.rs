@@ -1,5 +1,5 @@
-//! Disks that cannot read: single sectors until they are written again, or whatever is read for a while. Only what
-//! an application or the peer's application reads is concerned.
+//! Disks that cannot read: single sectors until they are written again, or whatever is read for a while. What a
+//! resync or a verify reads is in `aside`.
 //!
 //! I31: what one disk cannot read and the other can is answered rightly, and can be read here afterwards; no disk
 //! counts as failed because of it. The rewrite keeps S7 like any write.
@@ -94,12 +94,8 @@ impl World {
     fn cannot_be_read(&mut self, node: usize, owner: IoOwner, range: SectorRange) -> bool {
         let concerned = match owner {
             IoOwner::Application(_) => self.nodes[node].device.is_some(),
-            IoOwner::Serve(_) => true,
-            IoOwner::Peer(_)
-            | IoOwner::Copy(_)
-            | IoOwner::ViewFlush
-            | IoOwner::LogFlush
-            | IoOwner::Grow => false,
+            IoOwner::Serve(_) | IoOwner::Copy(_) => true,
+            IoOwner::Peer(_) | IoOwner::ViewFlush | IoOwner::LogFlush | IoOwner::Grow => false,
         };
         let data = &self.nodes[node].data;
         let mut bad = data.unreadable.range(range.start..range.end());
@@ -128,6 +124,8 @@ impl World {
                 outstanding.data = vec![GARBAGE; running.range.count as usize];
                 outstanding.unread = Some(asked);
             }
+        } else if let IoOwner::Copy(slot) = running.owner {
+            self.copy_read_fails(node, slot, &running);
         } else {
             self.count("reads for the peer that failed");
             self.nodes[node].served_errors += 1;

@@ -10,8 +10,9 @@ use mirror_core::admin::{Command, Done, Notice, Outcome, Role, UpkeepNotice, Ver
 use mirror_core::types::{NodeSet, SectorRange};
 use mirror_core::wire::FrameKind;
 
+use super::aside::Aside;
 use super::faults::{Kind, Trouble};
-use super::node::{MS, id};
+use super::node::{MS, id, name};
 use super::rng::Rng;
 use super::world::{Happening, World};
 
@@ -30,6 +31,8 @@ pub enum Upkeep {
     InvalidateUnconfirmed,
     /// Pauses a resync, and lets it go on later.
     Pause,
+    /// Compares both copies, and repairs from the one that does not serve.
+    RepairBack,
 }
 
 const ALL: [(Upkeep, u64); 6] = [
@@ -48,6 +51,8 @@ pub(super) struct Care {
     pub(super) damaged: [BTreeSet<usize>; 2],
     /// The process on which a resync is paused, by node.
     paused: [Option<u64>; 2],
+    /// What resyncs and verifies could not read.
+    pub(super) aside: Aside,
 }
 
 /// What operators do in a run, with chances of their own: other troubles stay as they are.
@@ -86,6 +91,17 @@ impl World {
         match what {
             Upkeep::Verify => self.ask_for(right, verify(false)),
             Upkeep::Repair => self.ask_for(right, verify(true)),
+            Upkeep::RepairBack => {
+                let repair_from = Some(name(1 - right).to_string());
+                let repair = true;
+                self.ask_for(
+                    right,
+                    Command::Verify {
+                        repair,
+                        repair_from,
+                    },
+                );
+            }
             Upkeep::StopVerify => self.ask_for(right, Command::VerifyStop),
             Upkeep::Invalidate => {
                 let standby = if dice.percent(85) { 1 - serves } else { node };
@@ -138,9 +154,11 @@ impl World {
     /// A pause ends with the resync that it is for.
     pub(super) fn forget_pause(&mut self, node: usize) {
         let view = self.nodes[node].view();
-        if view.insync != NodeSet::only(id(node)) {
+        let alone = view.insync == NodeSet::only(id(node));
+        if !alone {
             self.care.paused[node] = None;
         }
+        self.care.aside.alone(node, alone, self.now);
     }
 
     pub(super) fn check_pause(&mut self, node: usize, process: u64, kind: FrameKind) {
@@ -166,6 +184,7 @@ impl World {
 
     /// A disk write has landed: what was damaged there is not any more.
     pub(super) fn overwritten(&mut self, node: usize, range: SectorRange) {
+        self.care.aside.holds(node, range);
         let damaged = &mut self.care.damaged[node];
         if !damaged.is_empty() {
             let (start, end) = (index(range.start), index(range.end()));

@@ -9,6 +9,7 @@ use mirror_core::types::VolumeId;
 use mirror_core::volume::Volume;
 
 use super::ambush::Trap;
+use super::arbiter::Arbiter;
 use super::happening::Entry;
 pub(super) use super::happening::Happening;
 use super::kernel::Workload;
@@ -61,12 +62,16 @@ pub struct Plan {
     pub lame_path: Option<usize>,
     /// Frames take so much longer on the second path, microseconds.
     pub detour_us: u64,
+    /// What a resync could not read is tried again after this, milliseconds.
+    pub copy_retry_ms: u64,
     /// Size of the backing devices: what the volume may grow to.
     pub disk_sectors: u64,
     /// Operators make the volume larger.
     pub grows: bool,
     /// The kernel resizes live devices.
     pub live_resize: bool,
+    /// Who may go on alone is decided by a register at a third place.
+    pub arbiter: bool,
 }
 
 /// How application, disks and clocks differ from those of other runs. Pairs are by node.
@@ -118,9 +123,11 @@ impl Plan {
             paths: 1,
             lame_path: None,
             detour_us: 0,
+            copy_retry_ms: 30_000,
             disk_sectors: sectors,
             grows: false,
             live_resize: false,
+            arbiter: false,
         }
     }
 }
@@ -150,11 +157,23 @@ pub enum Mutant {
     QuarantineForgotten,
     /// A daemon starts while operations of the one before it are under way.
     StartsOverStuck,
+    /// A tag that is answered while a write of it is under way goes on with an empty buffer.
+    SpareWithoutData,
+    /// The register loses what it holds.
+    ArbiterForgets,
+    /// The register grants an epoch that it granted to the other node before.
+    ArbiterEqualEpoch,
+    /// The register grants a later epoch than what it granted to the other node, which may still act.
+    ArbiterLaterEpoch,
+    /// The register takes messages in any order.
+    ArbiterDisorder,
+    /// An agent takes a lost reply for a yes.
+    AgentAssumes,
 }
 
 impl Mutant {
     /// All of them: name, mutant, the rule that it breaks.
-    pub const ALL: [(&'static str, Self, &'static str); 11] = [
+    pub const ALL: [(&'static str, Self, &'static str); 17] = [
         ("skip-flush", Self::SkipFlush, "S1"),
         ("skip-peer-flush", Self::SkipPeerFlush, "S1"),
         ("forge-done", Self::ForgeDone, "S1"),
@@ -166,6 +185,12 @@ impl Mutant {
         ("drop-block", Self::DropBlock, "S7"),
         ("quarantine-forgotten", Self::QuarantineForgotten, "I15"),
         ("starts-over-stuck", Self::StartsOverStuck, "S1 S7 I3 I4"),
+        ("spare-without-data", Self::SpareWithoutData, "S1 I2 I3"),
+        ("arbiter-forgets", Self::ArbiterForgets, "S8"),
+        ("arbiter-equal-epoch", Self::ArbiterEqualEpoch, "S8"),
+        ("arbiter-later-epoch", Self::ArbiterLaterEpoch, "S8"),
+        ("arbiter-disorder", Self::ArbiterDisorder, "S8"),
+        ("agent-assumes", Self::AgentAssumes, "S8"),
     ];
 }
 
@@ -174,7 +199,7 @@ impl Mutant {
 pub struct World {
     /// Global time, nanoseconds.
     pub now: u64,
-    agenda: BinaryHeap<Reverse<Entry>>,
+    pub(super) agenda: BinaryHeap<Reverse<Entry>>,
     sequence: u64,
     /// Chance.
     pub rng: Rng,
@@ -222,6 +247,7 @@ pub struct World {
     pub(super) disturbed: u64,
     /// Chance of the operators who make the volume larger.
     pub(super) grow_rng: Rng,
+    pub(super) arbiter: Arbiter,
 }
 
 impl World {
@@ -272,6 +298,7 @@ impl World {
             chaos: false,
             disturbed: 0,
             grow_rng: Rng::new(0),
+            arbiter: Arbiter::new(seed),
         };
         world.open_the_grow_desk(seed);
         if world.plan.garbage {
@@ -385,6 +412,7 @@ impl World {
             | Happening::Isolated { node, .. }
             | Happening::Start { node } => Some(*node),
             Happening::Arrive { from, .. } => Some(1 - from),
+            Happening::Arbiter { step } => step.node(),
             Happening::PowerOn { .. }
             | Happening::DiskMended { .. }
             | Happening::Heal { .. }
@@ -400,7 +428,7 @@ impl World {
     }
 
     #[expect(clippy::too_many_lines, reason = "one flat list of what can happen")]
-    fn happen(&mut self, happening: Happening) {
+    pub(super) fn happen(&mut self, happening: Happening) {
         if let Some(node) = Self::place_of(&happening) {
             let until = self.nodes[node].paused_until;
             if until > self.now {
@@ -524,6 +552,7 @@ impl World {
                 process,
                 step,
             } => self.isolated_step(node, process, step),
+            Happening::Arbiter { step } => self.arbiter_step(step),
         }
     }
 
@@ -540,34 +569,6 @@ impl World {
             self.effect(node, number, effect);
         }
         self.plan_tick(node);
-    }
-
-    fn plan_tick(&mut self, node: usize) {
-        let place = &self.nodes[node];
-        let Some(process) = place.process.as_ref() else {
-            return;
-        };
-        let Some(deadline) = process.volume.deadline() else {
-            return;
-        };
-        let time = place.when(deadline).max(self.now);
-        if process.tick_at.is_none_or(|planned| planned > time) {
-            let process = process.number;
-            if let Some(held) = self.nodes[node].process.as_mut() {
-                held.tick_at = Some(time);
-            }
-            self.at(time - self.now, Happening::Tick { node, process });
-        }
-    }
-
-    fn tick(&mut self, node: usize, number: u64) {
-        if !self.nodes[node].process_is(number) {
-            return;
-        }
-        if let Some(process) = self.nodes[node].process.as_mut() {
-            process.tick_at = None;
-        }
-        self.feed(node, Event::Tick);
     }
 
     /// The core on a node.

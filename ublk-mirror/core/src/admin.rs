@@ -6,10 +6,12 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+mod kept;
 mod split;
 
 pub use crate::isolation::{IsolationNotice, IsolationRefusal};
 pub use crate::notice::{Notice, Refusal, UpkeepNotice};
+pub use kept::{Keep, KeepStatus, Kept};
 pub use split::{OperationStatus, SideStatus, SplitStatus, utc};
 pub(crate) use split::{known, known_epoch};
 
@@ -51,6 +53,9 @@ pub enum Command {
         /// Must be the volume's name.
         #[serde(default)]
         confirm: String,
+        /// What becomes of the blocks that only this side has.
+        #[serde(default, skip_serializing_if = "Keep::is_usual")]
+        keep: Keep,
     },
     /// Compare both copies while the volume is used.
     Verify {
@@ -490,6 +495,9 @@ pub struct Status {
     /// The two histories, while the link is refused for a split brain.
     #[serde(default)]
     pub split: Option<SplitStatus>,
+    /// Blocks that are being kept before this side is discarded (filled in by the shell).
+    #[serde(default)]
+    pub keeping: Option<KeepStatus>,
     /// What operators said that cost data or could have, newest first.
     #[serde(default)]
     pub operations: Vec<OperationStatus>,

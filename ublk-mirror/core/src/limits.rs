@@ -53,6 +53,11 @@ pub const VERIFY_RANGES_MAX: usize = 64;
 pub const SERVED_READS_MAX: u16 = 8;
 /// Between two notices of reads that the own disk could not do; every one is counted.
 pub const READ_NOTICE_EVERY: Duration = Duration::from_secs(10);
+/// What a resync could not read is tried again after this: a disk takes seconds for one bad sector.
+pub const COPY_RETRY_AFTER: Duration = Duration::from_secs(30);
+/// Runs that are put aside because they cannot be read, one by one; beyond that they are put aside together with
+/// what lies between them. Some MiB of memory.
+pub const ASIDE_RUNS_MAX: usize = 65_536;
 /// Operator commands that wait for an answer at the same time.
 pub const COMMANDS_MAX: usize = 16;
 

@@ -204,9 +204,11 @@ mutants! {
     VerifyUnlocked: "verify-unlocked", "I8 I14";
     /// A run is compared while the application writes to it.
     VerifyIntoWrite: "verify-into-write", "I8 I14";
-    /// A run is compared before the writes that arrived ahead of it.
+    /// A run is compared before the writes that arrived ahead of it, also right after a restart under a live device
+    /// (guarded twice: there it would wait a while first).
     VerifyJumpsQueue: "verify-jumps-queue", "I14";
-    /// A verify goes on while its connection is being closed.
+    /// A verify goes on while its connection is being closed, and what it had under way there keeps no lock (guarded
+    /// twice: with its locks kept until the connection is gone, a late run harms nothing).
     VerifyAfterEnd: "verify-after-end", "I8";
     /// The peer is dropped while it repairs a block for a verify.
     DropWhileVerifying: "drop-while-verifying", "I9";
@@ -295,11 +297,26 @@ mutants! {
     /// What a disk reads that failed meanwhile is told to the application.
     LeavingReadsCount: "leaving-reads-count", "S1 I2 I3";
     /// A verify goes on from a disk that failed, and repairs the peer's copy from it.
-    LeavingVerifies: "leaving-verifies", "S1 I3 I11";
+    LeavingVerifies: "leaving-verifies", "S1 I3 I11 I14";
+    /// A deactivation does not look whether another change is under way when the disk has failed. A build with
+    /// assertions stops there; in any other one the change that is under way stays all the same.
+    EndIgnoresChange: "end-ignores-change", "I9";
     /// The view says that the disk that failed counts.
     DisklessCountsItself: "diskless-counts-itself", "S1";
     /// One failed read, and the whole disk counts as failed although the peer has the block.
     ReadErrorFailsDisk: "read-error-fails-disk", "I31";
+    /// What is to be read again wakes a resync that is paused, or rests, and that goes on later.
+    PausedCopySpins: "paused-copy-spins", "I32";
+    /// What the source could not read counts as sent.
+    AsideCountsAsCopied: "aside-counts-as-copied", "S7 S9 I4";
+    /// What the source could not read is never tried again.
+    AsideForgotten: "aside-forgotten", "I9";
+    /// A target that cannot read says that it has the same.
+    UnreadableEqual: "unreadable-equal", "S7 S9 I4";
+    /// A word about an earlier view counts for this one.
+    TakeoverOfAnyEpoch: "takeover-of-any-epoch", "S8";
+    /// Of what only one side of a split brain has nothing is named: nothing of it would be kept.
+    UniqueForgotten: "unique-forgotten", "S8";
 }
 
 /// Whether this thread's core is wrong like that.

@@ -13,8 +13,11 @@ use crate::types::{Instant, SessionId};
 pub const PATHS_MAX: usize = 2;
 /// Before the first try after a loss.
 pub const DIAL_PAUSE_MIN: Duration = Duration::from_millis(50);
-/// Between two tries at most, with what chance adds (a quarter).
-pub const DIAL_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Between two tries at most, with what chance adds, where nobody answers. A daemon that starts waits so long for the
+/// other one to dial, and the service of both with it; a try is one packet.
+pub const DIAL_PAUSE_MAX: Duration = Duration::from_millis(250);
+/// The same after a connection that was ended before both had agreed: a peer that refuses will refuse again.
+pub const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A lower path that is being dialled is waited for so long, so that paths are used in their order.
 pub const ORDER_GRACE: Duration = Duration::from_millis(100);
 /// A connection that stood for so long was no accident: the path works, and the next try comes soon.
@@ -142,7 +145,7 @@ impl Paths {
             return None;
         }
         if let Some((path, session)) = self.hopeless(now) {
-            self.down(path, 0, now);
+            self.down(path, 0, REFUSED_PAUSE_MAX, now);
             return Some(Todo::GiveUp { session });
         }
         if let Some((path, session)) = self.next_to_use(now) {
@@ -247,7 +250,7 @@ impl Paths {
     /// A path could not be dialled. `chance`: 0..=255, so that two nodes do not stay in step.
     pub fn failed(&mut self, path: usize, chance: u8, now: Instant) {
         if matches!(self.paths[path].place, Place::Dialling { .. }) {
-            self.down(path, chance, now);
+            self.down(path, chance, DIAL_PAUSE_MAX, now);
         }
     }
 
@@ -265,16 +268,16 @@ impl Paths {
         if well {
             self.paths[path].pause = DIAL_PAUSE_MIN;
         }
-        self.down(path, chance, now);
+        self.down(path, chance, REFUSED_PAUSE_MAX, now);
     }
 
-    fn down(&mut self, number: usize, chance: u8, now: Instant) {
+    fn down(&mut self, number: usize, chance: u8, most: Duration, now: Instant) {
         let path = &mut self.paths[number];
         let pause = path.pause + path.pause * u32::from(chance) / 1024;
         path.place = Place::Down {
-            retry_at: now + pause.min(DIAL_PAUSE_MAX),
+            retry_at: now + pause.min(most),
         };
-        path.pause = (path.pause * 2).min(DIAL_PAUSE_MAX);
+        path.pause = (path.pause * 2).min(most);
         path.down_since = path.down_since.or(Some(now));
     }
 
@@ -449,6 +452,27 @@ mod tests {
         paths.agreed(0, SessionId(1), now);
         paths.ended(SessionId(1), 0, now);
         assert_eq!(paths.deadline(), Some(now + DIAL_PAUSE_MIN));
+    }
+
+    #[test]
+    fn who_refuses_is_dialled_less_often_than_who_is_not_there() {
+        let mut paths = dialler(1);
+        let mut now = at(0);
+        for number in 0..20 {
+            todo(&mut paths, now);
+            paths.stands(0, SessionId(number), now);
+            todo(&mut paths, now);
+            paths.ended(SessionId(number), 0, now);
+            now = paths.deadline().unwrap();
+        }
+        todo(&mut paths, now);
+        paths.stands(0, SessionId(99), now);
+        paths.ended(SessionId(99), 0, now);
+        assert_eq!(paths.deadline(), Some(now + REFUSED_PAUSE_MAX));
+        todo(&mut paths, now + REFUSED_PAUSE_MAX);
+        paths.failed(0, 0, now + REFUSED_PAUSE_MAX);
+        let next = paths.deadline();
+        assert_eq!(next, Some(now + REFUSED_PAUSE_MAX + DIAL_PAUSE_MAX));
     }
 
     #[test]

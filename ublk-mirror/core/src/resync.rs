@@ -137,7 +137,9 @@ impl Resync {
         unused: impl Fn(usize) -> bool,
         is_free: impl Fn(SectorRange) -> bool,
     ) -> Option<(u16, SectorRange)> {
-        if self.slots.iter().flatten().count() >= slots_max {
+        // With nothing left but what is put aside there is nothing to look for.
+        let nothing = self.todo.count() <= self.aside.blocks();
+        if nothing || self.slots.iter().flatten().count() >= slots_max {
             return None;
         }
         let mut slots = self.slots.iter().enumerate();
@@ -241,17 +243,28 @@ impl Resync {
             return;
         };
         if arrived == Arrived::Yes {
+            self.aside.tried(&run);
             self.todo.remove(run.clone());
             self.copied_bytes += self.geometry.sectors(&run).bytes();
             self.note_arrived(run);
         }
     }
 
-    /// The run in `slot` cannot be read here: the others go first, and it is tried again later, block by block.
+    /// The run in `slot` cannot be read here: the others go first, and it is tried again later.
     /// Returns whether it is the first one.
     pub fn put_aside(&mut self, now: Instant, slot: u16, errno: Errno) -> bool {
         let run = self.slots.get_mut(usize::from(slot)).and_then(Option::take);
+        if mutant::is(Mutant::AsideCountsAsCopied)
+            && let Some(run) = run.clone()
+        {
+            self.todo.remove(run);
+        }
         run.is_some_and(|run| self.aside.put(now, run, errno))
+    }
+
+    /// What cannot be read is tried again after this.
+    pub fn set_retry_after(&mut self, retry_after: Duration) {
+        self.aside.retry_after = retry_after;
     }
 
     /// When what could not be read is tried again.

@@ -5,7 +5,7 @@
 #![allow(dead_code)]
 
 use std::fs::{self, File, Permissions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
@@ -173,8 +173,30 @@ impl Node {
         }
         if action == "run" {
             command.arg("--no-device");
+            command.arg("--state-dir").arg(self.state());
         }
         command
+    }
+
+    /// Where the daemon keeps blocks of discarded sides.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.directory.join("state")
+    }
+
+    /// The daemon sees a file system of so many MiB as its state directory, and nobody else does.
+    pub(crate) fn start_with_state_of(&mut self, size_mib: u32) {
+        fs::create_dir_all(self.state()).unwrap();
+        let run = self.command("run");
+        let mut command = Command::new("unshare");
+        let rights = if nix::unistd::geteuid().is_root() {
+            "-m"
+        } else {
+            "-rm"
+        };
+        let mount = format!("mount -t tmpfs -o size={size_mib}m tmpfs \"$0\" && exec \"$@\"");
+        command.args([rights, "sh", "-c", &mount]).arg(self.state());
+        command.arg(run.get_program()).args(run.get_args());
+        self.spawn(command.stdin(Stdio::null()));
     }
 
     /// Runs an action that ends by itself.
@@ -201,12 +223,17 @@ impl Node {
     }
 
     pub(crate) fn start(&mut self) {
+        let mut command = self.command("run");
+        self.spawn(&mut command);
+    }
+
+    fn spawn(&mut self, command: &mut Command) {
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.directory.join("log"))
             .unwrap();
-        self.process = Some(self.command("run").stderr(log).spawn().unwrap());
+        self.process = Some(command.stderr(log).spawn().unwrap());
         let socket = self.socket();
         self.wait("the admin socket answers", || {
             UnixStream::connect(&socket).is_ok()
@@ -223,12 +250,15 @@ impl Node {
 
     /// One request to the daemon.
     pub(crate) fn ask(&self, request: &str) -> Value {
-        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        let mut stream = self.connect();
+        send(&mut stream, request);
+        receive(stream)
+    }
+
+    pub(crate) fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.socket()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        writeln!(stream, "{{\"schema\":\"lockstep.admin/1\",{request}}}").unwrap();
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap()
+        stream
     }
 
     pub(crate) fn status(&self) -> Value {
@@ -353,4 +383,22 @@ pub(crate) fn errors(output: &Output) -> String {
 
 pub(crate) fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
+}
+
+pub(crate) fn send(stream: &mut UnixStream, request: &str) {
+    let line = format!("{{\"schema\":\"lockstep.admin/1\",{request}}}\n");
+    stream.write_all(line.as_bytes()).unwrap();
+}
+
+pub(crate) fn receive(stream: UnixStream) -> Value {
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    serde_json::from_str(&line).unwrap()
+}
+
+/// Whether there is an answer, or the daemon is gone.
+pub(crate) fn answered(stream: &UnixStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let read = (&mut &*stream).read(&mut [0; 64]);
+    !matches!(read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
 }

@@ -231,7 +231,7 @@ fn disk_error_standby(context: &Context) -> anyhow::Result<()> {
     two.disk("data")?.fail(Op::Write, 0..u64::MAX / 2);
     pair.wait_status(two, "/copy", "failed")?;
     // No operator: the standby drops out by itself, and the writer goes on.
-    pair.wait_status(one, "/peer_copy", "outdated")?;
+    pair.wait_status(one, "/peer_copy", "failed")?;
     let acked = pair.cluster.ledger(&[1]).count(Kind::Ack);
     pair.wait_acks(1, acked + 50)?;
     let output = running.wait()?;

@@ -14,11 +14,18 @@ use crate::volume::{Pair, machines};
 use crate::wait::wait_until;
 
 /// For `cargo verify --all`.
-pub(super) const LONG: &[Scenario] = &[Scenario {
-    name: "resync-figures",
-    about: "a volume of 4 GiB: what full and marked copies send, metadata writes of a hot set, fio beside a resync",
-    run: resync_figures,
-}];
+pub(super) const LONG: &[Scenario] = &[
+    Scenario {
+        name: "resync-figures",
+        about: "a volume of 4 GiB: what full and marked copies send, metadata writes of a hot set",
+        run: resync_figures,
+    },
+    Scenario {
+        name: "resync-beside",
+        about: "fio beside a resync: the application goes first, and the resync goes on",
+        run: resync_beside,
+    },
+];
 
 const MIB: u64 = 1 << 20;
 const VOLUME_BYTES: u64 = 4096 * MIB;
@@ -33,7 +40,7 @@ const ROUNDS: usize = 3;
 /// What the resync of a round has to copy: enough to last longer than what is measured beside it.
 const BACKLOG_BYTES: u64 = 512 * MIB;
 /// Where it begins: behind the hot set.
-const BACKLOG_OFFSET: u64 = 1024 * MIB;
+const BACKLOG_OFFSET: u64 = HOT_BYTES;
 /// Of the resync alone.
 const ALONE_BYTES: u64 = 64 * MIB;
 const FIO_SECONDS: u64 = 8;
@@ -52,6 +59,16 @@ fn resync_figures(context: &Context) -> anyhow::Result<()> {
     pair.lockstep(pair.one(), "activate")?;
     hot_set(&pair)?;
     scattered(&pair)?;
+    pair.one().exec_ok("sync")?;
+    pair.assert_equal_copies()
+}
+
+fn resync_beside(context: &Context) -> anyhow::Result<()> {
+    let pair = Pair::boot_sized(context, BACKLOG_OFFSET + BACKLOG_BYTES)?;
+    fio(
+        pair.one(),
+        &format!("--rw=write --bs=1m --iodepth=4 --size={HOT_BYTES}"),
+    )?;
     beside_a_resync(&pair)?;
     pair.one().exec_ok("sync")?;
     pair.assert_equal_copies()

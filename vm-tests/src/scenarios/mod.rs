@@ -1,5 +1,7 @@
 //! Every scenario, in the order they are run.
 
+mod both_down;
+mod disks;
 mod faults;
 mod fencing;
 mod figures;
@@ -30,6 +32,7 @@ pub fn all() -> Vec<Scenario> {
         io::SCENARIOS,
         power::SCENARIOS,
         rejoin::SCENARIOS,
+        both_down::SCENARIOS,
         split::SCENARIOS,
         isolate::SCENARIOS,
         link::SCENARIOS,
@@ -39,6 +42,7 @@ pub fn all() -> Vec<Scenario> {
         faults::SCENARIOS,
         traps::SCENARIOS,
         upkeep::SCENARIOS,
+        disks::SCENARIOS,
     ]
     .concat()
 }
@@ -53,6 +57,7 @@ pub fn long() -> Vec<Scenario> {
         images::LONG,
         figures::LONG,
         stuck::LONG,
+        disks::LONG,
     ]
     .concat()
 }

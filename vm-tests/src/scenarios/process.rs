@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
+use crate::database::{CLIENT, rows};
 use crate::machine::Machine;
 use crate::progress::say;
 use crate::scenario::{Context, Scenario};
@@ -18,24 +19,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 
 const LIMIT: Duration = Duration::from_secs(120);
 const KILLS: usize = 3;
-/// Writes one row per transaction and says so, until it sees an error or the file `/tmp/stop`.
-pub(crate) const CLIENT: &str = r#"
-set -e
-sqlite3 /mnt/app.db 'PRAGMA journal_mode=WAL; CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, v TEXT)' >/dev/null
-echo 'PRAGMA synchronous=FULL;' >/tmp/first.sql
-(cat /tmp/first.sql; while [ ! -e /tmp/stop ]; do
-  echo "INSERT INTO t(v) VALUES(hex(randomblob(100))); SELECT 'row ' || max(id) FROM t;"; done) |
-  sqlite3 -bail /mnt/app.db
-"#;
-
-fn rows(running: &mut crate::machine::Running) -> anyhow::Result<u64> {
-    let text = running.stdout_so_far()?;
-    let last = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("row "))
-        .next_back();
-    Ok(last.and_then(|number| number.parse().ok()).unwrap_or(0))
-}
 
 fn kill(node: &Machine) -> anyhow::Result<()> {
     node.exec_ok("pkill -9 -f '[u]blk-mirror run'").map(drop)

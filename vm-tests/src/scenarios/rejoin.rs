@@ -1,13 +1,12 @@
 //! A copy that comes back is given what it lacks, and no more.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use vm_guest::pattern::{SECTOR_BYTES, SectorContent, read_sector};
 use vm_guest::record::Kind;
 
-use super::measure::{Rejoin, Traffic, figure, mib, scatter};
+use super::measure::{Rejoin, figure, scatter};
 use super::power::{BLOCKS, endless};
 use crate::checker::{Durability, check};
 use crate::machine::{Machine, Running};
@@ -17,35 +16,24 @@ use crate::scenario::{Context, Scenario};
 use crate::volume::Pair;
 use crate::writer::{Fsync, Writer};
 
-pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario {
-        name: "rejoin-marked",
-        about: "a standby without power, a cut link, an old active node: only what differs is copied, nothing is lost",
-        run: rejoin_marked,
-    },
-    Scenario {
-        name: "both-down",
-        about: "both servers lose power under load and come back in either order: no full copy, soon open, nothing flushed is lost",
-        run: both_down,
-    },
-];
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "rejoin-marked",
+    about: "a standby without power, a cut link, an old active node: only what differs is copied, nothing is lost",
+    run: rejoin_marked,
+}];
 
 /// Large beside what the scenarios write.
-const VOLUME_BYTES: u64 = 256 << 20;
+pub(super) const VOLUME_BYTES: u64 = 256 << 20;
 const BLOCK_BYTES: u64 = 4096;
-const EXTENT_BYTES: u64 = 4 << 20;
+pub(super) const EXTENT_BYTES: u64 = 4 << 20;
 /// Where the ledger ends, and the single blocks begin.
-const LEDGER_BYTES: u64 = BLOCKS * BLOCK_BYTES;
+pub(super) const LEDGER_BYTES: u64 = BLOCKS * BLOCK_BYTES;
 /// Of the ledger, for a writer that leaves most of it alone.
 const FEW_BLOCKS: u64 = 128;
 /// Single blocks that are written all over the volume while one copy is away.
 const SCATTERED_BYTES: u64 = 2 << 20;
-const ACKS_BEFORE_CUT: usize = 300;
+pub(super) const ACKS_BEFORE_CUT: usize = 300;
 const ACKS_AFTER: usize = 100;
-/// From the start of the second daemon to the first read. The goal is 2 s on a machine of its own; emulated, each
-/// command alone takes a good part of a second.
-const OPEN_LIMIT: Duration = Duration::from_secs(10);
-
 /// A pair under one ledger writer after the other.
 struct Story {
     pair: Pair,
@@ -253,86 +241,4 @@ fn holds(node: &Machine, block: u64, run: u32, sequence: u64) -> anyhow::Result<
     Ok(data.chunks(SECTOR_BYTES).any(|sector| {
         matches!(read_sector(sector), SectorContent::Valid(id) if id.run == run && id.sequence == sequence)
     }))
-}
-
-fn both_down(context: &Context) -> anyhow::Result<()> {
-    let pair = Pair::boot_sized(context, VOLUME_BYTES)?;
-    for (run, standby_first) in [(1, true), (2, false)] {
-        both_down_once(&pair, run, standby_first)?;
-    }
-    Ok(())
-}
-
-/// Starts the daemon and opens the device as soon as that is allowed; milliseconds to each step.
-const OPEN: &str = r#"
-now() { echo $(( $(date +%s%N) / 1000000 )); }
-begin=$(now)
-lockstep volume start data >/dev/null || exit 1
-started=$(now)
-tries=0
-until lockstep volume activate data >/tmp/said 2>&1; do
-  grep -o 'LS[0-9]*' /tmp/said | head -n 1 >>/tmp/refusals
-  tries=$((tries + 1)); [ $tries -lt 300 ] || { cat /tmp/said >&2; exit 1; }
-done
-active=$(now)
-dd if=/dev/lockstep/data of=/dev/null bs=4k count=1 iflag=direct status=none || exit 1
-read=$(now)
-echo "$((started - begin)) $((active - begin)) $((read - begin)) $(touch /tmp/refusals; uniq -c /tmp/refusals | tr -s ' \n' '  ')"
-"#;
-
-fn both_down_once(pair: &Pair, run: u32, standby_first: bool) -> anyhow::Result<()> {
-    let (active, standby) = (pair.one(), pair.two());
-    let writer = endless(run, Fsync::Every(8)).start(active)?;
-    pair.wait_acks(run, ACKS_BEFORE_CUT)?;
-    active.power_cut(u64::from(run) * 41)?;
-    standby.power_cut(u64::from(run) * 43)?;
-    drop(writer);
-    pair.boot_again(active)?;
-    pair.boot_again(standby)?;
-    let (first, last) = if standby_first {
-        (standby, active)
-    } else {
-        (active, standby)
-    };
-    pair.start(first)?;
-    // Alone neither knows whether the other one served on: it needs consent, or the operator's word.
-    let code = if standby_first { "LS1002" } else { "LS1006" };
-    pair.refused(first, "activate", code)?;
-    let output = last.exec(OPEN, Duration::from_secs(120))?;
-    ensure!(output.ok(), "{output:?}\n{}", pair.logs());
-    let mut words = output.stdout.split_whitespace();
-    let mut millis = || anyhow::Ok(words.next().context("no time")?.parse::<u64>()?);
-    let (started, opened, read) = (millis()?, millis()?, millis()?);
-    let refusals: Vec<&str> = words.collect();
-    let cause = pair.status(last)?;
-    let cause = cause.pointer("/progress/cause").cloned();
-    pair.wait_in_sync()?;
-    let sent = Traffic::so_far(pair, active)?.resync + Traffic::so_far(pair, standby)?.resync;
-    say(format!(
-        "{} first: started after {started} ms, active after {opened} ms (refused: {refusals:?}), read after {read} ms; \
-         cause {cause:?}, {:.2} MiB sent",
-        first.name(),
-        mib(sent)
-    ));
-    ensure!(
-        sent <= LEDGER_BYTES + EXTENT_BYTES,
-        "{sent} bytes were sent; only {LEDGER_BYTES} were ever open"
-    );
-    ensure!(
-        Duration::from_millis(read) <= OPEN_LIMIT,
-        "the device opened {read} ms after the second daemon was started\n{}",
-        pair.logs()
-    );
-    last.exec_ok("sync")?;
-    pair.assert_equal_copies()?;
-    let runs: Vec<u32> = (1..=run).collect();
-    let ledger = pair.cluster.ledger(&runs);
-    for node in [active, standby] {
-        check(&ledger, node.disk("data")?, Durability::Flushed)?.require_ok()?;
-    }
-    if last.name() != active.name() {
-        pair.lockstep(last, "deactivate")?;
-        pair.lockstep(active, "activate")?;
-    }
-    Ok(())
 }

@@ -13,12 +13,12 @@ use crate::machine::{Machine, Running};
 use crate::network::Net;
 use crate::progress::say;
 use crate::scenario::{Context, Scenario};
-use crate::volume::{Pair, VOLUME_BYTES};
+use crate::volume::{DEVICE, Pair, VOLUME_BYTES};
 use crate::writer::{Fsync, Writer};
 
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "split-brain",
-    about: "both sides go alone on wrong words and write: refused, shown with both sides' figures, one discarded, only what differs copied",
+    about: "both sides go alone on wrong words and write: refused, shown with both sides' figures, one discarded, only what differs copied, and what it had alone exported",
     run: split_brain,
 }];
 
@@ -26,6 +26,9 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 const LEDGER_BYTES: u64 = BLOCKS * 4096;
 const SCATTERED_BYTES: u64 = 2 << 20;
 const ACKS: usize = 300;
+/// A place that only the discarded side writes to, behind all others: which MiB, and what is kept of it.
+const ALONE_MIB: u64 = VOLUME_BYTES / 4 * 3 / (1 << 20);
+const IMAGE: &str = "/root/discarded.img";
 /// What a resync sends besides data: 32 bytes for a block of 4096, at most.
 const DIGESTS: u64 = 100;
 
@@ -67,6 +70,7 @@ fn split_brain(context: &Context) -> anyhow::Result<()> {
             SCATTERED_BYTES,
         )?;
     }
+    let alone = write_alone(two)?;
     for node in [one, two] {
         node.hear(Net::Mirror)?;
     }
@@ -75,6 +79,7 @@ fn split_brain(context: &Context) -> anyhow::Result<()> {
     pair.lockstep(two, "deactivate --force")?;
     pair.refused(two, "resolve --discard node1 --confirm data", "LS1061")?;
     pair.refused(two, "resolve --discard node2 --confirm node2", "LS1062")?;
+    no_room(&pair, two)?;
     let before = Traffic::so_far(&pair, one)?;
     discard(&pair, two)?;
     pair.wait_in_sync()?;
@@ -92,6 +97,7 @@ fn split_brain(context: &Context) -> anyhow::Result<()> {
         "{sent} bytes were sent, {unique:?} were unique"
     );
     judge(&pair, one)?;
+    find_alone(two, &alone, unique[1])?;
     let operations = pair.status(two)?["operations"].clone();
     let newest = operations.pointer("/0/operation").and_then(Value::as_str);
     let time = operations.pointer("/0/at_s").and_then(Value::as_u64);
@@ -100,6 +106,89 @@ fn split_brain(context: &Context) -> anyhow::Result<()> {
         "{operations:#}"
     );
     Ok(())
+}
+
+/// Content that no other node has; its checksum.
+fn write_alone(node: &Machine) -> anyhow::Result<String> {
+    node.exec_ok(&format!(
+        "dd if=/dev/urandom of={DEVICE} bs=1M seek={ALONE_MIB} count=1 oflag=direct status=none"
+    ))?;
+    sum(node, DEVICE, "iflag=direct")
+}
+
+fn sum(node: &Machine, file: &str, flags: &str) -> anyhow::Result<String> {
+    node.exec_ok(&format!(
+        "dd if={file} bs=1M skip={ALONE_MIB} count=1 {flags} status=none | sha256sum"
+    ))
+}
+
+/// A file system that is mounted after the daemon's start, and too small.
+fn no_room(pair: &Pair, node: &Machine) -> anyhow::Result<()> {
+    node.exec_ok("mkdir -p /mnt/small && mount -t tmpfs -o size=1m tmpfs /mnt/small")?;
+    let words = "resolve --discard node2 --confirm data --keep /mnt/small/x.blocks";
+    for _ in 0..10 {
+        let output = pair.try_lockstep(node, words)?;
+        if !output.stderr.contains("LS1010") {
+            ensure!(
+                output.code == 1 && output.stderr.contains("LS1077"),
+                "{output:?}"
+            );
+            say(output.stderr.trim());
+            return node.exec_ok("umount /mnt/small").map(drop);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    anyhow::bail!("busy for ever\n{}", pair.logs())
+}
+
+/// What the discarded side had alone is not on its copy any more, and still there.
+fn find_alone(node: &Machine, alone: &str, unique: u64) -> anyhow::Result<()> {
+    let list = node.exec_ok("lockstep volume discarded list")?;
+    ensure!(list.contains("data of node2"), "{list}");
+    let file = list.lines().next().context("a file")?.to_string();
+    let show = node.exec_ok(&format!("lockstep volume discarded show --all {file}"))?;
+    ensure!(show.contains("every checksum is right"), "{show}");
+    let export = format!("lockstep volume discarded export {file} --to {IMAGE}");
+    say(node.exec_ok(&export)?.trim());
+    ensure!(
+        sum(node, IMAGE, "")? == alone,
+        "the image holds something else there"
+    );
+    let blocks = node.exec_ok(&format!("stat -c %s {IMAGE} && stat -c '%b %B' {IMAGE}"))?;
+    let figures: Vec<u64> = blocks
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let &[size, count, bytes] = figures.as_slice() else {
+        anyhow::bail!("{blocks}");
+    };
+    say(format!(
+        "{:.2} MiB were unique, the image takes {:.2} MiB",
+        mib(unique),
+        mib(count * bytes)
+    ));
+    ensure!(
+        size >= VOLUME_BYTES / 2 && count * bytes <= unique + (1 << 20),
+        "{blocks}"
+    );
+    // The device itself is in nobody's hands here, and fenced; a disk in use is refused.
+    let onto = node.exec(
+        &format!("lockstep volume discarded export {file} --onto /dev/vdb --confirm data"),
+        Duration::from_secs(60),
+    )?;
+    ensure!(onto.code == 1 && onto.stderr.contains("LS4014"), "{onto:?}");
+    let device =
+        "modprobe loop && truncate -s 200M /root/loop.img && losetup -f --show /root/loop.img";
+    let device = node.exec_ok(device)?.trim().to_string();
+    node.exec_ok(&format!(
+        "lockstep volume discarded export {file} --onto {device} --confirm data"
+    ))?;
+    ensure!(
+        sum(node, &device, "")? == alone,
+        "the device holds something else"
+    );
+    node.exec_ok(&format!("losetup -d {device} && rm /root/loop.img {IMAGE}"))
+        .map(drop)
 }
 
 /// The connection breaks, and an operator vouches wrongly on both sides.

@@ -23,9 +23,9 @@ pub(super) const LONG: &[Scenario] = &[Scenario {
 
 const BLOCKS: u64 = 1024;
 /// `disk_timeout_ms` here.
-const LIMIT: Duration = Duration::from_secs(4);
+pub(super) const LIMIT: Duration = Duration::from_secs(4);
 /// For everything else: the second look (an eighth of the limit), superblocks, a flush, slow machines.
-const BOUND: Duration = Duration::from_secs(6);
+pub(super) const BOUND: Duration = Duration::from_secs(6);
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// A process of which the kernel still has I/O.
 const DAEMON: &str = "pgrep -f '[u]blk-mirror run'";
@@ -63,15 +63,17 @@ fn stop_and_start(pair: &Pair, node: &Machine) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn stick(node: &Machine) -> anyhow::Result<()> {
+/// Nothing is answered any more.
+pub(super) fn stick(node: &Machine) -> anyhow::Result<()> {
     for op in [Op::Read, Op::Write, Op::Flush] {
         node.disk("data")?.stick(op);
     }
     Ok(())
 }
 
-fn stuck_disk(context: &Context) -> anyhow::Result<()> {
-    let pair = Pair::create(machines(context, VOLUME_BYTES)?)?;
+/// A volume that is served by the first node, with [`LIMIT`] on both.
+pub(super) fn pair_with_limit(context: &Context, volume_bytes: u64) -> anyhow::Result<Pair> {
+    let pair = Pair::create(machines(context, volume_bytes)?)?;
     pair.wait_in_sync()?;
     let millis = LIMIT.as_millis();
     for node in [pair.one(), pair.two()] {
@@ -80,9 +82,15 @@ fn stuck_disk(context: &Context) -> anyhow::Result<()> {
             "printf '[tuning]\\ndisk_timeout_ms = {millis}\\n' >>/etc/lockstep/volumes/data.toml"
         ))?;
         pair.start(node)?;
+        // While both come together a stop is refused.
+        pair.wait_in_sync()?;
     }
-    pair.wait_in_sync()?;
     pair.lockstep(pair.one(), "activate")?;
+    Ok(pair)
+}
+
+fn stuck_disk(context: &Context) -> anyhow::Result<()> {
+    let pair = pair_with_limit(context, VOLUME_BYTES)?;
     standby(&pair)?;
     active(&pair)
 }
@@ -110,7 +118,7 @@ fn standby(pair: &Pair) -> anyhow::Result<()> {
         standstill >= LIMIT && standstill <= LIMIT + BOUND,
         "the writer stood still for {standstill:?}, the limit is {LIMIT:?}"
     );
-    pair.wait_status(one, "/peer_copy", "outdated")?;
+    pair.wait_status(one, "/peer_copy", "failed")?;
     let said = pair.logs();
     ensure!(said.contains("LS3008"), "no word of the stuck disk: {said}");
     say(format!(
@@ -201,7 +209,8 @@ fn active(pair: &Pair) -> anyhow::Result<()> {
     pair.assert_equal_copies()
 }
 
-fn gone(pair: &Pair, node: &Machine) -> anyhow::Result<()> {
+/// Waits until no daemon is left, which ends with its last I/O.
+pub(super) fn gone(pair: &Pair, node: &Machine) -> anyhow::Result<()> {
     wait_until(COMMAND_LIMIT, "the daemon to be gone", || {
         Ok(!node.exec(DAEMON, COMMAND_LIMIT)?.ok())
     })

@@ -1,6 +1,7 @@
 //! `lockstep volume ...`: one file per verb that is more than a command to the daemon.
 
 mod create;
+mod discarded;
 mod grow;
 mod resolve;
 mod start;
@@ -32,7 +33,16 @@ pub(crate) fn run(command: Volume) -> Result<u8, Failure> {
             name,
             discard,
             confirm,
-        } => resolve::run(&name, discard, confirm),
+            keep,
+            no_keep,
+        } => match discard {
+            None => resolve::show(&name),
+            Some(discard) => {
+                let keep = resolve::keep(keep.as_deref(), no_keep)?;
+                resolve::discard(&name, discard, confirm.unwrap_or_default(), keep)
+            }
+        },
+        Volume::Discarded(command) => discarded::run(&command),
         Volume::Force { name, confirm } => {
             let confirm = confirm.unwrap_or_default();
             tell(&name, Command::Force { confirm })

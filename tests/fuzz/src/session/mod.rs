@@ -7,7 +7,7 @@ mod shell;
 
 use std::time::Duration;
 
-use mirror_core::admin::Command;
+use mirror_core::admin::{Command, Keep};
 use mirror_core::auth::{End, proof};
 use mirror_core::disk::{ActivityFound, ActivityRecord, BitmapPage, Metadata, PAGE_WORDS};
 use mirror_core::event::{CloseReason, Event, RequestKind};
@@ -46,6 +46,7 @@ pub fn settings(me: NodeId, peer: NodeId) -> Settings {
         keepalive_interval: Duration::from_millis(500),
         link_timeout: Duration::from_millis(3000),
         disk_timeout: Duration::from_millis(45_000),
+        copy_retry: Duration::from_secs(30),
         read_lease: Duration::from_millis(LEASE_MS),
         hot_extents_max: HOT_EXTENTS_DEFAULT.min(6),
     }
@@ -353,6 +354,7 @@ impl Peer {
             (0xff, _) => Command::Resolve {
                 discard: "here".to_string(),
                 confirm: "data".to_string(),
+                keep: Keep::No,
             },
             (0xfe, _) => Command::Force {
                 confirm: "data".to_string(),

@@ -4,6 +4,7 @@
 mod activity_log;
 mod bitmap;
 mod block;
+mod kept;
 mod layout;
 mod metadata;
 mod record;
@@ -12,6 +13,10 @@ mod superblock;
 pub use activity_log::{ACTIVE_EXTENTS_MAX, ActivityFound, ActivityRecord, activity_blocks};
 pub use bitmap::{BitmapPage, PAGE_BITS, PAGE_WORDS};
 pub use block::{BLOCK_BYTES, BlockFault};
+pub use kept::{
+    KEPT_DATA_BYTES_MAX, KEPT_DIGEST_BYTES, KEPT_HEAD_BYTES, KEPT_HEADER_BYTES, KEPT_MAGIC,
+    KeptFault, KeptHead, KeptHeader, KeptReader, KeptWriter, unpadded,
+};
 pub use layout::{Layout, LayoutError, METADATA_ALIGN_BYTES, SUPERBLOCK_SLOTS};
 pub use metadata::Metadata;
 pub use record::{OPERATIONS_MAX, Operation, OperationEntry, Operations, RECORD_BYTES, Record};

@@ -21,7 +21,7 @@ const COPY_INFLIGHT_BUSY: usize = 1;
 pub(super) const COPY_REST_TIMES: u32 = 2;
 /// It never rests longer: a disk that was slow once must not stop it.
 pub(super) const COPY_REST_MAX: Duration = Duration::from_millis(200);
-/// An application that asked for nothing for so long is idle.
+/// An application that waits for nothing, and asked for nothing for so long, is idle.
 const BUSY_FOR: Duration = Duration::from_millis(50);
 
 /// What a copy buffer is in use for.
@@ -200,7 +200,7 @@ impl Engine {
             return Some(Compared {
                 session: compare.session,
                 id: compare.id,
-                equal: false,
+                equal: mutant::is(Mutant::UnreadableEqual),
             });
         }
         let sent = !self.copy_halted && !self.copy_is_paused() && send(self, effects);
@@ -305,12 +305,16 @@ impl Engine {
         let lately = self
             .last_request
             .is_some_and(|last| now.since(last) < BUSY_FOR);
-        lately && self.gate == Gate::Open
+        // Where disks are slow, a request takes longer than that, and no other one comes before its end.
+        (lately || self.inflight() > 0) && self.gate == Gate::Open
     }
 
-    /// When the application is idle, if it asks for nothing more.
+    /// When the application is idle, if it asks for nothing more; `None` while it waits for something.
     pub(super) fn idle_at(&self) -> Option<Instant> {
-        self.last_request.map(|last| last + BUSY_FOR)
+        let waits = self.inflight() > 0;
+        self.last_request
+            .filter(|_| !waits)
+            .map(|last| last + BUSY_FOR)
     }
 
     /// When the resync goes on after a rest.
@@ -322,8 +326,15 @@ impl Engine {
         let rest = self.copy_rests.then_some(due);
         let goes_on = !self.copy_rests && !self.copy_halted && !self.copy_is_paused();
         let again = self.copy.as_ref().and_then(Resync::retry_at);
-        let again = again.filter(|_| goes_on);
+        let again = again.filter(|_| goes_on || mutant::is(Mutant::PausedCopySpins));
         rest.into_iter().chain(again).min().filter(|_| target)
+    }
+
+    /// What cannot be read is tried again after this.
+    pub fn copy_retries_after(&mut self, retry_after: Duration) {
+        if let Some(copy) = self.copy.as_mut() {
+            copy.set_retry_after(retry_after);
+        }
     }
 
     /// What the peer lacks and could not be read here.

@@ -118,13 +118,13 @@ pub struct Engine {
     copy_total: Option<(CopyId, u64)>,
     /// What copy buffers are being filled and looked at for, by slot; perhaps for an earlier session.
     copy_reading: [Option<Reading>; COPY_INFLIGHT_MAX as usize],
-    /// When the application last asked for something.
+    /// When the application last asked for something or was answered.
     last_request: Option<Instant>,
     /// The resync gives way to the application until then.
     copy_pause_until: Instant,
     copy_run_began: Instant,
     copy_rests: bool,
-    /// A run could not be read here: the resync waits for the next session.
+    /// It waits for the next session.
     copy_halted: bool,
     /// Since when an operator keeps the resync from going on.
     copy_paused: Option<Instant>,
@@ -541,6 +541,7 @@ impl Engine {
         };
         self.count(now, &entry);
         self.note_end(&entry);
+        self.last_request = Some(now);
         effects.push(Effect::Complete {
             tag: entry.request.tag,
             result: entry.failure.map_or(Ok(()), Err),

@@ -112,7 +112,9 @@ impl Engine {
     /// may still be running over there, and would meet what came after it.
     pub fn halt_copy(&mut self) {
         self.copy_halted = true;
-        if !mutant::is(Mutant::VerifyAfterEnd) {
+        if mutant::is(Mutant::VerifyAfterEnd) {
+            self.verify_lost_peer();
+        } else {
             self.verify_halts();
         }
     }

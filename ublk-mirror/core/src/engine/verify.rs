@@ -11,6 +11,7 @@
 mod ends;
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::copy::{COPY_REST_MAX, COPY_REST_TIMES};
 use super::verified::{Asked, VerifyAnswer};
@@ -63,7 +64,23 @@ struct Run {
     stage: Stage,
     /// This block was written, and is compared again.
     written: Option<u64>,
+    /// That something of it cannot be read was told.
+    told: bool,
     began: Instant,
+}
+
+impl Run {
+    /// Of a part of several blocks the first half is next. Returns whether it was one.
+    fn halve(&mut self) -> bool {
+        let Range { start, end } = self.part.clone();
+        if end - start < 2 {
+            return false;
+        }
+        let middle = start + (end - start) / 2;
+        self.parts.push(middle..end);
+        self.part = start..middle;
+        true
+    }
 }
 
 /// See the module.
@@ -226,6 +243,7 @@ impl Engine {
                 whole,
                 stage: Stage::Writes,
                 written: None,
+                told: false,
                 began: now,
             });
             self.verify_try(slot, effects);
@@ -425,14 +443,10 @@ impl Engine {
         ) else {
             return;
         };
-        let part = run.part.clone();
-        if part.end - part.start > 1 {
-            let middle = part.start + (part.end - part.start) / 2;
-            run.parts.push(middle..part.end);
-            run.part = part.start..middle;
-            self.verify_read(slot, effects);
-            return;
+        if run.halve() {
+            return self.verify_read(slot, effects);
         }
+        let part = run.part.clone();
         if !core::mem::replace(&mut self.verifying.told, true) {
             let range = job.geometry().sectors(&part);
             effects.push(Effect::Notice(Notice::Upkeep(
@@ -498,6 +512,8 @@ impl Engine {
         }
     }
 
+    /// A part cannot be read on one side: halves of it are tried, so that the rest is compared. The first block of
+    /// a run is told.
     fn verify_unreadable(
         &mut self,
         now: Instant,
@@ -506,16 +522,20 @@ impl Engine {
         errno: Errno,
         effects: &mut Effects,
     ) {
-        let part = self.verifying.runs[slot]
-            .as_ref()
-            .map(|run| run.part.clone());
-        if let (Some(job), Some(part)) = (self.verifying.job.as_mut(), part) {
+        let Some(run) = self.verifying.runs[slot].as_mut() else {
+            return;
+        };
+        if run.halve() {
+            return self.verify_read(slot, effects);
+        }
+        let part = run.part.clone();
+        let told = core::mem::replace(&mut run.told, true);
+        if let Some(job) = self.verifying.job.as_mut() {
             let range = job.geometry().sectors(&part);
             let here = finding == VerifyFinding::UnreadableHere;
             job.unreadable(&part, finding);
-            effects.push(Effect::Notice(Notice::Upkeep(
-                UpkeepNotice::VerifyUnreadable { range, errno, here },
-            )));
+            let notice = UpkeepNotice::VerifyUnreadable { range, errno, here };
+            effects.extend((!told).then_some(Effect::Notice(Notice::Upkeep(notice))));
         }
         self.verify_next(now, slot, effects);
     }

@@ -31,6 +31,8 @@ pub enum DiskNotice {
     Diskless,
     /// The own disk failed, and then the other node was lost: the service ended.
     DisklessLost,
+    /// The peer said at some time that its disk failed, and its copy was not filled since.
+    PeerFailed,
 }
 
 impl DiskNotice {
@@ -39,13 +41,16 @@ impl DiskNotice {
             Self::ReadHealed { .. } => "LS3005",
             Self::ReadFailed { .. } => "LS3006",
             Self::Diskless | Self::DisklessLost => "LS3007",
+            Self::PeerFailed => "LS3002",
         }
     }
 
     pub(crate) fn level(&self) -> Level {
         match self {
             Self::ReadHealed { .. } => Level::Warning,
-            Self::ReadFailed { .. } | Self::Diskless | Self::DisklessLost => Level::Error,
+            Self::ReadFailed { .. } | Self::Diskless | Self::DisklessLost | Self::PeerFailed => {
+                Level::Error
+            }
         }
     }
 
@@ -53,6 +58,7 @@ impl DiskNotice {
         match self {
             Self::Diskless => "the disk here has failed: the volume is served through the other node, which has the only good copy".to_string(),
             Self::DisklessLost => "the disk here has failed, and the other node, which has the only good copy, is lost: the service here has ended".to_string(),
+            Self::PeerFailed => "the other node's disk has failed: its copy does not count before it is filled anew".to_string(),
             Self::ReadHealed {
                 range,
                 errno,
@@ -90,7 +96,10 @@ impl DiskNotice {
                 "end the service here and go on at the other node soon (`lockstep volume deactivate NAME` here, `activate NAME` there): if that node or the connection is lost, the service here ends. Then replace the disk".to_string()
             }
             Self::DisklessLost => {
-                "every acknowledged write is on the other node: when it runs, `lockstep volume activate NAME` there. Here replace the disk and start the daemon again".to_string()
+                "every acknowledged write is on the other node: when it runs, `lockstep volume activate NAME` there, or `takeover` if it says that the copy here still counts. Here replace the disk and start the daemon again".to_string()
+            }
+            Self::PeerFailed => {
+                "mend or replace the disk there, then stop the daemon there and start it: everything is copied".to_string()
             }
             Self::ReadHealed { .. } => {
                 "nothing is lost. Look at the kernel's log and at the disk's own error counters here; if it goes on, replace the disk".to_string()

@@ -80,7 +80,7 @@ pub(super) fn refused_advice(code: RefusedCode) -> &'static str {
         }
         RefusedCode::BothBlank => "create the side that holds the data without --join",
         RefusedCode::SplitBrain => {
-            "look at both sides with `lockstep volume resolve NAME`, decide whose data to keep; on the other node run `lockstep volume resolve NAME --discard NODE` (its own writes are lost)"
+            "look at both sides with `lockstep volume resolve NAME`, decide whose data to keep; on the other node run `lockstep volume resolve NAME --discard NODE` (its own writes go into a file there)"
         }
         RefusedCode::DiskFailed | RefusedCode::MetadataFailed => {
             "replace the disk there, then create the volume anew with --join"

@@ -153,9 +153,17 @@ impl Change {
 }
 
 impl Volume {
-    pub(super) fn begin_change(&mut self, kind: Kind, step: Step, view: Option<View>) {
-        debug_assert!(self.change.is_none(), "one change at a time");
+    /// Begins a change, unless one is under way: what that one waits for would never be taken up again, and who
+    /// waits for it would wait for ever. Returns whether it began. Callers look beforehand ([`Self::obstacle`]);
+    /// one that does not is a fault, which a build with assertions tells.
+    #[must_use]
+    pub(super) fn begin_change(&mut self, kind: Kind, step: Step, view: Option<View>) -> bool {
+        if let Some(change) = &self.change {
+            debug_assert!(false, "{change:?} is under way, and {kind:?} begins (I9)");
+            return false;
+        }
         self.change = Some(Change { kind, step, view });
+        true
     }
 
     /// Whether an operator's deactivation waits for the device.
@@ -189,8 +197,7 @@ impl Volume {
                 command,
                 failure: None,
             };
-            self.begin_change(kind, Step::Device, None);
-            if gone {
+            if self.begin_change(kind, Step::Device, None) && gone {
                 self.flush_for_view(effects);
             }
         }

@@ -33,7 +33,6 @@ impl Volume {
         let Some(session) = self.may_go_diskless() else {
             return false;
         };
-        self.engine.leaves_disk();
         let peer = NodeSet::only(self.settings.peer);
         let insync = if mutant::is(Mutant::DisklessCountsItself) {
             self.both()
@@ -41,8 +40,11 @@ impl Volume {
             peer
         };
         let view = self.next_view(Some(self.me()), insync, self.floor());
-        self.begin_change(Kind::Diskless { session }, Step::Drain, Some(view));
-        true
+        let begun = self.begin_change(Kind::Diskless { session }, Step::Drain, Some(view));
+        if begun {
+            self.engine.leaves_disk();
+        }
+        begun
     }
 
     /// Everything that was begun has ended, and it is durable that the disk failed: the peer is asked.

@@ -49,7 +49,9 @@ impl Volume {
         }
         // As a takeover: what the old source sent is on disk, its epoch is sealed, everything is flushed,
         // and no lease that was granted holds any more.
-        self.begin_change(Kind::Force { command: id }, Step::Drain, None);
+        if !self.begin_change(Kind::Force { command: id }, Step::Drain, None) {
+            return Some(Err(Refusal::Busy));
+        }
         self.takeover_drained(effects);
         None
     }

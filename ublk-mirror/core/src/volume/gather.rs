@@ -115,6 +115,7 @@ impl Volume {
         };
         self.engine
             .begin_resync(now, session, id, cause, likeness, effects);
+        self.engine.copy_retries_after(self.settings.copy_retry);
     }
 
     /// The source asks a target.

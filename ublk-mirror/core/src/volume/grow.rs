@@ -313,7 +313,9 @@ impl Volume {
             to_sectors: grow.to,
             command: None,
         };
-        self.begin_change(kind, Step::Accept, None);
+        if !self.begin_change(kind, Step::Accept, None) {
+            return Err(GrowRefused::Busy);
+        }
         self.persist_size(effects);
         Ok(())
     }

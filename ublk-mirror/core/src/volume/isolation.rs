@@ -182,14 +182,15 @@ impl Volume {
         if self.peer_counts() {
             let me = self.me();
             let view = self.next_view(active.then_some(me), NodeSet::only(me), self.floor());
-            self.engine.hold();
             let isolated = Some(since_unix_s);
             let kind = Kind::Drop {
                 session: id,
                 isolated,
             };
-            self.begin_change(kind, Step::Drain, Some(view));
-            self.drop_drained(effects);
+            if self.begin_change(kind, Step::Drain, Some(view)) {
+                self.engine.hold();
+                self.drop_drained(effects);
+            }
         } else if self
             .staged
             .isolation
@@ -340,14 +341,16 @@ impl Volume {
             return Some(Ok(Done::AlreadyAttached));
         }
         let kind = Kind::Attach { command: id };
-        match self.isolating.device {
-            Device::Starting | Device::Stopping => return Some(Err(Refusal::Busy)),
+        let device = self.isolating.device;
+        let moves = matches!(device, Device::Starting | Device::Stopping);
+        if moves || !self.begin_change(kind, Step::Device, None) {
+            return Some(Err(Refusal::Busy));
+        }
+        match device {
             Device::Up if !mutant::is(Mutant::AttachKeepsDevice) => {
-                self.begin_change(kind, Step::Device, None);
                 self.stop_isolated(force, effects);
             }
-            Device::Up | Device::None => {
-                self.begin_change(kind, Step::Device, None);
+            Device::Starting | Device::Stopping | Device::Up | Device::None => {
                 self.forget_isolation(effects);
             }
         }

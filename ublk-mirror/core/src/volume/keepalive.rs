@@ -148,9 +148,11 @@ impl Volume {
                     Some(ping.min(session.heard + self.settings.link_timeout))
                 }
             });
+        let background = self.engine.background_deadline();
+        let background = background.filter(|_| self.flushes_in_background());
         sessions
             .chain(self.lease_deadline())
-            .chain(self.engine.background_deadline())
+            .chain(background)
             .chain(self.engine.copy_deadline())
             .chain(self.engine.verify_deadline())
             .chain(self.leaving.map(|(_, until)| until))

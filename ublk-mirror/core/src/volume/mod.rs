@@ -3,6 +3,7 @@
 mod change;
 mod deactivation;
 mod diskless;
+mod failed;
 mod force;
 mod gather;
 mod grow;
@@ -18,6 +19,7 @@ mod settle;
 mod standby;
 mod status;
 mod stuck;
+mod unique;
 mod verify;
 mod widen;
 mod withdraw;
@@ -37,7 +39,6 @@ use crate::event::{DiskResult, Event, IoOwner};
 use crate::intent::Intent;
 use crate::limits::VOLUME_NAME_BYTES_MAX;
 use crate::mutant::{self, Mutant};
-use crate::notice::{Notice, Refusal};
 use crate::types::{
     BootId, Epoch, Errno, Incarnation, Instant, NodeId, NodeSet, SessionId, ViewId,
 };
@@ -45,6 +46,7 @@ use crate::view::View;
 use change::{Change, Kind, Step, Stopping, Then, ViewFlush};
 use session::Session;
 use standby::PeerOps;
+pub use unique::Unique;
 
 /// What the shell knows when it starts a volume.
 #[derive(Clone, Debug)]
@@ -77,6 +79,8 @@ pub struct Settings {
     /// A disk operation that takes longer is given up, and the disk counts as failed. Longer than any disk
     /// that is well takes; independent of `link_timeout`: keepalives do not wait for disks.
     pub disk_timeout: Duration,
+    /// What a resync could not read is tried again after this ([`crate::limits::COPY_RETRY_AFTER`]).
+    pub copy_retry: Duration,
     /// Extents that may be active, 1..=1000 ([`crate::limits::HOT_EXTENTS_DEFAULT`]).
     pub hot_extents_max: usize,
 }
@@ -237,7 +241,9 @@ impl Volume {
     /// The daemon started under a live device that an earlier run served.
     fn serve_recovered(&mut self, now: Instant) {
         self.role = Role::Active;
-        self.verify_not_before = now + self.settings.link_timeout * 3;
+        if !mutant::is(Mutant::VerifyJumpsQueue) {
+            self.verify_not_before = now + self.settings.link_timeout * 3;
+        }
         if self.durable.failed {
             // The disk failed under an earlier run: its requests fail, nothing is promised any more.
             self.failed = Some(Errno::EIO);
@@ -246,10 +252,10 @@ impl Volume {
         if self.durable.drained && !mutant::is(Mutant::AbortedServesOn) {
             // An earlier run threw writes away and was killed before the device had ended.
             self.aborted_writes = true;
-            self.end_recovered_device = true;
             self.role = Role::Deactivating;
             let (command, failure) = (None, None);
-            self.begin_change(Kind::Deactivate { command, failure }, Step::Device, None);
+            let kind = Kind::Deactivate { command, failure };
+            self.end_recovered_device = self.begin_change(kind, Step::Device, None);
             return;
         }
         self.engine.open();
@@ -353,9 +359,14 @@ impl Volume {
         self.watch_effects(now, first, effects);
     }
 
+    /// Not while the own disk is being left: what it does proves nothing any more.
+    fn flushes_in_background(&self) -> bool {
+        self.failed.is_none() || self.engine.is_diskless()
+    }
+
     /// What follows from any event: the steps of whatever is under way.
     fn background(&mut self, now: Instant, effects: &mut Effects) {
-        if self.failed.is_none() || self.engine.is_diskless() {
+        if self.flushes_in_background() {
             self.engine.background_steps(now, effects);
             self.note_swept(effects);
         }
@@ -435,54 +446,6 @@ impl Volume {
                 Err(errno),
                 IoOwner::Peer(_) | IoOwner::ViewFlush | IoOwner::LogFlush | IoOwner::Grow,
             ) => self.disk_failed(now, errno, effects),
-        }
-    }
-
-    /// A failed disk is a failed member (S1): nothing is retried, nothing is served, the peer is told.
-    fn disk_failed(&mut self, now: Instant, errno: Errno, effects: &mut Effects) {
-        self.metadata_only = false;
-        if self.failed.is_some() {
-            return;
-        }
-        self.failed = Some(errno);
-        effects.push(Effect::Notice(Notice::DiskFailed { errno }));
-        self.isolation_failed(effects);
-        if !self.may_withdraw() && !self.leave_own_disk() {
-            self.stop_everything(now, effects);
-        }
-        // A restart must not make a good copy of it again.
-        self.staged.failed = true;
-        self.persist(Then::Withdraw, effects);
-    }
-
-    fn metadata_failed(&mut self, now: Instant, errno: Errno, effects: &mut Effects) {
-        self.persists.clear();
-        if self.failed.is_none() {
-            self.failed = Some(errno);
-            self.metadata_only = true;
-            effects.push(Effect::Notice(Notice::MetadataFailed { errno }));
-        }
-        // A standby that was about to withdraw cannot write that down: it closes the connection, so that
-        // the operator of the active node can speak.
-        self.stop_everything(now, effects);
-    }
-
-    fn stop_everything(&mut self, now: Instant, effects: &mut Effects) {
-        self.engine.shut(now, effects);
-        self.refuse_all_sessions(effects);
-        self.isolation_failed(effects);
-        let stopping = self.stopping.take();
-        if stopping.is_some_and(|stopping| stopping.gone) {
-            self.role = Role::Fenced;
-        }
-        let stopping = stopping.and_then(|stopping| stopping.command);
-        self.answer(stopping, Err(Refusal::DiskFailed), effects);
-        if let Some(change) = self.change.take() {
-            let gone = !matches!(change.step, Step::Device);
-            if matches!(change.kind, Kind::Deactivate { .. }) && gone {
-                self.role = Role::Fenced;
-            }
-            self.answer(change.command(), Err(Refusal::DiskFailed), effects);
         }
     }
 

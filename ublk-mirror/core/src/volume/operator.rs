@@ -31,7 +31,9 @@ impl Volume {
             Command::Takeover { confirm } => self.takeover(now, id, &confirm, effects),
             Command::Grow { size_bytes } => self.grow(id, size_bytes, effects),
             Command::Stop => self.stop(now, id, effects),
-            Command::Resolve { discard, confirm } => self.discard(id, &discard, &confirm, effects),
+            Command::Resolve {
+                discard, confirm, ..
+            } => self.discard(id, &discard, &confirm, effects),
             Command::Force { confirm } => self.force(id, &confirm, effects),
             Command::Verify {
                 repair,
@@ -106,7 +108,9 @@ impl Volume {
             return Some(Err(Refusal::Busy));
         }
         let view = self.next_view(Some(self.me()), self.durable.view.insync, self.floor());
-        self.begin_change(Kind::Activate { command: id }, Step::Accept, Some(view));
+        if !self.begin_change(Kind::Activate { command: id }, Step::Accept, Some(view)) {
+            return Some(Err(Refusal::Busy));
+        }
         match up {
             Some(session) if !mutant::is(Mutant::ActivateAlone) => {
                 self.propose(session, Purpose::Activate, view, effects)
@@ -132,29 +136,28 @@ impl Volume {
             }
             Role::Deactivating | Role::Activating | Role::Active => {}
         }
-        let leaves_disk = self.change.as_ref();
-        let leaves_disk =
-            leaves_disk.is_some_and(|change| matches!(change.kind, Kind::Diskless { .. }));
-        if (self.failed.is_none() || leaves_disk)
-            && let Some(refusal) = self.obstacle()
-        {
+        if self.failed.is_some() {
+            // Nothing else than a change under way speaks against an end.
+            if self.change.is_some() && !mutant::is(Mutant::EndIgnoresChange) {
+                return Some(Err(Refusal::Busy));
+            }
+        } else if let Some(refusal) = self.obstacle() {
             return Some(Err(refusal));
         }
         if self.engine.is_frozen() && force == Force::No {
             let peer = self.peer_name();
             return Some(Err(Refusal::FrozenWrites { peer }));
         }
+        let kind = Kind::Deactivate {
+            command: Some(id),
+            failure: None,
+        };
+        if !self.begin_change(kind, Step::Device, None) {
+            return Some(Err(Refusal::Busy));
+        }
         if self.engine.is_frozen() {
             self.abort_writes(now, effects);
         }
-        self.begin_change(
-            Kind::Deactivate {
-                command: Some(id),
-                failure: None,
-            },
-            Step::Device,
-            None,
-        );
         self.role = Role::Deactivating;
         self.device(
             DeviceCommand::StopLive {
@@ -223,12 +226,14 @@ impl Volume {
                 Err(Refusal::NothingToTakeOver)
             });
         }
-        if confirm != format!("{peer} is off") {
+        if !self.is_confirmed(confirm) {
             return Some(Err(Refusal::NotConfirmed { peer }));
         }
         if self.role == Role::Active {
             let view = self.takeover_view();
-            self.begin_change(Kind::GoAlone { command: id }, Step::Flush, Some(view));
+            if !self.begin_change(Kind::GoAlone { command: id }, Step::Flush, Some(view)) {
+                return Some(Err(Refusal::Busy));
+            }
             if mutant::is(Mutant::AloneBeforeDurable) {
                 self.engine.peer_is_out(now, effects);
             }
@@ -238,11 +243,28 @@ impl Volume {
             }
             self.flush_for_view(effects);
         } else {
-            self.begin_change(Kind::Takeover { command: id }, Step::Drain, None);
+            if !self.begin_change(Kind::Takeover { command: id }, Step::Drain, None) {
+                return Some(Err(Refusal::Busy));
+            }
             self.takeover_drained(effects);
         }
         let _ = now;
         None
+    }
+
+    /// Whether these words are about the peer, as it is now: who speaks for others may name the epoch of the view for
+    /// which it was allowed to ("node2 is off, epoch 7"). A word that comes late is about an earlier one, and the peer
+    /// may have been allowed to go on alone since (S8).
+    fn is_confirmed(&self, confirm: &str) -> bool {
+        let off = format!("{} is off", self.peer_name());
+        let Some(rest) = confirm.strip_prefix(&off) else {
+            return false;
+        };
+        let epoch = rest.strip_prefix(", epoch ");
+        let epoch = epoch.and_then(|epoch| epoch.parse().ok());
+        let now = epoch == Some(self.durable.view.epoch.0)
+            || (epoch.is_some() && mutant::is(Mutant::TakeoverOfAnyEpoch));
+        rest.is_empty() || now
     }
 
     /// Everything that the old active node sent and that was accepted is on disk: seal (S4).
@@ -331,17 +353,16 @@ impl Volume {
             return;
         }
         let command = self.change.take().and_then(|change| change.command());
-        self.begin_change(
-            Kind::Deactivate {
-                command,
-                failure: Some(errno),
-            },
-            Step::Flush,
-            None,
-        );
+        let kind = Kind::Deactivate {
+            command,
+            failure: Some(errno),
+        };
+        let begun = self.begin_change(kind, Step::Flush, None);
         self.role = Role::Deactivating;
         self.abort_writes(now, effects);
-        self.flush_for_view(effects);
+        if begun {
+            self.flush_for_view(effects);
+        }
     }
 
     pub(super) fn device_busy(&mut self, effects: &mut Effects) {
@@ -499,13 +520,14 @@ impl Volume {
                     UpkeepNotice::PeerInvalidated,
                 )));
             }
-            self.engine.hold();
             let kind = Kind::Drop {
                 session: id,
                 isolated: None,
             };
-            self.begin_change(kind, Step::Drain, Some(view));
-            self.drop_drained(effects);
+            if self.begin_change(kind, Step::Drain, Some(view)) {
+                self.engine.hold();
+                self.drop_drained(effects);
+            }
         }
         Taken::Yes
     }

@@ -104,7 +104,7 @@ impl Volume {
     /// Bytes that may be on this copy alone: its marks, if they tell of a view that the peer was in.
     fn unique_bytes(&self) -> u64 {
         let size_bytes = self.staged.size_sectors * SECTOR_BYTES;
-        if self.peer_counts() || self.durable.base.epoch == Epoch(0) {
+        if !self.knows_what_is_unique() {
             return size_bytes;
         }
         let intent = &self.engine.intent;
@@ -177,32 +177,14 @@ impl Volume {
         confirm: &str,
         effects: &mut Effects,
     ) -> Option<Outcome> {
-        let node = self.settings.node_name.clone();
-        if discard != node {
-            let wanted = discard.into();
-            return Some(Err(Refusal::DiscardElsewhere { wanted, node }));
-        }
-        if self.role != Role::Fenced {
-            return Some(Err(Refusal::Serving));
-        }
-        if self.failed.is_some() {
-            return Some(Err(Refusal::DiskFailed));
-        }
-        if self.words.split.is_none() {
-            let peer = self.peer_name();
-            return Some(Err(Refusal::NoSplitBrain { peer }));
-        }
-        if confirm != self.volume_name() {
-            let volume = self.volume_name();
-            return Some(Err(Refusal::NotNamed { volume }));
-        }
-        // Also while the two meet: what was told must stay true.
-        if self.is_changing_or_meeting() {
-            return Some(Err(Refusal::Busy));
+        if let Err(refusal) = self.may_discard(discard, confirm) {
+            return Some(Err(refusal));
         }
         let floor = self.floor();
         let view = self.next_view(None, NodeSet::EMPTY, floor);
-        self.begin_change(Kind::Discard { command: id }, Step::Persist, Some(view));
+        if !self.begin_change(Kind::Discard { command: id }, Step::Persist, Some(view)) {
+            return Some(Err(Refusal::Busy));
+        }
         if mutant::is(Mutant::DiscardNotDurable) {
             self.stage_view(view);
             self.stage_discard();

@@ -157,8 +157,10 @@ impl Volume {
             Verdict::Equal { .. } | Verdict::Apart { .. } | Verdict::Refuse(_) => None,
         };
         self.put_deactivation_aside();
-        self.begin_change(Kind::Lead { session: id, copy }, Step::Flush, Some(view));
-        if self.needs_flush(view) {
+        if !self.begin_change(Kind::Lead { session: id, copy }, Step::Flush, Some(view)) {
+            // Whatever is under way ends first: the next meeting finds that.
+            self.close(id, effects);
+        } else if self.needs_flush(view) {
             self.flush_for_view(effects);
         } else {
             self.propose_change(id, Purpose::Settle, effects);
@@ -312,16 +314,15 @@ impl Volume {
             return true;
         }
         self.put_deactivation_aside();
-        if self.role == Role::Fenced || mutant::is(Mutant::DeposedKeepsDevice) {
-            let view = propose.view;
-            self.begin_change(
-                Kind::Follow {
-                    session: id,
-                    propose,
-                },
-                Step::Flush,
-                Some(view),
-            );
+        let follows = self.role == Role::Fenced || mutant::is(Mutant::DeposedKeepsDevice);
+        let kind = Kind::Follow {
+            session: id,
+            propose,
+        };
+        let step = if follows { Step::Flush } else { Step::Device };
+        if !self.begin_change(kind, step, Some(propose.view)) {
+            self.close(id, effects);
+        } else if follows {
             if self.flushes_first(&propose) {
                 self.flush_for_view(effects);
             } else if self.engine.verify_has_runs() {
@@ -331,14 +332,6 @@ impl Volume {
             }
         } else {
             // Somebody else took over: the device here goes away for ever before we agree (S12).
-            self.begin_change(
-                Kind::Follow {
-                    session: id,
-                    propose,
-                },
-                Step::Device,
-                Some(propose.view),
-            );
             self.role = Role::Deactivating;
             self.engine.shut(now, effects);
             let epoch = propose.view.epoch;

@@ -9,7 +9,7 @@ use crate::admin::{
 };
 use crate::disk::CopyRole;
 use crate::engine::Peer;
-use crate::notice::{Notice, UpkeepNotice};
+use crate::notice::{DiskNotice, Notice, UpkeepNotice};
 use crate::types::{Instant, NodeId, SECTOR_BYTES};
 
 use super::Volume;
@@ -22,6 +22,9 @@ impl Volume {
             problems.push(Notice::DiskFailed { errno }.problem());
         }
         problems.extend(self.diskless_problem());
+        if self.peer_copy() == CopyState::Failed {
+            problems.push(Notice::Disk(DiskNotice::PeerFailed).problem());
+        }
         if self.is_forced() {
             let at_s = self.forced_at_s();
             problems.push(Notice::Forced { at_s }.problem());
@@ -69,6 +72,7 @@ impl Volume {
             device: None,
             problems,
             split: self.split_status(now),
+            keeping: None,
             operations: self
                 .durable
                 .record
@@ -132,6 +136,8 @@ impl Volume {
             CopyState::Isolated
         } else if matches!(self.engine.peer(), Peer::Target(_) | Peer::Joining(_)) {
             CopyState::Copying
+        } else if self.durable.peer_failed {
+            CopyState::Failed
         } else {
             CopyState::Outdated
         }

@@ -21,9 +21,11 @@ impl Volume {
         let ready =
             self.engine.resync_is_complete() && !full && !self.engine.flushes_in_background();
         if ready && self.change.is_none() && self.failed.is_none() {
-            self.engine.peer_is_joining(now, session);
             // Both sides flush: a view under which nobody serves says that both copies are durable.
-            self.begin_change(Kind::Widen { session }, Step::Flush, None);
+            if !self.begin_change(Kind::Widen { session }, Step::Flush, None) {
+                return;
+            }
+            self.engine.peer_is_joining(now, session);
             if mutant::is(Mutant::WidenWithoutOwnFlush) {
                 self.set_step(Step::PeerFlush);
                 return self.send_drain(session, FLUSH_JOIN, effects);

@@ -172,7 +172,9 @@ impl Volume {
                     to_sectors: grow.to,
                     command: Some(command),
                 };
-                self.begin_change(kind, Step::Accept, None);
+                if !self.begin_change(kind, Step::Accept, None) {
+                    return self.answer(Some(command), Err(Refusal::Busy), effects);
+                }
                 if mutant::is(Mutant::GrowWithoutPeer) {
                     return self.persist_size(effects);
                 }

@@ -1,0 +1,82 @@
+//! The disks of both nodes fail, one while the other is being left: no copy counts, and only an operator can go on.
+//! He does what docs/operations.md says: he looks in the logs who failed last, stops the other node, forces that copy
+//! and serves it. Everything that was acknowledged and flushed must be there. The other one comes back as the other side
+//! of a split brain, is discarded, and filled.
+
+use mirror_core::admin::{Command, CopyState, Done, LinkState, Notice, Outcome, Problem, Role};
+
+use super::resolve::{insist, serve_forced};
+use super::world::World;
+
+impl World {
+    /// What the logs say of failed disks.
+    pub(super) fn note_disk_failed(&mut self, node: usize, notice: &Notice) {
+        let failed = matches!(
+            notice,
+            Notice::DiskFailed { .. } | Notice::MetadataFailed { .. }
+        );
+        if failed {
+            let now = self.now;
+            self.nodes[node].failed_at.get_or_insert(now);
+        }
+    }
+
+    /// Whether both disks failed since their copies began to count, both work again, and both nodes say that nobody
+    /// can go on.
+    pub fn is_bereft(&self) -> bool {
+        let quiet = !self.chaos && !self.split && self.desk.case.is_none();
+        let works = |node: usize| {
+            let data = &self.nodes[node].data;
+            !data.failing && data.stuck_until <= self.now
+        };
+        let failed = self.nodes.iter().all(|node| node.failed_at.is_some());
+        if !quiet || !failed || !works(0) || !works(1) {
+            return false;
+        }
+        let nobody = |problem: &Problem| problem.message.contains("neither side holds a copy");
+        let last = self.failed_last();
+        (0..2).all(|node| {
+            self.status(node).is_some_and(|status| {
+                let refused = status.link.state == LinkState::Refused;
+                let known = status.copy == CopyState::Failed || node != last;
+                let waits = refused && status.problems.iter().any(nobody);
+                status.role == Role::Fenced && known && waits
+            })
+        })
+    }
+
+    /// The node whose disk failed last.
+    fn failed_last(&self) -> usize {
+        usize::from(self.nodes[1].failed_at > self.nodes[0].failed_at)
+    }
+
+    /// The operator's way out of it.
+    pub fn force_what_failed_last(&mut self) {
+        let last = self.failed_last();
+        let other = 1 - last;
+        self.count("both disks failed");
+        self.note(|| format!("both disks failed, that of {last} later"));
+        self.nodes[other].held_off = true;
+        self.power_cut(other);
+        let before = self.nodes[last].view().mark();
+        let wanted = |_: &World| {
+            Some(Command::Force {
+                confirm: "data".to_string(),
+            })
+        };
+        let over = |world: &World, answer: &Outcome| {
+            let durable = world.nodes[last].view().mark() != before;
+            matches!(answer, Ok(Done::Forced)) || durable
+        };
+        if !insist(self, last, wanted, over) {
+            return self.fail(format!(
+                "both disks failed, and {last} could not be recovered by force (I9)"
+            ));
+        }
+        self.count("forced after both disks failed");
+        // Its application is judged by everything that was acknowledged before.
+        self.begin_split(last);
+        self.both_alone = true;
+        serve_forced(self, other, last);
+    }
+}
