@@ -57,7 +57,7 @@ const LAYERS: [(&str, &[&str]); 10] = [
         &["controlplane-api", "controlplane-core", "mirror-core"],
     ),
     ("cli", &["controlplane-api", "mirror-core"]),
-    ("tests", &["mirror-core"]),
+    ("tests", &["controlplane-core", "mirror-core"]),
     (
         "tests/fuzz",
         &["controlplane-api", "mirror-core", "ublk-mirror"],

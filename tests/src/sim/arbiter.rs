@@ -11,11 +11,16 @@
 //! Checked: no split brain, never two copies that count alone (S8); with the register in reach, and nothing granted to
 //! the other side, the node that is left serves within a bound (I9).
 
-use mirror_core::admin::{Command, CopyState, Frozen, LinkState, Role};
+use std::collections::BTreeMap;
+
+use controlplane_core::register::{Answer, Claim, Refusal, Registers};
+use mirror_core::admin::{Command, CopyState, Frozen, LinkState, Role, ViewName};
+use mirror_core::types::{Epoch, NodeSet, ViewId, VolumeId};
+use mirror_core::view::{View, ViewHistory, ViewMark};
 
 use super::ambush::{Moment, Trap, Whom};
 use super::faults::{Kind, Trouble};
-use super::node::{MS, id, name};
+use super::node::{MS, id};
 use super::rng::Rng;
 use super::world::{Happening, Mutant, World};
 
@@ -57,6 +62,24 @@ pub(super) fn troubles(seed: u64, millis: std::ops::Range<u64>, haste: u64) -> V
     troubles
 }
 
+const VOLUME: VolumeId = VolumeId([1; 16]);
+
+/// A register that both nodes have reported to, before anything was granted.
+fn enrolled() -> Registers {
+    let both = NodeSet::only(id(0)).with(id(1));
+    let mut registers = Registers::new(both, BTreeMap::new());
+    let nothing = View {
+        epoch: Epoch(0),
+        id: ViewId::NONE,
+        active: None,
+        insync: both,
+    };
+    for node in 0..2 {
+        registers.report(id(node), VOLUME, &nothing);
+    }
+    registers
+}
+
 /// Whether a register decides in this run.
 pub(super) fn is_about(seed: u64) -> bool {
     seed % 8 == 2
@@ -68,16 +91,11 @@ pub(super) enum Step {
     /// The agent looks at its node.
     Look { node: usize },
     /// A question reaches the register.
-    Asked {
-        node: usize,
-        boot: u64,
-        epoch: u64,
-        number: u64,
-    },
+    Asked { node: usize, boot: u64, number: u64 },
     /// A node holds this view, is linked, and will not use what it was granted.
     GivenBack {
         node: usize,
-        epoch: u64,
+        view: ViewMark,
         number: u64,
     },
     /// A reply reaches the agent.
@@ -85,13 +103,14 @@ pub(super) enum Step {
         node: usize,
         boot: u64,
         number: u64,
-        granted: bool,
+        granted: Option<ViewMark>,
     },
     /// The word reaches the daemon.
     Word {
         node: usize,
         boot: u64,
-        epoch: u64,
+        basis: ViewMark,
+        next: ViewMark,
         asked: u32,
     },
     /// A node's way to the register is cut, or whole again.
@@ -117,14 +136,14 @@ struct Agent {
     asked: Option<Question>,
     /// A word is on its way.
     words_until: u64,
-    /// It gave back what it may have been granted, at this moment, and under a view of this epoch.
-    gave_back: Option<(u64, u64)>,
+    /// It gave back what it may have been granted, at this moment, and under this view.
+    gave_back: Option<(u64, ViewMark)>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Question {
-    /// The epoch of the view that it is about.
-    epoch: u64,
+    /// The view that it is about.
+    basis: ViewMark,
     /// When it was asked last.
     at: u64,
     /// How often.
@@ -137,9 +156,9 @@ struct Question {
 #[derive(Debug)]
 pub(super) struct Arbiter {
     rng: Rng,
-    /// The last grant.
-    epoch: u64,
-    holder: Option<usize>,
+    registers: Registers,
+    /// What the agents' questions say, by their numbers.
+    claims: BTreeMap<u64, Claim>,
     agents: [Agent; 2],
     cut: [bool; 2],
     lost: [u32; 2],
@@ -153,8 +172,8 @@ impl Arbiter {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             rng: Rng::new(seed ^ 0x6172_6269_7465_7273),
-            epoch: 0,
-            holder: None,
+            registers: enrolled(),
+            claims: BTreeMap::new(),
             agents: [Agent::default(); 2],
             cut: [false; 2],
             lost: [0; 2],
@@ -176,21 +195,34 @@ impl Arbiter {
         ordered
     }
 
-    /// Whether `node`, whose durable view is of `epoch`, may go on alone.
-    fn may_grant(&self, node: usize, epoch: u64, mutant: Option<Mutant>) -> bool {
-        // The other node may still be about to act under the view for which it was granted this epoch, although it
-        // agreed to the one that this node has.
-        let behind = match mutant {
-            Some(Mutant::ArbiterEqualEpoch) => self.epoch <= epoch,
-            Some(Mutant::ArbiterLaterEpoch) => self.epoch < epoch,
-            _ => false,
-        };
-        let free = self.holder.is_none_or(|holder| holder == node);
-        (self.epoch <= epoch && free) || behind || self.has_granted(node, epoch)
+    fn answer(&mut self, node: usize, claim: &Claim, mutant: Option<Mutant>) -> Option<ViewMark> {
+        let mut answer = self.registers.claim(id(node), &[*claim]);
+        if let Answer::Refused {
+            refusal: Refusal::Held { epoch, holder },
+            ..
+        } = answer
+        {
+            // The other node may still be about to act under the view for which it was granted this epoch, although
+            // it agreed to the one that this node has.
+            let behind = match mutant {
+                Some(Mutant::ArbiterEqualEpoch) => epoch <= claim.basis.epoch,
+                Some(Mutant::ArbiterLaterEpoch) => epoch < claim.basis.epoch,
+                _ => false,
+            };
+            if behind {
+                self.registers.release(holder, VOLUME, claim.basis);
+                answer = self.registers.claim(id(node), &[*claim]);
+            }
+        }
+        match answer {
+            Answer::Granted(marks) => marks.first().copied(),
+            Answer::Refused { .. } => None,
+        }
     }
 
-    fn has_granted(&self, node: usize, epoch: u64) -> bool {
-        self.epoch == epoch + 1 && self.holder == Some(node)
+    fn would_grant(&self, node: usize, claim: &Claim) -> bool {
+        let answer = self.registers.clone().claim(id(node), &[*claim]);
+        matches!(answer, Answer::Granted(_))
     }
 
     /// An agent waits so long before it asks: mostly the one of the node that serves waits longer.
@@ -242,17 +274,10 @@ impl World {
                 self.step_later(LOOK, step);
                 self.agent_looks(node);
             }
-            Step::Asked {
-                node,
-                boot,
-                epoch,
-                number,
-            } => self.register_is_asked(node, boot, epoch, number),
-            Step::GivenBack {
-                node,
-                epoch,
-                number,
-            } => self.register_is_given_back(node, epoch, number),
+            Step::Asked { node, boot, number } => self.register_is_asked(node, boot, number),
+            Step::GivenBack { node, view, number } => {
+                self.register_is_given_back(node, view, number);
+            }
             Step::Told {
                 node,
                 boot,
@@ -262,9 +287,10 @@ impl World {
             Step::Word {
                 node,
                 boot,
-                epoch,
+                basis,
+                next,
                 asked,
-            } => self.agent_speaks(node, boot, epoch, asked),
+            } => self.agent_speaks((node, boot), basis, next, asked),
             Step::Cut { node } => self.cut_the_register(node),
         }
     }
@@ -331,10 +357,12 @@ impl World {
         self.arbiter.agents[node].gave_back = None;
         let active = self.role(node) == Some(Role::Active);
         let patience = self.arbiter.patience(active) / self.plan.haste;
-        let epoch = self.nodes[node].view().epoch.0;
+        let Some(claim) = self.claim_of(node) else {
+            return;
+        };
         let agent = &mut self.arbiter.agents[node];
         let from = *agent.from.get_or_insert(now + patience);
-        let asked = agent.asked.filter(|asked| asked.epoch == epoch);
+        let asked = agent.asked.filter(|asked| asked.basis == claim.basis);
         let waits = asked.is_some_and(|asked| now < asked.at + ANSWER);
         if now < from || waits || now < agent.words_until {
             return;
@@ -343,11 +371,13 @@ impl World {
         if let Some(asked) = asked
             && self.plan.mutant == Some(Mutant::AgentAssumes)
         {
-            return self.agent_is_told(node, boot, asked.number, true);
+            return self.agent_is_told(node, boot, asked.number, Some(claim.next));
         }
         let number = self.arbiter.number();
+        self.arbiter.claims.insert(number, claim);
+        let epoch = claim.basis.epoch;
         self.arbiter.agents[node].asked = Some(Question {
-            epoch,
+            basis: claim.basis,
             at: now,
             times: times + 1,
             number,
@@ -355,12 +385,7 @@ impl World {
         self.note(|| format!("{node} asks the register for the epoch after {epoch}"));
         for _ in 0..1 + u64::from(self.arbiter.rng.percent(10)) {
             if let Some(after) = self.arbiter.travel(node) {
-                let asked = Step::Asked {
-                    node,
-                    boot,
-                    epoch,
-                    number,
-                };
+                let asked = Step::Asked { node, boot, number };
                 self.step_later(after, asked);
             } else {
                 self.count("arbiter: questions lost");
@@ -376,27 +401,23 @@ impl World {
             && self.status(node).is_some_and(|status| {
                 status.link.state == LinkState::Up && status.copy == CopyState::InSync
             });
-        let epoch = view.epoch.0;
+        let view = view.mark();
         let agent = self.arbiter.agents[node];
         let said = agent
             .gave_back
-            .is_some_and(|(at, of)| of == epoch && self.now < at + 4 * ANSWER);
+            .is_some_and(|(at, of)| of == view && self.now < at + 4 * ANSWER);
         if !linked || said || self.now < agent.words_until {
             return;
         }
-        self.arbiter.agents[node].gave_back = Some((self.now, epoch));
+        self.arbiter.agents[node].gave_back = Some((self.now, view));
         let number = self.arbiter.number();
         if let Some(after) = self.arbiter.travel(node) {
-            let step = Step::GivenBack {
-                node,
-                epoch,
-                number,
-            };
+            let step = Step::GivenBack { node, view, number };
             self.step_later(after, step);
         }
     }
 
-    fn agent_is_told(&mut self, node: usize, boot: u64, number: u64, granted: bool) {
+    fn agent_is_told(&mut self, node: usize, boot: u64, number: u64, granted: Option<ViewMark>) {
         let agent = self.arbiter.agents[node];
         let asked = agent
             .asked
@@ -405,10 +426,15 @@ impl World {
             self.count("arbiter: replies too late");
             return;
         };
-        let (epoch, times) = (asked.epoch, asked.times);
+        let (basis, times) = (asked.basis, asked.times);
         self.arbiter.agents[node].asked = None;
-        self.note(|| format!("{node} is told of the epoch after {epoch}: {granted}"));
-        if !granted {
+        self.note(|| {
+            format!(
+                "{node} is told of the epoch after {}: {granted:?}",
+                basis.epoch
+            )
+        });
+        let Some(next) = granted else {
             self.arbiter.agents[node].from = None;
             let frozen = |status: &mirror_core::admin::Status| {
                 status.role == Role::Active && status.frozen == Some(Frozen::PeerLost)
@@ -418,7 +444,7 @@ impl World {
                 self.command(node, Command::Deactivate { force: true });
             }
             return;
-        }
+        };
         let rng = &mut self.arbiter.rng;
         let late = LATE_MS * MS / self.plan.haste;
         let after = if rng.percent(30) {
@@ -435,15 +461,22 @@ impl World {
                 Step::Word {
                     node,
                     boot,
-                    epoch,
+                    basis,
+                    next,
                     asked: times,
                 },
             );
         }
     }
 
-    /// The word names the epoch for which it was granted: it may come when that is long over.
-    fn agent_speaks(&mut self, node: usize, boot: u64, epoch: u64, asked: u32) {
+    /// The word names the view for which it was granted: it may come when that is long over.
+    fn agent_speaks(
+        &mut self,
+        (node, boot): (usize, u64),
+        basis: ViewMark,
+        next: ViewMark,
+        asked: u32,
+    ) {
         if !self.same_boot(node, boot) || self.nodes[node].process.is_none() {
             self.count("arbiter: words to nobody");
             return;
@@ -453,50 +486,67 @@ impl World {
             self.count("arbiter: words after a repeated question");
         }
         let view = self.nodes[node].view();
-        if view.epoch.0 != epoch {
+        if view.mark() != basis {
             self.count("arbiter: words about an earlier view");
         } else if view.insync.len() == 2 {
             // What the other one has not flushed is given up.
             self.model.power_cut(1 - node);
         }
         self.disturb();
-        let confirm = format!("{} is off, epoch {epoch}", name(1 - node));
-        self.command(node, Command::Takeover { confirm });
+        let (basis, next) = (ViewName::from(basis), ViewName::from(next));
+        self.command(node, Command::Granted { basis, next });
     }
 
     // --- the register -------------------------------------------------------------------------
 
-    fn register_is_given_back(&mut self, node: usize, epoch: u64, number: u64) {
-        let mutant = self.plan.mutant;
+    /// What the node would claim now.
+    fn claim_of(&mut self, node: usize) -> Option<Claim> {
+        let status = self.status(node)?;
+        let mut history = ViewHistory::default();
+        for mark in status.view.history.iter().rev() {
+            history.push(mark.mark()?);
+        }
+        let next = ViewMark {
+            epoch: Epoch(status.view.next_epoch),
+            id: ViewId(self.arbiter.rng.bytes16()),
+        };
+        Some(Claim {
+            volume: VOLUME,
+            basis: self.nodes[node].view().mark(),
+            next,
+            history,
+        })
+    }
+
+    fn register_is_given_back(&mut self, node: usize, view: ViewMark, number: u64) {
         let ordered = self.arbiter.is_in_order(node, number);
-        if (ordered || mutant == Some(Mutant::ArbiterDisorder)) && self.arbiter.holder == Some(node)
-        {
-            self.note(|| format!("the register: {node} at {epoch} gives back"));
+        let taken = ordered || self.plan.mutant == Some(Mutant::ArbiterDisorder);
+        if taken && self.arbiter.registers.release(id(node), VOLUME, view) {
+            self.note(|| format!("the register: {node} at {} gives back", view.epoch));
             self.count("arbiter: given back");
-            (self.arbiter.epoch, self.arbiter.holder) = (epoch, None);
         }
     }
 
-    fn register_is_asked(&mut self, node: usize, boot: u64, epoch: u64, number: u64) {
+    fn register_is_asked(&mut self, node: usize, boot: u64, number: u64) {
         let mutant = self.plan.mutant;
         if !self.arbiter.is_in_order(node, number) && mutant != Some(Mutant::ArbiterDisorder) {
             self.count("arbiter: questions too late");
             return;
         }
+        let Some(claim) = self.arbiter.claims.get(&number).copied() else {
+            return;
+        };
         if mutant == Some(Mutant::ArbiterForgets) && self.arbiter.rng.percent(30) {
-            (self.arbiter.epoch, self.arbiter.holder) = (0, None);
+            self.arbiter.registers = enrolled();
         }
-        let again = self.arbiter.has_granted(node, epoch);
-        let granted = self.arbiter.may_grant(node, epoch, mutant);
-        self.count(match (granted, again) {
-            (true, true) => "arbiter: grants repeated",
-            (true, false) => "arbiter: grants",
-            (false, _) => "arbiter: refusals",
+        let granted = self.arbiter.answer(node, &claim, mutant);
+        self.count(match granted {
+            Some(mark) if mark == claim.next => "arbiter: grants",
+            Some(_) => "arbiter: grants repeated",
+            None => "arbiter: refusals",
         });
-        if granted {
-            (self.arbiter.epoch, self.arbiter.holder) = (epoch + 1, Some(node));
-        }
-        self.note(|| format!("the register: {node} at {epoch}, granted {granted}"));
+        let epoch = claim.basis.epoch;
+        self.note(|| format!("the register: {node} at {epoch}, granted {granted:?}"));
         let told = Step::Told {
             node,
             boot,
@@ -530,9 +580,9 @@ pub(super) fn bereave(world: &mut World) {
         if world.failure.is_some() || !world.healthy() {
             return;
         }
-        let epoch = world.nodes[left].view().epoch.0;
-        let mutant = world.plan.mutant;
-        if !world.arbiter.may_grant(left, epoch, mutant) {
+        let claim = world.claim_of(left);
+        let granted = claim.is_some_and(|claim| world.arbiter.would_grant(left, &claim));
+        if !granted {
             // The other one was granted it, and died with it.
             world.count("arbiter: granted to the dead");
             continue;

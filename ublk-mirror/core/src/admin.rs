@@ -6,11 +6,13 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+mod granted;
 mod kept;
 mod split;
 
 pub use crate::isolation::{IsolationNotice, IsolationRefusal};
 pub use crate::notice::{Notice, Refusal, UpkeepNotice};
+pub use granted::ViewName;
 pub use kept::{Keep, KeepStatus, Kept};
 pub use split::{OperationStatus, SideStatus, SplitStatus, utc};
 pub(crate) use split::{known, known_epoch};
@@ -36,6 +38,14 @@ pub enum Command {
         /// Must be `<peer> is off` with the peer's name: what the operator vouches for.
         #[serde(default)]
         confirm: String,
+    },
+    /// An arbiter granted this node the next view: the same as a takeover, but the word is about one view, and the view
+    /// that is committed is the granted one. The peer need not be off (S3, S4). Closes a connection that still stands.
+    Granted {
+        /// The view that this copy must hold durably.
+        basis: ViewName,
+        /// The view to commit.
+        next: ViewName,
     },
     /// Make the volume larger. Both copies must count, both backing devices were enlarged before.
     Grow {
@@ -369,6 +379,15 @@ pub struct ViewStatus {
     pub insync: Vec<String>,
     /// Everything up to this epoch is refused here.
     pub sealed_epoch: u64,
+    /// The views before this one that the copy remembers, the newest first.
+    #[serde(default)]
+    pub history: Vec<ViewName>,
+    /// Above every epoch that this node ever saw.
+    #[serde(default)]
+    pub next_epoch: u64,
+    /// Whether the view, or what it says of this node, is being changed.
+    #[serde(default)]
+    pub changing: bool,
 }
 
 /// Counters since the daemon started.

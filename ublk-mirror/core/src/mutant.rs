@@ -313,6 +313,10 @@ mutants! {
     AsideForgotten: "aside-forgotten", "I9";
     /// A target that cannot read says that it has the same.
     UnreadableEqual: "unreadable-equal", "S7 S9 I4";
+    /// A grant on another view counts for this one.
+    GrantOfAnyView: "grant-of-any-view", "S3 S8";
+    /// A machine that booted takes over by a grant.
+    GrantAfterReboot: "grant-after-reboot", "S1 S11";
     /// A word about an earlier view counts for this one.
     TakeoverOfAnyEpoch: "takeover-of-any-epoch", "S8";
     /// Of what only one side of a split brain has nothing is named: nothing of it would be kept.

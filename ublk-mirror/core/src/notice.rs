@@ -4,12 +4,14 @@
 //! docs/operations.md lists them; a test compares the list with this file.
 
 mod disk;
+mod grant;
 mod refusals;
 mod stuck;
 mod upkeep;
 mod words;
 
 pub use disk::DiskNotice;
+pub use grant::GrantRefusal;
 pub use stuck::StuckNotice;
 pub use upkeep::UpkeepNotice;
 
@@ -55,6 +57,8 @@ pub enum Refusal {
         /// The peer's name.
         peer: String,
     },
+    /// What an arbiter granted does not hold here.
+    Grant(GrantRefusal),
     /// The words of the confirmation are missing or others.
     NotConfirmed {
         /// The peer's name.
@@ -194,6 +198,7 @@ impl Refusal {
             Self::Blank { .. } => "LS1005",
             Self::Unclean { .. } => "LS1006",
             Self::NotConfirmed { .. } => "LS1007",
+            Self::Grant(refusal) => refusal.code(),
             Self::InUse => "LS1008",
             Self::FrozenWrites { .. } => "LS1009",
             Self::Busy => "LS1010",

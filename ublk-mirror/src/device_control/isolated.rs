@@ -28,6 +28,7 @@ pub fn with_time(command: Command) -> Command {
         Command::Activate
         | Command::Deactivate { .. }
         | Command::Takeover { .. }
+        | Command::Granted { .. }
         | Command::Stop
         | Command::Grow { .. }
         | Command::Resolve { .. }

@@ -68,6 +68,7 @@ impl Refusal {
             Self::NoResync => "no copy of this volume is being filled, or waits to be".to_string(),
             Self::ResyncElsewhere { peer } => format!("the copy here is the one that is filled; {peer} sends"),
             Self::Isolation(refusal) => refusal.message(),
+            Self::Grant(refusal) => refusal.message(),
         }
     }
 
@@ -135,6 +136,7 @@ impl Refusal {
             Self::NoResync => "look at `lockstep volume status NAME`".to_string(),
             Self::ResyncElsewhere { peer } => format!("run the command on {peer}"),
             Self::Isolation(refusal) => refusal.advice(),
+            Self::Grant(refusal) => refusal.advice(),
         }
     }
 }

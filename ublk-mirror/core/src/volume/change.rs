@@ -397,8 +397,15 @@ impl Volume {
             self.staged.serving = false;
             self.staged.drained = false;
         }
+        self.note_boots();
+    }
+
+    /// Both are members in their present boots now (S11).
+    pub(super) fn note_boots(&mut self) {
         if let Some(boot) = self.current_peer_boot() {
-            self.staged.member_boots[self.settings.peer.index()] = boot;
+            let (me, peer) = (self.me().index(), self.settings.peer.index());
+            self.staged.member_boots[peer] = boot;
+            self.staged.member_boots[me] = self.settings.boot;
         }
     }
 

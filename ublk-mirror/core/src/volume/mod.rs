@@ -6,6 +6,7 @@ mod diskless;
 mod failed;
 mod force;
 mod gather;
+mod granted;
 mod grow;
 mod invalidate;
 mod isolation;
@@ -42,7 +43,7 @@ use crate::mutant::{self, Mutant};
 use crate::types::{
     BootId, Epoch, Errno, Incarnation, Instant, NodeId, NodeSet, SessionId, ViewId,
 };
-use crate::view::View;
+use crate::view::{View, ViewMark};
 use change::{Change, Kind, Step, Stopping, Then, ViewFlush};
 use session::Session;
 use standby::PeerOps;
@@ -124,6 +125,8 @@ pub struct Volume {
     stopping: Option<Stopping>,
     /// Un-acknowledged writes were failed when the service ended: the copies may differ (S10).
     aborted_writes: bool,
+    /// The view that an arbiter granted for the takeover under way.
+    granted: Option<ViewMark>,
     /// The device that was recovered must end.
     end_recovered_device: bool,
     /// Why the last copy that was agreed on runs; a target's status says it.
@@ -207,6 +210,7 @@ impl Volume {
             view_flush: ViewFlush::None,
             stopping: None,
             aborted_writes: false,
+            granted: None,
             end_recovered_device: false,
             copy_cause: None,
             leaving: None,
@@ -502,19 +506,18 @@ impl Volume {
 
     /// A view that follows everything this node has seen.
     fn next_view(&mut self, active: Option<NodeId>, insync: NodeSet, at_least: Epoch) -> View {
-        let epoch = self
-            .staged
-            .view
-            .epoch
-            .max(self.staged.sealed)
-            .max(at_least)
-            .next();
         View {
-            epoch,
+            epoch: self.next_epoch().max(at_least.next()),
             id: ViewId(self.entropy.bytes16()),
             active,
             insync,
         }
+    }
+
+    /// Above every epoch that this node ever saw.
+    fn next_epoch(&self) -> Epoch {
+        let seen = self.staged.view.epoch.max(self.staged.sealed);
+        seen.max(self.floor()).next()
     }
 
     fn answer(&self, command_id: Option<u64>, outcome: Outcome, effects: &mut Effects) {

@@ -1,6 +1,5 @@
 //! Commands of the operator, who is the arbiter of this version (the *manual* arbiter of DESIGN §3).
 
-use alloc::format;
 use alloc::vec::Vec;
 
 use crate::admin::{Command, Done, Outcome, Role};
@@ -14,6 +13,7 @@ use crate::wire::{Frame, FrameKind, Purpose};
 
 use super::Volume;
 use super::change::{Kind, Step, Then};
+use super::granted::Word;
 use super::session::Taken;
 
 impl Volume {
@@ -28,7 +28,12 @@ impl Volume {
         let outcome = match command {
             Command::Activate => self.activate(now, id, effects),
             Command::Deactivate { force } => self.deactivate(now, id, Force::from(force), effects),
-            Command::Takeover { confirm } => self.takeover(now, id, &confirm, effects),
+            Command::Takeover { confirm } => {
+                self.takeover(now, id, &Word::Operator(confirm), effects)
+            }
+            Command::Granted { basis, next } => {
+                self.takeover(now, id, &Word::Arbiter { basis, next }, effects)
+            }
             Command::Grow { size_bytes } => self.grow(id, size_bytes, effects),
             Command::Stop => self.stop(now, id, effects),
             Command::Resolve {
@@ -196,11 +201,15 @@ impl Volume {
         &mut self,
         now: Instant,
         id: u64,
-        confirm: &str,
+        word: &Word,
         effects: &mut Effects,
     ) -> Option<Outcome> {
         let peer = self.peer_name();
-        if self.current.is_some() {
+        if let Some(session) = self.current {
+            if word.is_of_an_arbiter() {
+                // The peer is silent, and the link has not noticed it yet.
+                self.close(session, effects);
+            }
             return Some(Err(Refusal::LinkUp { peer }));
         }
         if let Some(refusal) = self.obstacle() {
@@ -226,8 +235,9 @@ impl Volume {
                 Err(Refusal::NothingToTakeOver)
             });
         }
-        if !self.is_confirmed(confirm) {
-            return Some(Err(Refusal::NotConfirmed { peer }));
+        match self.speaks_of_now(word) {
+            Ok(granted) => self.granted = granted,
+            Err(refusal) => return Some(Err(refusal)),
         }
         if self.role == Role::Active {
             let view = self.takeover_view();
@@ -250,21 +260,6 @@ impl Volume {
         }
         let _ = now;
         None
-    }
-
-    /// Whether these words are about the peer, as it is now: who speaks for others may name the epoch of the view for
-    /// which it was allowed to ("node2 is off, epoch 7"). A word that comes late is about an earlier one, and the peer
-    /// may have been allowed to go on alone since (S8).
-    fn is_confirmed(&self, confirm: &str) -> bool {
-        let off = format!("{} is off", self.peer_name());
-        let Some(rest) = confirm.strip_prefix(&off) else {
-            return false;
-        };
-        let epoch = rest.strip_prefix(", epoch ");
-        let epoch = epoch.and_then(|epoch| epoch.parse().ok());
-        let now = epoch == Some(self.durable.view.epoch.0)
-            || (epoch.is_some() && mutant::is(Mutant::TakeoverOfAnyEpoch));
-        rest.is_empty() || now
     }
 
     /// Everything that the old active node sent and that was accepted is on disk: seal (S4).

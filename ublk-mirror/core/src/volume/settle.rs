@@ -482,9 +482,7 @@ impl Volume {
         }
         self.staged.serving = false;
         self.staged.drained = false;
-        if let Some(boot) = self.current_peer_boot() {
-            self.staged.member_boots[self.settings.peer.index()] = boot;
-        }
+        self.note_boots();
         self.persist(Then::Continue, effects);
     }
 
@@ -551,6 +549,12 @@ impl Volume {
     pub(super) fn takeover_view(&mut self) -> View {
         let me = self.me();
         let floor = self.floor();
-        self.next_view(Some(me), NodeSet::only(me), floor)
+        let view = self.next_view(Some(me), NodeSet::only(me), floor);
+        // What an arbiter granted is committed as it was granted: it knows this view from then on.
+        self.granted.map_or(view, |granted| View {
+            epoch: granted.epoch,
+            id: granted.id,
+            ..view
+        })
     }
 }

@@ -5,12 +5,12 @@ use alloc::vec::Vec;
 
 use crate::admin::{
     CopyCause, CopyProgress, CopyState, Frozen, LinkState, LinkStatus, OperationStatus, Role,
-    SCHEMA, Status, ViewStatus,
+    SCHEMA, Status, ViewName, ViewStatus,
 };
 use crate::disk::CopyRole;
 use crate::engine::Peer;
-use crate::notice::{DiskNotice, Notice, UpkeepNotice};
-use crate::types::{Instant, NodeId, SECTOR_BYTES};
+use crate::notice::{DiskNotice, Notice, Refusal, UpkeepNotice};
+use crate::types::{Epoch, Instant, NodeId, SECTOR_BYTES};
 
 use super::Volume;
 
@@ -168,12 +168,17 @@ impl Volume {
         let members = [self.me(), self.settings.peer]
             .into_iter()
             .filter(|node| view.insync.contains(*node));
+        let remembered = self.durable.history.0.iter();
+        let remembered = remembered.filter(|mark| mark.epoch != Epoch(0));
         ViewStatus {
             epoch: view.epoch.0,
             id: view.id.to_string(),
             active: view.active.map(|node| self.name_of(node)),
             insync: members.map(|node| self.name_of(node)).collect(),
             sealed_epoch: self.durable.sealed.0,
+            history: remembered.map(|mark| ViewName::from(*mark)).collect(),
+            next_epoch: self.next_epoch().0,
+            changing: self.obstacle() == Some(Refusal::Busy),
         }
     }
 
