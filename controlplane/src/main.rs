@@ -1,3 +1,220 @@
 //! `lockstepd`: the daemon of a node, and the witness.
 
-fn main() {}
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use controlplane::config::Config;
+use controlplane::heartbeat::{Settings, start};
+use controlplane::node;
+use controlplane::trust::{
+    Authority, Identity, node_config, read_identity, witness_config, witness_identity,
+};
+use controlplane::witness::{Admission, Witness, server};
+use controlplane_api::arbiter::Hex16;
+use controlplane_core::membership::Run;
+use controlplane_core::wire::HeartbeatKey;
+use mirror_core::auth::cluster_id;
+use mirror_core::types::{BootId, Incarnation, NodeId, NodeSet};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+#[derive(Parser)]
+#[command(
+    version,
+    about = "Lockstep's control plane: a node's daemon, or a witness"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Keep this node's volumes served.
+    Run {
+        /// The cluster's configuration.
+        #[arg(long, default_value = "/etc/lockstep/cluster.toml")]
+        config: PathBuf,
+        /// This node's name; the host name without it.
+        #[arg(long)]
+        node: Option<String>,
+        /// The cluster's key.
+        #[arg(long, default_value = "/etc/lockstep/cluster.key")]
+        key: PathBuf,
+        /// Certificates: node.pem, node.key, witness.pem.
+        #[arg(long, default_value = "/etc/lockstep/trust")]
+        trust: PathBuf,
+    },
+    /// Arbitrate for clusters.
+    Witness {
+        /// Where to listen.
+        #[arg(long, default_value = "0.0.0.0:7422")]
+        listen: String,
+        /// Registers, admitted clusters, witness.pem and witness.key.
+        #[arg(long, default_value = "/var/lib/lockstep/witness")]
+        state: PathBuf,
+    },
+    /// Make the authority, a certificate for each of both nodes, and what a witness needs.
+    Trust {
+        /// The cluster's key.
+        #[arg(long, default_value = "/etc/lockstep/cluster.key")]
+        key: PathBuf,
+        /// An empty or new directory: node0/, node1/, witness/.
+        #[arg(long)]
+        into: PathBuf,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("LOCKSTEP_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+        )
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    match Arguments::parse().command {
+        Action::Run {
+            config,
+            node,
+            key,
+            trust,
+        } => run(&config, node, &key, &trust),
+        Action::Witness { listen, state } => witness(&listen, &state),
+        Action::Trust { key, into } => make_trust(&key, &into),
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot begin")
+}
+
+fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow::Result<()> {
+    let host = || -> anyhow::Result<String> {
+        let host = nix::unistd::gethostname()?;
+        Ok(host.to_string_lossy().into_owned())
+    };
+    let name = name.map_or_else(host, Ok)?;
+    let config = Config::read(config, &name)?;
+    let key = controlplane::key::read(key)?;
+    let tls = match &config.witness {
+        None => None,
+        Some(_) => {
+            let identity = read_identity(trust, "node")?;
+            let place = trust.join("witness.pem");
+            let witness = fs::read_to_string(&place)
+                .with_context(|| format!("cannot read {}", place.display()))?;
+            Some(Arc::new(node_config(&identity, &witness)?))
+        }
+    };
+    let mut seed = [0; 32];
+    fill_random(&mut seed)?;
+    let settings = Settings {
+        me: config.me,
+        peer: config.peer,
+        own: Run {
+            boot: boot_id()?,
+            incarnation: incarnation()?,
+        },
+        key: HeartbeatKey::new(&key),
+        timing: config.timing,
+        interconnects: config.interconnects.clone(),
+    };
+    // SAFETY: no pointer is passed; it locks what this process has and will have in memory.
+    if unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) } != 0 {
+        tracing::warn!("LS6019 memory cannot be locked: swapping may delay heartbeats");
+    }
+    let heartbeats = start(settings).context("heartbeats")?;
+    if !heartbeats.is_real_time {
+        tracing::warn!("LS6020 no real-time priority: load may delay heartbeats");
+    }
+    tracing::info!(node = %name, peer = %config.peer_name, "LS6021 lockstepd runs");
+    runtime()?.block_on(node::run(config, heartbeats, tls, seed))
+}
+
+fn witness(listen: &str, state: &Path) -> anyhow::Result<()> {
+    let identity = read_identity(state, "witness")?;
+    let witness = Arc::new(Witness::open(state).with_context(|| state.display().to_string())?);
+    let tls = witness_config(&identity, Arc::clone(&witness.trusted))?;
+    runtime()?.block_on(async {
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| listen.to_string())?;
+        tracing::info!(listen, "LS6022 the witness listens");
+        server::serve(witness, listener, TlsAcceptor::from(Arc::new(tls))).await?;
+        Ok(())
+    })
+}
+
+fn make_trust(key: &Path, into: &Path) -> anyhow::Result<()> {
+    let cluster = Hex16(cluster_id(&controlplane::key::read(key)?).0);
+    let (authority, own) = Authority::create(cluster)?;
+    let witness = witness_identity()?;
+    for number in 0..2 {
+        let directory = into.join(format!("node{number}"));
+        let node = NodeId::new(number).context("a node")?;
+        store(&directory, "node", &authority.issue(node)?)?;
+        secret(&directory.join("witness.pem"), &witness.certificate)?;
+    }
+    let directory = into.join("witness");
+    store(&directory, "witness", &witness)?;
+    let admission = Admission {
+        version: 1,
+        members: NodeSet::from_bits(3).bits(),
+        authority: own.certificate.clone(),
+    };
+    let text = serde_json::to_string_pretty(&admission)?;
+    secret(&directory.join(format!("{cluster}.cluster")), &text)?;
+    store(&into.join("authority"), "authority", &own)
+}
+
+fn store(directory: &Path, name: &str, identity: &Identity) -> anyhow::Result<()> {
+    secret(
+        &directory.join(format!("{name}.pem")),
+        &identity.certificate,
+    )?;
+    secret(&directory.join(format!("{name}.key")), &identity.key)
+}
+
+/// A file that nobody else can read, and that was not there before.
+fn secret(path: &Path, text: &str) -> anyhow::Result<()> {
+    let directory = path.parent().context("a directory")?;
+    fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    let mut file = fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("cannot create {}", path.display()))?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    Ok(())
+}
+
+fn boot_id() -> anyhow::Result<BootId> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let id: Hex16 = digits.parse().map_err(anyhow::Error::msg)?;
+    Ok(BootId(id.0))
+}
+
+fn incarnation() -> anyhow::Result<Incarnation> {
+    let mut bytes = [0; 8];
+    fill_random(&mut bytes)?;
+    Ok(Incarnation(u64::from_le_bytes(bytes) | 1))
+}
+
+fn fill_random(bytes: &mut [u8]) -> anyhow::Result<()> {
+    use std::io::Read;
+    fs::File::open("/dev/urandom")?.read_exact(bytes)?;
+    Ok(())
+}

@@ -276,6 +276,7 @@ impl Keeper {
             Standing::Frozen,
             Standing::Standby,
             Standing::Alone,
+            Standing::Unserved,
         ];
         let serves = has(Standing::Frozen) || has(Standing::Serving);
         if serves {
@@ -296,7 +297,9 @@ impl Keeper {
             facts.is_some_and(|facts| match facts.standing {
                 Standing::Frozen | Standing::Standby => facts.linked,
                 Standing::Silent => false,
-                Standing::Serving | Standing::Alone | Standing::NotCurrent => true,
+                Standing::Serving | Standing::Alone | Standing::Unserved | Standing::NotCurrent => {
+                    true
+                }
             })
         })
     }

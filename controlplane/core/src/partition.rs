@@ -13,8 +13,10 @@ pub enum Standing {
     Serving,
     /// Serves it, and writes wait: the peer's copy counts and the peer does not answer (S2).
     Frozen,
-    /// Does not serve it. This copy counts, and so does the peer's.
+    /// Does not serve it; the peer does, by the view that this copy holds. Both copies count.
     Standby,
+    /// Both copies count, and nobody serves, by the view: nobody takes anything over.
+    Unserved,
     /// Does not serve it, and this copy alone counts.
     Alone,
     /// This copy does not hold everything.
@@ -222,7 +224,7 @@ const fn row(standing: Standing, condition: Condition, decision: Decision) -> Ro
 }
 
 /// The table.
-pub const TABLE: [Row; 30] = {
+pub const TABLE: [Row; 31] = {
     use Cause::{CutOff, LeaseOver as Over, Superseded};
     use ClaimState::{Asked, Granted, Idle, Refused};
     use Condition::{
@@ -230,9 +232,10 @@ pub const TABLE: [Row; 30] = {
     };
     use Contact::{HeartbeatsOnly, Linked, Unsure};
     use Decision::{GoAlone, Rest, Start, StepDown, TakeOver, Wait};
-    use Standing::{Alone, Frozen, NotCurrent, Serving, Silent, Standby};
+    use Standing::{Alone, Frozen, NotCurrent, Serving, Silent, Standby, Unserved};
     [
         row(Serving, Any, Rest),
+        row(Unserved, Any, Rest),
         row(Silent, Any, Wait(Missing::DataPlane)),
         row(NotCurrent, Any, Wait(Missing::CurrentCopy)),
         // Serving, and the peer is lost.
@@ -282,7 +285,8 @@ mod tests {
     use super::*;
     use alloc::vec::Vec;
 
-    const STANDINGS: [Standing; 6] = [
+    const STANDINGS: [Standing; 7] = [
+        Standing::Unserved,
         Standing::Serving,
         Standing::Frozen,
         Standing::Standby,
