@@ -124,6 +124,8 @@ pub struct Volume {
     stopping: Option<Stopping>,
     /// Un-acknowledged writes were failed when the service ended: the copies may differ (S10).
     aborted_writes: bool,
+    /// This run took over a live device: the kernel may still hand over writes of an earlier run.
+    recovered: bool,
     /// The device that was recovered must end.
     end_recovered_device: bool,
     /// Why the last copy that was agreed on runs; a target's status says it.
@@ -207,6 +209,7 @@ impl Volume {
             view_flush: ViewFlush::None,
             stopping: None,
             aborted_writes: false,
+            recovered: false,
             end_recovered_device: false,
             copy_cause: None,
             leaving: None,
@@ -241,6 +244,7 @@ impl Volume {
     /// The daemon started under a live device that an earlier run served.
     fn serve_recovered(&mut self, now: Instant) {
         self.role = Role::Active;
+        self.recovered = true;
         if !mutant::is(Mutant::VerifyJumpsQueue) {
             self.verify_not_before = now + self.settings.link_timeout * 3;
         }
