@@ -430,7 +430,8 @@ impl Volume {
                 }
             }
             IoOwner::LogFlush => {
-                if result.is_ok() {
+                // A disk that failed meanwhile may have lost what was to be flushed.
+                if result.is_ok() && self.failed.is_none() {
                     self.engine.background_disk_done(now, effects);
                 }
             }
