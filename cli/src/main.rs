@@ -7,6 +7,7 @@ mod args;
 mod cmd;
 mod codes;
 mod config;
+mod copies;
 mod detach;
 mod failure;
 mod kept;

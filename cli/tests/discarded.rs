@@ -27,15 +27,17 @@ impl Scratch {
     fn run(&self, words: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep"));
         command.env("LOCKSTEP_STATE_DIR", &self.0);
+        command.env("LOCKSTEP_CONFIG_DIR", self.0.join("etc"));
         command.args(["volume", "discarded"]).args(words);
         command.output().unwrap()
     }
 
-    fn refuses(&self, words: &[&str], code: &str) {
+    fn refuses(&self, words: &[&str], code: &str) -> String {
         let output = self.run(words);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.starts_with(code), "{code} expected: {said}");
+        said
     }
 }
 
@@ -159,4 +161,51 @@ fn only_a_free_device_that_was_meant_is_written_to() {
     assert_eq!(fs::read(&image).unwrap(), b"mine");
     let both = [&named[..], &["--to", "/x"]].concat();
     assert_eq!(scratch.run(&both).status.code(), Some(64));
+}
+
+#[test]
+fn what_holds_a_copy_of_a_stopped_volume_is_not_written_to() {
+    let scratch = Scratch::new("kept-onto-copy");
+    let (file, volumes) = (scratch.0.join("x.blocks"), scratch.0.join("etc/volumes"));
+    fs::write(&file, kept()).unwrap();
+    fs::create_dir_all(&volumes).unwrap();
+    let place = |name: &str| scratch.0.join(name);
+    for name in ["disk", "metadata", "other"] {
+        fs::write(place(name), "mine").unwrap();
+    }
+    std::os::unix::fs::symlink(place("disk"), place("by-id")).unwrap();
+    let config = |name: &str, text: String| {
+        fs::write(volumes.join(format!("{name}.toml")), text).unwrap();
+    };
+    config(
+        "gone",
+        "backing = \"/none\"\nmetadata = \"internal\"\n".into(),
+    );
+    config(
+        "logs",
+        format!(
+            "version = 1\nvolume = \"logs\"\nbacking = \"{}\"\nmetadata = \"{}\"\n[tuning]\nx = 1\n",
+            text(&place("disk")),
+            text(&place("metadata"))
+        ),
+    );
+    let refused = |name: &str| {
+        let onto = place(name);
+        let words = ["export", text(&file), "--onto", text(&onto)];
+        scratch.refuses(&[&words[..], &["--confirm", "data"]].concat(), "LS4014")
+    };
+    for name in ["disk", "metadata", "by-id"] {
+        let said = refused(name);
+        assert!(said.contains("the copy of logs on this node"), "{said}");
+        assert!(said.contains("/dev/lockstep/logs"), "{said}");
+    }
+    let said = refused("other");
+    assert!(said.contains("is no block device"), "{said}");
+    // Nobody knows which devices it names.
+    config("broken", "backing =".into());
+    let said = refused("other");
+    assert!(said.contains("broken.toml"), "{said}");
+    for name in ["disk", "metadata", "other"] {
+        assert_eq!(fs::read(place(name)).unwrap(), b"mine");
+    }
 }

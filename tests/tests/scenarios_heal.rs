@@ -5,6 +5,7 @@ mod common;
 use common::{flush, on, pair, read, takeover, wait_answer, write};
 use lockstep_tests::sim::world::{Mutant, Plan, World};
 use mirror_core::admin::{Command, CopyState, Done, Role};
+use mirror_core::effect::DiskOperation;
 use mirror_core::notice::Refusal;
 
 fn sound(world: &World) {
@@ -221,6 +222,52 @@ fn a_disk_that_failed_is_filled_from_one_end_to_the_other() {
     assert_eq!(times(&world, "copy DiskFailed"), 1);
     world.must_be_equal();
     sound(&world);
+}
+
+/// Node 0 serves. A flush is under way on a node's disk, which reports an error for a write, loses what it had not flushed,
+/// and works again: the flush will end well. `None` if the flush was faster.
+fn flushing(seed: u64, node: usize) -> Option<World> {
+    let mut world = written(seed);
+    flush(&mut world, 0, 1);
+    let flushes = |world: &World| {
+        let mut running = world.nodes[node].data.running.iter();
+        running.any(|running| running.operation == DiskOperation::Flush)
+    };
+    while !flushes(&world) {
+        world.step();
+    }
+    let data = &mut world.nodes[node].data;
+    (data.failing, data.forgets) = (true, true);
+    write(&mut world, 0, 2, 64, 16);
+    while times(&world, "disk error") == 0 {
+        if !flushes(&world) {
+            return None;
+        }
+        world.step();
+    }
+    world.nodes[node].data.failing = false;
+    (times(&world, "disk went back") == 1 && flushes(&world)).then_some(world)
+}
+
+#[test]
+fn a_flush_that_ends_well_on_a_disk_that_failed_meanwhile_counts_as_failed() {
+    for node in 0..2 {
+        let mut worlds = 0;
+        for mut world in (20..60).filter_map(|seed| flushing(seed, node)) {
+            worlds += 1;
+            while world.nodes[0].view().insync.len() == 2 {
+                let device = world.nodes[0].device.as_ref().expect("a device");
+                assert!(device.slots[1].is_some(), "both count, and one has lost it");
+                world.step();
+            }
+            assert!(world.run_until(5000, |world| world.completed == 3));
+            read(&mut world, 0, 1, 0, 32);
+            assert!(world.run_until(1000, |world| world.completed == 4));
+            assert_eq!(times(&world, "requests failed"), 0);
+            sound(&world);
+        }
+        assert!(worlds > 3, "{worlds} worlds of node {node}");
+    }
 }
 
 #[test]

@@ -219,3 +219,27 @@ fn a_resync_gives_way_to_an_application_that_waits_for_a_slow_disk() {
     let copying = world.status(0).map(|status| status.peer_copy);
     assert_eq!(copying, Some(CopyState::Copying));
 }
+
+/// The kernel hands a write of a killed run over only after an operator has thrown away what waits, and both come
+/// together before the device has ended: the copies may differ there, and that is not forgotten (S10).
+#[test]
+fn what_the_kernel_still_has_is_thrown_away_with_the_rest() {
+    for seed in SEEDS {
+        let mut world = pair(seed);
+        on(&mut world, 1);
+        world.silence([true, true]);
+        write(&mut world, 1, 0, 1000, 8);
+        world.run_for(100);
+        world.kill(1);
+        world.run_for(500);
+        world.silence([false, false]);
+        world.start(1);
+        world.command(1, Command::Deactivate { force: true });
+        assert!(world.run_until(5000, |world| world.role(1) == Some(Role::Fenced)));
+        world.run_for(10_000);
+        assert!(world.nodes.iter().all(|node| node.view().insync.len() == 2));
+        let contents: Vec<_> = world.nodes.iter().map(|node| &node.data.content).collect();
+        assert!(contents[0] == contents[1], "seed {seed}: the copies differ");
+        assert_eq!(world.failure, None, "seed {seed}");
+    }
+}

@@ -26,6 +26,7 @@ use crate::device_control::isolated::{with_time, without_device};
 use crate::device_control::{DeviceControl, DeviceEvent};
 use crate::explain::{Explain, with_causes};
 use crate::inbox::{Answer, Inbox, Message};
+use crate::keep::Progress;
 use crate::local_disk::{Ended, LocalDisk, data_buffer};
 use crate::metadata::{Job, Persister, Written};
 use crate::peer_link::PeerLink;
@@ -113,6 +114,8 @@ pub struct Driver {
     next_command: u64,
     exit_until: Option<Instant>,
     keeping: Option<Keeping>,
+    /// A file that is being removed: nothing was discarded.
+    going: Option<Arc<Progress>>,
     /// What copy buffers were found to hold, not yet told.
     examined: VecDeque<(u16, bool, Option<Digest>)>,
     /// Without a ublk device the core is told that there is none.
@@ -135,6 +138,7 @@ impl Driver {
             next_command: 1,
             exit_until: None,
             keeping: None,
+            going: None,
             examined: VecDeque::with_capacity(usize::from(COPY_INFLIGHT_MAX)),
             no_device: Vec::new(),
         }
@@ -212,12 +216,13 @@ impl Driver {
         };
         let parts = &self.parts;
         let quiet = parts.link.flushed() && parts.unanswered.none() && !parts.persister.busy();
-        quiet || until <= now()
+        quiet && self.keeps_nothing() || until <= now()
     }
 
     /// The orderly end: frees the backing device. The core is told nothing any more, as if the
     /// process were gone, so no new I/O comes.
     fn close_down(mut self) {
+        self.end_keeping();
         if let Err(error) = self.end_all_io() {
             not_released(&error);
             return;

@@ -4,9 +4,10 @@
 //! thread hear of it, and may discard. Whoever finds the temporary name knows that nothing was discarded.
 
 mod file;
+mod source;
+mod target;
 mod walk;
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,7 +25,10 @@ use crate::explain::Explain;
 use crate::inbox::{Answer, Inbox, Message};
 use crate::sys;
 
-pub use file::{PARTIAL_SUFFIX, keep};
+use file::keep;
+pub use source::Source;
+pub use target::PARTIAL_SUFFIX;
+use target::Target;
 
 /// Checksums need more than other threads do.
 const STACK_BYTES: usize = 2 * 1024 * 1024;
@@ -48,7 +52,7 @@ pub enum KeepError {
     Changed { why: String },
     #[error("the daemon ends while blocks are kept; nothing was discarded")]
     Cancelled,
-    #[error("blocks are being kept already, in {file}")]
+    #[error("blocks are being kept already, in {file}; nothing was discarded by this word")]
     Busy { file: String },
     #[error("cannot {action} {}; nothing was discarded", .path.display())]
     File {
@@ -114,7 +118,7 @@ pub struct Job {
     /// Which blocks.
     pub unique: Unique,
     /// The backing device.
-    pub source: File,
+    pub source: Arc<Source>,
     /// Where the volume begins there.
     pub data_start_bytes: u64,
     /// Where the file goes.
@@ -130,6 +134,7 @@ pub struct Progress {
     total_bytes: u64,
     file: Mutex<String>,
     cancelled: AtomicBool,
+    over: AtomicBool,
 }
 
 impl Progress {
@@ -142,6 +147,11 @@ impl Progress {
 
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
+    }
+
+    /// Whether the thread is done with the file: it stays, or is gone.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
     }
 
     pub fn status(&self) -> KeepStatus {
@@ -210,8 +220,8 @@ pub fn start(
             }),
         };
         let kept = kept.and_then(|()| keep(&job, &progress));
-        drop(job);
-        report(kept, &inbox);
+        job.source.close();
+        report(kept, &progress, &inbox);
     };
     thread::Builder::new()
         .name("keep".into())
@@ -220,8 +230,11 @@ pub fn start(
         .map(drop)
 }
 
-fn report(kept: Result<Kept, KeepError>, inbox: &Inbox) {
-    let file = kept.as_ref().ok().map(|kept| PathBuf::from(&kept.file));
+fn report(kept: Result<(Kept, Target), KeepError>, progress: &Progress, inbox: &Inbox) {
+    let (kept, target) = match kept {
+        Ok((kept, target)) => (Ok(kept), Some(target)),
+        Err(error) => (Err(error), None),
+    };
     let (sender, verdict) = sync_channel(1);
     let mut message = Message::Kept(kept, sender);
     while let Err(back) = inbox.put(message) {
@@ -230,10 +243,11 @@ fn report(kept: Result<Kept, KeepError>, inbox: &Inbox) {
     }
     let verdict = verdict.recv();
     if !matches!(verdict, Ok(Verdict::Stays))
-        && let Some(file) = &file
+        && let Some(target) = &target
     {
-        file::remove(file);
+        target.remove();
     }
+    progress.over.store(true, Ordering::Release);
     if let Ok(Verdict::Goes { answer, line }) = verdict {
         drop(answer.send(line));
     }

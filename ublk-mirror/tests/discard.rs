@@ -355,6 +355,114 @@ fn a_place_that_cannot_be_used_is_refused() {
 }
 
 #[test]
+fn a_file_that_another_daemon_writes_is_left_to_it() {
+    let mut pair = apart("discard-two");
+    mark(&pair.b, &Alone::Unknown);
+    pair.a.start();
+    pair.b.start();
+    meet(&pair);
+    let name = pair.scratch.0.join("both.blocks");
+    let partial = pair.scratch.0.join("both.blocks.partial");
+    fs::write(&partial, "LSKEPTBL and more to come").unwrap();
+    // As another volume's daemon holds it.
+    let other = File::options().write(true).open(&partial).unwrap();
+    other.try_lock().unwrap();
+    let said = refuses(&pair.b, &to_keep(&name), "LS1079");
+    assert!(
+        said.contains("another volume's daemon writes there"),
+        "{said}"
+    );
+    assert_eq!(fs::read(&partial).unwrap(), b"LSKEPTBL and more to come");
+    fs::rename(&partial, &name).unwrap();
+    drop(other);
+    let said = refuses(&pair.b, &to_keep(&name), "LS1079");
+    assert!(said.contains("it exists already"), "{said}");
+    assert_eq!(fs::read(&name).unwrap(), b"LSKEPTBL and more to come");
+    assert!(!partial.exists());
+}
+
+#[test]
+fn while_blocks_are_kept_no_other_word_discards_them() {
+    let mut pair = apart("discard-twice");
+    mark(&pair.b, &Alone::Unknown);
+    let before = pair.b.data();
+    pair.a.start();
+    pair.b.start();
+    meet(&pair);
+    let end = Instant::now() + Duration::from_secs(30);
+    let kept = 'kept: loop {
+        let mut client = pair.b.connect();
+        harness::send(&mut client, RESOLVE);
+        while pair.b.status()["keeping"].is_null() {
+            if harness::answered(&client) {
+                assert!(!is_discarded(&pair.b), "too quick for this test");
+                assert!(Instant::now() < end, "busy for ever");
+                continue 'kept;
+            }
+            client.set_nonblocking(false).unwrap();
+        }
+        break client;
+    };
+    let force = "\"request\":\"command\",\"command\":\"force\",\"confirm\":\"data\"";
+    for word in [&format!("{RESOLVE},\"keep\":\"no\""), RESOLVE, force] {
+        let answer = pair.b.ask(word);
+        assert_eq!(answer["problem"]["code"], "LS1078", "{answer}");
+        let said = answer["problem"]["message"].as_str().unwrap();
+        assert!(said.contains("are being kept already"), "{said}");
+    }
+    let answer = harness::receive(kept);
+    assert_eq!(answer["done"], "discarded", "{answer}");
+    let file = answer["kept"]["file"].as_str().unwrap();
+    let (_, runs) = read(&fs::read(file).unwrap()).unwrap();
+    holds(&runs, &before);
+}
+
+#[test]
+fn a_daemon_that_is_stopped_leaves_no_file_of_what_it_did_not_discard() {
+    let mut pair = apart("discard-stop");
+    mark(&pair.b, &Alone::Unknown);
+    let before = pair.b.data();
+    pair.a.start();
+    let directory = pair.b.state().join("discarded");
+    let mut stopped = 0;
+    // At the first sight of the file, later, then at the first sight of its name.
+    for step in 0..8 {
+        pair.b.start();
+        meet(&pair);
+        let wanted = if step < 3 { ".partial" } else { ".blocks" };
+        let mut client = pair.b.connect();
+        harness::send(&mut client, RESOLVE);
+        let end = Instant::now() + Duration::from_secs(20);
+        let seen = |with: &str| {
+            let found = files(&directory);
+            found
+                .iter()
+                .any(|path| path.to_string_lossy().ends_with(with))
+        };
+        while !seen(wanted) && !harness::answered(&client) && Instant::now() < end {}
+        client.set_nonblocking(false).unwrap();
+        std::thread::sleep(Duration::from_millis(20 * (step % 3)));
+        pair.b.stop();
+        if is_discarded(&pair.b) {
+            let [file] = &files(&directory)[..] else {
+                panic!("{:?}", files(&directory));
+            };
+            let (_, runs) = read(&fs::read(file).unwrap()).unwrap();
+            holds(&runs, &before);
+            break;
+        }
+        assert_eq!(files(&directory), [] as [PathBuf; 0], "step {step}");
+        stopped += usize::from(
+            pair.b
+                .log()
+                .contains("the daemon ends while blocks are kept"),
+        );
+        assert!(!pair.b.log().contains("LS2074"), "{}", pair.b.log());
+    }
+    assert!(stopped > 0, "no stop met a thread at work");
+}
+
+#[test]
 fn a_copy_that_cannot_be_read_is_not_discarded() {
     let mut pair = apart("discard-unreadable");
     mark(&pair.b, &Alone::Unknown);

@@ -60,6 +60,8 @@ pub struct DataDisk {
     media: Vec<Value>,
     media_order: Vec<u64>,
     dirty: VecDeque<Dirty>,
+    /// What it had not flushed when it went back.
+    lost: Vec<Dirty>,
     order: u64,
     /// What is under way.
     pub running: Vec<Running>,
@@ -104,6 +106,7 @@ impl DataDisk {
             media: vec![0; sectors],
             media_order: vec![0; sectors],
             dirty: VecDeque::new(),
+            lost: Vec::new(),
             order: 0,
             running: Vec::new(),
             tickets: 0,
@@ -213,7 +216,7 @@ impl DataDisk {
 
     /// Whatever was not flushed is gone, also from what is read: the media answer.
     pub fn go_back(&mut self) {
-        self.dirty.clear();
+        self.lost.extend(self.dirty.drain(..));
         self.content.copy_from_slice(&self.media);
         self.went_back = true;
     }
@@ -272,6 +275,7 @@ impl DataDisk {
     /// Power is gone: of what was not flushed any part may have reached the media, of what was under way too.
     pub fn power_cut(&mut self, rng: &mut Rng) {
         let mood = rng.below(4);
+        self.lost.clear();
         let dirty: Vec<Dirty> = self.dirty.drain(..).collect();
         for entry in dirty {
             self.keep_some(rng, mood, entry);
@@ -317,14 +321,15 @@ impl DataDisk {
 
     /// The disk is another one, without power until now.
     pub fn replace(&mut self, media: &[Value]) {
+        self.lost.clear();
         self.media.copy_from_slice(media);
         self.content.copy_from_slice(media);
     }
 
-    /// Every value that is not yet durable. What is written again where it is on the media already is durable; and
-    /// what the media have something later for can never get there.
+    /// Every value that is not yet durable, or was lost before it was. What is written again where it is on the media
+    /// already is durable; and what the media have something later for can never get there.
     pub fn unflushed(&self) -> impl Iterator<Item = Value> {
-        self.dirty.iter().flat_map(|dirty| {
+        self.lost.iter().chain(&self.dirty).flat_map(|dirty| {
             let sectors = dirty.start..dirty.start + dirty.data.len();
             let waits = |(sector, value): &(usize, Value)| {
                 self.media_order[*sector] < dirty.order && self.media[*sector] != *value

@@ -6,7 +6,7 @@ use mirror_core::effect::{DeviceCommand, DiskOperation};
 use mirror_core::event::{Event, IoOwner, IsolatedEvent, Request, RequestKind};
 use mirror_core::types::{Errno, Tag};
 
-use super::disk::Value;
+use super::disk::{Running, Value};
 use super::kernel::DEPTH;
 use super::model::{Judgement, write_of};
 use super::rng::Rng;
@@ -123,8 +123,12 @@ impl World {
         self.count("copy isolated");
         self.note(|| format!("{node} is isolated"));
         let data = &self.nodes[node].data;
-        let image = data.content.clone();
-        let running = data.running.iter().find(|running| running.changes());
+        // What is made equal behind the image's end for a grow is no part of it.
+        let end = self.nodes[node].meta.peek().size_sectors;
+        let sectors = usize::try_from(end).unwrap_or(usize::MAX);
+        let image: Vec<Value> = data.content.iter().take(sectors).copied().collect();
+        let within = |running: &&Running| running.changes() && running.range.start < end;
+        let running = data.running.iter().find(within);
         if let Some(range) = running.map(|running| running.range) {
             self.fail(format!(
                 "{node} is isolated while {range:?} is being written (I30)"
@@ -187,7 +191,7 @@ impl World {
         let Some(image) = place.isolated.image.as_ref() else {
             return;
         };
-        if *image != place.data.content {
+        if !place.data.content.starts_with(image) {
             let mut pairs = image.iter().zip(&place.data.content);
             let sector = pairs.position(|(was, is)| was != is);
             self.fail(format!(

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use mirror_core::admin::{Command, Keep, KeepStatus, Kept, Refusal};
@@ -13,8 +14,8 @@ use mirror_core::volume::Unique;
 use super::{Asker, Driver, EXIT_MAX, now};
 use crate::admin_server::{outcome_line, problem_line, too_many_line};
 use crate::explain::Explain;
-use crate::inbox::Answer;
-use crate::keep::{self, Job, KeepError, Mounts, Place, Progress, Verdict};
+use crate::inbox::{Answer, Message};
+use crate::keep::{self, Job, KeepError, Mounts, PARTIAL_SUFFIX, Place, Progress, Source, Verdict};
 
 /// The nodes meet now and then, for a moment; after a long copy that is waited for.
 const MEETING_MAX: Duration = Duration::from_secs(30);
@@ -28,6 +29,7 @@ pub(super) struct Keeping {
     confirm: String,
     answer: Answer,
     progress: Arc<Progress>,
+    source: Arc<Source>,
     whole: Option<Whole>,
 }
 
@@ -48,6 +50,12 @@ impl Keeping {
 impl Driver {
     /// A client's command. One that discards a history waits until its blocks are kept.
     pub(super) fn command(&mut self, command: Command, answer: Answer) {
+        let decides = matches!(command, Command::Resolve { .. } | Command::Force { .. });
+        if decides && let Some(file) = self.kept_in() {
+            // Also without keeping anything: the first word's client is told that nothing else was discarded.
+            drop(answer.send(problem_line(&KeepError::Busy { file }.problem())));
+            return;
+        }
         let Command::Resolve {
             discard,
             confirm,
@@ -65,11 +73,6 @@ impl Driver {
             drop(answer.send(too_many_line()));
             return;
         }
-        if let Some(keeping) = &self.keeping {
-            let file = keeping.status().file;
-            drop(answer.send(problem_line(&KeepError::Busy { file }.problem())));
-            return;
-        }
         match self.parts.volume.to_be_discarded(discard, confirm) {
             Err(refusal) => drop(answer.send(outcome_line(&Err(refusal)))),
             Ok(unique) => {
@@ -77,6 +80,18 @@ impl Driver {
                 self.begin_keeping(unique, place, words, answer);
             }
         }
+    }
+
+    /// The file of a thread that still works on it.
+    fn kept_in(&self) -> Option<String> {
+        let going = self.going.as_ref().filter(|_| self.is_going());
+        let progress = self.keeping.as_ref().map(|keeping| &keeping.progress);
+        progress.or(going).map(|progress| progress.status().file)
+    }
+
+    fn is_going(&self) -> bool {
+        let going = self.going.as_ref();
+        going.is_some_and(|progress| !progress.is_over())
     }
 
     fn begin_keeping(
@@ -92,6 +107,7 @@ impl Driver {
             || Err(std::io::ErrorKind::NotFound.into()),
             |claim| claim.file().try_clone(),
         );
+        let source = source.map(|file| Arc::new(Source::new(file)));
         let mounts = match parts.device {
             Some(_) => Mounts::Machine,
             None => Mounts::Own,
@@ -99,35 +115,40 @@ impl Driver {
         let started = source.and_then(|source| {
             let job = Job {
                 unique: unique.clone(),
-                source,
+                source: source.clone(),
                 data_start_bytes: parts.disk.data_start_sectors() * SECTOR_BYTES,
                 place,
                 at_s: unix_s(),
             };
-            keep::start(job, mounts, progress.clone(), parts.inbox.clone())
+            keep::start(job, mounts, progress.clone(), parts.inbox.clone())?;
+            Ok(source)
         });
-        if let Err(source) = started {
-            let error = KeepError::File {
-                action: "read",
-                path: "the backing device".into(),
-                source,
-            };
-            drop(answer.send(problem_line(&error.problem())));
-            return;
-        }
+        let source = match started {
+            Ok(source) => source,
+            Err(source) => {
+                let error = KeepError::File {
+                    action: "read",
+                    path: "the backing device".into(),
+                    source,
+                };
+                drop(answer.send(problem_line(&error.problem())));
+                return;
+            }
+        };
         self.keeping = Some(Keeping {
             unique,
             discard,
             confirm,
             answer,
             progress,
+            source,
             whole: None,
         });
     }
 
     /// The thread is done.
     pub(super) fn kept(&mut self, kept: Result<Kept, KeepError>, verdict: SyncSender<Verdict>) {
-        // Without one the daemon ends: the file goes, because nobody says that it stays.
+        // Without one the daemon ended meanwhile: the file goes, because nobody says that it stays.
         let Some(mut keeping) = self.keeping.take() else {
             return;
         };
@@ -136,6 +157,9 @@ impl Driver {
                 let problem = error.problem();
                 tracing::warn!(code = problem.code, "{}", problem.message);
                 drop(keeping.answer.send(problem_line(&problem)));
+            }
+            Ok(_) if self.exit_until.is_some() => {
+                self.send_away(keeping, &verdict, &KeepError::Cancelled);
             }
             Ok(kept) => {
                 keeping.whole = Some(Whole {
@@ -150,6 +174,9 @@ impl Driver {
     }
 
     pub(super) fn keeping_due(&self) -> Option<Instant> {
+        if self.exit_until.is_some() && self.is_going() {
+            return Some(now() + MEETING_PAUSE);
+        }
         let whole = self.keeping.as_ref()?.whole.as_ref();
         whole.map(|_| now() + MEETING_PAUSE)
     }
@@ -197,26 +224,77 @@ impl Driver {
                 self.operator(command, Asker::Resolver(keeping.answer, whole.kept));
             }
             found => {
-                let problem = keep::changed(found.err().as_ref()).problem();
-                tracing::warn!(code = problem.code, "{}", problem.message);
-                drop(whole.verdict.send(Verdict::Goes {
-                    line: problem_line(&problem),
-                    answer: keeping.answer,
-                }));
+                let error = keep::changed(found.err().as_ref());
+                self.send_away(keeping, &whole.verdict, &error);
             }
         }
     }
 
-    /// The daemon ends.
+    /// The file is whole, and nothing is discarded: the thread removes it, and answers then.
+    fn send_away(&mut self, keeping: Keeping, verdict: &SyncSender<Verdict>, error: &KeepError) {
+        let problem = error.problem();
+        tracing::warn!(code = problem.code, "{}", problem.message);
+        let (answer, line) = (keeping.answer, problem_line(&problem));
+        drop(verdict.send(Verdict::Goes { answer, line }));
+        self.going = Some(keeping.progress);
+    }
+
+    /// The daemon ends. What the thread is at shall be gone before.
     pub(super) fn exit(&mut self) {
         self.exit_until = Some(now() + EXIT_MAX);
+        let Some(mut keeping) = self.keeping.take() else {
+            return;
+        };
+        keeping.progress.cancel();
+        keeping.source.close();
+        match keeping.whole.take() {
+            Some(whole) => self.send_away(keeping, &whole.verdict, &KeepError::Cancelled),
+            None => self.keeping = Some(keeping),
+        }
+    }
+
+    /// Whether no file is being written or removed.
+    pub(super) fn keeps_nothing(&self) -> bool {
+        self.keeping.is_none() && !self.is_going()
+    }
+
+    /// The daemon does not wait any longer: what the thread said is heard, and what it leaves behind is told.
+    pub(super) fn end_keeping(&mut self) {
+        if self.keeps_nothing() {
+            return;
+        }
+        self.hear_of_kept();
         if let Some(keeping) = self.keeping.take() {
-            keeping.progress.cancel();
-            drop(
-                keeping
-                    .answer
-                    .send(problem_line(&KeepError::Cancelled.problem())),
+            let problem = KeepError::Cancelled.problem();
+            drop(keeping.answer.send(problem_line(&problem)));
+            self.going = Some(keeping.progress);
+        }
+        let until = now() + EXIT_MAX;
+        while now() < until && (self.is_going() || !self.parts.unanswered.none()) {
+            thread::sleep(MEETING_PAUSE);
+            self.hear_of_kept();
+        }
+        let going = self.going.take();
+        let Some(going) = going.filter(|progress| !progress.is_over()) else {
+            return;
+        };
+        let path = going.status().file;
+        if !path.is_empty() {
+            tracing::warn!(
+                code = "LS2074",
+                path,
+                advice = format!("remove it by hand; it may be called {path}{PARTIAL_SUFFIX}"),
+                "a file of blocks may be left over, and nothing was discarded"
             );
+        }
+    }
+
+    /// Only that: everything else in the inbox comes too late.
+    fn hear_of_kept(&mut self) {
+        while let Some(message) = self.parts.inbox.take() {
+            if let Message::Kept(kept, verdict) = message {
+                self.kept(kept, verdict);
+            }
         }
     }
 }

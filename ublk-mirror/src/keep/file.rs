@@ -1,22 +1,18 @@
 //! The file: its name, its room, and the order in which it becomes durable.
 
-use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::DirBuilder;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use mirror_core::admin::Kept;
-use mirror_core::disk::{
-    KEPT_HEAD_BYTES, KEPT_HEADER_BYTES, KEPT_MAGIC, KeptHeader, KeptWriter, unpadded,
-};
+use mirror_core::disk::{KEPT_HEAD_BYTES, KEPT_HEADER_BYTES, KeptHeader, KeptWriter, unpadded};
 use nix::sys::statvfs::statvfs;
 
+use super::target::{Target, exists, failed, partial_of, place};
 use super::walk::{Piece, walk};
 use super::{Job, KeepError, Place, Progress};
 
-/// Behind the name of a file that is not whole yet.
-pub const PARTIAL_SUFFIX: &str = ".partial";
 /// So much room is left to others: the file system may be the machine's root.
 const LEFT_BYTES: u64 = 64 << 20;
 /// So much is given to the kernel before it has to be on disk.
@@ -25,52 +21,26 @@ const SYNC_BYTES: u64 = 64 << 20;
 const NUMBERS_MAX: u32 = 100;
 
 /// Keeps the blocks. When it is done, the file is whole and durable under its name.
-pub fn keep(job: &Job, progress: &Progress) -> Result<Kept, KeepError> {
+pub(super) fn keep(job: &Job, progress: &Progress) -> Result<(Kept, Target), KeepError> {
     let path = choose(job)?;
     progress.name(&path);
     let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
     require_room(job, progress, &directory)?;
-    let partial = with_suffix(&path);
-    let file = create(&partial)?;
+    let target = Target::create(&path)?;
     progress.begin();
-    let written = write(job, progress, &path, file);
-    if written.is_err() {
-        remove(&partial);
-    }
-    written
-}
-
-fn with_suffix(path: &Path) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(PARTIAL_SUFFIX);
-    name.into()
-}
-
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeepError {
-    let path = path.to_owned();
-    move |source| KeepError::File {
-        action,
-        path,
-        source,
-    }
-}
-
-fn exists(path: &Path) -> Result<bool, KeepError> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(failed("look at", path)(error)),
+    match write(job, progress, &path, &target) {
+        Ok(kept) => Ok((kept, target)),
+        Err(error) => {
+            job.source.close();
+            target.remove();
+            Err(error)
+        }
     }
 }
 
 /// The file's name, which nothing has yet.
 fn choose(job: &Job) -> Result<PathBuf, KeepError> {
-    let wrong = |path: &Path, why| {
-        Err(KeepError::Place {
-            path: path.to_owned(),
-            why,
-        })
-    };
+    let wrong = |path: &Path, why| Err(place(path, why));
     match &job.place {
         Place::File(path) if !path.is_absolute() || path.file_name().is_none() => {
             wrong(path, "it is not an absolute path of a file")
@@ -91,7 +61,7 @@ fn choose(job: &Job) -> Result<PathBuf, KeepError> {
                     number => format!("-{number}"),
                 };
                 let path = directory.join(format!("{name}-{time}{number}.blocks"));
-                if !exists(&path)? && !exists(&with_suffix(&path))? {
+                if !exists(&path)? && !exists(&partial_of(&path))? {
                     return Ok(path);
                 }
             }
@@ -153,45 +123,11 @@ fn free(directory: &Path) -> Result<Option<u64>, KeepError> {
     }))
 }
 
-/// Makes the file under its temporary name. What an earlier try left there is removed; anything else stays.
-fn create(partial: &Path) -> Result<File, KeepError> {
-    let mut options = File::options();
-    options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW);
-    match options.open(partial) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            if !is_ours(partial) {
-                return Err(KeepError::Place {
-                    path: partial.to_owned(),
-                    why: "something else has that temporary name",
-                });
-            }
-            fs::remove_file(partial).map_err(failed("remove", partial))?;
-            options.open(partial).map_err(failed("create", partial))
-        }
-        opened => opened.map_err(failed("create", partial)),
-    }
-}
-
-fn is_ours(partial: &Path) -> bool {
-    // Anything but a file might not answer.
-    let opened = File::options()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(partial);
-    let mut begins = Vec::new();
-    let read = opened.and_then(|file| file.take(KEPT_MAGIC.len() as u64).read_to_end(&mut begins));
-    read.is_ok() && (begins.is_empty() || begins == KEPT_MAGIC)
-}
-
-fn write(job: &Job, progress: &Progress, path: &Path, file: File) -> Result<Kept, KeepError> {
+fn write(job: &Job, progress: &Progress, path: &Path, target: &Target) -> Result<Kept, KeepError> {
     let mut header = job.unique.header;
     header.at_s = job.at_s;
     let (mut writer, bytes) = KeptWriter::new(&header);
-    let mut output = BufWriter::new(file);
+    let mut output = BufWriter::new(target.file());
     let write_failed = |error| not_written(error, job, path);
     output.write_all(&bytes).map_err(write_failed)?;
     let mut kept = Kept {
@@ -223,11 +159,15 @@ fn write(job: &Job, progress: &Progress, path: &Path, file: File) -> Result<Kept
         }
         Ok(())
     })?;
+    // The file's own disk may be slow, and the end of the daemon does not wait for it.
+    job.source.close();
     output.write_all(&writer.end()).map_err(write_failed)?;
     output.flush().map_err(write_failed)?;
     output.get_ref().sync_all().map_err(write_failed)?;
     progress.note(0)?;
-    publish(path)?;
+    target.publish()?;
+    // While it got its name the daemon may have begun to end, and nobody may be there to say that it goes.
+    progress.note(0)?;
     Ok(kept)
 }
 
@@ -242,43 +182,7 @@ fn not_written(error: io::Error, job: &Job, path: &Path) -> KeepError {
             directory: directory.to_owned(),
         };
     }
-    failed("write", &with_suffix(path))(error)
-}
-
-/// The file gets its name, durably.
-fn publish(path: &Path) -> Result<(), KeepError> {
-    let partial = with_suffix(path);
-    if exists(path)? {
-        return Err(KeepError::Place {
-            path: path.to_owned(),
-            why: "it exists by now",
-        });
-    }
-    fs::rename(&partial, path).map_err(failed("name", path))?;
-    sync_directory(path).inspect_err(|_| remove(path))
-}
-
-fn sync_directory(path: &Path) -> Result<(), KeepError> {
-    // The directory may have been made just now: so the one above it, too.
-    for directory in path.ancestors().skip(1).take(3) {
-        let synced = File::open(directory).and_then(|directory| directory.sync_all());
-        synced.map_err(failed("make durable", directory))?;
-    }
-    Ok(())
-}
-
-/// Nothing was discarded: the file would only mislead.
-pub(super) fn remove(path: &Path) {
-    match fs::remove_file(path) {
-        Ok(()) => drop(sync_directory(path)),
-        Err(error) => tracing::warn!(
-            code = "LS2074",
-            %error,
-            path = %path.display(),
-            advice = "remove it by hand",
-            "a file of blocks is left over, and nothing was discarded"
-        ),
-    }
+    failed("write", &partial_of(path))(error)
 }
 
 #[cfg(test)]

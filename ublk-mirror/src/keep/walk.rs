@@ -1,7 +1,5 @@
 //! Reads the blocks in their order, and tells data from zeroes.
 
-use std::os::unix::fs::FileExt;
-
 use mirror_core::disk::KEPT_DATA_BYTES_MAX;
 
 use super::{Job, KeepError, Progress};
@@ -40,11 +38,7 @@ pub(super) fn walk(
             // Cut where the disk is cut, too.
             let bytes = (step - at % step).min(end - at);
             let chunk = &mut pool.slice_mut(buffer)[..usize::try_from(bytes).unwrap_or(0)];
-            let read = job.source.read_exact_at(chunk, job.data_start_bytes + at);
-            read.map_err(|source| KeepError::Read {
-                offset_bytes: at,
-                source,
-            })?;
+            job.source.read(chunk, job.data_start_bytes + at, at)?;
             for (zero, place) in pieces(chunk, block) {
                 let (from, to) = (at + place.start as u64, at + place.end as u64);
                 if zero {

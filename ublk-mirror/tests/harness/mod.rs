@@ -266,9 +266,16 @@ impl Node {
     }
 
     pub(crate) fn stop(&mut self) -> Value {
-        let answer = self.ask("\"request\":\"command\",\"command\":\"stop\"");
-        let mut process = self.process.take().unwrap();
         let end = Instant::now() + PATIENCE;
+        let answer = loop {
+            let answer = self.ask("\"request\":\"command\",\"command\":\"stop\"");
+            // Something is being changed or agreed on at the moment.
+            if answer["problem"]["code"] != "LS1010" || Instant::now() >= end {
+                break answer;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let mut process = self.process.take().unwrap();
         while process.try_wait().unwrap().is_none() {
             assert!(
                 Instant::now() < end,

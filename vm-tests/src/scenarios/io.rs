@@ -166,7 +166,9 @@ fn break_link_during_copy(pair: &Pair) -> anyhow::Result<()> {
     })?;
     let writes = figure(pair, one, "/counters/writes")?;
     pair.cluster.cut(one, two, Net::Mirror)?;
-    pair.wait_status(one, "/link/state", "down")?;
+    for node in [one, two] {
+        pair.wait_status(node, "/link/state", "down")?;
+    }
     pair.refused(two, "takeover --confirm 'node1 is off'", "LS1004")?;
     one.hear(Net::Mirror)?;
     two.hear(Net::Mirror)?;

@@ -11,6 +11,7 @@ use mirror_core::admin::utc;
 use mirror_core::disk::{KeptHeader, unpadded};
 
 use crate::args::{Discarded, Export};
+use crate::copies;
 use crate::failure::Failure;
 use crate::kept::{self, Contents, Piece};
 use crate::size;
@@ -260,6 +261,15 @@ fn refused(path: &Path, what: &str, advice: &str) -> Failure {
     Failure::new("LS4014", message, advice)
 }
 
+/// A copy changes only together with the other one.
+fn refused_copy(path: &Path, what: &str, volume: &str) -> Failure {
+    let advice = format!(
+        "to write the blocks over the volume, name /dev/lockstep/{volume} on the node that serves it; otherwise name \
+         another device"
+    );
+    refused(path, what, &advice)
+}
+
 /// A block device that nobody else has, large enough, and named by somebody who knows what goes onto it.
 fn free_device(path: &Path, header: &KeptHeader, confirm: Option<&str>) -> Result<File, Failure> {
     let name = unpadded(&header.volume_name);
@@ -274,6 +284,10 @@ fn free_device(path: &Path, header: &KeptHeader, confirm: Option<&str>) -> Resul
         ));
     }
     let found = fs::metadata(path).map_err(|error| Failure::file(path, "look at", &error))?;
+    if let Some(volume) = copies::volume_on(&found)? {
+        let what = format!("holds the copy of {volume} on this node, or its metadata");
+        return Err(refused_copy(path, &what, &volume));
+    }
     if !found.file_type().is_block_device() {
         return Err(refused(
             path,
@@ -286,6 +300,7 @@ fn free_device(path: &Path, header: &KeptHeader, confirm: Option<&str>) -> Resul
         .write(true)
         .custom_flags(nix::libc::O_EXCL)
         .open(path);
+    // Nobody else has it from here on: what is found on it stays true.
     let mut device = opened.map_err(|error| {
         if error.raw_os_error() == Some(nix::libc::EBUSY) {
             let advice = "unmount it and stop what uses it (`lsblk`, `fuser -v DEVICE`)";
@@ -293,6 +308,11 @@ fn free_device(path: &Path, header: &KeptHeader, confirm: Option<&str>) -> Resul
         }
         Failure::file(path, "open", &error)
     })?;
+    let copy = copies::carries_a_copy(&device);
+    if copy.map_err(|error| Failure::file(path, "read", &error))? {
+        let what = "holds a copy of a Lockstep volume, or its metadata";
+        return Err(refused_copy(path, what, name));
+    }
     let size = device
         .seek(SeekFrom::End(0))
         .map_err(|error| Failure::file(path, "measure", &error))?;

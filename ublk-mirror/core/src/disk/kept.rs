@@ -224,10 +224,14 @@ impl KeptHeader {
         Ok(())
     }
 
-    /// No file of these runs is longer, if runs of data are cut only where they are full.
+    /// No file of these runs is longer, if each is cut at multiples of [`KEPT_DATA_BYTES_MAX`] of the volume, or where
+    /// it is full, and where zeroes begin and end.
     pub fn file_bytes_max(marked_bytes: u64, runs: u64) -> u64 {
         let full = marked_bytes / u64::from(KEPT_DATA_BYTES_MAX);
-        let heads = runs.saturating_add(full).saturating_add(2);
+        // Before the first multiple and behind the last one a run has a part that is not full. The end and its digest
+        // are as long as two heads.
+        let parts = runs.saturating_mul(2).saturating_add(full);
+        let heads = parts.saturating_add(2);
         let around = heads.saturating_mul(KEPT_HEAD_BYTES as u64);
         marked_bytes
             .saturating_add(around)
@@ -458,5 +462,35 @@ impl KeptReader {
             return Err(KeptFault::Checksum("the whole file"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = KEPT_DATA_BYTES_MAX as u64;
+
+    /// Bytes of the file if every block is data, and runs are cut at multiples of 1 MiB of the volume.
+    fn file_bytes(runs: &[(u64, u64)]) -> u64 {
+        let parts = runs
+            .iter()
+            .map(|(start, length)| (start + length).div_ceil(MIB) - start / MIB);
+        let data: u64 = runs.iter().map(|(_, length)| length).sum();
+        let around = KEPT_HEADER_BYTES + KEPT_HEAD_BYTES + KEPT_DIGEST_BYTES;
+        around as u64 + parts.sum::<u64>() * KEPT_HEAD_BYTES as u64 + data
+    }
+
+    #[test]
+    fn no_file_is_longer_than_its_bound() {
+        let crossing = [(MIB - 4096, 8192), (3 * MIB - 4096, 8192)];
+        let long = [(4096, MIB), (3 * MIB - 4096, 2 * MIB + 8192)];
+        let aligned = [(0, MIB), (2 * MIB, 3 * MIB)];
+        for runs in [&crossing[..], &long, &aligned, &[]] {
+            let marked = runs.iter().map(|(_, length)| length).sum();
+            let bound = KeptHeader::file_bytes_max(marked, runs.len() as u64);
+            let longest = file_bytes(runs);
+            assert!(longest <= bound, "{runs:?}: {longest} > {bound}");
+        }
     }
 }

@@ -4,9 +4,10 @@
 //! made the one that counts; what only failed here is acknowledged, and from then on the own disk is not
 //! asked any more.
 
-use super::inflight::{Heal, Leg, Stage};
+use super::inflight::{Heal, InFlight, Leg, Stage};
 use super::{Engine, Peer};
 use crate::effect::Effects;
+use crate::event::RequestKind;
 use crate::mutant::{self, Mutant};
 use crate::types::{Errno, Instant, Tag};
 
@@ -70,6 +71,13 @@ impl Engine {
             _ => Leg::Refused,
         };
         true
+    }
+
+    /// A flush that ends well on a disk that failed meanwhile proves nothing: with its error the disk may have lost what
+    /// the flush was for (S1). It counts as one that failed.
+    pub(super) fn flush_proves_nothing(&mut self, tag: Tag) -> bool {
+        let flush = |entry: &InFlight| entry.request.kind == RequestKind::Flush;
+        self.request(tag).is_some_and(flush) && self.refused_here(tag)
     }
 
     /// What a disk reads that failed meanwhile may be older than what was acknowledged: the peer is asked once its

@@ -501,7 +501,11 @@ impl Engine {
             return;
         };
         entry.local = Leg::Done;
-        if result.is_err() && self.refused_here(tag) {
+        let refused = match result {
+            Ok(()) => self.flush_proves_nothing(tag),
+            Err(_) => self.refused_here(tag),
+        };
+        if refused {
             return self.finish_if_done(now, index, effects);
         }
         let Some(entry) = self.slots[index].as_mut() else {

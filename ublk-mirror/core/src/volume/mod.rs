@@ -127,6 +127,8 @@ pub struct Volume {
     aborted_writes: bool,
     /// The view that an arbiter granted for the takeover under way.
     granted: Option<ViewMark>,
+    /// This run took over a live device: the kernel may still hand over writes of an earlier run.
+    recovered: bool,
     /// The device that was recovered must end.
     end_recovered_device: bool,
     /// Why the last copy that was agreed on runs; a target's status says it.
@@ -211,6 +213,7 @@ impl Volume {
             stopping: None,
             aborted_writes: false,
             granted: None,
+            recovered: false,
             end_recovered_device: false,
             copy_cause: None,
             leaving: None,
@@ -245,6 +248,7 @@ impl Volume {
     /// The daemon started under a live device that an earlier run served.
     fn serve_recovered(&mut self, now: Instant) {
         self.role = Role::Active;
+        self.recovered = true;
         if !mutant::is(Mutant::VerifyJumpsQueue) {
             self.verify_not_before = now + self.settings.link_timeout * 3;
         }
@@ -430,7 +434,8 @@ impl Volume {
                 }
             }
             IoOwner::LogFlush => {
-                if result.is_ok() {
+                // A disk that failed meanwhile may have lost what was to be flushed.
+                if result.is_ok() && self.failed.is_none() {
                     self.engine.background_disk_done(now, effects);
                 }
             }

@@ -174,7 +174,8 @@ impl Volume {
     }
 
     fn abort_writes(&mut self, now: Instant, effects: &mut Effects) {
-        if self.engine.has_unfinished_writes() {
+        // What an earlier run had in hand is perhaps here already, and perhaps still with the kernel.
+        if self.engine.has_unfinished_writes() || self.recovered {
             self.aborted_writes = !mutant::is(Mutant::AbortForgotten);
             // What was told or agreed on took these writes for still being in our hands.
             if let Some(session) = self.current

@@ -352,7 +352,11 @@ impl Volume {
         if slot < PEER_BUFFERS {
             effects.push(Effect::ReleaseBuffer { slot });
         }
-        if op.kind != FrameKind::Flush && result.is_ok() {
+        let flush = op.kind == FrameKind::Flush;
+        // A disk that failed meanwhile may have lost what was to be flushed (S1).
+        let failed = self.failed.filter(|_| flush);
+        let result = failed.map_or(result, |errno| result.and(Err(errno)));
+        if !flush && result.is_ok() {
             self.peer_ops.writes_done += 1;
         }
         if self.up_session() != Some(op.session) || op.kind == FrameKind::VerifyWant {

@@ -169,6 +169,20 @@ impl Watch {
         None
     }
 
+    /// Something was given up. What else is late was seen once by that, and has no more than its own grace left.
+    fn look_for_more(&mut self, now: Instant) {
+        if let Some((began, _)) = self.oldest() {
+            let late = began + self.limit;
+            self.suspicious = late <= now;
+            let grace = self.grace();
+            self.look_at = Some(if self.suspicious {
+                (late + grace).max(now)
+            } else {
+                late
+            });
+        }
+    }
+
     /// Everything that is under way, which is not waited for any more.
     fn give_up(&mut self) -> Vec<IoOwner> {
         self.given_up = !mutant::is(Mutant::GivenUpAskedAgain);
@@ -223,7 +237,7 @@ impl Volume {
             }
         }
         match self.watch.look(now) {
-            None => {}
+            None => return,
             Some(Late::Disk) => self.give_up_disk(now, effects),
             Some(Late::Metadata) => {
                 let limit_ms = self.limit_ms();
@@ -235,6 +249,7 @@ impl Volume {
                 self.metadata_failed(now, Errno::ETIMEDOUT, effects);
             }
         }
+        self.watch.look_for_more(now);
     }
 
     fn limit_ms(&self) -> u64 {
