@@ -41,9 +41,14 @@ impl World {
         if !self.nodes[node].process_is(number) {
             return;
         }
-        if let Some(process) = self.nodes[node].process.as_mut() {
-            process.tick_at = None;
+        let Some(process) = self.nodes[node].process.as_mut() else {
+            return;
+        };
+        // A tick that an earlier one took the place of would start a second chain of them.
+        if process.tick_at.is_none_or(|planned| planned > self.now) {
+            return;
         }
+        process.tick_at = None;
         self.feed(node, Event::Tick);
         self.check_spin(node);
     }
