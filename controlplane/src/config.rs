@@ -113,6 +113,8 @@ pub struct Config {
     pub me: NodeId,
     /// The other one.
     pub peer: NodeId,
+    /// This node's name.
+    pub name: String,
     /// The other one's name.
     pub peer_name: String,
     /// In their order.
@@ -178,6 +180,7 @@ impl Config {
         Ok(Self {
             me,
             peer,
+            name: node.to_string(),
             peer_name: (*peer_name).clone(),
             interconnects,
             timing: timing(&place, &file.timing)?,

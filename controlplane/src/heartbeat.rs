@@ -7,12 +7,13 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use controlplane_core::failure_detector::{Change, Heard, Timing};
+use controlplane_core::failure_detector::{Change, Heard, PathState, Timing};
+use controlplane_core::limits::PATHS_MAX;
 use controlplane_core::membership::{Peer, Reception, Run};
 use controlplane_core::wire::{HEARTBEAT_BYTES, HeartbeatKey};
 use mirror_core::types::{Instant, NodeId};
@@ -65,9 +66,35 @@ pub enum News {
     StoodStill(Duration),
 }
 
+/// How a path is, for a status: read at any time, written by the thread alone.
+#[derive(Debug, Default)]
+pub struct PathFigures {
+    /// A [`PathState`], as [`state_number`] counts them.
+    pub state: AtomicU8,
+    /// Microseconds; 0 while it is not known.
+    pub round_trip_us: AtomicU64,
+    /// Heartbeats that were heard.
+    pub received: AtomicU64,
+    /// Heartbeats that are missing between them.
+    pub lost: AtomicU64,
+}
+
+/// A path's state as a number.
+pub fn state_number(state: PathState) -> u8 {
+    match state {
+        PathState::New => 0,
+        PathState::Up => 1,
+        PathState::Late => 2,
+        PathState::OneWay => 3,
+        PathState::Down => 4,
+    }
+}
+
 /// What is read and written beside the queue.
 #[derive(Debug, Default)]
 pub struct Shared {
+    /// The interconnects in their order, then the mirror link.
+    pub paths: [PathFigures; PATHS_MAX],
     /// When the mirror link last heard the peer, nanoseconds since boot; written by whoever watches the data plane.
     pub link_heard_nanos: AtomicU64,
     /// Until when the last heartbeat that the peer confirmed was sent, nanoseconds since boot.
@@ -258,12 +285,14 @@ impl Thread {
         if heard > self.link_heard_nanos {
             self.link_heard_nanos = heard;
             self.link_sequence += 1;
+            let at = Instant::from_nanos(heard);
             let heard = Heard {
                 sequence: self.link_sequence,
-                confirms: Some(Instant::from_nanos(heard)),
+                confirms: Some(at),
                 held: Duration::ZERO,
             };
-            self.peer.detector.heard(now(), self.sockets.len(), heard);
+            // As of then: who asks later must not make the peer live longer.
+            self.peer.detector.heard(at, self.sockets.len(), heard);
         }
     }
 
@@ -271,6 +300,20 @@ impl Thread {
         let before = self.peer.detector.stood_still();
         for change in self.peer.look(now()) {
             self.tell(News::Changed(change));
+        }
+        for (index, figures) in self.shared.paths.iter().enumerate() {
+            if index > self.sockets.len() {
+                break;
+            }
+            let detector = &self.peer.detector;
+            let trip = detector.round_trip(index).unwrap_or_default().as_micros();
+            let (received, lost) = detector.counts(index);
+            let state = state_number(detector.path(index));
+            figures.state.store(state, Ordering::Relaxed);
+            let trip = u64::try_from(trip).unwrap_or(u64::MAX);
+            figures.round_trip_us.store(trip, Ordering::Relaxed);
+            figures.received.store(received, Ordering::Relaxed);
+            figures.lost.store(lost, Ordering::Relaxed);
         }
         let after = self.peer.detector.stood_still();
         if after != before {

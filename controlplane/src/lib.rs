@@ -1,10 +1,12 @@
 //! The shell of the control plane: sockets, files, threads around `controlplane-core`.
 
+pub mod api;
 pub mod arbiter;
 pub mod config;
 pub mod heartbeat;
 pub mod key;
 pub mod mirror;
 pub mod node;
+pub mod report;
 pub mod trust;
 pub mod witness;

@@ -11,19 +11,21 @@ use std::time::Duration;
 use anyhow::Context;
 use controlplane_api::Client;
 use controlplane_api::arbiter::Held;
+use controlplane_api::cluster;
 use controlplane_core::failure_detector::{Change, Presence};
 use controlplane_core::keeper::{Effect, Event, Keeper, Word};
-use controlplane_core::partition::Decision;
+use controlplane_core::partition::{Decision, Situation};
 use controlplane_core::view_change::Question;
 use mirror_core::admin::{Done, Problem, Status};
 use mirror_core::types::{Instant, NodeSet, VolumeId};
 use mirror_core::view::View;
 use tokio::sync::{mpsc, watch};
 
+use crate::api::{self, Ask};
 use crate::arbiter::{Heard, boottime_nanos, talk};
 use crate::config::Config;
 use crate::heartbeat::{Heartbeats, News, Shared};
-use crate::mirror;
+use crate::{mirror, report};
 
 /// Between two looks at a data plane.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -36,6 +38,8 @@ enum Incoming {
     Status {
         group: usize,
         name: String,
+        /// When it was asked for, nanoseconds since boot.
+        asked_nanos: u64,
         status: Option<Box<Status>>,
     },
     Said {
@@ -45,6 +49,7 @@ enum Incoming {
         outcome: Result<Done, Problem>,
     },
     Arbiter(Heard),
+    Asked(Ask),
 }
 
 struct Group {
@@ -52,7 +57,9 @@ struct Group {
     keeper: Keeper,
     /// The volumes' ids, as far as their data planes have told them.
     ids: BTreeMap<String, VolumeId>,
-    last: Option<Decision>,
+    /// What each volume's data plane said last.
+    told: BTreeMap<String, Box<Status>>,
+    last: Option<(usize, Situation, Decision)>,
 }
 
 struct Node {
@@ -63,6 +70,9 @@ struct Node {
     asked: BTreeMap<u64, (usize, u64)>,
     next_question: u64,
     presence: Presence,
+    presence_since: Instant,
+    /// Whether the arbiter answered last; what was last said of it in the log.
+    arbiter_answers: Option<bool>,
     shared: Arc<Shared>,
     queue: mpsc::Sender<Incoming>,
     questions: mpsc::Sender<Question>,
@@ -96,6 +106,20 @@ pub async fn run(
             }
         });
     }
+    let (asks, mut asked_here) = mpsc::channel(QUEUE_MAX);
+    tokio::spawn(async move {
+        if let Err(error) = api::serve(asks).await {
+            tracing::error!(%error, "LS6024 no status can be asked for");
+        }
+    });
+    let forward = queue.clone();
+    tokio::spawn(async move {
+        while let Some(ask) = asked_here.recv().await {
+            if forward.send(Incoming::Asked(ask)).await.is_err() {
+                return;
+            }
+        }
+    });
     for (group, entry) in config.groups.iter().enumerate() {
         for volume in &entry.volumes {
             watch_volume(group, volume.clone(), queue.clone())?;
@@ -134,11 +158,13 @@ fn watch_volume(group: usize, name: String, queue: mpsc::Sender<Incoming>) -> an
     let watch = move || {
         let client = Client::of_volume(&name);
         loop {
+            let asked_nanos = boottime_nanos();
             let status = client.status().ok().map(Box::new);
             let name = name.clone();
             let told = Incoming::Status {
                 group,
                 name,
+                asked_nanos,
                 status,
             };
             if queue.blocking_send(told).is_err() {
@@ -166,8 +192,10 @@ impl Node {
         let groups = config.groups.iter().map(|group| Group {
             name: group.name.clone(),
             // Its volumes are known once all of them have told their ids.
-            keeper: Keeper::new(now(), config.arbiter, [], &seed),
+            keeper: Keeper::new(now(), config.arbiter, [], &seed)
+                .preferring(config.me.index() == 0),
             ids: BTreeMap::new(),
+            told: BTreeMap::new(),
             last: None,
         });
         Self {
@@ -177,6 +205,8 @@ impl Node {
             asked: BTreeMap::new(),
             next_question: 1,
             presence: Presence::Unknown,
+            presence_since: now(),
+            arbiter_answers: None,
             shared,
             queue,
             questions,
@@ -203,8 +233,9 @@ impl Node {
             Incoming::Status {
                 group,
                 name,
+                asked_nanos,
                 status,
-            } => self.volume(group, name, status.as_deref()),
+            } => self.volume(group, name, asked_nanos, status),
             Incoming::Said {
                 group,
                 volume,
@@ -220,6 +251,10 @@ impl Node {
                 self.one(group, Event::WordDone { volume });
             }
             Incoming::Arbiter(heard) => self.arbiter(heard),
+            Incoming::Asked(Ask::Status(answer)) => {
+                // Who asked may be gone.
+                let _ = answer.send(self.status());
+            }
         }
     }
 
@@ -227,7 +262,7 @@ impl Node {
         match news {
             News::Changed(Change::Peer(presence)) => {
                 tracing::info!(peer = %self.config.peer_name, ?presence, "LS6011 the peer");
-                self.presence = presence;
+                (self.presence, self.presence_since) = (presence, now());
                 self.everywhere(&Event::Peer(presence));
             }
             News::Changed(Change::Path { path, state }) => {
@@ -240,7 +275,20 @@ impl Node {
         }
     }
 
-    fn volume(&mut self, group: usize, name: String, status: Option<&Status>) {
+    fn volume(
+        &mut self,
+        group: usize,
+        name: String,
+        asked_nanos: u64,
+        status: Option<Box<Status>>,
+    ) {
+        let told = &mut self.groups[group].told;
+        match status {
+            Some(status) => told.insert(name.clone(), status),
+            None => told.remove(&name),
+        };
+        let status = told.get(&name).cloned();
+        let status = status.as_deref();
         let known = self.groups[group].ids.get(&name).copied();
         let Some(id) = known.or_else(|| self.meet(group, &name, status?)) else {
             return;
@@ -248,9 +296,12 @@ impl Node {
         let facts = status.and_then(mirror::facts);
         if let (Some(facts), Some(status)) = (facts, status) {
             if facts.linked {
-                let heard = status.link.last_heard_ms.unwrap_or_default() * 1_000_000;
-                let heard = boottime_nanos().saturating_sub(heard);
-                self.shared.link_heard_nanos.store(heard, Ordering::Relaxed);
+                // Not later than it was: the answer took its time, and the milliseconds are whole ones.
+                let ago = (status.link.last_heard_ms.unwrap_or_default() + 1) * 1_000_000;
+                let heard = asked_nanos.saturating_sub(ago);
+                self.shared
+                    .link_heard_nanos
+                    .fetch_max(heard, Ordering::Relaxed);
             }
             if !facts.changing {
                 self.report(id, status);
@@ -269,7 +320,9 @@ impl Node {
         entry.ids.insert(name.to_string(), id);
         if entry.ids.len() == wanted {
             let ids = entry.ids.values().copied();
-            entry.keeper = Keeper::new(now(), self.config.arbiter, ids, &self.seed);
+            let preferred = self.config.me.index() == 0;
+            entry.keeper =
+                Keeper::new(now(), self.config.arbiter, ids, &self.seed).preferring(preferred);
             let presence = self.presence;
             self.one(group, Event::Peer(presence));
         }
@@ -314,6 +367,9 @@ impl Node {
     fn arbiter(&mut self, heard: Heard) {
         match heard {
             Heard::Contact { asked_nanos } => {
+                if self.arbiter_answers.replace(true) != Some(true) {
+                    tracing::info!("LS6023 the arbiter answers");
+                }
                 let until = Instant::from_nanos(asked_nanos) + self.config.timing.timeout;
                 self.everywhere(&Event::Leased { until });
             }
@@ -328,7 +384,52 @@ impl Node {
                     self.one(group, Event::GivenBack { number });
                 }
             }
-            Heard::Lost { reason } => tracing::warn!(reason, "LS6016 the arbiter is lost"),
+            Heard::Lost { reason } => {
+                if self.arbiter_answers.replace(false) != Some(false) {
+                    tracing::warn!(
+                        reason,
+                        "LS6016 the arbiter is lost: this pair is not ready for a failover"
+                    );
+                }
+            }
+        }
+    }
+
+    fn status(&self) -> cluster::ClusterStatus {
+        let group = |group: &Group, volumes: &[String]| cluster::Group {
+            name: group.name.clone(),
+            volumes: volumes
+                .iter()
+                .map(|name| cluster::Volume {
+                    name: name.clone(),
+                    status: group.told.get(name).cloned(),
+                })
+                .collect(),
+            decision: group
+                .last
+                .map(|(row, situation, decision)| cluster::Decision {
+                    row: row + 1,
+                    situation: format!("{situation:?}"),
+                    decision: decision.to_string(),
+                }),
+        };
+        let since = now().since(self.presence_since).as_millis();
+        cluster::ClusterStatus {
+            schema: cluster::SCHEMA.to_string(),
+            node: self.config.name.clone(),
+            peer: cluster::Peer {
+                name: self.config.peer_name.clone(),
+                presence: report::presence(self.presence),
+                since_ms: u64::try_from(since).unwrap_or(u64::MAX),
+            },
+            paths: report::paths(&self.config, &self.shared),
+            arbiter: report::arbiter(&self.config, self.arbiter_answers),
+            groups: self
+                .groups
+                .iter()
+                .zip(&self.config.groups)
+                .map(|(entry, configured)| group(entry, &configured.volumes))
+                .collect(),
         }
     }
 
@@ -358,8 +459,9 @@ impl Node {
                 decision,
             } => {
                 let entry = &mut self.groups[group];
-                if entry.last.replace(decision) != Some(decision) {
-                    tracing::info!(group = %entry.name, row, ?situation, ?decision, "LS6017 decided");
+                let before = entry.last.replace((row, situation, decision));
+                if before.is_none_or(|(_, _, last)| last != decision) {
+                    tracing::info!(group = %entry.name, row = row + 1, ?situation, ?decision, "LS6017 decided");
                 }
             }
         }

@@ -41,14 +41,14 @@ pub fn build_guest() -> anyhow::Result<PathBuf> {
     built.files.into_iter().next().context("no guest binary")
 }
 
-/// Builds Lockstep itself: `ublk-mirror` and `lockstep`.
+/// Builds Lockstep itself: `ublk-mirror`, `lockstepd` and `lockstep`.
 ///
 /// # Errors
 /// If the build fails.
 pub fn build_product() -> anyhow::Result<Binaries> {
     build(
-        &["ublk-mirror", "lockstep-cli"],
-        &["ublk-mirror", "lockstep"],
+        &["ublk-mirror", "controlplane", "lockstep-cli"],
+        &["ublk-mirror", "lockstepd", "lockstep"],
     )
 }
 

@@ -154,6 +154,14 @@ impl Ledger {
             .unwrap_or_default()
     }
 
+    /// When the first write was acknowledged.
+    #[must_use]
+    pub fn first_ack(&self) -> Option<Instant> {
+        let mut entries = self.entries.iter();
+        let first = entries.find(|entry| entry.record.kind == Kind::Ack);
+        first.map(|entry| entry.at)
+    }
+
     /// When the last write was acknowledged.
     #[must_use]
     pub fn last_ack(&self) -> Option<Instant> {

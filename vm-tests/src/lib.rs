@@ -10,6 +10,7 @@ pub mod agent;
 pub mod binaries;
 pub mod checker;
 pub mod cluster;
+pub mod controlled;
 pub mod cpio;
 pub mod crash;
 pub mod daemons;

@@ -65,7 +65,7 @@ pub struct Pair {
 
 struct KeptFile {
     node: String,
-    path: &'static str,
+    path: String,
     bytes: Vec<u8>,
 }
 
@@ -163,17 +163,21 @@ impl Pair {
     }
 
     fn keep_files(&self) -> anyhow::Result<()> {
-        let mut kept = lock(&self.kept);
-        for node in self.cluster.iter() {
+        for node in [self.one(), self.two()] {
             for path in CONFIG_FILES {
-                kept.push(KeptFile {
-                    node: node.name().to_owned(),
-                    path,
-                    bytes: node.get(path, 0, 64 * 1024)?,
-                });
+                self.keep(node, path, node.get(path, 0, 64 * 1024)?);
             }
         }
         Ok(())
+    }
+
+    /// Remembers a file that is put back when the node boots again.
+    pub fn keep(&self, node: &Machine, path: &str, bytes: Vec<u8>) {
+        lock(&self.kept).push(KeptFile {
+            node: node.name().to_owned(),
+            path: path.to_owned(),
+            bytes,
+        });
     }
 
     /// Powers a node on again and puts its configuration back.
@@ -184,7 +188,7 @@ impl Pair {
         node.power_on()?;
         for file in lock(&self.kept).iter() {
             if file.node == node.name() {
-                node.put(file.path, 0o600, &file.bytes)?;
+                node.put(&file.path, 0o600, &file.bytes)?;
             }
         }
         Ok(())
@@ -369,7 +373,7 @@ impl Pair {
     #[must_use]
     pub fn logs(&self) -> String {
         let mut all = String::new();
-        for node in self.cluster.iter() {
+        for node in [self.one(), self.two()] {
             let command = format!("tail -n 25 /var/log/lockstep/{NAME}.log");
             let said = node.exec(&command, Duration::from_secs(10));
             let text = said.map_or_else(|error| error.to_string(), |output| output.stdout);

@@ -76,6 +76,19 @@ impl Writer {
         )
     }
 
+    /// Starts it in a machine that does not serve the device yet: it begins when the device can be read.
+    ///
+    /// # Errors
+    /// If the machine is off.
+    pub fn start_with_the_device(&self, machine: &Machine) -> anyhow::Result<Running> {
+        let script = format!(
+            "until dd if={} of=/dev/null bs=4096 count=1 iflag=direct 2>/dev/null; do sleep 0.02; done; {}",
+            self.device,
+            self.script()
+        );
+        machine.spawn(&script, Duration::from_secs(self.seconds) + END_GRACE)
+    }
+
     fn script(&self) -> String {
         let fsync = match self.fsync {
             Fsync::Never => "none".to_owned(),

@@ -20,6 +20,11 @@ pub fn admin_socket(volume: &str) -> PathBuf {
     run_directory().join(format!("{volume}.sock"))
 }
 
+/// The socket of a node's control plane. A directory of its own: no volume can have its name.
+pub fn node_socket() -> PathBuf {
+    run_directory().join("lockstepd/api.sock")
+}
+
 /// The file that a volume's daemon holds locked (`flock`) as long as it lives.
 pub fn daemon_lock(volume: &str) -> PathBuf {
     run_directory().join(format!("{volume}.lock"))

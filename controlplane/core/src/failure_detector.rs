@@ -157,13 +157,14 @@ impl FailureDetector {
         self.timing = timing;
     }
 
-    /// A heartbeat that was proved to come from the peer's present incarnation.
+    /// A heartbeat that was proved to come from the peer's present incarnation; `now` may be earlier than the last
+    /// look: what another process heard is told late.
     pub fn heard(&mut self, now: Instant, path: usize, heard: Heard) {
         self.look(now);
         let Some(path) = self.paths.get_mut(path) else {
             return;
         };
-        path.heard = Some(now);
+        path.heard = path.heard.max(Some(now));
         path.received += 1;
         if heard.sequence > path.last_sequence {
             let gap = heard.sequence - path.last_sequence - 1;
@@ -188,6 +189,9 @@ impl FailureDetector {
 
     /// Time passed. The shell calls this once an interval at least; what it was later than that was a standstill.
     pub fn look(&mut self, now: Instant) {
+        if now < self.looked {
+            return;
+        }
         let gap = now.since(self.looked);
         self.looked = now;
         let late = gap.saturating_sub(self.timing.interval);
@@ -366,6 +370,24 @@ mod tests {
         assert_eq!(detector.presence(), Presence::Unknown);
         detector.look(at(2000));
         assert_eq!(detector.presence(), Presence::Dead);
+    }
+
+    #[test]
+    fn what_is_told_late_makes_no_peer_live_longer_and_no_standstill() {
+        let mut detector = FailureDetector::new(at(0), TIMING, 1);
+        run(&mut detector, 0, 1500, &[]);
+        let late = Heard {
+            confirms: Some(at(100)),
+            ..good(1, 1)
+        };
+        detector.heard(at(100), 0, late);
+        detector.look(at(1600));
+        assert_eq!(detector.presence(), Presence::Alive);
+        for now in (1700..=2100).step_by(100) {
+            detector.look(at(now));
+        }
+        assert_eq!(detector.presence(), Presence::Dead);
+        assert_eq!(detector.stood_still(), Duration::ZERO);
     }
 
     #[test]

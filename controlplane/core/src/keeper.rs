@@ -16,7 +16,7 @@ use mirror_core::view::{ViewHistory, ViewMark};
 
 use crate::failure_detector::Presence;
 use crate::partition::{
-    Arbiter, ClaimState, Contact, Decision, Service, Situation, Standing, Targets, decide,
+    Arbiter, ClaimState, Contact, Decision, Service, Situation, Standing, Targets, Turn, decide,
 };
 use crate::register::{Answer, Claim};
 use crate::view_change::{Question, ViewChange};
@@ -25,6 +25,8 @@ use crate::view_change::{Question, ViewChange};
 pub const LINK_GRACE: Duration = Duration::from_secs(2);
 /// A standby asks the arbiter so much later than the serving node would: on equal terms who serves goes on.
 pub const HANDICAP: Duration = Duration::from_millis(300);
+/// What nobody serves is begun by the preferred node; the other one begins it so much later.
+pub const TURN_WAIT: Duration = Duration::from_secs(3);
 /// A word that was refused is said again after this time, if it is still right.
 pub const WORD_RETRY: Duration = Duration::from_secs(1);
 
@@ -75,7 +77,7 @@ pub enum Word {
         /// The view to commit.
         next: ViewMark,
     },
-    /// Serve: this copy alone counts.
+    /// Serve: this copy alone counts, or the peer agrees.
     Start,
     /// Stop serving, and let what waits fail.
     StepDown,
@@ -179,6 +181,10 @@ pub struct Keeper {
     peer: Presence,
     peer_since: Instant,
     unlinked_since: Option<Instant>,
+    /// Whether this node begins with what nobody serves.
+    preferred: bool,
+    /// Since when nobody serves while both are linked.
+    idle_since: Option<Instant>,
     arbiter_targets: Targets,
     clients: Targets,
     automatic: Automatic,
@@ -203,12 +209,21 @@ impl Keeper {
             peer: Presence::Unknown,
             peer_since: now,
             unlinked_since: Some(now),
+            preferred: false,
+            idle_since: None,
             arbiter_targets: Targets::Silent,
             clients: Targets::Answer,
             automatic: Automatic::Yes,
             leased_until: now,
             decided: None,
         }
+    }
+
+    /// Whether this node begins with what nobody serves; exactly one of both should.
+    #[must_use]
+    pub fn preferring(mut self, preferred: bool) -> Self {
+        self.preferred = preferred;
+        self
     }
 
     /// How the claim at the arbiter stands.
@@ -254,6 +269,7 @@ impl Keeper {
         rests
             .chain(self.change.deadline())
             .chain(self.unlinked_since.map(|since| since + LINK_GRACE))
+            .chain(self.idle_since.map(|since| since + TURN_WAIT))
             .chain([self.peer_since + HANDICAP, self.leased_until])
             .filter_map(later)
             .min()
@@ -295,11 +311,9 @@ impl Keeper {
     fn linked(&self) -> bool {
         self.facts().all(|(_, facts)| {
             facts.is_some_and(|facts| match facts.standing {
-                Standing::Frozen | Standing::Standby => facts.linked,
+                Standing::Frozen | Standing::Standby | Standing::Unserved => facts.linked,
                 Standing::Silent => false,
-                Standing::Serving | Standing::Alone | Standing::Unserved | Standing::NotCurrent => {
-                    true
-                }
+                Standing::Serving | Standing::Alone | Standing::NotCurrent => true,
             })
         })
     }
@@ -308,10 +322,13 @@ impl Keeper {
         let Some(since) = self.unlinked_since else {
             return Contact::Linked;
         };
-        let handicap = if standing == Standing::Standby {
-            HANDICAP
-        } else {
-            Duration::ZERO
+        let handicap = match standing {
+            Standing::Standby | Standing::Unserved => HANDICAP,
+            Standing::Serving
+            | Standing::Frozen
+            | Standing::Alone
+            | Standing::NotCurrent
+            | Standing::Silent => Duration::ZERO,
         };
         match self.peer {
             Presence::Dead if now >= self.peer_since + handicap => Contact::Dead,
@@ -343,6 +360,11 @@ impl Keeper {
             } else {
                 Service::Leased
             },
+            turn: match self.idle_since {
+                _ if self.preferred => Turn::Ours,
+                Some(since) if now >= since + TURN_WAIT => Turn::Ours,
+                Some(_) | None => Turn::Theirs,
+            },
         }
     }
 
@@ -357,6 +379,12 @@ impl Keeper {
             None
         } else {
             self.unlinked_since.or(Some(now))
+        };
+        let idle = self.standing() == Standing::Unserved && self.unlinked_since.is_none();
+        self.idle_since = if idle {
+            self.idle_since.or(Some(now))
+        } else {
+            None
         };
         let volumes = &self.volumes;
         let settled = |id: VolumeId| {
@@ -386,16 +414,21 @@ impl Keeper {
             let view = |(id, volume): (&VolumeId, &Volume)| Some((*id, volume.facts?.view));
             let views: Vec<_> = self.volumes.iter().filter_map(view).collect();
             effects.extend(self.change.withdraw(now, views).map(Effect::Ask));
+            // A group is served as a whole.
+            let in_part = situation.standing == Standing::Serving && situation.automatic;
+            if decision == Decision::Start || in_part {
+                self.begin(now, effects);
+            }
             return;
         }
         match decision {
             Decision::Rest | Decision::Wait(_) => {}
             Decision::Claim => {
-                let claims = self.claims(situation.standing);
+                let claims = self.claims(claimed(situation.standing == Standing::Frozen));
                 effects.extend(self.change.ask(now, claims).map(Effect::Ask));
             }
             Decision::GoAlone | Decision::TakeOver => self.act_alone(now, decision, effects),
-            Decision::Start => self.say_to(now, Standing::Alone, Word::Start, effects),
+            Decision::Start => self.begin(now, effects),
             Decision::StepDown(_) => {
                 for standing in [Standing::Frozen, Standing::Serving] {
                     self.say_to(now, standing, Word::StepDown, effects);
@@ -405,10 +438,13 @@ impl Keeper {
     }
 
     /// A new view for each volume that stands so.
-    fn claims(&mut self, standing: Standing) -> Vec<Claim> {
+    fn claims(&mut self, standings: &[Standing]) -> Vec<Claim> {
         let mut claims = Vec::new();
         for (id, volume) in &self.volumes {
-            let Some(facts) = volume.facts.filter(|facts| facts.standing == standing) else {
+            let Some(facts) = volume
+                .facts
+                .filter(|facts| standings.contains(&facts.standing))
+            else {
                 continue;
             };
             let next = ViewMark {
@@ -427,16 +463,12 @@ impl Keeper {
 
     fn act_alone(&mut self, now: Instant, decision: Decision, effects: &mut Vec<Effect>) {
         let alone = decision == Decision::GoAlone;
-        let standing = if alone {
-            Standing::Frozen
-        } else {
-            Standing::Standby
-        };
+        let standings = claimed(alone);
         let granted: Vec<(Claim, ViewMark)> = if self.kind == ArbiterKind::Register {
             let granted = self.change.granted();
             granted.map(|(claim, mark)| (*claim, mark)).collect()
         } else {
-            let claims = self.claims(standing);
+            let claims = self.claims(standings);
             claims.iter().map(|claim| (*claim, claim.next)).collect()
         };
         for (claim, next) in granted {
@@ -446,14 +478,23 @@ impl Keeper {
             } else {
                 Word::TakeOver { basis, next }
             };
-            let stands =
-                |volume: &Volume| volume.facts.is_some_and(|facts| facts.standing == standing);
+            let stands = |volume: &Volume| {
+                volume
+                    .facts
+                    .is_some_and(|facts| standings.contains(&facts.standing))
+            };
             if self.volumes.get(&claim.volume).is_some_and(stands) {
                 self.say(now, claim.volume, word, effects);
             }
         }
         if !alone {
             self.say_to(now, Standing::Alone, Word::Start, effects);
+        }
+    }
+
+    fn begin(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        for standing in [Standing::Alone, Standing::Unserved] {
+            self.say_to(now, standing, Word::Start, effects);
         }
     }
 
@@ -475,5 +516,14 @@ impl Keeper {
             place.told = true;
             effects.push(Effect::Say { volume, word });
         }
+    }
+}
+
+/// The volumes for which a serving node claims, or one that does not serve.
+fn claimed(serving: bool) -> &'static [Standing] {
+    if serving {
+        &[Standing::Frozen]
+    } else {
+        &[Standing::Standby, Standing::Unserved]
     }
 }

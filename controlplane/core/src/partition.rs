@@ -15,7 +15,7 @@ pub enum Standing {
     Frozen,
     /// Does not serve it; the peer does, by the view that this copy holds. Both copies count.
     Standby,
-    /// Both copies count, and nobody serves, by the view: nobody takes anything over.
+    /// Both copies count, and the peer does not serve, by the view; nor does this node.
     Unserved,
     /// Does not serve it, and this copy alone counts.
     Alone,
@@ -82,6 +82,15 @@ pub enum Service {
     Expired,
 }
 
+/// Who begins with what nobody serves while both nodes are linked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// This node.
+    Ours,
+    /// The other one; this node later, if it does not.
+    Theirs,
+}
+
 /// All that the decision rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Situation {
@@ -97,6 +106,8 @@ pub struct Situation {
     pub automatic: bool,
     /// The time for services.
     pub service: Service,
+    /// Who begins.
+    pub turn: Turn,
 }
 
 /// What to do.
@@ -112,10 +123,24 @@ pub enum Decision {
     GoAlone,
     /// This node takes the volume over.
     TakeOver,
-    /// This copy alone counts and nobody serves: start.
+    /// Nobody serves, and this copy counts alone or the peer agrees: start.
     Start,
     /// Stop serving, hard: writes that wait fail, and the services end.
     StepDown(Cause),
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rest => f.write_str("nothing to do"),
+            Self::Wait(missing) => write!(f, "waits for {missing}"),
+            Self::Claim => f.write_str("asks the arbiter"),
+            Self::GoAlone => f.write_str("goes on without the peer"),
+            Self::TakeOver => f.write_str("takes over"),
+            Self::Start => f.write_str("starts"),
+            Self::StepDown(cause) => write!(f, "steps down: {cause}"),
+        }
+    }
 }
 
 /// What a decision waits for.
@@ -133,6 +158,8 @@ pub enum Missing {
     Arbiter,
     /// The peer, which was granted the volume.
     Peer,
+    /// The peer, which begins first.
+    Turn,
     /// A client network: no ping target answers.
     Clients,
     /// An operator's word.
@@ -148,6 +175,7 @@ impl fmt::Display for Missing {
             Self::Link => "the mirror link; the peer lives",
             Self::Arbiter => "the arbiter's answer",
             Self::Peer => "the peer, which was granted the volume",
+            Self::Turn => "the peer, which begins first",
             Self::Clients => "a ping target that answers",
             Self::Operator => "an operator's word",
         })
@@ -163,6 +191,16 @@ pub enum Cause {
     LeaseOver,
     /// No ping target answers: this side is the one that is cut off.
     CutOff,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Superseded => "the arbiter granted the volume to the other node",
+            Self::LeaseOver => "neither the peer nor the arbiter was heard",
+            Self::CutOff => "no ping target answers",
+        })
+    }
 }
 
 /// A row: what it needs, and what follows. `None` and `Any` fit everything.
@@ -197,6 +235,8 @@ pub enum Condition {
     NoClients,
     /// The group waits for an operator anyway.
     NotAutomatic,
+    /// The mirror link is up, and it is this node's turn.
+    LinkedInTurn,
 }
 
 impl Condition {
@@ -211,6 +251,9 @@ impl Condition {
             Self::LeaseOver => situation.service == Service::Expired,
             Self::NoClients => situation.clients == Targets::Silent,
             Self::NotAutomatic => !situation.automatic,
+            Self::LinkedInTurn => {
+                situation.contact == Contact::Linked && situation.turn == Turn::Ours
+            }
         }
     }
 }
@@ -224,18 +267,18 @@ const fn row(standing: Standing, condition: Condition, decision: Decision) -> Ro
 }
 
 /// The table.
-pub const TABLE: [Row; 31] = {
+pub const TABLE: [Row; 44] = {
     use Cause::{CutOff, LeaseOver as Over, Superseded};
     use ClaimState::{Asked, Granted, Idle, Refused};
     use Condition::{
-        Any, Claim, Contact as With, LeaseOver, Manual, NoClients, Nobody, NotAutomatic, Ping,
+        Any, Claim, Contact as With, LeaseOver, LinkedInTurn, Manual, NoClients, Nobody,
+        NotAutomatic, Ping,
     };
     use Contact::{HeartbeatsOnly, Linked, Unsure};
     use Decision::{GoAlone, Rest, Start, StepDown, TakeOver, Wait};
     use Standing::{Alone, Frozen, NotCurrent, Serving, Silent, Standby, Unserved};
     [
         row(Serving, Any, Rest),
-        row(Unserved, Any, Rest),
         row(Silent, Any, Wait(Missing::DataPlane)),
         row(NotCurrent, Any, Wait(Missing::CurrentCopy)),
         // Serving, and the peer is lost.
@@ -264,6 +307,21 @@ pub const TABLE: [Row; 31] = {
         row(Standby, Ping(Targets::Silent), Wait(Missing::Clients)),
         row(Standby, Ping(Targets::Answer), TakeOver),
         row(Standby, Nobody, TakeOver),
+        // In sync, and nobody serves: whose turn it is begins; where the peer is lost it is as on a standby.
+        row(Unserved, NotAutomatic, Wait(Missing::Operator)),
+        row(Unserved, LinkedInTurn, Start),
+        row(Unserved, With(Linked), Wait(Missing::Turn)),
+        row(Unserved, Claim(Granted), TakeOver),
+        row(Unserved, Claim(Refused), Wait(Missing::Peer)),
+        row(Unserved, With(Unsure), Wait(Missing::Time)),
+        row(Unserved, With(HeartbeatsOnly), Wait(Missing::Link)),
+        row(Unserved, NoClients, Wait(Missing::Clients)),
+        row(Unserved, Claim(Idle), Decision::Claim),
+        row(Unserved, Claim(Asked), Wait(Missing::Arbiter)),
+        row(Unserved, Manual, Wait(Missing::Operator)),
+        row(Unserved, Ping(Targets::Silent), Wait(Missing::Clients)),
+        row(Unserved, Ping(Targets::Answer), TakeOver),
+        row(Unserved, Nobody, TakeOver),
         // Nobody serves, and nobody else may.
         row(Alone, NotAutomatic, Wait(Missing::Operator)),
         row(Alone, NoClients, Wait(Missing::Clients)),
@@ -316,7 +374,7 @@ mod tests {
         for standing in STANDINGS {
             for contact in CONTACTS {
                 for arbiter in ARBITERS {
-                    for bits in 0..8 {
+                    for bits in 0..16 {
                         situations.push(Situation {
                             standing,
                             contact,
@@ -331,6 +389,11 @@ mod tests {
                                 Service::Leased
                             } else {
                                 Service::Expired
+                            },
+                            turn: if bits & 8 == 0 {
+                                Turn::Ours
+                            } else {
+                                Turn::Theirs
                             },
                         });
                     }
@@ -364,12 +427,16 @@ mod tests {
     }
 
     #[test]
-    fn while_the_link_is_up_nothing_is_decided() {
+    fn while_the_link_is_up_nobody_decides_alone() {
         for situation in all() {
             let linked = situation.contact == Contact::Linked;
             let both = matches!(situation.standing, Standing::Frozen | Standing::Standby);
             if linked && both {
                 assert_eq!(decide(&situation).1, Decision::Rest, "{situation:?}");
+            }
+            if linked && situation.standing == Standing::Unserved {
+                let agreed = matches!(decide(&situation).1, Decision::Start | Decision::Wait(_));
+                assert!(agreed, "{situation:?}");
             }
         }
     }
@@ -379,7 +446,8 @@ mod tests {
         for situation in all() {
             let (row, decision) = decide(&situation);
             let granted = situation.arbiter == Arbiter::Register(ClaimState::Granted);
-            if situation.standing == Standing::Standby && !granted {
+            let current = matches!(situation.standing, Standing::Standby | Standing::Unserved);
+            if current && !granted {
                 let begins = matches!(decision, Decision::Claim | Decision::TakeOver);
                 assert!(
                     !begins || situation.contact == Contact::Dead,

@@ -2,6 +2,7 @@
 
 mod both_down;
 mod disks;
+mod failover;
 mod faults;
 mod fencing;
 mod figures;
@@ -43,6 +44,7 @@ pub fn all() -> Vec<Scenario> {
         traps::SCENARIOS,
         upkeep::SCENARIOS,
         disks::SCENARIOS,
+        failover::SCENARIOS,
     ]
     .concat()
 }
@@ -58,6 +60,7 @@ pub fn long() -> Vec<Scenario> {
         figures::LONG,
         stuck::LONG,
         disks::LONG,
+        failover::LONG,
     ]
     .concat()
 }

@@ -1,0 +1,128 @@
+//! What a node's control plane says of itself and of what it sees: `GET /v1/status` at
+//! [`node_socket`](crate::paths::node_socket).
+
+use mirror_core::admin::Status;
+use serde::{Deserialize, Serialize};
+
+/// The schema of [`ClusterStatus`]; a later one only adds.
+pub const SCHEMA: &str = "lockstep.cluster/1";
+
+/// The cluster, as one node sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// This node.
+    pub node: String,
+    /// The other one.
+    pub peer: Peer,
+    /// The interconnects in their order, then the mirror link.
+    pub paths: Vec<Path>,
+    /// Who decides when the nodes cannot hear each other.
+    pub arbiter: Arbiter,
+    /// All groups.
+    pub groups: Vec<Group>,
+}
+
+/// The other node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// Whether it is heard.
+    pub presence: Presence,
+    /// For how long it has been so, milliseconds.
+    pub since_ms: u64,
+}
+
+/// Whether a node is heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Presence {
+    /// Not yet, since this daemon began.
+    Unknown,
+    /// On some path, in both directions.
+    Alive,
+    /// It is heard and hears nothing.
+    Deaf,
+    /// Silent on every path for the heartbeat's timeout.
+    Dead,
+}
+
+/// A way on which heartbeats travel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Path {
+    /// This node's address; `mirror link` for that one.
+    pub name: String,
+    /// How it is.
+    pub state: PathState,
+    /// There and back, microseconds; absent if not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_trip_us: Option<u64>,
+    /// Heartbeats that were heard.
+    pub received: u64,
+    /// Heartbeats that are missing between those that were heard.
+    pub lost: u64,
+}
+
+/// How a path is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PathState {
+    /// Nothing was heard on it yet.
+    New,
+    /// It works in both directions.
+    Up,
+    /// It works, and the last heartbeat is late.
+    Late,
+    /// The peer is heard and does not hear.
+    OneWay,
+    /// Silent for the timeout.
+    Down,
+}
+
+/// Who decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arbiter {
+    /// `witness`, `ping`, `manual` or `none`.
+    pub kind: String,
+    /// Where it is, for one that is somewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Whether it answered last; absent if it has not been asked, or is nobody who answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<bool>,
+}
+
+/// A failover group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// Its volumes.
+    pub volumes: Vec<Volume>,
+    /// What was decided last, and from what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
+}
+
+/// A volume, in its data plane's words.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Its name.
+    pub name: String,
+    /// What its daemon on this node said last; absent if it does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Box<Status>>,
+}
+
+/// A decision of the table in docs/controlplane.md.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The row, from 1.
+    pub row: usize,
+    /// What was seen, in the table's words.
+    pub situation: String,
+    /// What follows.
+    pub decision: String,
+}

@@ -1,0 +1,135 @@
+//! A client of the control plane's HTTP door on this node.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use mirror_core::admin::Problem;
+use thiserror::Error;
+use tokio::net::UnixStream;
+
+use crate::cluster::ClusterStatus;
+use crate::paths::node_socket;
+
+/// Everything is answered from memory.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest answer that is read.
+const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Why there is no good answer.
+#[derive(Debug, Error)]
+pub enum HttpError {
+    /// Nobody listens.
+    #[error("no control plane answers on this node ({}: {source})", path.display())]
+    NotRunning {
+        /// The socket.
+        path: PathBuf,
+        /// Why it cannot be reached.
+        source: io::Error,
+    },
+    /// It answered late, or not to the end.
+    #[error("the control plane did not answer: {reason}")]
+    Broken {
+        /// Why.
+        reason: String,
+    },
+    /// The answer is not one of this schema.
+    #[error("the control plane gave an answer that is not understood: {what}")]
+    BadAnswer {
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+impl HttpError {
+    /// As an operator gets it, with a code of docs/codes.md.
+    pub fn problem(&self) -> Problem {
+        let (code, advice) = match self {
+            Self::NotRunning { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                ("LS4002", "run the command as root")
+            }
+            Self::NotRunning { .. } => (
+                "LS4016",
+                "start it with `lockstepd run`; a volume without a control plane is told by `lockstep volume status`",
+            ),
+            Self::Broken { .. } => (
+                "LS4017",
+                "see whether lockstepd runs and what it logs, then repeat the command",
+            ),
+            Self::BadAnswer { .. } => (
+                "LS4004",
+                "see that `lockstep` and the running daemon are of one release (--version)",
+            ),
+        };
+        Problem {
+            code: code.to_string(),
+            message: self.to_string(),
+            advice: advice.to_string(),
+        }
+    }
+}
+
+/// The cluster, as this node sees it. Blocks for [`TIMEOUT`] at most; not for use in an async runtime.
+///
+/// # Errors
+/// [`HttpError`].
+pub fn cluster_status() -> Result<ClusterStatus, HttpError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| broken(&error))?;
+    let answer = runtime.block_on(async {
+        match tokio::time::timeout(TIMEOUT, get("/v1/status")).await {
+            Ok(answer) => answer,
+            Err(_) => Err(HttpError::Broken {
+                reason: format!("not within {} s", TIMEOUT.as_secs()),
+            }),
+        }
+    })?;
+    serde_json::from_slice(&answer).map_err(|error| HttpError::BadAnswer {
+        what: error.to_string(),
+    })
+}
+
+async fn get(path: &str) -> Result<Bytes, HttpError> {
+    let socket = node_socket();
+    let stream = UnixStream::connect(&socket)
+        .await
+        .map_err(|source| HttpError::NotRunning {
+            path: socket,
+            source,
+        })?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| broken(&error))?;
+    tokio::spawn(connection);
+    let request = Request::get(path)
+        .header(hyper::header::HOST, "localhost")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| broken(&error))?;
+    let answer = sender
+        .send_request(request)
+        .await
+        .map_err(|error| broken(&error))?;
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
+    let body = body.collect().await.map_err(|error| HttpError::Broken {
+        reason: error.to_string(),
+    })?;
+    if status != StatusCode::OK {
+        return Err(HttpError::BadAnswer {
+            what: status.to_string(),
+        });
+    }
+    Ok(body.to_bytes())
+}
+
+fn broken(error: &dyn std::error::Error) -> HttpError {
+    HttpError::Broken {
+        reason: error.to_string(),
+    }
+}

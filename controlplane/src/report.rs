@@ -1,0 +1,68 @@
+//! What this node tells of the cluster, in the words of the API.
+
+use std::sync::atomic::Ordering;
+
+use controlplane_api::cluster::{Arbiter, Path, PathState, Presence};
+use controlplane_core::failure_detector;
+use controlplane_core::keeper::ArbiterKind;
+
+use crate::config::Config;
+use crate::heartbeat::Shared;
+
+/// Whether the peer is heard.
+pub fn presence(presence: failure_detector::Presence) -> Presence {
+    match presence {
+        failure_detector::Presence::Unknown => Presence::Unknown,
+        failure_detector::Presence::Alive => Presence::Alive,
+        failure_detector::Presence::Deaf => Presence::Deaf,
+        failure_detector::Presence::Dead => Presence::Dead,
+    }
+}
+
+/// The interconnects in their order, then the mirror link.
+pub fn paths(config: &Config, shared: &Shared) -> Vec<Path> {
+    let locals = config.interconnects.iter();
+    let names = locals
+        .map(|path| format!("{} - {}", path.local, path.peer))
+        .chain(["mirror link".to_string()]);
+    let figures = shared.paths.iter();
+    names
+        .zip(figures)
+        .map(|(name, figures)| {
+            let trip = figures.round_trip_us.load(Ordering::Relaxed);
+            let measured = name != "mirror link" && trip > 0;
+            Path {
+                name,
+                state: state(figures.state.load(Ordering::Relaxed)),
+                round_trip_us: measured.then_some(trip),
+                received: figures.received.load(Ordering::Relaxed),
+                lost: figures.lost.load(Ordering::Relaxed),
+            }
+        })
+        .collect()
+}
+
+fn state(number: u8) -> PathState {
+    match number {
+        0 => PathState::New,
+        1 => PathState::Up,
+        2 => PathState::Late,
+        3 => PathState::OneWay,
+        _ => PathState::Down,
+    }
+}
+
+/// Who decides, and whether it answers.
+pub fn arbiter(config: &Config, answers: Option<bool>) -> Arbiter {
+    let kind = match config.arbiter {
+        ArbiterKind::Register => "witness",
+        ArbiterKind::Ping => "ping",
+        ArbiterKind::Manual => "manual",
+        ArbiterKind::Nobody => "none",
+    };
+    Arbiter {
+        kind: kind.to_string(),
+        address: config.witness.clone(),
+        answers: answers.filter(|_| config.arbiter == ArbiterKind::Register),
+    }
+}

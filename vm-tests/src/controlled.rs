@@ -1,0 +1,261 @@
+//! A pair under `lockstepd` with a witness on a third machine: nobody types a command when something breaks.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+
+use crate::machine::Machine;
+use crate::network::Net;
+use crate::scenario::Context;
+use crate::volume::{KEY_FILE, NAME, Pair, VOLUME_BYTES, with_disks};
+use crate::wait::wait_until;
+
+const WITNESS: &str = "witness";
+const WITNESS_PORT: u16 = 7422;
+const HEARTBEAT_PORT: u16 = 7421;
+const WITNESS_STATE: &str = "/var/lib/lockstep/witness";
+const CONFIG_FILE: &str = "/etc/lockstep/cluster.toml";
+const TRUST: &str = "/etc/lockstep/trust";
+const NODE_LOG: &str = "/var/log/lockstep/lockstepd.log";
+const FILE_BYTES_MAX: usize = 64 * 1024;
+const READY_LIMIT: Duration = Duration::from_secs(30);
+/// The networks of the heartbeats, in their order.
+pub const INTERCONNECTS: [Net; 2] = [Net::Inter, Net::Lan];
+
+/// A pair, its control plane and its witness.
+pub struct Controlled {
+    /// Both nodes and the volume.
+    pub pair: Pair,
+}
+
+impl Controlled {
+    /// Boots three machines; the volume is served by the first node, and both nodes are ready for a failover.
+    ///
+    /// # Errors
+    /// If a machine does not boot or a command fails.
+    pub fn boot(context: &Context) -> anyhow::Result<Self> {
+        let cluster = with_disks(context.cluster(), VOLUME_BYTES)
+            .extra_machine(WITNESS)
+            .binaries(&context.product()?)
+            .boot()?;
+        let controlled = Self {
+            pair: Pair::active(cluster)?,
+        };
+        controlled.distribute()?;
+        controlled.start_witness()?;
+        for node in [controlled.pair.one(), controlled.pair.two()] {
+            controlled.start_control(node)?;
+        }
+        controlled.wait_ready()?;
+        Ok(controlled)
+    }
+
+    /// The third machine.
+    #[must_use]
+    pub fn witness(&self) -> &Machine {
+        self.pair.cluster.machine(WITNESS)
+    }
+
+    /// The cluster's configuration.
+    fn configuration(&self) -> String {
+        let mut text = String::from("version = 1\n\n");
+        for node in [self.pair.one(), self.pair.two()] {
+            let address = |net: &Net| format!("\"{}:{HEARTBEAT_PORT}\"", node.address(*net));
+            let addresses: Vec<String> = INTERCONNECTS.iter().map(address).collect();
+            text += &format!(
+                "[nodes.{}]\ninterconnects = [{}]\n\n",
+                node.name(),
+                addresses.join(", ")
+            );
+        }
+        let witness = self.witness().address(Net::Lan);
+        text + &format!(
+            "[witness]\naddress = \"{witness}:{WITNESS_PORT}\"\n\n[groups.{NAME}]\nvolumes = [\"{NAME}\"]\n"
+        )
+    }
+
+    /// Makes certificates on the first node and brings every machine its own.
+    fn distribute(&self) -> anyhow::Result<()> {
+        let (one, two) = (self.pair.one(), self.pair.two());
+        one.exec_ok(&format!(
+            "lockstepd trust --key {KEY_FILE} --into /root/trust"
+        ))?;
+        let configuration = self.configuration().into_bytes();
+        for (number, node) in [one, two].into_iter().enumerate() {
+            for name in ["node.pem", "node.key", "witness.pem"] {
+                let bytes = one.get(
+                    &format!("/root/trust/node{number}/{name}"),
+                    0,
+                    FILE_BYTES_MAX,
+                )?;
+                self.place(node, &format!("{TRUST}/{name}"), bytes)?;
+            }
+            self.place(node, CONFIG_FILE, configuration.clone())?;
+        }
+        let names = one.exec_ok("ls /root/trust/witness")?;
+        for name in names.lines() {
+            let bytes = one.get(&format!("/root/trust/witness/{name}"), 0, FILE_BYTES_MAX)?;
+            self.witness()
+                .put(&format!("{WITNESS_STATE}/{name}"), 0o600, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a file, now and after each boot.
+    fn place(&self, node: &Machine, path: &str, bytes: Vec<u8>) -> anyhow::Result<()> {
+        node.put(path, 0o600, &bytes)?;
+        self.pair.keep(node, path, bytes);
+        Ok(())
+    }
+
+    /// Starts the witness.
+    ///
+    /// # Errors
+    /// If the machine is off.
+    pub fn start_witness(&self) -> anyhow::Result<()> {
+        let daemon = format!("lockstepd witness --state {WITNESS_STATE}");
+        start(self.witness(), &daemon, "/var/log/lockstep/witness.log")
+    }
+
+    /// Ends the witness at once.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn kill_witness(&self) -> anyhow::Result<()> {
+        self.witness().exec_ok("pkill -KILL -x lockstepd").map(drop)
+    }
+
+    /// Starts a node's control plane.
+    ///
+    /// # Errors
+    /// If the machine is off.
+    pub fn start_control(&self, node: &Machine) -> anyhow::Result<()> {
+        start(node, "lockstepd run", NODE_LOG)
+    }
+
+    /// Powers a node on and starts its daemons.
+    ///
+    /// # Errors
+    /// If it does not boot.
+    pub fn bring_back(&self, node: &Machine) -> anyhow::Result<()> {
+        self.pair.bring_back(node)?;
+        self.start_control(node)
+    }
+
+    /// Waits until both nodes hear each other and the witness.
+    ///
+    /// # Errors
+    /// If they do not.
+    pub fn wait_ready(&self) -> anyhow::Result<()> {
+        for node in [self.pair.one(), self.pair.two()] {
+            for (code, wanted) in [("LS6011", "Alive"), ("LS6023\\|LS6016", "LS6023")] {
+                self.wait_log(node, code, wanted)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the last line of a node's control plane that matches `code` has `wanted` in it.
+    ///
+    /// # Errors
+    /// If it does not come to that, with the log.
+    pub fn wait_log(&self, node: &Machine, code: &str, wanted: &str) -> anyhow::Result<Duration> {
+        let what = format!("{} says {wanted} ({code})", node.name());
+        let command = format!("grep '{code}' {NODE_LOG} | tail -n 1");
+        let waited = wait_until(READY_LIMIT, &what, || {
+            Ok(node.exec_ok(&command)?.contains(wanted))
+        });
+        waited.with_context(|| self.logs())
+    }
+
+    /// How many lines of a node's control plane match.
+    ///
+    /// # Errors
+    /// If the machine is off.
+    pub fn count_log(&self, node: &Machine, pattern: &str) -> anyhow::Result<usize> {
+        let counted = node.exec_ok(&format!("grep -c '{pattern}' {NODE_LOG} || true"))?;
+        counted.parse().with_context(|| counted.clone())
+    }
+
+    /// When each step of a failover was done, by the log of the node that took over; `cut` by this machine's clock.
+    ///
+    /// # Errors
+    /// If the log does not tell of one.
+    pub fn phases(&self, node: &Machine, clock: &Clock, cut: Instant) -> anyhow::Result<String> {
+        let script = format!(
+            "said() {{ line=$(grep \"$2\" $3 | tail -n 1) && echo \"$1 $(date -d \"${{line%% *}}\" +%s%3N)\"; }}\n\
+             said 'peer dead' 'LS6011.*Dead' {NODE_LOG}\n\
+             said 'arbiter answered' LS6015 {NODE_LOG}\n\
+             said 'word' LS6018 {NODE_LOG}\n\
+             said 'served' LS2005 /var/log/lockstep/{NAME}.log\n\
+             said 'carried out' LS6010 {NODE_LOG}"
+        );
+        let said = node.exec_ok(&script)?;
+        let mut phases = Vec::new();
+        for line in said.lines() {
+            let (name, millis) = line.rsplit_once(' ').context("no time")?;
+            let since = clock.since(millis.parse()?, cut);
+            phases.push(format!("{name} {:.2}", since));
+        }
+        ensure!(phases.len() == 5, "{said}\n{}", self.logs());
+        Ok(phases.join(", "))
+    }
+
+    /// What all daemons logged last.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let mut all = self.pair.logs();
+        let machines = [self.pair.one(), self.pair.two(), self.witness()];
+        for machine in machines {
+            let command = "tail -n 30 /var/log/lockstep/lockstepd.log /var/log/lockstep/witness.log 2>/dev/null";
+            let said = machine.exec(command, Duration::from_secs(10));
+            let text = said.map_or_else(|error| error.to_string(), |output| output.stdout);
+            all.push_str(&format!(
+                "--- control plane of {} ---\n{text}",
+                machine.name()
+            ));
+        }
+        all
+    }
+}
+
+fn start(machine: &Machine, daemon: &str, log: &str) -> anyhow::Result<()> {
+    machine
+        .exec_ok(&format!(
+            "mkdir -p /var/log/lockstep; setsid {daemon} </dev/null >>{log} 2>&1 & "
+        ))
+        .map(drop)
+}
+
+/// A machine's clock, held against this one's.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    here: Instant,
+    there_millis: i64,
+}
+
+impl Clock {
+    /// Asks a machine what time it is.
+    ///
+    /// # Errors
+    /// If it is off.
+    pub fn of(machine: &Machine) -> anyhow::Result<Self> {
+        let before = Instant::now();
+        let there_millis = machine.exec_ok("date +%s%3N")?.parse()?;
+        Ok(Self {
+            // In the middle between the question and the answer.
+            here: before + before.elapsed() / 2,
+            there_millis,
+        })
+    }
+
+    /// Seconds from `from` to a moment of the machine's.
+    fn since(&self, there_millis: i64, from: Instant) -> f64 {
+        let apart = (there_millis - self.there_millis) as f64 / 1000.0;
+        if from >= self.here {
+            apart - (from - self.here).as_secs_f64()
+        } else {
+            apart + (self.here - from).as_secs_f64()
+        }
+    }
+}
