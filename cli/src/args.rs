@@ -8,7 +8,7 @@ use crate::config::NodeAddress;
 use crate::size::parse_size;
 
 const EXIT_CODES: &str = "\
-Exit codes of `volume status`:
+Exit codes of `status` and `volume status`:
   0  healthy: the volume is served and both copies are equal
   1  degraded: it is served, but one good copy is all there is
   2  down: nobody serves it, its writes are frozen, or no daemon runs here
@@ -33,6 +33,16 @@ pub(crate) enum Noun {
     /// Mirrored volumes
     #[command(subcommand)]
     Volume(Box<Volume>),
+    /// Say how the cluster is, as this node's control plane sees it
+    #[command(after_help = EXIT_CODES)]
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// Again every second
+        #[arg(long)]
+        watch: bool,
+    },
     /// What a code such as LS1002 means and what to do
     Explain {
         /// The code

@@ -4,6 +4,7 @@
 //! [`verdict`] and [`screen`] from the daemon's status, without input or output, and tested there.
 
 mod args;
+mod cluster;
 mod cmd;
 mod codes;
 mod config;

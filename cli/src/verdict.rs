@@ -64,7 +64,7 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    fn new(health: Health, word: &'static str, sentence: impl Into<String>) -> Self {
+    pub(crate) fn new(health: Health, word: &'static str, sentence: impl Into<String>) -> Self {
         Self {
             health,
             word,

@@ -6,6 +6,8 @@ use crate::machine::{Machine, Running};
 
 /// Longer than its own time a writer may need to end: its last writes may be frozen by a failover.
 const END_GRACE: Duration = Duration::from_secs(120);
+/// The writer itself gives up waiting for its device before.
+const WAIT_GRACE: Duration = Duration::from_secs(300);
 
 /// When a writer flushes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub struct Writer {
     pub port: usize,
     /// Go on after errors.
     pub keep_going: bool,
+    /// Begin when the device can be read, and count the seconds from then.
+    pub wait: bool,
 }
 
 impl Writer {
@@ -62,6 +66,7 @@ impl Writer {
             writes: 0,
             port: 0,
             keep_going: false,
+            wait: false,
         }
     }
 
@@ -70,23 +75,12 @@ impl Writer {
     /// # Errors
     /// If the machine is off.
     pub fn start(&self, machine: &Machine) -> anyhow::Result<Running> {
-        machine.spawn(
-            &self.script(),
-            Duration::from_secs(self.seconds) + END_GRACE,
-        )
-    }
-
-    /// Starts it in a machine that does not serve the device yet: it begins when the device can be read.
-    ///
-    /// # Errors
-    /// If the machine is off.
-    pub fn start_with_the_device(&self, machine: &Machine) -> anyhow::Result<Running> {
-        let script = format!(
-            "until dd if={} of=/dev/null bs=4096 count=1 iflag=direct 2>/dev/null; do sleep 0.02; done; {}",
-            self.device,
-            self.script()
-        );
-        machine.spawn(&script, Duration::from_secs(self.seconds) + END_GRACE)
+        let grace = if self.wait {
+            END_GRACE + WAIT_GRACE
+        } else {
+            END_GRACE
+        };
+        machine.spawn(&self.script(), Duration::from_secs(self.seconds) + grace)
     }
 
     fn script(&self) -> String {
@@ -97,7 +91,7 @@ impl Writer {
         let flag = |set: bool, name: &'static str| if set { name } else { "" };
         format!(
             "exec vm-guest ledger-writer --device {} --blocks {} --block-size {} --queue-depth {} --fsync {fsync} \
-             --seed {} --run {} --seconds {} --writes {} --port {}{}{}",
+             --seed {} --run {} --seconds {} --writes {} --port {}{}{}{}",
             self.device,
             self.blocks,
             self.block_size,
@@ -109,6 +103,7 @@ impl Writer {
             self.port,
             flag(self.fua, " --fua"),
             flag(self.keep_going, " --keep-going"),
+            flag(self.wait, " --wait"),
         )
     }
 }

@@ -1,6 +1,7 @@
 //! One file per noun.
 
 mod explain;
+mod status;
 mod volume;
 
 use crate::args::{Cli, Noun};
@@ -10,6 +11,7 @@ use crate::failure::Failure;
 pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
     match cli.noun {
         Noun::Volume(command) => volume::run(*command),
+        Noun::Status { json, watch } => status::run(json.into(), watch.into()),
         Noun::Explain { code } => explain::run(&code),
     }
 }

@@ -27,8 +27,10 @@ pub const LINK_GRACE: Duration = Duration::from_secs(2);
 pub const HANDICAP: Duration = Duration::from_millis(300);
 /// What nobody serves is begun by the preferred node; the other one begins it so much later.
 pub const TURN_WAIT: Duration = Duration::from_secs(3);
-/// A word that was refused is said again after this time, if it is still right.
-pub const WORD_RETRY: Duration = Duration::from_secs(1);
+/// A word that was refused is said again after this time, if it is still right; then after twice as long, and so on.
+pub const WORD_RETRY: Duration = Duration::from_millis(100);
+/// No longer than that.
+pub const WORD_RETRY_MAX: Duration = Duration::from_millis(1600);
 
 /// Who decides, as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,6 +171,8 @@ struct Volume {
     told: bool,
     /// No other word before this time.
     rests_until: Instant,
+    /// Words since the copy last stood otherwise.
+    words: u32,
 }
 
 /// The keeper of one group on one node.
@@ -236,7 +240,14 @@ impl Keeper {
         match event {
             Event::Volume { volume, facts } => {
                 if let Some(place) = self.volumes.get_mut(&volume) {
-                    place.facts = facts.map(|facts| *facts);
+                    let stands = |facts: Option<VolumeFacts>| {
+                        facts.map(|facts| (facts.standing, facts.view, facts.linked))
+                    };
+                    let facts = facts.map(|facts| *facts);
+                    if stands(facts) != stands(place.facts) {
+                        place.words = 0;
+                    }
+                    place.facts = facts;
                 }
             }
             Event::Peer(presence) => {
@@ -254,7 +265,9 @@ impl Keeper {
             Event::WordDone { volume } => {
                 if let Some(place) = self.volumes.get_mut(&volume) {
                     place.told = false;
-                    place.rests_until = now + WORD_RETRY;
+                    let rest = WORD_RETRY * (1 << place.words.min(8));
+                    place.rests_until = now + rest.min(WORD_RETRY_MAX);
+                    place.words += 1;
                 }
             }
             Event::Tick => {}

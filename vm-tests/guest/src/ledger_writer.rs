@@ -5,7 +5,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +20,10 @@ use vm_guest::{LEDGER_PORT_PREFIX, LEDGER_PORTS, PORT_DIRECTORY};
 const QUEUE_DEPTH_MAX: u64 = 128;
 /// O_DIRECT wants aligned memory; this satisfies every disk.
 const BUFFER_ALIGNMENT: usize = 4096;
+/// How long `--wait` waits.
+const WAIT_LIMIT: Duration = Duration::from_secs(300);
+/// Between two looks.
+const WAIT_INTERVAL: Duration = Duration::from_millis(10);
 
 /// When a worker flushes.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +79,9 @@ pub(crate) struct Options {
     /// Go on after an error instead of ending.
     #[arg(long)]
     keep_going: bool,
+    /// Begin when the device can be read, and count the time from then.
+    #[arg(long)]
+    wait: bool,
 }
 
 struct Shared {
@@ -110,12 +117,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
                 .with_context(|| format!("open {port}"))?,
         ),
         sequence: AtomicU64::new(0),
-        device: OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_DIRECT)
-            .open(&options.device)
-            .with_context(|| format!("open {}", options.device.display()))?,
+        device: open_device(options)?,
         deadline: Instant::now() + Duration::from_secs(options.seconds),
     });
     let start = |kind| Record {
@@ -151,6 +153,36 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+fn open_device(options: &Options) -> anyhow::Result<File> {
+    let limit = Instant::now() + WAIT_LIMIT;
+    loop {
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(&options.device)
+            .and_then(|device| {
+                if options.wait {
+                    read_once(device)
+                } else {
+                    Ok(device)
+                }
+            });
+        if opened.is_ok() || !options.wait || Instant::now() > limit {
+            return opened.with_context(|| format!("open {}", options.device.display()));
+        }
+        thread::sleep(WAIT_INTERVAL);
+    }
+}
+
+/// A device that is fenced can be opened and answers with errors.
+fn read_once(device: File) -> io::Result<File> {
+    let mut memory = vec![0_u8; BUFFER_ALIGNMENT * 2];
+    let skip = memory.as_ptr().align_offset(BUFFER_ALIGNMENT);
+    device.read_exact_at(&mut memory[skip..skip + BUFFER_ALIGNMENT], 0)?;
+    Ok(device)
 }
 
 fn work(options: &Options, shared: &Shared, worker: u64, workers: u64) -> io::Result<()> {

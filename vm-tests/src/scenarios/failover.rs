@@ -49,9 +49,10 @@ fn power_cuts(context: &Context, cuts: u32) -> anyhow::Result<()> {
         let waiting = Writer {
             fsync: Fsync::Every(16),
             seconds: 5,
+            wait: true,
             ..Writer::new(after, DEVICE, BLOCKS)
         };
-        let waiting = waiting.start_with_the_device(standby)?;
+        let waiting = waiting.start(standby)?;
         let clock = Clock::of(standby)?;
         let delayed = standby.host_delay()?;
         let gone = Instant::now();

@@ -5,7 +5,7 @@ mod discarded;
 mod grow;
 mod resolve;
 mod start;
-mod status;
+pub(crate) mod status;
 mod stop;
 mod takeover;
 mod verify;

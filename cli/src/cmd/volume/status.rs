@@ -14,9 +14,9 @@ use crate::screen;
 use crate::style::Style;
 use crate::verdict::{Health, Verdict};
 
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Cursor home, clear to the end of the screen.
-const CLEAR: &str = "\x1b[H\x1b[2J";
+pub(crate) const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// How to say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
