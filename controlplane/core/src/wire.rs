@@ -1,4 +1,4 @@
-//! The bytes of a heartbeat; docs/heartbeat.md has the table.
+//! The bytes of a heartbeat; docs/controlplane.md has the table.
 //!
 //! One UDP datagram of 160 bytes, little endian, the last 32 a keyed BLAKE3 over the rest. It carries nothing that a
 //! decision about data rests on: who is alive, and since which boot.

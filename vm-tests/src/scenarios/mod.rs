@@ -13,6 +13,7 @@ mod io;
 mod isolate;
 mod link;
 mod measure;
+mod partition;
 mod paths;
 mod power;
 mod process;
@@ -45,6 +46,7 @@ pub fn all() -> Vec<Scenario> {
         upkeep::SCENARIOS,
         disks::SCENARIOS,
         failover::SCENARIOS,
+        partition::SCENARIOS,
     ]
     .concat()
 }
