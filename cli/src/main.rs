@@ -11,6 +11,7 @@ mod config;
 mod copies;
 mod detach;
 mod failure;
+mod http;
 mod kept;
 mod programs;
 mod screen;

@@ -20,9 +20,10 @@ use mirror_core::types::{Instant, NodeId};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::arbiter::boottime_nanos;
+use crate::sys;
 
 /// Above what programs use by themselves, below what kernels use.
-const PRIORITY: libc::c_int = 20;
+const PRIORITY: i32 = 20;
 /// News that wait to be read; more are dropped, and counted.
 const NEWS_MAX: usize = 256;
 
@@ -146,7 +147,7 @@ pub fn start(settings: Settings) -> io::Result<Heartbeats> {
     let thread = std::thread::Builder::new()
         .name("heartbeat".to_string())
         .spawn(move || {
-            let _ = told.try_send(become_real_time());
+            let _ = told.try_send(sys::become_real_time(PRIORITY));
             thread.run()
         })?;
     let is_real_time = asked.recv().unwrap_or(false);
@@ -156,15 +157,6 @@ pub fn start(settings: Settings) -> io::Result<Heartbeats> {
         thread,
         is_real_time,
     })
-}
-
-/// SCHED_RR for the calling thread.
-fn become_real_time() -> bool {
-    let parameters = libc::sched_param {
-        sched_priority: PRIORITY,
-    };
-    // SAFETY: the pointer is to a live value of the right type; 0 names the calling thread.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &raw const parameters) == 0 }
 }
 
 struct Thread {

@@ -8,5 +8,6 @@ pub mod key;
 pub mod mirror;
 pub mod node;
 pub mod report;
+pub mod sys;
 pub mod trust;
 pub mod witness;

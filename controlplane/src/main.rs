@@ -129,15 +129,20 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
         timing: config.timing,
         interconnects: config.interconnects.clone(),
     };
-    // SAFETY: no pointer is passed; it locks what this process has and will have in memory.
-    if unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) } != 0 {
-        tracing::warn!("LS6019 memory cannot be locked: swapping may delay heartbeats");
+    if !controlplane::sys::lock_memory() {
+        tracing::warn!(
+            code = "LS6019",
+            "memory cannot be locked: swapping may delay heartbeats"
+        );
     }
     let heartbeats = start(settings).context("heartbeats")?;
     if !heartbeats.is_real_time {
-        tracing::warn!("LS6020 no real-time priority: load may delay heartbeats");
+        tracing::warn!(
+            code = "LS6020",
+            "no real-time priority: load may delay heartbeats"
+        );
     }
-    tracing::info!(node = %name, peer = %config.peer_name, "LS6021 lockstepd runs");
+    tracing::info!(code = "LS6021", node = %name, peer = %config.peer_name, "lockstepd runs");
     runtime()?.block_on(node::run(config, heartbeats, tls, seed))
 }
 
@@ -149,7 +154,7 @@ fn witness(listen: &str, state: &Path) -> anyhow::Result<()> {
         let listener = TcpListener::bind(listen)
             .await
             .with_context(|| listen.to_string())?;
-        tracing::info!(listen, "LS6022 the witness listens");
+        tracing::info!(code = "LS6022", listen, "the witness listens");
         server::serve(witness, listener, TlsAcceptor::from(Arc::new(tls))).await?;
         Ok(())
     })

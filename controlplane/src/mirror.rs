@@ -21,23 +21,27 @@ pub fn facts(status: &Status) -> Option<VolumeFacts> {
     }
     let heard = status.link.last_heard_ms.is_some_and(|ms| ms < LINKED_MS);
     let between = matches!(status.role, Role::Activating | Role::Deactivating);
+    let linked = status.link.state == LinkState::Up && heard;
     Some(VolumeFacts {
-        standing: standing(status),
+        standing: standing(status, linked),
         view,
         history,
         next_epoch: Epoch(status.view.next_epoch),
-        linked: status.link.state == LinkState::Up && heard,
+        linked,
         changing: status.view.changing || between,
     })
 }
 
-fn standing(status: &Status) -> Standing {
+fn standing(status: &Status, heard: bool) -> Standing {
     let counts = status.view.insync.contains(&status.node) && status.copy == CopyState::InSync;
     let alone = status.view.insync.len() == 1;
     let peer_serves = status.view.active.as_ref() == Some(&status.peer);
     let linked = status.link.state == LinkState::Up;
     match (status.role, status.frozen) {
         (Role::Active | Role::Deactivating, Some(Frozen::PeerLost)) => Standing::Frozen,
+        // The link has not noticed yet that the peer is silent; nothing is acknowledged meanwhile. Who serves must not
+        // begin to ask later than the other one.
+        (Role::Active, _) if counts && !alone && !heard => Standing::Frozen,
         (Role::Active | Role::Deactivating | Role::Activating, _) => Standing::Serving,
         (Role::Fenced, _) if !counts => Standing::NotCurrent,
         // The peer, whose disk failed, serves through this copy.

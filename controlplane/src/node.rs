@@ -109,7 +109,7 @@ pub async fn run(
     let (asks, mut asked_here) = mpsc::channel(QUEUE_MAX);
     tokio::spawn(async move {
         if let Err(error) = api::serve(asks).await {
-            tracing::error!(%error, "LS6024 no status can be asked for");
+            tracing::error!(code = "LS6024", %error, "no status can be asked for");
         }
     });
     let forward = queue.clone();
@@ -243,7 +243,7 @@ impl Node {
                 outcome,
             } => {
                 match outcome {
-                    Ok(done) => tracing::info!(?word, ?done, "LS6010 carried out"),
+                    Ok(done) => tracing::info!(code = "LS6010", ?word, ?done, "carried out"),
                     Err(problem) => {
                         tracing::warn!(?word, code = %problem.code, "{}", problem.message);
                     }
@@ -261,16 +261,22 @@ impl Node {
     fn heartbeat(&mut self, news: News) {
         match news {
             News::Changed(Change::Peer(presence)) => {
-                tracing::info!(peer = %self.config.peer_name, ?presence, "LS6011 the peer");
+                tracing::info!(code = "LS6011", peer = %self.config.peer_name, ?presence, "the peer");
                 (self.presence, self.presence_since) = (presence, now());
                 self.everywhere(&Event::Peer(presence));
             }
             News::Changed(Change::Path { path, state }) => {
-                tracing::info!(path, ?state, "LS6012 an interconnect");
+                tracing::info!(code = "LS6012", path, ?state, "an interconnect");
             }
-            News::NewRun { before } => tracing::info!(?before, "LS6013 the peer runs anew"),
+            News::NewRun { before } => {
+                tracing::info!(code = "LS6013", ?before, "the peer runs anew")
+            }
             News::StoodStill(time) => {
-                tracing::warn!(millis = time.as_millis(), "LS6014 this node stood still");
+                tracing::warn!(
+                    code = "LS6014",
+                    millis = time.as_millis(),
+                    "this node stood still"
+                );
             }
         }
     }
@@ -368,14 +374,14 @@ impl Node {
         match heard {
             Heard::Contact { asked_nanos } => {
                 if self.arbiter_answers.replace(true) != Some(true) {
-                    tracing::info!("LS6023 the arbiter answers");
+                    tracing::info!(code = "LS6023", "the arbiter answers");
                 }
                 let until = Instant::from_nanos(asked_nanos) + self.config.timing.timeout;
                 self.everywhere(&Event::Leased { until });
             }
             Heard::Answered { number, answer } => {
                 if let Some((group, number)) = self.asked.remove(&number) {
-                    tracing::info!(?answer, "LS6015 the arbiter answered");
+                    tracing::info!(code = "LS6015", ?answer, "the arbiter answered");
                     self.one(group, Event::Answered { number, answer });
                 }
             }
@@ -387,8 +393,9 @@ impl Node {
             Heard::Lost { reason } => {
                 if self.arbiter_answers.replace(false) != Some(false) {
                     tracing::warn!(
+                        code = "LS6016",
                         reason,
-                        "LS6016 the arbiter is lost: this pair is not ready for a failover"
+                        "the arbiter is lost: this pair is not ready for a failover"
                     );
                 }
             }
@@ -461,7 +468,7 @@ impl Node {
                 let entry = &mut self.groups[group];
                 let before = entry.last.replace((row, situation, decision));
                 if before.is_none_or(|(_, _, last)| last != decision) {
-                    tracing::info!(group = %entry.name, row = row + 1, ?situation, ?decision, "LS6017 decided");
+                    tracing::info!(code = "LS6017", group = %entry.name, row = row + 1, ?situation, ?decision, "decided");
                 }
             }
         }
@@ -495,7 +502,7 @@ impl Node {
             return;
         };
         let (client, queue) = (Client::of_volume(name), self.queue.clone());
-        tracing::info!(volume = %name, ?word, "LS6018 a word to the data plane");
+        tracing::info!(code = "LS6018", volume = %name, ?word, "a word to the data plane");
         tokio::task::spawn_blocking(move || {
             let outcome = mirror::say(&client, word);
             let said = Incoming::Said {

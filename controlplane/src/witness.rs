@@ -107,8 +107,8 @@ impl Witness {
             Found::Latest => tracing::info!(%cluster, "served"),
             Found::Nothing => tracing::info!(%cluster, "served; its nodes have to report first"),
             Found::Restored => tracing::warn!(
-                %cluster,
-                "LS6003 the registers were put back from a copy: its nodes have to report first"
+                code = "LS6003", %cluster,
+                "the registers were put back from a copy: its nodes have to report first"
             ),
         }
         let place = Cluster {
@@ -190,7 +190,7 @@ impl Cluster {
         if next.durable() != self.registers.durable()
             && let Err(error) = self.store.save(self.members, &next)
         {
-            tracing::error!(%error, "LS6002 cannot make registers durable");
+            tracing::error!(code = "LS6002", %error, "cannot make registers durable");
             return failed(error.to_string());
         }
         self.registers = next;

@@ -4,12 +4,12 @@ use std::io::{IsTerminal, Write, stdout};
 use std::thread::sleep;
 
 use controlplane_api::cluster::ClusterStatus;
-use controlplane_api::http::{HttpError, cluster_status};
 use serde_json::{Value, json};
 
 use crate::cluster::{self, verdict};
 use crate::cmd::volume::status::{CLEAR, Form, Times, WATCH_INTERVAL};
 use crate::failure::Failure;
+use crate::http::{HttpError, cluster_status};
 use crate::style::Style;
 use crate::verdict::Health;
 

@@ -2,8 +2,7 @@
 //!
 //! The admin socket of a volume's daemon, `/run/lockstep/NAME.sock` ([`admin`] has its messages, [`client`] speaks
 //! them): the daemon writes the same JSON without this crate; the tests in [`admin`] hold examples of every line, so a
-//! change on one side shows. A node's control plane speaks HTTP at `/run/lockstep/lockstepd/api.sock` ([`cluster`];
-//! the feature `http` has a client). A witness speaks lines over TLS ([`arbiter`]).
+//! change on one side shows. A node's control plane speaks HTTP at `/run/lockstep/lockstepd/api.sock` ([`cluster`]). A witness speaks lines over TLS ([`arbiter`]).
 
 #![forbid(unsafe_code)]
 
@@ -11,8 +10,6 @@ pub mod admin;
 pub mod arbiter;
 pub mod client;
 pub mod cluster;
-#[cfg(feature = "http")]
-pub mod http;
 pub mod paths;
 
 pub use client::{Client, ClientError};

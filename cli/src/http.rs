@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use controlplane_api::cluster::ClusterStatus;
+use controlplane_api::paths::node_socket;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::{Request, StatusCode};
@@ -12,17 +14,14 @@ use mirror_core::admin::Problem;
 use thiserror::Error;
 use tokio::net::UnixStream;
 
-use crate::cluster::ClusterStatus;
-use crate::paths::node_socket;
-
 /// Everything is answered from memory.
-pub const TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Why there is no good answer.
 #[derive(Debug, Error)]
-pub enum HttpError {
+pub(crate) enum HttpError {
     /// Nobody listens.
     #[error("no control plane answers on this node ({}: {source})", path.display())]
     NotRunning {
@@ -47,7 +46,7 @@ pub enum HttpError {
 
 impl HttpError {
     /// As an operator gets it, with a code of docs/codes.md.
-    pub fn problem(&self) -> Problem {
+    pub(crate) fn problem(&self) -> Problem {
         let (code, advice) = match self {
             Self::NotRunning { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 ("LS4002", "run the command as root")
@@ -77,7 +76,7 @@ impl HttpError {
 ///
 /// # Errors
 /// [`HttpError`].
-pub fn cluster_status() -> Result<ClusterStatus, HttpError> {
+pub(crate) fn cluster_status() -> Result<ClusterStatus, HttpError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
