@@ -318,6 +318,7 @@ mod tests {
                 history: Vec::new(),
                 next_epoch: 8,
                 changing: false,
+                booted: false,
             },
             size_bytes: 10 << 30,
             device_size_bytes: Some(10 << 30),

@@ -47,6 +47,7 @@ fn standing(status: &Status, heard: bool) -> Standing {
         // The peer, whose disk failed, serves through this copy.
         (Role::Fenced, _) if alone && peer_serves && linked => Standing::NotCurrent,
         (Role::Fenced, _) if alone => Standing::Alone,
+        (Role::Fenced, _) if status.view.booted => Standing::Booted,
         (Role::Fenced, _) if peer_serves => Standing::Standby,
         (Role::Fenced, _) => Standing::Unserved,
     }

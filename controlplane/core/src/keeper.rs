@@ -302,7 +302,7 @@ impl Keeper {
         let worst = [
             Standing::Silent,
             Standing::NotCurrent,
-            Standing::Frozen,
+            Standing::Booted,
             Standing::Standby,
             Standing::Alone,
             Standing::Unserved,
@@ -324,7 +324,9 @@ impl Keeper {
     fn linked(&self) -> bool {
         self.facts().all(|(_, facts)| {
             facts.is_some_and(|facts| match facts.standing {
-                Standing::Frozen | Standing::Standby | Standing::Unserved => facts.linked,
+                Standing::Frozen | Standing::Standby | Standing::Unserved | Standing::Booted => {
+                    facts.linked
+                }
                 Standing::Silent => false,
                 Standing::Serving | Standing::Alone | Standing::NotCurrent => true,
             })
@@ -339,6 +341,7 @@ impl Keeper {
             Standing::Standby | Standing::Unserved => HANDICAP,
             Standing::Serving
             | Standing::Frozen
+            | Standing::Booted
             | Standing::Alone
             | Standing::NotCurrent
             | Standing::Silent => Duration::ZERO,

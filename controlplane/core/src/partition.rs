@@ -17,6 +17,8 @@ pub enum Standing {
     Standby,
     /// Both copies count, and the peer does not serve, by the view; nor does this node.
     Unserved,
+    /// Both copies count, and this machine booted since: what was not flushed here only the peer has, if it runs (S11).
+    Booted,
     /// Does not serve it, and this copy alone counts.
     Alone,
     /// This copy does not hold everything.
@@ -158,6 +160,8 @@ pub enum Missing {
     Arbiter,
     /// The peer, which was granted the volume.
     Peer,
+    /// The peer, or the word of an operator who knows that it is off.
+    PeerOrOperator,
     /// The peer, which begins first.
     Turn,
     /// A client network: no ping target answers.
@@ -175,6 +179,9 @@ impl fmt::Display for Missing {
             Self::Link => "the mirror link; the peer lives",
             Self::Arbiter => "the arbiter's answer",
             Self::Peer => "the peer, which was granted the volume",
+            Self::PeerOrOperator => {
+                "the peer, or an operator who knows that it is off: this machine booted"
+            }
             Self::Turn => "the peer, which begins first",
             Self::Clients => "a ping target that answers",
             Self::Operator => "an operator's word",
@@ -267,7 +274,7 @@ const fn row(standing: Standing, condition: Condition, decision: Decision) -> Ro
 }
 
 /// The table.
-pub const TABLE: [Row; 44] = {
+pub const TABLE: [Row; 45] = {
     use Cause::{CutOff, LeaseOver as Over, Superseded};
     use ClaimState::{Asked, Granted, Idle, Refused};
     use Condition::{
@@ -276,11 +283,12 @@ pub const TABLE: [Row; 44] = {
     };
     use Contact::{HeartbeatsOnly, Linked, Unsure};
     use Decision::{GoAlone, Rest, Start, StepDown, TakeOver, Wait};
-    use Standing::{Alone, Frozen, NotCurrent, Serving, Silent, Standby, Unserved};
+    use Standing::{Alone, Booted, Frozen, NotCurrent, Serving, Silent, Standby, Unserved};
     [
         row(Serving, Any, Rest),
         row(Silent, Any, Wait(Missing::DataPlane)),
         row(NotCurrent, Any, Wait(Missing::CurrentCopy)),
+        row(Booted, Any, Wait(Missing::PeerOrOperator)),
         // Serving, and the peer is lost.
         row(Frozen, With(Linked), Rest),
         row(Frozen, Claim(Granted), GoAlone),
@@ -343,7 +351,8 @@ mod tests {
     use super::*;
     use alloc::vec::Vec;
 
-    const STANDINGS: [Standing; 7] = [
+    const STANDINGS: [Standing; 8] = [
+        Standing::Booted,
         Standing::Unserved,
         Standing::Serving,
         Standing::Frozen,

@@ -14,6 +14,7 @@ fn standing(standing: Standing) -> &'static str {
         Standing::Frozen => "frozen",
         Standing::Standby => "standby",
         Standing::Unserved => "unserved",
+        Standing::Booted => "booted",
         Standing::Alone => "alone",
         Standing::NotCurrent => "not current",
         Standing::Silent => "silent",

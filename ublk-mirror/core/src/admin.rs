@@ -388,6 +388,9 @@ pub struct ViewStatus {
     /// Whether the view, or what it says of this node, is being changed.
     #[serde(default)]
     pub changing: bool,
+    /// Whether this machine booted since its copy began to count: the peer may hold what was not flushed here (S11).
+    #[serde(default)]
+    pub booted: bool,
 }
 
 /// Counters since the daemon started.

@@ -8,6 +8,7 @@ use vm_guest::record::Kind;
 use super::power::{BLOCKS, endless};
 use crate::checker::{Durability, check};
 use crate::controlled::{Clock, Controlled};
+use crate::machine::Machine;
 use crate::progress::say;
 use crate::scenario::{Context, Scenario};
 use crate::volume::DEVICE;
@@ -16,15 +17,22 @@ use crate::writer::{Fsync, Writer};
 
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "failover",
-    about: "4 power cuts of the active server under a control plane: the other one serves by itself, 0 writes lost",
-    run: |context| power_cuts(context, 4),
+    about: "2 power cuts of the active server under a control plane: the other one serves by itself, 0 writes lost",
+    run: |context| power_cuts(context, 2),
 }];
 
-pub(super) const LONG: &[Scenario] = &[Scenario {
-    name: "many-failovers",
-    about: "30 power cuts of the active server under a control plane: the other one serves by itself, 0 writes lost",
-    run: |context| power_cuts(context, 30),
-}];
+pub(super) const LONG: &[Scenario] = &[
+    Scenario {
+        name: "many-failovers",
+        about: "30 power cuts of the active server under a control plane: the other one serves by itself, 0 writes lost",
+        run: |context| power_cuts(context, 30),
+    },
+    Scenario {
+        name: "cold-start",
+        about: "both servers lose power under a control plane: one alone waits, both serve again by themselves",
+        run: cold_starts,
+    },
+];
 
 const ACKS_BEFORE_CUT: usize = 300;
 /// A write is acknowledged by the other server so long after the cut: the median, less what the host let the machine
@@ -104,4 +112,60 @@ fn power_cuts(context: &Context, cuts: u32) -> anyhow::Result<()> {
         "the goals are {FAILOVER_LIMIT:?} and {FAILOVER_LIMIT_EACH:?}: {gaps:?}"
     );
     pair.assert_equal_copies()
+}
+
+fn cold_starts(context: &Context) -> anyhow::Result<()> {
+    let controlled = Controlled::boot(context)?;
+    let (one, two) = (controlled.pair.one(), controlled.pair.two());
+    cold_start(&controlled, 1, one, two)?;
+    cold_start(&controlled, 2, one, one)?;
+    // From now on the second node serves.
+    one.power_cut(5)?;
+    let waited = controlled.pair.wait_status(two, "/role", "active");
+    waited.with_context(|| controlled.logs())?;
+    controlled.bring_back(one)?;
+    controlled.pair.wait_in_sync()?;
+    cold_start(&controlled, 3, two, one)
+}
+
+/// Both lose power under load of `active`; `first` is back alone for a while, then the other one comes.
+fn cold_start(
+    controlled: &Controlled,
+    run: u32,
+    active: &Machine,
+    first: &Machine,
+) -> anyhow::Result<()> {
+    let pair = &controlled.pair;
+    let last = pair.other(first);
+    let writer = endless(run, Fsync::Every(8)).start(active)?;
+    pair.wait_acks(run, ACKS_BEFORE_CUT)?;
+    for node in [active, pair.other(active)] {
+        node.power_cut(u64::from(run) * 31)?;
+    }
+    drop(writer);
+    controlled.bring_back(first)?;
+    controlled.wait_log(first, "LS6011", "Dead")?;
+    controlled.wait_log(first, "LS6017", "PeerOrOperator")?;
+    ensure!(
+        controlled.count_log(first, "LS6018")? == 0,
+        "{} did not wait: {}",
+        first.name(),
+        controlled.logs()
+    );
+    controlled.bring_back(last)?;
+    let waited = pair.wait_status(active, "/role", "active");
+    let waited = waited.with_context(|| controlled.logs())?;
+    pair.wait_in_sync()?;
+    controlled.wait_ready()?;
+    let runs: Vec<u32> = (1..=run).collect();
+    let ledger = pair.cluster.ledger(&runs);
+    check(&ledger, active.disk("data")?, Durability::Flushed)?.require_ok()?;
+    say(format!(
+        "{} first and alone: it waited; served by {} {:.1} s after {} was back",
+        first.name(),
+        active.name(),
+        waited.as_secs_f32(),
+        last.name()
+    ));
+    Ok(())
 }

@@ -63,6 +63,7 @@ pub fn long() -> Vec<Scenario> {
         stuck::LONG,
         disks::LONG,
         failover::LONG,
+        partition::LONG,
     ]
     .concat()
 }

@@ -17,18 +17,17 @@ use crate::volume::{DEVICE, Pair};
 use crate::wait::wait_until;
 use crate::writer::{Fsync, Writer};
 
-pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario {
-        name: "partitions",
-        about: "interconnects, mirror link, witness cut one by one and together: one side goes on, the other is fenced",
-        run: partitions,
-    },
-    Scenario {
-        name: "control-plane-stalls",
-        about: "lockstepd killed or stuck: nothing happens; the active machine stands still for 30 s: it never writes again",
-        run: stalls,
-    },
-];
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "partitions",
+    about: "interconnects, mirror link, witness cut one by one and together: one side goes on, the other is fenced",
+    run: partitions,
+}];
+
+pub(super) const LONG: &[Scenario] = &[Scenario {
+    name: "control-plane-stalls",
+    about: "lockstepd killed or stuck: nothing happens; the active machine stands still for 30 s: it never writes again",
+    run: stalls,
+}];
 
 const LIMIT: Duration = Duration::from_secs(60);
 const ACKS: usize = 100;

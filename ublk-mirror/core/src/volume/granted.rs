@@ -62,14 +62,17 @@ impl Volume {
                 holds: holds.epoch,
             }));
         }
-        let me = self.me().index();
-        let same_boot = self.durable.member_boots[me] == self.settings.boot;
-        if !same_boot && !mutant::is(Mutant::GrantAfterReboot) {
+        if !self.is_of_this_boot() && !mutant::is(Mutant::GrantAfterReboot) {
             return Err(refusal(GrantRefusal::Rebooted {
                 peer: self.peer_name(),
             }));
         }
         Ok(next)
+    }
+
+    /// Whether this machine has not booted since its copy began to count, or since both nodes last agreed (S11).
+    pub(super) fn is_of_this_boot(&self) -> bool {
+        self.durable.member_boots[self.me().index()] == self.settings.boot
     }
 
     /// Whether these words are about the peer, as it is now: who speaks for others may name the epoch of the view for

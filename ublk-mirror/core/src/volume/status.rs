@@ -179,6 +179,7 @@ impl Volume {
             history: remembered.map(|mark| ViewName::from(*mark)).collect(),
             next_epoch: self.next_epoch().0,
             changing: self.obstacle() == Some(Refusal::Busy),
+            booted: !self.is_of_this_boot(),
         }
     }
 
