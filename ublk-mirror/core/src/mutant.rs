@@ -317,6 +317,8 @@ mutants! {
     GrantOfAnyView: "grant-of-any-view", "S3 S8";
     /// A machine that booted takes over by a grant.
     GrantAfterReboot: "grant-after-reboot", "S1 S11";
+    /// A service that ends by force waits for a peer that is lost meanwhile.
+    ForcedEndWaits: "forced-end-waits", "I9";
     /// A word about an earlier view counts for this one.
     TakeoverOfAnyEpoch: "takeover-of-any-epoch", "S8";
     /// Of what only one side of a split brain has nothing is named: nothing of it would be kept.

@@ -127,6 +127,8 @@ pub struct Volume {
     aborted_writes: bool,
     /// The view that an arbiter granted for the takeover under way.
     granted: Option<ViewMark>,
+    /// The command that ends the service by force: its users get errors, whatever happens to the peer meanwhile.
+    forced_end: Option<u64>,
     /// This run took over a live device: the kernel may still hand over writes of an earlier run.
     recovered: bool,
     /// The device that was recovered must end.
@@ -213,6 +215,7 @@ impl Volume {
             stopping: None,
             aborted_writes: false,
             granted: None,
+            forced_end: None,
             recovered: false,
             end_recovered_device: false,
             copy_cause: None,
