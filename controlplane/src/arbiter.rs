@@ -21,8 +21,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::trust::WITNESS_NAME;
 
-/// Between two reports.
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two reports at most; a quarter of the heartbeat's timeout if that is shorter, for the lease rests on them.
+const REPORT_INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// Connecting and each answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two tries to connect.
@@ -55,16 +55,18 @@ pub enum Heard {
     },
 }
 
-/// Talks to the witness for ever. `held` is what is reported.
+/// Talks to the witness for ever. `held` is what is reported; `heartbeat_timeout` is the cluster's.
 pub async fn talk(
     address: String,
+    heartbeat_timeout: Duration,
     config: Arc<ClientConfig>,
     mut questions: mpsc::Receiver<Question>,
     held: watch::Receiver<Vec<Held>>,
     heard: mpsc::Sender<Heard>,
 ) {
+    let every = REPORT_INTERVAL_MAX.min(heartbeat_timeout / 4);
     loop {
-        let lost = converse(&address, &config, &mut questions, &held, &heard).await;
+        let lost = converse(&address, every, &config, &mut questions, &held, &heard).await;
         let Err(error) = lost else { return };
         let reason = error.to_string();
         if heard.send(Heard::Lost { reason }).await.is_err() {
@@ -78,6 +80,7 @@ pub async fn talk(
 
 async fn converse(
     address: &str,
+    every: Duration,
     config: &Arc<ClientConfig>,
     questions: &mut mpsc::Receiver<Question>,
     held: &watch::Receiver<Vec<Held>>,
@@ -89,7 +92,7 @@ async fn converse(
     let connector = TlsConnector::from(Arc::clone(config));
     let stream = timeout(TIMEOUT, connector.connect(name, stream)).await??;
     let mut stream = BufReader::new(stream);
-    let mut reports = interval(REPORT_INTERVAL);
+    let mut reports = interval(every);
     loop {
         let line = tokio::select! {
             question = questions.recv() => match question {

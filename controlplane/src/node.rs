@@ -96,7 +96,14 @@ pub async fn run(
     forward_heartbeats(heartbeats.news, queue.clone())?;
     if let (Some(address), Some(tls)) = (config.witness.clone(), tls) {
         let (sender, mut heard) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(talk(address, tls, asked, reports, sender));
+        tokio::spawn(talk(
+            address,
+            config.timing.timeout,
+            tls,
+            asked,
+            reports,
+            sender,
+        ));
         let queue = queue.clone();
         tokio::spawn(async move {
             while let Some(heard) = heard.recv().await {

@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use controlplane_api::arbiter::{Ask, AskLine, Hex16, Mark, Reply, ReplyLine};
 use controlplane_core::register::{Answer, Claim, Refusal, Registers};
@@ -29,12 +30,18 @@ pub struct Admission {
     pub authority: String,
 }
 
+/// The registers are written again that often even if nothing changed: a disk that refuses them is told before it
+/// matters.
+const TOUCH_INTERVAL: Duration = Duration::from_secs(10);
+
 /// A cluster's registers, and who speaks.
 #[derive(Debug)]
 struct Cluster {
     members: NodeSet,
     store: Store,
     registers: Registers,
+    /// When the disk last took the registers; `None`: not in this run, or it refused them.
+    saved: Option<Instant>,
     /// The newest connection of each node: older ones are not answered any more, so that a claim cannot arrive
     /// after a release that was sent later.
     newest: BTreeMap<NodeId, u64>,
@@ -115,6 +122,7 @@ impl Witness {
             members,
             store,
             registers,
+            saved: None,
             newest: BTreeMap::new(),
         };
         lock(&self.open).insert(cluster, Arc::new(Mutex::new(place)));
@@ -160,6 +168,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Cluster {
     fn carry_out(&mut self, node: NodeId, ask: Ask) -> Reply {
         let mut next = self.registers.clone();
+        // Who relies on this witness has to hear in time that it cannot keep what it would grant.
+        let due = matches!(ask, Ask::Report { .. })
+            && self.saved.is_none_or(|at| at.elapsed() >= TOUCH_INTERVAL);
         let reply = match ask {
             Ask::Report { volumes } => {
                 for held in volumes {
@@ -187,11 +198,13 @@ impl Cluster {
                 Reply::Released
             }
         };
-        if next.durable() != self.registers.durable()
-            && let Err(error) = self.store.save(self.members, &next)
-        {
-            tracing::error!(code = "LS6002", %error, "cannot make registers durable");
-            return failed(error.to_string());
+        if due || next.durable() != self.registers.durable() {
+            if let Err(error) = self.store.save(self.members, &next) {
+                tracing::error!(code = "LS6002", %error, "cannot make registers durable");
+                self.saved = None;
+                return failed(error.to_string());
+            }
+            self.saved = Some(Instant::now());
         }
         self.registers = next;
         reply

@@ -98,7 +98,14 @@ impl Bed {
         let (questions, asked) = mpsc::channel(8);
         let (sender, heard) = mpsc::channel(64);
         let (reports, held) = watch::channel(held());
-        let talk = talk(address.to_string(), Arc::new(config), asked, held, sender);
+        let talk = talk(
+            address.to_string(),
+            Duration::from_secs(2),
+            Arc::new(config),
+            asked,
+            held,
+            sender,
+        );
         tokio::spawn(talk);
         Node {
             questions,
@@ -220,4 +227,14 @@ async fn a_witness_with_another_certificate_is_not_believed() {
     let mut one = bed.member(&address, 0);
     let heard = one.hears(|_| true).await;
     assert!(matches!(heard, Heard::Lost { .. }), "{heard:?}");
+}
+
+#[tokio::test]
+async fn a_witness_that_cannot_write_is_no_contact() {
+    let bed = Bed::new();
+    let (address, _task) = bed.start().await;
+    std::fs::remove_dir_all(bed.directory.path()).expect("its disk is gone");
+    let mut first = bed.member(&address, 0);
+    let heard = first.heard.recv().await;
+    assert!(matches!(heard, Some(Heard::Lost { .. })), "{heard:?}");
 }

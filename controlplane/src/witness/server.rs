@@ -55,18 +55,11 @@ pub async fn serve(
     }
 }
 
-/// Errors of one connection, or of a moment without file descriptors or memory.
+/// Errors of one connection, of a moment without file descriptors or memory, or of a network: everything but a listener
+/// that is none.
 fn is_passing(error: &io::Error) -> bool {
     let code = error.raw_os_error().unwrap_or_default();
-    matches!(
-        code,
-        libc::ECONNABORTED
-            | libc::EMFILE
-            | libc::ENFILE
-            | libc::ENOBUFS
-            | libc::ENOMEM
-            | libc::EINTR
-    )
+    !matches!(code, libc::EBADF | libc::EINVAL | libc::ENOTSOCK)
 }
 
 async fn converse(
