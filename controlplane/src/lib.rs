@@ -6,5 +6,7 @@ pub mod heartbeat;
 pub mod key;
 pub mod mirror;
 pub mod node;
+pub mod resources;
+pub mod services;
 pub mod trust;
 pub mod witness;

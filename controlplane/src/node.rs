@@ -24,6 +24,7 @@ use crate::arbiter::{Heard, boottime_nanos, talk};
 use crate::config::Config;
 use crate::heartbeat::{Heartbeats, News, Shared};
 use crate::mirror;
+use crate::services::{self, Roots, Seen, Services, Tell};
 
 /// Between two looks at a data plane.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -45,6 +46,7 @@ enum Incoming {
         outcome: Result<Done, Problem>,
     },
     Arbiter(Heard),
+    Service(services::News),
 }
 
 struct Group {
@@ -64,6 +66,7 @@ struct Node {
     next_question: u64,
     presence: Presence,
     shared: Arc<Shared>,
+    services: Services,
     queue: mpsc::Sender<Incoming>,
     questions: mpsc::Sender<Question>,
     held: watch::Sender<Vec<Held>>,
@@ -109,6 +112,7 @@ pub async fn run(
             Ok(None) => return Ok(()),
             Err(_) => node.everywhere(&Event::Tick),
         }
+        node.services.tick(now());
     }
 }
 
@@ -170,8 +174,14 @@ impl Node {
             ids: BTreeMap::new(),
             last: None,
         });
+        let services = queue.clone();
+        let tell: Tell = Arc::new(move |news| {
+            let _ = services.blocking_send(Incoming::Service(news));
+        });
+        let services = Services::new(now(), &config.groups, &Roots::of(&config), &tell);
         Self {
             groups: groups.collect(),
+            services,
             config,
             seed,
             asked: BTreeMap::new(),
@@ -190,7 +200,8 @@ impl Node {
         let deadlines = self
             .groups
             .iter()
-            .filter_map(|group| group.keeper.deadline(current));
+            .filter_map(|group| group.keeper.deadline(current))
+            .chain(self.services.deadline(current));
         let next = deadlines
             .min()
             .map_or(LOOK_INTERVAL, |at| at.since(current));
@@ -220,6 +231,7 @@ impl Node {
                 self.one(group, Event::WordDone { volume });
             }
             Incoming::Arbiter(heard) => self.arbiter(heard),
+            Incoming::Service(news) => self.services.take(now(), news),
         }
     }
 
@@ -241,6 +253,7 @@ impl Node {
     }
 
     fn volume(&mut self, group: usize, name: String, status: Option<&Status>) {
+        self.services.volume(now(), group, &name, Seen::of(status));
         let known = self.groups[group].ids.get(&name).copied();
         let Some(id) = known.or_else(|| self.meet(group, &name, status?)) else {
             return;
@@ -357,6 +370,7 @@ impl Node {
                 situation,
                 decision,
             } => {
+                self.services.decided(now(), group, decision);
                 let entry = &mut self.groups[group];
                 if entry.last.replace(decision) != Some(decision) {
                     tracing::info!(group = %entry.name, row, ?situation, ?decision, "LS6017 decided");
@@ -388,6 +402,7 @@ impl Node {
     }
 
     fn say(&mut self, group: usize, volume: VolumeId, word: Word) {
+        self.services.said(group, word);
         let mut ids = self.groups[group].ids.iter();
         let Some((name, _)) = ids.find(|(_, id)| **id == volume) else {
             return;
