@@ -18,6 +18,11 @@ use toml::Spanned;
 
 use crate::heartbeat::Interconnect;
 
+mod resources;
+
+use resources::GroupTable;
+pub use resources::{Group, Kind, Resource};
+
 const VERSION: u32 = 1;
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -89,21 +94,6 @@ struct WitnessTable {
 struct TimingTable {
     heartbeat_interval_ms: Option<Spanned<u64>>,
     heartbeat_timeout_ms: Option<Spanned<u64>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GroupTable {
-    volumes: Spanned<Vec<String>>,
-}
-
-/// A group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
-    /// Its name.
-    pub name: String,
-    /// The names of its volumes.
-    pub volumes: Vec<String>,
 }
 
 /// The configuration, from the point of view of one node.
@@ -186,7 +176,7 @@ impl Config {
             timing: timing(&place, &file.timing)?,
             arbiter: arbiter(&place, file.arbiter.as_ref(), file.witness.is_some())?,
             witness: file.witness.map(|witness| witness.address),
-            groups: groups(&place, &file.groups)?,
+            groups: resources::groups(&place, &file.groups, &names)?,
         })
     }
 }
@@ -218,11 +208,20 @@ impl Place<'_> {
         value: String,
         allowed: String,
     ) -> ConfigError {
+        self.refuse_at(place.span().start, key, &value, allowed)
+    }
+
+    /// What the file says there.
+    fn at(&self, range: std::ops::Range<usize>) -> &str {
+        self.text.get(range).unwrap_or_default()
+    }
+
+    fn refuse_at(&self, at: usize, key: &'static str, value: &str, allowed: String) -> ConfigError {
         ConfigError::Value {
             path: self.path.to_path_buf(),
-            line: self.line(place.span().start),
+            line: self.line(at),
             key,
-            value,
+            value: value.to_string(),
             allowed,
         }
     }
@@ -300,36 +299,6 @@ fn arbiter(
             Err(place.value(named, "arbiter", allowed))
         }
     }
-}
-
-fn groups(
-    place: &Place<'_>,
-    table: &Spanned<BTreeMap<String, GroupTable>>,
-) -> Result<Vec<Group>, ConfigError> {
-    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut groups = Vec::new();
-    for (name, group) in table.get_ref() {
-        let volumes = group.volumes.get_ref();
-        if volumes.is_empty() {
-            let allowed = "the name of at least one volume".to_string();
-            return Err(place.value_of(&group.volumes, "volumes", "[]".to_string(), allowed));
-        }
-        for volume in volumes {
-            if let Some(owner) = owners.insert(volume, name) {
-                let allowed = format!("a volume belongs to one group; this one is in {owner:?}");
-                return Err(place.value_of(&group.volumes, "volumes", volume.clone(), allowed));
-            }
-        }
-        groups.push(Group {
-            name: name.clone(),
-            volumes: volumes.clone(),
-        });
-    }
-    if groups.is_empty() {
-        let allowed = "at least one [groups.NAME]".to_string();
-        return Err(place.value_of(table, "groups", "{}".to_string(), allowed));
-    }
-    Ok(groups)
 }
 
 #[cfg(test)]

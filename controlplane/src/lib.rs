@@ -8,6 +8,8 @@ pub mod key;
 pub mod mirror;
 pub mod node;
 pub mod report;
+pub mod resources;
+pub mod services;
 pub mod sys;
 pub mod trust;
 pub mod witness;

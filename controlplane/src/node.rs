@@ -25,6 +25,7 @@ use crate::api::{self, Ask};
 use crate::arbiter::{Heard, boottime_nanos, talk};
 use crate::config::Config;
 use crate::heartbeat::{Heartbeats, News, Shared};
+use crate::services::{self, Roots, Seen, Services, Tell};
 use crate::{mirror, report};
 
 /// Between two looks at a data plane.
@@ -50,6 +51,7 @@ enum Incoming {
     },
     Arbiter(Heard),
     Asked(Ask),
+    Service(services::News),
 }
 
 struct Group {
@@ -74,6 +76,7 @@ struct Node {
     /// Whether the arbiter answered last; what was last said of it in the log.
     arbiter_answers: Option<bool>,
     shared: Arc<Shared>,
+    services: Services,
     queue: mpsc::Sender<Incoming>,
     questions: mpsc::Sender<Question>,
     held: watch::Sender<Vec<Held>>,
@@ -140,6 +143,7 @@ pub async fn run(
             Ok(None) => return Ok(()),
             Err(_) => node.everywhere(&Event::Tick),
         }
+        node.services.tick(now());
     }
 }
 
@@ -205,8 +209,14 @@ impl Node {
             told: BTreeMap::new(),
             last: None,
         });
+        let services = queue.clone();
+        let tell: Tell = Arc::new(move |news| {
+            let _ = services.blocking_send(Incoming::Service(news));
+        });
+        let services = Services::new(now(), &config.groups, &Roots::of(&config), &tell);
         Self {
             groups: groups.collect(),
+            services,
             config,
             seed,
             asked: BTreeMap::new(),
@@ -227,7 +237,8 @@ impl Node {
         let deadlines = self
             .groups
             .iter()
-            .filter_map(|group| group.keeper.deadline(current));
+            .filter_map(|group| group.keeper.deadline(current))
+            .chain(self.services.deadline(current));
         let next = deadlines
             .min()
             .map_or(LOOK_INTERVAL, |at| at.since(current));
@@ -262,6 +273,7 @@ impl Node {
                 // Who asked may be gone.
                 let _ = answer.send(self.status());
             }
+            Incoming::Service(news) => self.services.take(now(), news),
         }
     }
 
@@ -302,6 +314,7 @@ impl Node {
         };
         let status = told.get(&name).cloned();
         let status = status.as_deref();
+        self.services.volume(now(), group, &name, Seen::of(status));
         let known = self.groups[group].ids.get(&name).copied();
         let Some(id) = known.or_else(|| self.meet(group, &name, status?)) else {
             return;
@@ -472,6 +485,7 @@ impl Node {
                 situation,
                 decision,
             } => {
+                self.services.decided(now(), group, decision);
                 let entry = &mut self.groups[group];
                 let before = entry.last.replace((row, situation, decision));
                 if before.is_none_or(|(_, _, last)| last != decision) {
@@ -504,6 +518,7 @@ impl Node {
     }
 
     fn say(&mut self, group: usize, volume: VolumeId, word: Word) {
+        self.services.said(group, word);
         let mut ids = self.groups[group].ids.iter();
         let Some((name, _)) = ids.find(|(_, id)| **id == volume) else {
             return;

@@ -12,6 +12,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod failure_detector;
+pub mod group;
 pub mod keeper;
 pub mod limits;
 pub mod membership;

@@ -1,0 +1,574 @@
+//! One failover group on one node: starts its resources in order, stops them in reverse, and says when nothing is left.
+//!
+//! What is wanted follows from how the volumes stand, from what an operator said and from what failed; what is done
+//! follows from what is wanted and how the resources stand. So a late result, or a daemon that begins in the middle,
+//! is no special case: each resource is looked at first, and what runs already is taken as it is.
+//!
+//! Nothing is started unless all volumes are served here. A resource has one action at a time. A stop that failed is
+//! never taken for a stop: the group waits for an operator, and never says [`Effect::Released`].
+
+mod resource;
+mod types;
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use mirror_core::types::Instant;
+
+pub use types::{
+    Action, Effect, Event, GroupState, Manner, Order, Origin, Outcome, Policy, Reason,
+    ResourcePolicy, ResourceState, StopFailure, Volumes,
+};
+
+use resource::{Resource, Running};
+
+use crate::limits::{
+    FENCE_RETRY, FENCES_MAX, HARD_STOPS_MAX, PROBE_PATIENCE, PROBE_TIMEOUT, RETRY_PAUSE, STABLE,
+};
+
+/// What the group shall come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goal {
+    /// Everything runs.
+    Run,
+    /// Nothing is begun.
+    Hold,
+    /// Nothing runs, and everything ends its work before.
+    Stop,
+    /// Nothing runs, at once.
+    HardStop,
+}
+
+/// A group on one node.
+#[derive(Debug)]
+pub struct Group {
+    policy: Policy,
+    resources: Vec<Resource>,
+    volumes: Volumes,
+    volumes_since: Instant,
+    order: Order,
+    barred: Option<Reason>,
+    stop_failed: bool,
+    released: bool,
+    /// A start of the whole group is under way, or over: its failover is counted.
+    counted: bool,
+    /// Until when each failover counts.
+    failovers: Vec<Instant>,
+    online_since: Option<Instant>,
+    hard_since: Option<Instant>,
+    overdue: bool,
+    fences: u32,
+    fence_at: Instant,
+    next_number: u64,
+    told: Option<GroupState>,
+}
+
+impl Group {
+    /// A group of which nothing is known yet.
+    pub fn new(now: Instant, policy: Policy) -> Self {
+        Self {
+            resources: policy
+                .resources
+                .iter()
+                .map(|own| Resource::new(now, own))
+                .collect(),
+            policy,
+            volumes: Volumes::InDoubt,
+            volumes_since: now,
+            order: Order::Start,
+            barred: None,
+            stop_failed: false,
+            released: false,
+            counted: false,
+            failovers: Vec::new(),
+            online_since: None,
+            hard_since: None,
+            overdue: false,
+            fences: 0,
+            fence_at: now,
+            next_number: 1,
+            told: None,
+        }
+    }
+
+    /// Takes an event and says what to do.
+    pub fn handle(&mut self, now: Instant, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Volumes(volumes) => self.volumes(now, volumes),
+            Event::Ended {
+                resource,
+                number,
+                outcome,
+            } => self.ended(now, resource, number, outcome, effects),
+            Event::Broke { resource } => self.broke(now, resource, effects),
+            Event::Order(Order::Clear) => self.clear(now),
+            Event::Order(order) => self.order = order,
+            Event::Remembered { ago } => {
+                let left = self.policy.failovers_within.saturating_sub(ago);
+                self.failovers.push(now + left);
+            }
+            Event::Tick => {}
+        }
+        self.watch_time(now, effects);
+        self.look(now, effects);
+        let state = self.state(now);
+        if self.told != Some(state) {
+            self.told = Some(state);
+            effects.push(Effect::Changed(state));
+        }
+    }
+
+    /// When [`Event::Tick`] is due.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        let running = self.resources.iter().filter_map(|resource| {
+            let running = resource.running?;
+            let patience = (running.action == Action::Probe && running.cancelled.is_none())
+                .then(|| running.since + PROBE_PATIENCE)
+                .filter(|at| *at > now);
+            patience.or(running.deadline())
+        });
+        let rests = self.resources.iter().map(|resource| resource.rests_until);
+        let hard = self.hard_since.map(|since| since + self.policy.hard_stop);
+        let doubt = self.volumes_since + self.policy.doubt_grace;
+        let takeover = self.volumes_since + self.policy.hard_stop;
+        running
+            .chain(rests)
+            .chain(hard)
+            .chain([doubt, takeover, self.fence_at])
+            .filter(|at| *at > now)
+            .min()
+    }
+
+    /// How the group stands.
+    pub fn state(&self, now: Instant) -> GroupState {
+        let all = self.resources.len();
+        let is = |state| move |resource: &Resource| resource.state == state;
+        let online = self.count(is(ResourceState::Online));
+        let offline = self.count(is(ResourceState::Offline));
+        let goal = self.goal(now);
+        if self.stop_failed {
+            return GroupState::StopFailed;
+        }
+        if matches!(goal, Goal::Stop | Goal::HardStop) && offline < all {
+            return GroupState::Stopping;
+        }
+        if self.count(|resource| !resource.probed) > 0 {
+            return GroupState::Unknown;
+        }
+        match (self.barred, goal) {
+            (Some(Reason::Resource(_)), _) => GroupState::StartFailed,
+            (Some(Reason::PingPong), _) => GroupState::Failed,
+            (None, Goal::Stop | Goal::HardStop) => GroupState::Offline,
+            (None, Goal::Run | Goal::Hold) if online == all => GroupState::Online,
+            (None, Goal::Hold) if offline == all => GroupState::Offline,
+            (None, Goal::Run | Goal::Hold) => GroupState::Starting { online, all },
+        }
+    }
+
+    /// How a resource stands.
+    pub fn resource(&self, resource: usize) -> Option<ResourceState> {
+        Some(self.resources.get(resource)?.state)
+    }
+
+    /// What was configured.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Why the group is not started here, if so.
+    pub fn barred(&self) -> Option<Reason> {
+        self.barred
+    }
+
+    fn count(&self, is: impl Fn(&Resource) -> bool) -> usize {
+        self.resources
+            .iter()
+            .filter(|resource| is(resource))
+            .count()
+    }
+
+    fn goal(&self, now: Instant) -> Goal {
+        match self.volumes {
+            Volumes::Gone | Volumes::LeaseOver => return Goal::HardStop,
+            Volumes::InDoubt if now >= self.volumes_since + self.policy.doubt_grace => {
+                return Goal::HardStop;
+            }
+            Volumes::InDoubt | Volumes::Served(_) => {}
+        }
+        if self.stop_failed {
+            Goal::Hold
+        } else if self.order == Order::Stop || self.barred.is_some() {
+            Goal::Stop
+        } else if matches!(self.volumes, Volumes::Served(_)) {
+            Goal::Run
+        } else {
+            Goal::Hold
+        }
+    }
+
+    fn volumes(&mut self, now: Instant, volumes: Volumes) {
+        if volumes == self.volumes {
+            return;
+        }
+        // A data plane that was away for a moment is no other activation.
+        let again = matches!(
+            (self.volumes, volumes),
+            (Volumes::InDoubt, Volumes::Served(_))
+        ) && self.counted;
+        if !again && matches!(volumes, Volumes::Served(_)) {
+            self.counted = false;
+        }
+        (self.volumes, self.volumes_since) = (volumes, now);
+    }
+
+    fn clear(&mut self, now: Instant) {
+        self.barred = None;
+        self.failovers.clear();
+        for resource in &mut self.resources {
+            resource.failures = 0;
+            resource.hard_stops = 0;
+            resource.rests_until = now;
+            if resource.running.is_none() && self.stop_failed {
+                // What was left may have gone meanwhile, or may have come back.
+                resource.state = ResourceState::Unknown;
+                resource.probed = false;
+            }
+        }
+        if self.stop_failed {
+            (self.stop_failed, self.released) = (false, false);
+            (self.hard_since, self.overdue) = (None, false);
+        }
+    }
+
+    fn broke(&mut self, now: Instant, number: usize, effects: &mut Vec<Effect>) {
+        let Some(resource) = self.resources.get_mut(number) else {
+            return;
+        };
+        if resource.state == ResourceState::Online && resource.running.is_none() {
+            resource.state = ResourceState::Unknown;
+            self.failed(now, number, effects);
+        }
+    }
+
+    /// A resource did not start or did not stay.
+    fn failed(&mut self, now: Instant, number: usize, effects: &mut Vec<Effect>) {
+        let stable = self.online_since.is_some_and(|since| now >= since + STABLE);
+        if stable {
+            for resource in &mut self.resources {
+                resource.failures = 0;
+            }
+        }
+        self.online_since = None;
+        let Some(resource) = self.resources.get_mut(number) else {
+            return;
+        };
+        resource.failures += 1;
+        resource.rests_until = now + RETRY_PAUSE;
+        if resource.failures > resource.policy.retries && self.barred.is_none() {
+            self.give_up(Reason::Resource(number), effects);
+        }
+    }
+
+    fn give_up(&mut self, reason: Reason, effects: &mut Vec<Effect>) {
+        self.barred = Some(reason);
+        effects.push(Effect::GiveUp(reason));
+    }
+
+    fn ended(
+        &mut self,
+        now: Instant,
+        number: usize,
+        action: u64,
+        outcome: Outcome,
+        effects: &mut Vec<Effect>,
+    ) {
+        let hard = self.goal(now) == Goal::HardStop;
+        let Some(resource) = self.resources.get_mut(number) else {
+            return;
+        };
+        let Some(running) = resource.running.take_if(|running| running.number == action) else {
+            return;
+        };
+        let cut = running.cancelled.is_some();
+        match (running.action, outcome) {
+            (Action::Probe, _) => {
+                resource.probed = true;
+                resource.state = match outcome {
+                    Outcome::Done => ResourceState::Online,
+                    Outcome::Absent => ResourceState::Offline,
+                    Outcome::Failed => ResourceState::Unknown,
+                };
+            }
+            (Action::Start(_), Outcome::Done) => resource.state = ResourceState::Online,
+            (Action::Start(_), Outcome::Absent | Outcome::Failed) => {
+                resource.state = ResourceState::StartFailed;
+                // It was broken off because the group has to go, or its time was over.
+                let wanted = !cut || now >= running.since + running.timeout;
+                if wanted && !hard {
+                    self.failed(now, number, effects);
+                }
+            }
+            (Action::Stop(_), Outcome::Done) => {
+                resource.state = ResourceState::Offline;
+                (resource.probed, resource.hard_stops) = (true, 0);
+            }
+            (Action::Stop(Manner::Orderly), Outcome::Absent | Outcome::Failed) if cut && hard => {
+                resource.state = ResourceState::Unknown;
+            }
+            (Action::Stop(manner), Outcome::Absent | Outcome::Failed) => {
+                resource.state = ResourceState::StopFailed;
+                resource.rests_until = now + RETRY_PAUSE;
+                // A hard stop has some tries: what holds a mount may be dying.
+                if manner == Manner::Orderly || resource.hard_stops >= HARD_STOPS_MAX {
+                    self.stop_failed(now);
+                }
+            }
+        }
+    }
+
+    fn stop_failed(&mut self, now: Instant) {
+        if !self.stop_failed {
+            (self.stop_failed, self.fences, self.fence_at) = (true, 0, now);
+        }
+    }
+
+    /// What should have ended long ago is broken off; what cannot be broken off is taken for something that runs.
+    fn watch_time(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let mut stuck = Vec::new();
+        for (number, resource) in self.resources.iter_mut().enumerate() {
+            let Some(running) = &mut resource.running else {
+                continue;
+            };
+            if running.deadline().is_none_or(|at| now < at) {
+                continue;
+            }
+            if running.cancelled.is_none() {
+                running.cancelled = Some(now);
+                effects.push(running.cancel(number));
+            } else {
+                running.stuck = true;
+                stuck.push((number, running.action));
+            }
+        }
+        for (number, action) in stuck {
+            let resource = &mut self.resources[number];
+            match action {
+                Action::Probe => resource.state = ResourceState::Unknown,
+                Action::Start(_) | Action::Stop(_) => {
+                    resource.state = ResourceState::StopFailed;
+                    self.stop_failed(now);
+                }
+            }
+        }
+    }
+
+    fn look(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let goal = self.goal(now);
+        if goal != Goal::HardStop {
+            (self.hard_since, self.overdue) = (None, false);
+        }
+        self.fence(now, effects);
+        if goal == Goal::HardStop {
+            self.stop_hard(now, effects);
+        } else if self.count(|resource| !resource.probed) > 0 {
+            self.probe(now, effects);
+        } else {
+            match goal {
+                Goal::Run => self.run(now, effects),
+                Goal::Stop => self.stop(now, effects),
+                Goal::Hold | Goal::HardStop => {}
+            }
+        }
+        self.release(goal, effects);
+        let all_online = self.count(|resource| resource.state != ResourceState::Online) == 0;
+        self.online_since = self.online_since.or(Some(now)).filter(|_| all_online);
+    }
+
+    fn probe(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        for number in 0..self.resources.len() {
+            let resource = &self.resources[number];
+            if !resource.probed && resource.running.is_none() {
+                self.act(now, number, Action::Probe, PROBE_TIMEOUT, effects);
+            }
+        }
+    }
+
+    fn run(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.released = false;
+        if self.any_running() {
+            return;
+        }
+        let online = |resource: &Resource| resource.state == ResourceState::Online;
+        let Some(first) = self.resources.iter().position(|resource| !online(resource)) else {
+            // All run, started or adopted: a failover that ends here is counted once.
+            self.counted = true;
+            return;
+        };
+        // What runs above something that does not is stopped first, in reverse; what is there in parts as well.
+        let last = self.last_not_offline().filter(|last| *last >= first);
+        if let Some(last) = last {
+            self.stop_one(now, last, effects);
+            return;
+        }
+        let Volumes::Served(origin) = self.volumes else {
+            return;
+        };
+        let takeover_over = now >= self.volumes_since + self.policy.hard_stop;
+        let waits = origin == Origin::Failover && !self.counted && !takeover_over;
+        if waits || now < self.resources[first].rests_until {
+            return;
+        }
+        if !self.counted {
+            self.counted = true;
+            if origin == Origin::Failover {
+                if !self.spend_failover(now) {
+                    self.give_up(Reason::PingPong, effects);
+                    return;
+                }
+                effects.push(Effect::FailedOver);
+            }
+        }
+        let timeout = self.resources[first].policy.start_timeout;
+        self.act(now, first, Action::Start(origin), timeout, effects);
+    }
+
+    /// Whether one more start after a failover is within the budget.
+    fn spend_failover(&mut self, now: Instant) -> bool {
+        self.failovers.retain(|until| *until > now);
+        let spent = u32::try_from(self.failovers.len()).unwrap_or(u32::MAX);
+        if spent >= self.policy.failovers_max {
+            return false;
+        }
+        self.failovers.push(now + self.policy.failovers_within);
+        true
+    }
+
+    fn stop(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let mut waits = false;
+        for number in 0..self.resources.len() {
+            waits |= self.resources[number].running.is_some();
+            let starting = |running: &Running| matches!(running.action, Action::Start(_));
+            self.cancel_if(now, number, starting, effects);
+        }
+        if !waits && let Some(last) = self.last_not_offline() {
+            self.stop_one(now, last, effects);
+        }
+    }
+
+    fn stop_one(&mut self, now: Instant, number: usize, effects: &mut Vec<Effect>) {
+        let timeout = self.resources[number].policy.stop_timeout;
+        self.act(now, number, Action::Stop(Manner::Orderly), timeout, effects);
+    }
+
+    /// All at once. What is under way is broken off first.
+    fn stop_hard(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let since = *self.hard_since.get_or_insert(now);
+        for number in 0..self.resources.len() {
+            let resource = &self.resources[number];
+            let Some(running) = resource.running else {
+                let rests =
+                    resource.state == ResourceState::StopFailed && now < resource.rests_until;
+                let spent = resource.hard_stops >= HARD_STOPS_MAX;
+                if resource.state != ResourceState::Offline && !rests && !spent {
+                    self.resources[number].hard_stops += 1;
+                    let action = Action::Stop(Manner::Hard);
+                    self.act(now, number, action, self.policy.hard_stop, effects);
+                }
+                continue;
+            };
+            let patient = running.action == Action::Probe && now < running.since + PROBE_PATIENCE;
+            if !patient {
+                let other = |running: &Running| running.action != Action::Stop(Manner::Hard);
+                self.cancel_if(now, number, other, effects);
+            }
+        }
+        let left = self.count(|resource| resource.state != ResourceState::Offline) > 0;
+        if left && !self.overdue && now >= since + self.policy.hard_stop {
+            self.overdue = true;
+            effects.push(Effect::Overdue);
+        }
+    }
+
+    /// A stop failed in good order: nothing may write any more, whatever still runs.
+    fn fence(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let served = matches!(self.volumes, Volumes::Served(_) | Volumes::InDoubt);
+        let due = self.stop_failed && self.policy.stop_failure == StopFailure::Fence;
+        if due && served && self.fences < FENCES_MAX && now >= self.fence_at {
+            self.fences += 1;
+            self.fence_at = now + FENCE_RETRY;
+            effects.push(Effect::Fence);
+        }
+    }
+
+    fn release(&mut self, goal: Goal, effects: &mut Vec<Effect>) {
+        let stopping = matches!(goal, Goal::Stop | Goal::HardStop);
+        let left = self.count(|resource| resource.state != ResourceState::Offline) > 0;
+        if stopping && !left && !self.any_running() && !self.stop_failed && !self.released {
+            self.released = true;
+            effects.push(Effect::Released);
+        }
+    }
+
+    fn any_running(&self) -> bool {
+        self.count(|resource| resource.running.is_some()) > 0
+    }
+
+    fn last_not_offline(&self) -> Option<usize> {
+        let there = |resource: &Resource| resource.state != ResourceState::Offline;
+        self.resources.iter().rposition(there)
+    }
+
+    fn cancel_if(
+        &mut self,
+        now: Instant,
+        number: usize,
+        wanted: impl Fn(&Running) -> bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(running) = &mut self.resources[number].running
+            && running.cancelled.is_none()
+            && wanted(running)
+        {
+            running.cancelled = Some(now);
+            effects.push(running.cancel(number));
+        }
+    }
+
+    fn act(
+        &mut self,
+        now: Instant,
+        number: usize,
+        action: Action,
+        timeout: Duration,
+        effects: &mut Vec<Effect>,
+    ) {
+        let resource = &mut self.resources[number];
+        assert!(
+            resource.running.is_none(),
+            "one action of a resource at a time"
+        );
+        resource.state = match action {
+            Action::Probe => ResourceState::Unknown,
+            Action::Start(_) => ResourceState::Starting,
+            Action::Stop(_) => ResourceState::Stopping,
+        };
+        resource.running = Some(Running {
+            number: self.next_number,
+            action,
+            since: now,
+            timeout,
+            cancelled: None,
+            stuck: false,
+        });
+        effects.push(Effect::Act {
+            resource: number,
+            number: self.next_number,
+            action,
+            timeout,
+        });
+        self.next_number += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests;

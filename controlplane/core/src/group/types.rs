@@ -1,0 +1,269 @@
+//! The words of a group: what may happen to it, what it does, how it stands.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use crate::limits::{
+    DOUBT_GRACE, FAILOVERS_MAX, FAILOVERS_WITHIN, HARD_STOP, RESOURCE_RETRIES, RESOURCE_TIMEOUT,
+};
+
+/// What was configured for one resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResourcePolicy {
+    /// A start that takes longer has failed.
+    pub start_timeout: Duration,
+    /// A stop that takes longer has failed.
+    pub stop_timeout: Duration,
+    /// A start that failed, and a resource that failed later, is started again so often.
+    pub retries: u32,
+}
+
+impl Default for ResourcePolicy {
+    fn default() -> Self {
+        Self {
+            start_timeout: RESOURCE_TIMEOUT,
+            stop_timeout: RESOURCE_TIMEOUT,
+            retries: RESOURCE_RETRIES,
+        }
+    }
+}
+
+/// What follows when a resource does not stop in good order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopFailure {
+    /// The volumes' gates are shut by force: nothing writes any more, whatever still runs.
+    Fence,
+    /// Everything stays as it is, and the group waits for an operator.
+    Hold,
+}
+
+/// What was configured for a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Its resources, in the order of their start.
+    pub resources: Vec<ResourcePolicy>,
+    /// Starts after a failover at most, within [`Self::failovers_within`].
+    pub failovers_max: u32,
+    /// The time in which they are counted.
+    pub failovers_within: Duration,
+    /// Resources that are stopped hard are gone after this time. After a failover nothing starts before it has passed:
+    /// the other node's resources have had their time.
+    pub hard_stop: Duration,
+    /// Volumes that do not answer have so long to come back.
+    pub doubt_grace: Duration,
+    /// What follows when a resource does not stop.
+    pub stop_failure: StopFailure,
+}
+
+impl Policy {
+    /// With the defaults, for these resources.
+    pub fn new(resources: Vec<ResourcePolicy>) -> Self {
+        Self {
+            resources,
+            failovers_max: FAILOVERS_MAX,
+            failovers_within: FAILOVERS_WITHIN,
+            hard_stop: HARD_STOP,
+            doubt_grace: DOUBT_GRACE,
+            stop_failure: StopFailure::Fence,
+        }
+    }
+}
+
+/// How the group's volumes stand on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Volumes {
+    /// All of them are served here: resources may start.
+    Served(Origin),
+    /// One does not answer. Nothing is started, nothing is stopped, for a while.
+    InDoubt,
+    /// One is not served here: everything stops, hard.
+    Gone,
+    /// The time for services is over ([`crate::partition::Cause::LeaseOver`]): everything stops, hard.
+    LeaseOver,
+}
+
+/// Why the volumes are served here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// They were started or moved here, or were here when this run of the daemon began.
+    Start,
+    /// This node took them over from the other one.
+    Failover,
+}
+
+/// What an operator said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Run where the volumes are served. A group begins so.
+    Start,
+    /// Stop in good order, and stay stopped.
+    Stop,
+    /// Forget what failed. Everything is looked at afresh.
+    Clear,
+}
+
+/// Something to do with one resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Look whether it is there. Changes nothing.
+    Probe,
+    /// Start it. Why the group starts is told to scripts.
+    Start(Origin),
+    /// Stop it.
+    Stop(Manner),
+}
+
+/// How a resource is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// It may end its work.
+    Orderly,
+    /// At once: kill, drop, detach. The volume may be dead already.
+    Hard,
+}
+
+/// How an action ended. Of a resource that is gone or there, not of one that will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Of a start: it runs. Of a stop: it is gone. Of a probe: it is there.
+    Done,
+    /// Of a probe: it is not there.
+    Absent,
+    /// It failed, its time was over, or it was broken off. Of a probe: nobody can say, or only a part is there.
+    Failed,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// How the volumes stand.
+    Volumes(Volumes),
+    /// An action ended. Nothing of it runs any more.
+    Ended {
+        /// Which resource.
+        resource: usize,
+        /// The action's number.
+        number: u64,
+        /// How.
+        outcome: Outcome,
+    },
+    /// A resource that was online failed by itself.
+    Broke {
+        /// Which one.
+        resource: usize,
+    },
+    /// An operator's word.
+    Order(Order),
+    /// An earlier run of the daemon started the group after a failover ([`Effect::FailedOver`]).
+    Remembered {
+        /// How long ago.
+        ago: Duration,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Do this; [`Event::Ended`] comes back.
+    Act {
+        /// Which resource.
+        resource: usize,
+        /// To be given back.
+        number: u64,
+        /// What.
+        action: Action,
+        /// How long it may take. What is not done by then is broken off, with all its processes.
+        timeout: Duration,
+    },
+    /// Break that action off now; [`Event::Ended`] comes back all the same.
+    Cancel {
+        /// Which resource.
+        resource: usize,
+        /// The action's number.
+        number: u64,
+    },
+    /// Nothing of the group is left here, and nothing failed on the way: the volumes may be deactivated in good order.
+    Released,
+    /// A resource does not stop: shut the volumes' gates by force.
+    Fence,
+    /// The group is started after a failover: to be remembered, also over a reboot, until it is cleared.
+    FailedOver,
+    /// The group is not started on this node any more, until it is cleared. It may be moved.
+    GiveUp(Reason),
+    /// A hard stop has not ended within its time.
+    Overdue,
+    /// The group stands otherwise than before.
+    Changed(GroupState),
+}
+
+/// Why a group is not started here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// This resource does not start, or does not stay, whatever was retried.
+    Resource(usize),
+    /// It was started after failovers too often: something follows it from node to node.
+    PingPong,
+}
+
+/// How a resource stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResourceState {
+    /// Known to be gone.
+    Offline,
+    /// Its start is under way.
+    Starting,
+    /// It runs.
+    Online,
+    /// Its stop is under way.
+    Stopping,
+    /// Its start failed; some of it may be there.
+    StartFailed,
+    /// Its stop failed; some of it is there.
+    StopFailed,
+    /// Not looked at yet, or nobody can say. Never taken for [`Self::Offline`].
+    Unknown,
+}
+
+/// How a group stands on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupState {
+    /// Its resources were not all looked at yet.
+    Unknown,
+    /// Nothing of it is here.
+    Offline,
+    /// So many of its resources run, the next one starts or is tried again.
+    Starting {
+        /// How many run.
+        online: usize,
+        /// How many there are.
+        all: usize,
+    },
+    /// Everything runs.
+    Online,
+    /// It stops.
+    Stopping,
+    /// A resource did not start; nothing of the group is here any more. It waits for [`Order::Clear`].
+    StartFailed,
+    /// A resource did not stop. It waits for [`Order::Clear`], and nothing starts here before.
+    StopFailed,
+    /// It failed over too often. It waits for [`Order::Clear`].
+    Failed,
+}
+
+impl fmt::Display for GroupState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starting { online, all } => write!(f, "starting ({online} of {all})"),
+            Self::Unknown => f.write_str("unknown"),
+            Self::Offline => f.write_str("offline"),
+            Self::Online => f.write_str("online"),
+            Self::Stopping => f.write_str("stopping"),
+            Self::StartFailed => f.write_str("start failed"),
+            Self::StopFailed => f.write_str("stop failed"),
+            Self::Failed => f.write_str("failed"),
+        }
+    }
+}

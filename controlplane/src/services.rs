@@ -1,0 +1,581 @@
+//! The groups' resources on this node: what the volumes' daemons say goes into each group's rules, and what follows is
+//! carried out in threads, which tell their end through the node's queue.
+//!
+//! An operator speaks by two files until there is a door for it: `stopped` and `failed` in `/run/lockstep/groups/GROUP`
+//! (docs/groups.md).
+
+mod failovers;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use controlplane_api::Client;
+use controlplane_core::group::{
+    Action, Effect, Event, Group, GroupState, Manner, Order, Origin, Outcome, Reason, Volumes,
+};
+use controlplane_core::keeper::Word;
+use controlplane_core::partition::Decision;
+use mirror_core::admin::{Role, Status};
+use mirror_core::types::Instant;
+
+use crate::config::{self, Config};
+use crate::mirror;
+use crate::resources::environment::{Factor, Server};
+use crate::resources::{Context, Environment, Kind, Limit, Places, Program, ResourceError};
+
+/// What is remembered over a reboot.
+const STATE: &str = "/var/lib/lockstep/groups";
+/// Between two looks at an operator's files.
+const ORDER_LOOK: Duration = Duration::from_millis(500);
+/// What an action's thread needs; this process holds its memory locked.
+const STACK_BYTES: usize = 512 * 1024;
+
+/// How a volume stands, for those who use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It can be used here.
+    Active,
+    /// It cannot.
+    Fenced,
+    /// It is between both, or its daemon does not answer.
+    Unclear,
+}
+
+impl Seen {
+    /// By its daemon's status.
+    pub fn of(status: Option<&Status>) -> Self {
+        match status.map(|status| status.role) {
+            Some(Role::Active) => Self::Active,
+            Some(Role::Fenced) => Self::Fenced,
+            Some(Role::Activating | Role::Deactivating) | None => Self::Unclear,
+        }
+    }
+}
+
+/// What a thread tells.
+#[derive(Debug)]
+pub enum News {
+    /// An action ended.
+    Ended {
+        /// Which group.
+        group: usize,
+        /// Which resource.
+        resource: usize,
+        /// The action's number.
+        number: u64,
+        /// What it was.
+        action: Action,
+        /// How it ended.
+        outcome: Outcome,
+        /// Why so.
+        error: Option<ResourceError>,
+    },
+    /// A resource failed by itself.
+    Broke {
+        /// Which group.
+        group: usize,
+        /// Which resource.
+        resource: usize,
+        /// Why.
+        error: ResourceError,
+    },
+}
+
+/// Tells the node. Blocks while its queue is full.
+pub type Tell = Arc<dyn Fn(News) + Send + Sync>;
+
+/// Where files are, and who is who.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    /// Of one resource of one group; the names are replaced.
+    pub places: Places,
+    /// What is remembered over a reboot.
+    pub state: PathBuf,
+    /// This node's name.
+    pub node: String,
+    /// The other one's.
+    pub peer: String,
+}
+
+impl Roots {
+    /// On a real node.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            places: Places::of("", ""),
+            state: PathBuf::from(STATE),
+            node: config.name.clone(),
+            peer: config.peer_name.clone(),
+        }
+    }
+}
+
+/// All groups that have resources.
+pub struct Services {
+    groups: BTreeMap<usize, Service>,
+    orders_at: Instant,
+}
+
+struct Service {
+    number: usize,
+    name: String,
+    group: Group,
+    kinds: Vec<Arc<Kind>>,
+    names: Vec<String>,
+    volumes: BTreeMap<String, Seen>,
+    /// The keeper steps down: no service may run, whatever the volumes' daemons say.
+    steps_down: bool,
+    origin: Origin,
+    /// The volumes were all served here: with their loss the failover that brought them is over.
+    served: bool,
+    home: bool,
+    /// What breaks an action off.
+    cuts: BTreeMap<u64, Arc<AtomicBool>>,
+    order: Order,
+    /// The file `failed` was written by this run; without it an operator has cleared the group.
+    failed: bool,
+    /// The file `failed` was written by an earlier run.
+    inherited: bool,
+    roots: Roots,
+    tell: Tell,
+}
+
+impl Services {
+    /// Of these groups. Nothing is believed of them yet.
+    pub fn new(now: Instant, groups: &[config::Group], roots: &Roots, tell: &Tell) -> Self {
+        let services = groups.iter().enumerate();
+        let services = services
+            .filter(|(_, group)| !group.resources.is_empty())
+            .map(|(number, group)| {
+                let service = Service::new(now, number, group, roots.clone(), Arc::clone(tell));
+                (number, service)
+            });
+        Self {
+            groups: services.collect(),
+            orders_at: now,
+        }
+    }
+
+    /// What a volume's daemon says.
+    pub fn volume(&mut self, now: Instant, group: usize, name: &str, seen: Seen) {
+        let Some(service) = self.groups.get_mut(&group) else {
+            return;
+        };
+        if service.volumes.insert(name.to_string(), seen) != Some(seen) {
+            service.look_at_volumes(now);
+        }
+    }
+
+    /// What was decided about a group's volumes.
+    pub fn decided(&mut self, now: Instant, group: usize, decision: Decision) {
+        if let Some(service) = self.groups.get_mut(&group) {
+            service.steps_down = matches!(decision, Decision::StepDown(_));
+            service.look_at_volumes(now);
+        }
+    }
+
+    /// What was said to a data plane: why its volume will be served here.
+    pub fn said(&mut self, group: usize, word: Word) {
+        if let Some(service) = self.groups.get_mut(&group) {
+            match word {
+                Word::TakeOver { .. } => service.origin = Origin::Failover,
+                Word::Start => service.origin = Origin::Start,
+                Word::GoAlone { .. } | Word::StepDown => {}
+            }
+        }
+    }
+
+    /// A thread told something.
+    pub fn take(&mut self, now: Instant, news: News) {
+        let (News::Ended { group, .. } | News::Broke { group, .. }) = &news;
+        if let Some(service) = self.groups.get_mut(group) {
+            service.take(now, news);
+        }
+    }
+
+    /// Time passed.
+    pub fn tick(&mut self, now: Instant) {
+        let orders = now >= self.orders_at;
+        if orders {
+            self.orders_at = now + ORDER_LOOK;
+        }
+        for service in self.groups.values_mut() {
+            if orders {
+                service.look_at_orders(now);
+            }
+            service.handle(now, Event::Tick);
+        }
+    }
+
+    /// When [`Self::tick`] is due.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        let groups = self.groups.values();
+        let deadlines = groups.filter_map(|service| service.group.deadline(now));
+        let any = !self.groups.is_empty();
+        deadlines.chain(any.then_some(self.orders_at)).min()
+    }
+
+    /// How a group stands; `None` if it has no resources.
+    pub fn state(&self, now: Instant, group: usize) -> Option<GroupState> {
+        Some(self.groups.get(&group)?.group.state(now))
+    }
+}
+
+impl Service {
+    fn new(now: Instant, number: usize, group: &config::Group, roots: Roots, tell: Tell) -> Self {
+        let kind = |resource: &config::Resource| {
+            Arc::new(match resource.kind.clone() {
+                config::Kind::FileSystem(kind) => Kind::FileSystem(kind),
+                config::Kind::FloatingIp(kind) => Kind::FloatingIp(kind),
+                config::Kind::Exec(kind) => Kind::Exec(kind),
+                config::Kind::Program(settings) => Kind::Program(Program::new(settings)),
+            })
+        };
+        let names = group.resources.iter().map(|resource| resource.name.clone());
+        let unclear = |name: &String| (name.clone(), Seen::Unclear);
+        let mut service = Self {
+            number,
+            name: group.name.clone(),
+            group: Group::new(now, group.policy.clone()),
+            kinds: group.resources.iter().map(kind).collect(),
+            names: names.collect(),
+            volumes: group.volumes.iter().map(unclear).collect(),
+            steps_down: false,
+            origin: Origin::Start,
+            served: false,
+            home: group.nodes.first() == Some(&roots.node),
+            cuts: BTreeMap::new(),
+            order: Order::Start,
+            failed: false,
+            inherited: false,
+            roots,
+            tell,
+        };
+        for ago in service.remembered() {
+            service.handle(now, Event::Remembered { ago });
+        }
+        // Before anything is looked at: an operator's earlier word holds.
+        service.look_at_orders(now);
+        service.handle(now, Event::Tick);
+        service
+    }
+
+    fn look_at_volumes(&mut self, now: Instant) {
+        let any = |seen| self.volumes.values().any(|own| *own == seen);
+        let volumes = if self.steps_down {
+            Volumes::LeaseOver
+        } else if any(Seen::Fenced) {
+            Volumes::Gone
+        } else if any(Seen::Unclear) {
+            Volumes::InDoubt
+        } else {
+            Volumes::Served(self.origin)
+        };
+        match volumes {
+            Volumes::Served(_) => self.served = true,
+            Volumes::Gone | Volumes::LeaseOver if self.served => {
+                (self.served, self.origin) = (false, Origin::Start);
+            }
+            Volumes::Gone | Volumes::LeaseOver | Volumes::InDoubt => {}
+        }
+        self.handle(now, Event::Volumes(volumes));
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.roots.places.run.join(&self.name).join(name)
+    }
+
+    /// `stopped`: an operator wants it so. `failed`: the group waits until the file is removed.
+    fn look_at_orders(&mut self, now: Instant) {
+        let failed = exists(&self.file("failed"));
+        if self.failed && !failed {
+            self.failed = false;
+            self.forget();
+            self.handle(now, Event::Order(Order::Clear));
+        }
+        if self.inherited && !failed {
+            // Cleared as well: what it rests on is forgotten with it.
+            self.inherited = false;
+            self.forget();
+            self.handle(now, Event::Order(Order::Clear));
+        }
+        // Left by an earlier run of this daemon: what failed then is not tried again either.
+        self.inherited = failed && !self.failed;
+        let order = if self.inherited || exists(&self.file("stopped")) {
+            Order::Stop
+        } else {
+            Order::Start
+        };
+        if order != self.order {
+            self.order = order;
+            let (code, group) = ("LS6049", &self.name);
+            tracing::info!(code, group, ?order, failed, "an operator's word");
+            self.handle(now, Event::Order(order));
+        }
+    }
+
+    fn take(&mut self, now: Instant, news: News) {
+        match news {
+            News::Ended {
+                resource,
+                number,
+                action,
+                outcome,
+                error,
+                ..
+            } => {
+                self.cuts.remove(&number);
+                self.log_end(resource, action, outcome, error.as_ref());
+                self.handle(
+                    now,
+                    Event::Ended {
+                        resource,
+                        number,
+                        outcome,
+                    },
+                );
+            }
+            News::Broke {
+                resource, error, ..
+            } => {
+                let (code, group) = (error.code(), &self.name);
+                let name = self.names.get(resource);
+                tracing::error!(code, group, resource = name, "{error}");
+                self.handle(now, Event::Broke { resource });
+            }
+        }
+    }
+
+    fn log_end(
+        &self,
+        resource: usize,
+        action: Action,
+        outcome: Outcome,
+        error: Option<&ResourceError>,
+    ) {
+        let (group, resource) = (&self.name, self.names.get(resource));
+        if let Some(error) = error {
+            tracing::error!(code = error.code(), group, resource, ?action, "{error}");
+            return;
+        }
+        match (action, outcome) {
+            (Action::Start(_), _) => {
+                tracing::info!(code = "LS6041", group, resource, "started");
+            }
+            (Action::Stop(manner), _) => {
+                tracing::info!(code = "LS6042", group, resource, ?manner, "stopped");
+            }
+            (Action::Probe, outcome) => {
+                tracing::info!(code = "LS6043", group, resource, ?outcome, "looked at");
+            }
+        }
+    }
+
+    fn handle(&mut self, now: Instant, event: Event) {
+        let mut effects = Vec::new();
+        self.group.handle(now, event, &mut effects);
+        for effect in effects {
+            self.carry_out(effect);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let group = self.name.clone();
+        match effect {
+            Effect::Act {
+                resource,
+                number,
+                action,
+                timeout,
+            } => self.act(resource, number, action, timeout),
+            Effect::Cancel { number, .. } => {
+                if let Some(cut) = self.cuts.get(&number) {
+                    cut.store(true, Ordering::Relaxed);
+                }
+            }
+            Effect::Released => {
+                tracing::info!(code = "LS6044", group, "nothing of the group is left here");
+            }
+            Effect::Fence => {
+                let code = "LS6045";
+                tracing::error!(
+                    code,
+                    group,
+                    "a resource does not stop: shutting the volumes"
+                );
+                self.fence();
+            }
+            Effect::FailedOver => self.remember(),
+            Effect::GiveUp(reason) => self.give_up(reason),
+            Effect::Overdue => {
+                let code = "LS6048";
+                tracing::error!(code, group, "a hard stop is not over in time");
+            }
+            Effect::Changed(state) => {
+                tracing::info!(code = "LS6040", group, "{state}");
+                if state == GroupState::StopFailed {
+                    self.write_failed("LS6045 a resource did not stop");
+                }
+            }
+        }
+    }
+
+    fn failovers(&self) -> PathBuf {
+        self.roots.state.join(format!("{}.failovers", self.name))
+    }
+
+    fn remembered(&self) -> Vec<Duration> {
+        failovers::recent(&self.failovers(), self.group.policy().failovers_within)
+    }
+
+    /// Beside this thread: a disk may be slow, and what is decided here is not.
+    fn remember(&self) {
+        let (path, within) = (self.failovers(), self.group.policy().failovers_within);
+        spawn("remember", move || {
+            if let Err(error) = failovers::append(&path, within) {
+                let path = path.display().to_string();
+                tracing::error!(code = "LS6062", path, %error, "cannot remember a failover");
+            }
+        });
+    }
+
+    fn forget(&self) {
+        if let Err(error) = fs::remove_file(self.failovers()) {
+            tracing::debug!(%error, "no failovers are remembered");
+        }
+    }
+
+    fn give_up(&mut self, reason: Reason) {
+        let group = self.name.clone();
+        let why = match reason {
+            Reason::Resource(resource) => {
+                let name = self.names.get(resource).map_or("", String::as_str);
+                let why = format!("resource {name} does not start or does not stay");
+                tracing::error!(
+                    code = "LS6046",
+                    group,
+                    "{why}: not tried on this node any more"
+                );
+                format!("LS6046 {why}")
+            }
+            Reason::PingPong => {
+                let why = "it failed over too often";
+                tracing::error!(code = "LS6047", group, "{why}: not started on this node");
+                format!("LS6047 {why}")
+            }
+        };
+        self.write_failed(&why);
+    }
+
+    fn write_failed(&mut self, why: &str) {
+        let path = self.file("failed");
+        let write = || -> io::Result<()> {
+            if let Some(directory) = path.parent() {
+                fs::create_dir_all(directory)?;
+            }
+            fs::write(
+                &path,
+                format!("{why}\nRemove this file to clear the group.\n"),
+            )
+        };
+        match write() {
+            Ok(()) => self.failed = true,
+            Err(error) => {
+                let path = path.display().to_string();
+                tracing::error!(code = "LS6062", path, %error, "cannot write");
+            }
+        }
+    }
+
+    /// The words go out beside this thread: a data plane may be slow.
+    fn fence(&self) {
+        for volume in self.volumes.keys() {
+            let volume = volume.clone();
+            let say = move || match mirror::say(&Client::of_volume(&volume), Word::StepDown) {
+                Ok(done) => tracing::info!(volume, ?done, "the volume is shut"),
+                Err(problem) => {
+                    tracing::error!(volume, code = %problem.code, "{}", problem.message);
+                }
+            };
+            spawn("fence", say);
+        }
+    }
+
+    fn act(&mut self, resource: usize, number: u64, action: Action, timeout: Duration) {
+        let cut = Arc::new(AtomicBool::new(false));
+        self.cuts.insert(number, Arc::clone(&cut));
+        let (tell, group) = (Arc::clone(&self.tell), self.number);
+        let broke = Arc::clone(&self.tell);
+        let context = Context {
+            places: Places {
+                group: self.name.clone(),
+                resource: self.names[resource].clone(),
+                ..self.roots.places.clone()
+            },
+            environment: self.environment(resource, action),
+            limit: Limit::new(timeout, cut),
+            broke: Arc::new(move |error| {
+                broke(News::Broke {
+                    group,
+                    resource,
+                    error,
+                });
+            }),
+        };
+        let kind = Arc::clone(&self.kinds[resource]);
+        spawn("resource", move || {
+            let (outcome, error) = kind.act(action, &context);
+            tell(News::Ended {
+                group,
+                resource,
+                number,
+                action,
+                outcome,
+                error,
+            });
+        });
+    }
+
+    fn environment(&self, resource: usize, action: Action) -> Environment {
+        let factor = match action {
+            Action::Probe | Action::Start(_) => Factor::None,
+            Action::Stop(_) if self.group.barred().is_some() => Factor::GroupFailover,
+            Action::Stop(Manner::Orderly) if self.order != Order::Stop => Factor::ResourceRestart,
+            Action::Stop(_) => Factor::GroupStop,
+        };
+        let failover = self.origin == Origin::Failover;
+        Environment {
+            group: self.name.clone(),
+            resource: self.names[resource].clone(),
+            origin: self.origin,
+            server: if self.home {
+                Server::Home
+            } else {
+                Server::Other
+            },
+            previous: failover.then(|| self.roots.peer.clone()),
+            factor,
+        }
+    }
+}
+
+fn exists(path: &Path) -> bool {
+    // What cannot be looked at is taken for there: it never starts anything.
+    path.try_exists().unwrap_or(true)
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
+    let thread = thread::Builder::new()
+        .name(name.to_string())
+        .stack_size(STACK_BYTES)
+        .spawn(work);
+    if let Err(error) = thread {
+        // The action never ends: the group's rules take that for a stop that failed.
+        tracing::error!(code = "LS6062", %error, "cannot start a thread");
+    }
+}

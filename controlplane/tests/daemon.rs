@@ -1,0 +1,158 @@
+//! `lockstepd` itself, with a volume's daemon that only tells how its volume stands: a group follows its volume, outlives
+//! the control plane and is adopted by the next one.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::net::UdpSocket;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const STATUS: &str = r#"{"schema":"lockstep.admin/1","ok":true,"status":{"schema":"lockstep.volume-status/1","volume":"data","volume_id":"00000000000000000000000000000007","node":"node1","peer":"node2","role":"ROLE","frozen":null,"copy":"in-sync","peer_copy":"in-sync","link":{"state":"up","last_heard_ms":3,"refusal":null},"view":{"epoch":5,"id":"00000000000000000000000000000005","active":"node2","insync":["node1","node2"],"sealed_epoch":0},"size_bytes":1,"progress":null,"out_of_sync_bytes":0,"inflight":0,"counters":{"reads":0,"writes":0,"flushes":0,"failed":0,"written_bytes":0,"peer_writes":0,"longest_wait_ms":0},"device":null,"problems":[]}}"#;
+
+struct Bed {
+    directory: tempfile::TempDir,
+    role: Arc<Mutex<&'static str>>,
+    daemon: Option<Child>,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        let mut key = File::options();
+        let key = key.write(true).create_new(true).mode(0o600);
+        let mut key = key.open(path.join("key")).expect("a key");
+        key.write_all(&[7; 32]).expect("a key");
+        let port = || {
+            let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+            socket.local_addr().expect("an address").to_string()
+        };
+        let pid = path.join("pid").display().to_string();
+        let config = format!(
+            "version = 1\narbiter = \"manual\"\n\
+             [nodes.node1]\ninterconnects = [\"{}\"]\n[nodes.node2]\ninterconnects = [\"{}\"]\n\
+             [groups.daemon{}]\nvolumes = [\"data\"]\nresources = [{{ kind = \"program\", name = \"app\", \
+             command = [\"/bin/sh\", \"-c\", \"echo $$ > {pid}; exec sleep 1000\"] }}]\n",
+            port(),
+            port(),
+            std::process::id(),
+        );
+        fs::write(path.join("cluster.toml"), config).expect("a configuration");
+        let role = Arc::new(Mutex::new("fenced"));
+        let listener = UnixListener::bind(path.join("data.sock")).expect("a socket");
+        let told = Arc::clone(&role);
+        thread::spawn(move || {
+            for mut stream in listener.incoming().filter_map(Result::ok) {
+                let mut request = String::new();
+                let read = BufReader::new(&stream).read_line(&mut request);
+                let status = STATUS.replace("ROLE", *told.lock().expect("a role"));
+                if read.is_ok() {
+                    let _ = writeln!(stream, "{status}");
+                }
+            }
+        });
+        Self {
+            directory,
+            role,
+            daemon: None,
+        }
+    }
+
+    fn becomes(&self, role: &'static str) {
+        *self.role.lock().expect("a role") = role;
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Starts `lockstepd`, with its words in a file of this name.
+    fn start(&mut self, words: &str) {
+        let words = File::create(self.file(words)).expect("a file");
+        let child = Command::new(env!("CARGO_BIN_EXE_lockstepd"))
+            .arg("run")
+            .arg("--config")
+            .arg(self.file("cluster.toml"))
+            .args(["--node", "node1", "--key"])
+            .arg(self.file("key"))
+            .env("LOCKSTEP_RUN_DIR", self.directory.path())
+            .env("LOCKSTEP_LOG_DIR", self.file("logs"))
+            .stderr(words)
+            .spawn();
+        self.daemon = Some(child.expect("lockstepd"));
+    }
+
+    fn end(&mut self) {
+        let Some(mut child) = self.daemon.take() else {
+            return;
+        };
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a number"));
+        kill(pid, Signal::SIGTERM).expect("a signal");
+        child.wait().expect("its end");
+    }
+
+    fn says(&self, words: &str, what: &str) {
+        let path = self.file(words);
+        let said = || fs::read_to_string(&path).unwrap_or_default();
+        eventually(&format!("{what} in {}", said()), || said().contains(what));
+    }
+
+    fn pid(&self) -> i32 {
+        let text = fs::read_to_string(self.file("pid")).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        self.end();
+        let pid = self.pid();
+        if lives(pid) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+fn lives(pid: i32) -> bool {
+    pid > 0 && Path::new(&format!("/proc/{pid}/exe")).read_link().is_ok()
+}
+
+fn eventually(what: &str, is: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !is() {
+        assert!(Instant::now() < until, "{what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_group_follows_its_volume_and_outlives_the_control_plane() {
+    let mut bed = Bed::new();
+    bed.start("first");
+    bed.says("first", "offline");
+    assert_eq!(bed.pid(), 0, "nothing runs beside a fenced volume");
+    bed.becomes("active");
+    bed.says("first", "online");
+    let pid = bed.pid();
+    assert!(lives(pid));
+    bed.end();
+    assert!(lives(pid), "the control plane ends, the program runs on");
+    bed.start("second");
+    bed.says("second", "online");
+    let words = fs::read_to_string(bed.file("second")).expect("words");
+    assert!(!words.contains("LS6041"), "{words}");
+    assert_eq!(bed.pid(), pid);
+    assert!(lives(pid), "adopted, not started again");
+    bed.becomes("fenced");
+    bed.says("second", "LS6042");
+    bed.says("second", "offline");
+    assert!(!lives(pid));
+}

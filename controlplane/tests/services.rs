@@ -1,0 +1,326 @@
+//! A group's resources as the node sees them: its volumes come and go, its daemon dies and begins anew, an operator
+//! speaks, and real scripts run.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant as Clock};
+
+use controlplane::config::{Group, Kind, Resource};
+use controlplane::resources::cage::Cage;
+use controlplane::resources::{Exec, Places};
+use controlplane::services::{News, Roots, Seen, Services, Tell};
+use controlplane_core::group::{GroupState, Policy, ResourcePolicy};
+use controlplane_core::keeper::Word;
+use controlplane_core::partition::{Cause, Decision, Missing};
+use mirror_core::types::{Epoch, Instant, ViewId};
+use mirror_core::view::ViewMark;
+
+struct Bed {
+    directory: tempfile::TempDir,
+    group: Group,
+    roots: Roots,
+    began: Clock,
+    services: Services,
+    news: mpsc::Receiver<News>,
+}
+
+impl Bed {
+    /// A group of `first` and `second`, whose scripts write down what they are called for.
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().to_path_buf();
+        let script = path.join("script");
+        let text = format!(
+            "#!/bin/sh\necho $1 $2 $CLP_EVENT >> {0}/words\ntest $1 != start || test ! -e {0}/broken-$2\n",
+            path.display()
+        );
+        fs::write(&script, text).expect("a script");
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("a mode");
+        let resource = |name: &str| {
+            let command = |verb: &str| {
+                let words = [&script.display().to_string(), verb, name];
+                words.map(str::to_string).to_vec()
+            };
+            Resource {
+                name: name.to_string(),
+                kind: Kind::Exec(Exec {
+                    start: command("start"),
+                    stop: Some(command("stop")),
+                    check: None,
+                }),
+            }
+        };
+        let policy = ResourcePolicy {
+            retries: 0,
+            ..ResourcePolicy::default()
+        };
+        let mut policy = Policy::new(vec![policy; 2]);
+        // Scripts run within it, also on a machine that is busy with other tests.
+        policy.hard_stop = Duration::from_secs(4);
+        let group = Group {
+            name: format!(
+                "services{}-{:?}",
+                std::process::id(),
+                std::thread::current().id()
+            )
+            .replace(['(', ')'], ""),
+            volumes: vec!["one".to_string(), "two".to_string()],
+            nodes: vec!["node1".to_string(), "node2".to_string()],
+            resources: vec![resource("first"), resource("second")],
+            policy,
+        };
+        let roots = Roots {
+            places: Places {
+                run: path.join("run"),
+                logs: path.join("logs"),
+                devices: path.join("devices"),
+                group: String::new(),
+                resource: String::new(),
+            },
+            state: path.join("state"),
+            node: "node1".to_string(),
+            peer: "node2".to_string(),
+        };
+        let began = Clock::now();
+        let (services, news) = services(began, &group, &roots);
+        Self {
+            directory,
+            group,
+            roots,
+            began,
+            services,
+            news,
+        }
+    }
+
+    /// The daemon dies and begins anew.
+    fn restart(&mut self) {
+        (self.services, self.news) = services(self.began, &self.group, &self.roots);
+    }
+
+    fn sees(&mut self, seen: Seen) {
+        for name in ["one", "two"] {
+            self.services.volume(now(self.began), 0, name, seen);
+        }
+    }
+
+    /// Lets things happen until the group stands so.
+    fn comes_to(&mut self, state: GroupState) {
+        let until = Clock::now() + Duration::from_secs(20);
+        while self.state() != state {
+            assert!(Clock::now() < until, "{} instead of {state}", self.state());
+            self.go_on();
+        }
+    }
+
+    fn go_on(&mut self) {
+        if let Ok(news) = self.news.recv_timeout(Duration::from_millis(20)) {
+            self.services.take(now(self.began), news);
+        }
+        self.services.tick(now(self.began));
+    }
+
+    fn for_a_while(&mut self) {
+        let until = Clock::now() + Duration::from_millis(1500);
+        while Clock::now() < until {
+            self.go_on();
+        }
+    }
+
+    fn state(&self) -> GroupState {
+        self.services.state(now(self.began), 0).expect("a group")
+    }
+
+    fn words(&self) -> Vec<String> {
+        let words = fs::read_to_string(self.directory.path().join("words"));
+        words
+            .unwrap_or_default()
+            .lines()
+            .map(str::to_string)
+            .collect()
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.roots.places.run.join(&self.group.name).join(name)
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        for resource in &self.group.resources {
+            let cage = Cage::of(&Places {
+                group: self.group.name.clone(),
+                resource: resource.name.clone(),
+                ..self.roots.places.clone()
+            });
+            cage.remove();
+        }
+    }
+}
+
+fn now(began: Clock) -> Instant {
+    let nanos = began.elapsed().as_nanos();
+    Instant::from_nanos(u64::try_from(nanos).expect("soon"))
+}
+
+fn services(began: Clock, group: &Group, roots: &Roots) -> (Services, mpsc::Receiver<News>) {
+    let (sender, news) = mpsc::channel();
+    let tell: Tell = Arc::new(move |news| {
+        let _ = sender.send(news);
+    });
+    let groups = [group.clone()];
+    (Services::new(now(began), &groups, roots, &tell), news)
+}
+
+#[test]
+fn a_group_starts_when_all_its_volumes_are_served_and_a_new_daemon_adopts_it() {
+    let mut bed = Bed::new();
+    bed.services.volume(now(bed.began), 0, "one", Seen::Active);
+    bed.for_a_while();
+    assert_eq!(bed.words(), [""; 0], "one volume is not enough");
+    bed.sees(Seen::Active);
+    bed.comes_to(GroupState::Online);
+    let started = ["start first START", "start second START"];
+    assert_eq!(bed.words(), started);
+    bed.restart();
+    assert_eq!(bed.state(), GroupState::Unknown);
+    bed.sees(Seen::Active);
+    bed.comes_to(GroupState::Online);
+    bed.sees(Seen::Unclear);
+    bed.for_a_while();
+    assert_eq!(
+        bed.words(),
+        started,
+        "nothing is started twice, nothing stopped"
+    );
+}
+
+#[test]
+fn lost_volumes_and_a_lost_lease_stop_everything() {
+    let mut bed = Bed::new();
+    bed.sees(Seen::Active);
+    bed.comes_to(GroupState::Online);
+    let step_down = Decision::StepDown(Cause::LeaseOver);
+    bed.services.decided(now(bed.began), 0, step_down);
+    bed.comes_to(GroupState::Offline);
+    let mut stops = bed.words().split_off(2);
+    stops.sort();
+    assert_eq!(stops, ["stop first START", "stop second START"]);
+    bed.for_a_while();
+    assert_eq!(
+        bed.words().len(),
+        4,
+        "its volumes are served, and it may not run"
+    );
+    let wait = Decision::Wait(Missing::Arbiter);
+    bed.services.decided(now(bed.began), 0, wait);
+    bed.comes_to(GroupState::Online);
+    bed.services.volume(now(bed.began), 0, "two", Seen::Fenced);
+    bed.comes_to(GroupState::Offline);
+    assert_eq!(bed.words().len(), 8);
+}
+
+fn take_over() -> Word {
+    let mark = ViewMark {
+        epoch: Epoch(1),
+        id: ViewId([1; 16]),
+    };
+    Word::TakeOver {
+        basis: mark,
+        next: mark,
+    }
+}
+
+#[test]
+fn failovers_are_counted_over_restarts_of_the_daemon_until_the_group_is_cleared() {
+    let mut bed = Bed::new();
+    for _ in 0..2 {
+        bed.sees(Seen::Fenced);
+        bed.comes_to(GroupState::Offline);
+        bed.services.said(0, take_over());
+        bed.sees(Seen::Active);
+        bed.comes_to(GroupState::Online);
+        bed.sees(Seen::Fenced);
+        bed.comes_to(GroupState::Offline);
+        bed.restart();
+    }
+    bed.services.said(0, take_over());
+    bed.sees(Seen::Active);
+    bed.comes_to(GroupState::Failed);
+    bed.restart();
+    bed.services.said(0, take_over());
+    bed.sees(Seen::Active);
+    bed.for_a_while();
+    assert_eq!(bed.state(), GroupState::Offline);
+    fs::remove_file(bed.file("failed")).expect("the file");
+    bed.comes_to(GroupState::Online);
+}
+
+#[test]
+fn after_a_takeover_scripts_are_told_that_it_is_one() {
+    let mut bed = Bed::new();
+    bed.sees(Seen::Fenced);
+    bed.services.said(0, take_over());
+    bed.sees(Seen::Active);
+    let began = Clock::now();
+    bed.comes_to(GroupState::Online);
+    assert!(
+        began.elapsed() >= Duration::from_secs(4),
+        "the other node has its time"
+    );
+    assert_eq!(
+        bed.words(),
+        ["start first FAILOVER", "start second FAILOVER"]
+    );
+    bed.sees(Seen::Fenced);
+    bed.comes_to(GroupState::Offline);
+    bed.sees(Seen::Active);
+    bed.comes_to(GroupState::Online);
+    assert_eq!(
+        bed.words()[4..],
+        ["start first START", "start second START"]
+    );
+}
+
+#[test]
+fn an_operators_file_stops_the_group_in_good_order() {
+    let mut bed = Bed::new();
+    bed.sees(Seen::Active);
+    bed.comes_to(GroupState::Online);
+    let stopped = bed.file("stopped");
+    fs::write(&stopped, "").expect("a file");
+    bed.comes_to(GroupState::Offline);
+    let stops = ["stop second START", "stop first START"];
+    assert_eq!(bed.words()[2..], stops);
+    bed.restart();
+    bed.sees(Seen::Active);
+    bed.for_a_while();
+    assert_eq!(bed.state(), GroupState::Offline);
+    fs::remove_file(&stopped).expect("the file");
+    bed.comes_to(GroupState::Online);
+}
+
+#[test]
+fn a_group_that_does_not_start_is_not_tried_again_until_it_is_cleared() {
+    let mut bed = Bed::new();
+    let broken = bed.directory.path().join("broken-second");
+    fs::write(&broken, "").expect("a file");
+    bed.sees(Seen::Active);
+    bed.comes_to(GroupState::StartFailed);
+    let tried = ["start first", "start second", "stop second", "stop first"];
+    let tried: Vec<String> = tried.iter().map(|word| format!("{word} START")).collect();
+    assert_eq!(bed.words(), tried);
+    let failed = bed.file("failed");
+    let why = fs::read_to_string(&failed).expect("the file");
+    assert!(why.starts_with("LS6046 resource second "), "{why}");
+    bed.for_a_while();
+    fs::remove_file(&broken).expect("the file");
+    bed.restart();
+    bed.sees(Seen::Active);
+    bed.for_a_while();
+    assert_eq!(bed.words(), tried, "neither now nor after a restart");
+    fs::remove_file(&failed).expect("the file");
+    bed.comes_to(GroupState::Online);
+}
