@@ -43,6 +43,7 @@ pub mod shrink;
 mod spin;
 mod stuck;
 mod theme;
+pub mod told;
 mod unreadable;
 mod upkeep;
 pub mod world;

@@ -317,6 +317,12 @@ mutants! {
     TakeoverOfAnyEpoch: "takeover-of-any-epoch", "S8";
     /// Of what only one side of a split brain has nothing is named: nothing of it would be kept.
     UniqueForgotten: "unique-forgotten", "S8";
+    /// Who is deposed waits for the end of a device that had ended before both came together.
+    GoneDeviceAwaited: "gone-device-awaited", "I9";
+    /// Who agreed to be dropped stays out although the other one never wrote that down, and its disk failed.
+    ConsentInVainBinds: "consent-in-vain-binds", "I9";
+    /// A copy that is being filled takes the place of its source when the source's disk fails.
+    TargetReplacesSource: "target-replaces-source", "S1 S9 I3 I4";
 }
 
 /// Whether this thread's core is wrong like that.
