@@ -20,6 +20,7 @@ pub mod faults;
 mod faulty;
 pub mod fleet;
 mod grow;
+mod habits;
 mod happening;
 mod isolate;
 mod kernel;

@@ -3,6 +3,8 @@
 
 mod ends;
 mod failed;
+mod kernel;
+mod proof;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,7 +34,13 @@ pub struct Told {
 }
 
 /// All of them.
-pub const ALL: [Told; 3] = [ends::DEPOSED, failed::AGREED_IN_VAIN, failed::FILLED];
+pub const ALL: [Told; 5] = [
+    ends::DEPOSED,
+    failed::AGREED_IN_VAIN,
+    failed::FILLED,
+    kernel::INHERITED,
+    proof::TOLD_AFTER_PROOF,
+];
 
 impl Told {
     /// Tells it on every seed, on a core that is wrong like that. Returns how many seeds met the moment.

@@ -319,6 +319,10 @@ mutants! {
     UniqueForgotten: "unique-forgotten", "S8";
     /// Who is deposed waits for the end of a device that had ended before both came together.
     GoneDeviceAwaited: "gone-device-awaited", "I9";
+    /// A flush of both copies covers what a killed run left half done, and what the kernel has still to hand over.
+    InheritedFlushed: "inherited-flushed", "S7 I4";
+    /// That the disk failed is told before the proof alone: the peer cannot believe it.
+    FailureToldUnproved: "failure-told-unproved", "S1 S7 I4";
     /// Who agreed to be dropped stays out although the other one never wrote that down, and its disk failed.
     ConsentInVainBinds: "consent-in-vain-binds", "I9";
     /// A copy that is being filled takes the place of its source when the source's disk fails.
