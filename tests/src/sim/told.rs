@@ -1,6 +1,7 @@
 //! Schedules that are told by what happens in them, and the mutants that they catch. Random seeds hardly meet these
 //! moments; `scenarios_told.rs` runs them on the right core, `cargo mutants-sim` on a wrong one.
 
+mod compared;
 mod ends;
 mod failed;
 mod kernel;
@@ -34,12 +35,15 @@ pub struct Told {
 }
 
 /// All of them.
-pub const ALL: [Told; 5] = [
+pub const ALL: [Told; 8] = [
     ends::DEPOSED,
     failed::AGREED_IN_VAIN,
     failed::FILLED,
     kernel::INHERITED,
     proof::TOLD_AFTER_PROOF,
+    compared::COMPARED,
+    compared::REFUSED,
+    compared::ISOLATED,
 ];
 
 impl Told {

@@ -187,7 +187,7 @@ mutants! {
     /// The peer's boot is noted before both sides came together.
     BootNotedEarly: "boot-noted-early", "S7 S11 I3 I4";
     /// A wider view that is refused leaves the connection up.
-    WideningRefusedStays: "widening-refused-stays", "I9";
+    WideningRefusedStays: "widening-refused-stays", "S4 I9";
     /// A service ended alone, and that is forgotten.
     DrainedForgotten: "drained-forgotten", "S7 S11 I3 I4";
     /// A service ends without the peer's flush.

@@ -42,7 +42,7 @@ fn inherited(seed: u64) -> Outcome {
 }
 
 /// Node 1 serves under a live device, and both are linked again; a write to sector 1000 is on its own disk alone.
-fn half_done(world: &mut World) -> Result<(), String> {
+pub(super) fn half_done(world: &mut World) -> Result<(), String> {
     serve(world, 1)?;
     world.silence([true, true]);
     write(world, 1, 0, 1000, 8);
@@ -53,7 +53,7 @@ fn half_done(world: &mut World) -> Result<(), String> {
     until(world, 20_000, "they are linked", is_up)
 }
 
-fn is_with_the_kernel(world: &World) -> bool {
+pub(super) fn is_with_the_kernel(world: &World) -> bool {
     let device = world.nodes[1].device.as_ref();
     let write = device.and_then(|device| device.slots[0].as_ref());
     let process = world.nodes[1].process.as_ref();
