@@ -4,12 +4,14 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use lockstep_tests::sim::fleet::{Sum, first_kill, many};
-use lockstep_tests::sim::mutants::{Wrong, all};
+use lockstep_tests::sim::mutants::{Row, Wrong, all};
 use lockstep_tests::sim::shrink::shrink;
+use lockstep_tests::sim::told;
 use lockstep_tests::sim::{Report, Run, coverage, keep_panics_quiet};
 
 const USAGE: &str = "usage: cargo sim --seed N [--trace | --shrink] [--mutant NAME]
        cargo sim --seeds A..B | --seeds N [--mutant NAME]
+       cargo sim --told
        cargo mutants-sim [--seeds-max N] [--mutant NAME]";
 /// Seeds after which a mutant counts as not caught.
 const MUTANT_SEEDS_MAX: u64 = 100_000;
@@ -40,6 +42,9 @@ fn run() -> Result<ExitCode, String> {
         Some(Some(row)) => Some(row.wrong),
         None => None,
     };
+    if flag("--told") {
+        return Ok(all_told());
+    }
     if flag("--mutants") {
         let max = value("--seeds-max").map_or(Ok(MUTANT_SEEDS_MAX), number)?;
         return Ok(mutants(max, wrong));
@@ -130,6 +135,28 @@ fn is_covered(sum: &Sum) -> bool {
     missing.is_empty()
 }
 
+/// The schedules that are told, on the right core.
+fn all_told() -> ExitCode {
+    let mut broken = 0;
+    for told in told::ALL {
+        let (law, outcome) = (told.law, told.tell(None));
+        broken += u64::from(!matches!(outcome, Ok(1..)));
+        match outcome {
+            Ok(met) => println!("{met:>4} seeds met the moment  {law}"),
+            Err((seed, failure)) => println!("seed {seed}: {failure}  {law}"),
+        }
+    }
+    verdict(broken == 0)
+}
+
+/// What caught a mutant: a schedule that is told, if there is one for it, or else the first seed that does.
+fn caught(row: &Row, seeds_max: u64) -> Option<(String, String)> {
+    match told::kill(row) {
+        Some(failure) => Some(("told".to_string(), failure)),
+        None => first_kill(0..seeds_max, row).map(|(seed, failure)| (seed.to_string(), failure)),
+    }
+}
+
 fn mutants(seeds_max: u64, only: Option<Wrong>) -> ExitCode {
     let mut survivors = 0;
     println!("{:<28} {:<16} {:>8}  message", "mutant", "rule", "seed");
@@ -137,10 +164,8 @@ fn mutants(seeds_max: u64, only: Option<Wrong>) -> ExitCode {
         if only.is_some_and(|only| only != row.wrong) {
             continue;
         }
-        let caught = first_kill(0..seeds_max, &row);
-        let (seed, message) = caught.map_or(("-".to_string(), "SURVIVED".to_string()), |caught| {
-            (caught.0.to_string(), caught.1)
-        });
+        let (seed, message) =
+            caught(&row, seeds_max).unwrap_or(("-".to_string(), "SURVIVED".to_string()));
         survivors += u64::from(seed == "-");
         let message: String = message.chars().take(MESSAGE_SHOWN).collect();
         println!("{:<28} {:<16} {seed:>8}  {message}", row.name, row.rule);

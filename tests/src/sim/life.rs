@@ -101,7 +101,8 @@ impl World {
                 .is_some_and(|device| device.slots[tag].is_some());
             if held {
                 self.count("requests reissued");
-                let after = self.micros(1, 2000);
+                let longest_us = (self.plan.habits.late_hands_ms * 1000).max(2000);
+                let after = self.micros(1, longest_us);
                 let tag = Tag(u16::try_from(tag).unwrap_or(0));
                 self.at(after, Happening::Hand { node, process, tag });
             }

@@ -72,6 +72,9 @@ static CUT_AT_EVICTION: Trap = trap(Evicts, PowerCut, Own, 1000, 30_000);
 /// Power goes soon after a copy has begun to count.
 static REBOOTS_AND_JOINS: Trap = trap(Calm, PowerCut, Other, 0, 20_000).then(&JOINS);
 static FALLS_BEHIND_AND_JOINS: Trap = trap(Calm, Takeover, Own, 0, 20_000).then(&JOINS);
+/// A copy is marked by an operator just when it is to count.
+static REBOOTS_AND_IS_MARKED: Trap = trap(Calm, PowerCut, Other, 0, 20_000).then(&MARKED_AT_JOIN);
+static MARKED_AT_JOIN: Trap = trap(Widens, Kind::Upkeep(Upkeep::Invalidate), Other, 0, 150);
 static JOINS: Trap = trap(Widens, PowerCut, Own, 3000, 150_000);
 /// Power goes soon after a service has ended.
 static ENDS: Trap = trap(Calm, Move, Own, 0, 20_000).then(&CUT_AFTER_END);
@@ -194,11 +197,12 @@ const FLUSHES: [(Kind, u64); 13] = [
     (Kind::Trap(&ENDS_FOR_OTHER), 2),
 ];
 
-const JOINS_MIX: [(Kind, u64); 4] = [
+const JOINS_MIX: [(Kind, u64); 5] = [
     (PowerCut, 2),
     (Break, 2),
     (Kind::Trap(&REBOOTS_AND_JOINS), 20),
     (Kind::Trap(&FALLS_BEHIND_AND_JOINS), 10),
+    (Kind::Trap(&REBOOTS_AND_IS_MARKED), 6),
 ];
 
 const OLD_DISKS: [(Kind, u64); 7] = [
@@ -360,6 +364,7 @@ impl Theme {
             }
             Self::ThrownAway => {
                 habits.slow_writes_ms = either(&mut dice).map(|slow| 200 * u64::from(slow));
+                habits.late_hands_ms = 400 * u64::from(dice.percent(50));
             }
             Self::Boots => {
                 habits.few_flushes = true;
@@ -393,4 +398,5 @@ fn writes_wait(plan: &mut Plan, dice: &mut Rng) {
     plan.habits.busy = true;
     plan.habits.slow_metadata = dice.percent(50);
     plan.habits.slow_peer_writes_ms = 40;
+    plan.habits.late_hands_ms = 400 * u64::from(dice.percent(50));
 }

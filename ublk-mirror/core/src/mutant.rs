@@ -187,7 +187,7 @@ mutants! {
     /// The peer's boot is noted before both sides came together.
     BootNotedEarly: "boot-noted-early", "S7 S11 I3 I4";
     /// A wider view that is refused leaves the connection up.
-    WideningRefusedStays: "widening-refused-stays", "I9";
+    WideningRefusedStays: "widening-refused-stays", "S4 I9";
     /// A service ended alone, and that is forgotten.
     DrainedForgotten: "drained-forgotten", "S7 S11 I3 I4";
     /// A service ends without the peer's flush.
@@ -323,6 +323,16 @@ mutants! {
     TakeoverOfAnyEpoch: "takeover-of-any-epoch", "S8";
     /// Of what only one side of a split brain has nothing is named: nothing of it would be kept.
     UniqueForgotten: "unique-forgotten", "S8";
+    /// Who is deposed waits for the end of a device that had ended before both came together.
+    GoneDeviceAwaited: "gone-device-awaited", "I9";
+    /// A flush of both copies covers what a killed run left half done, and what the kernel has still to hand over.
+    InheritedFlushed: "inherited-flushed", "S7 I4";
+    /// That the disk failed is told before the proof alone: the peer cannot believe it.
+    FailureToldUnproved: "failure-told-unproved", "S1 S7 I4";
+    /// Who agreed to be dropped stays out although the other one never wrote that down, and its disk failed.
+    ConsentInVainBinds: "consent-in-vain-binds", "I9";
+    /// A copy that is being filled takes the place of its source when the source's disk fails.
+    TargetReplacesSource: "target-replaces-source", "S1 S9 I3 I4";
 }
 
 /// Whether this thread's core is wrong like that.

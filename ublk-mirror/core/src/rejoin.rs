@@ -162,11 +162,26 @@ fn replace_unfit(verdict: Verdict, good: Side<'_>, unfit: Side<'_>, cause: CopyC
         {
             anew
         }
+        _ if agreed_in_vain(good, unfit) => anew,
         Verdict::Refuse(_)
         | Verdict::Equal { .. }
         | Verdict::Copy { .. }
         | Verdict::Apart { .. } => Verdict::Refuse(RefusedCode::NoSource),
     }
+}
+
+/// The good side agreed to be dropped, and the other one, whose disk then failed, never wrote that down: it still
+/// counts both, so that it neither acknowledged anything alone nor copied anything over. The good side has all
+/// of it (S1), for that view is the last one in which it counted itself (its base): one that it only heard of when it
+/// was to be filled says nothing of it (S9).
+fn agreed_in_vain(good: Side<'_>, unfit: Side<'_>) -> bool {
+    let both = NodeSet::only(good.node).with(unfit.node);
+    let uncommitted = unfit.state.view.insync == both
+        && good.state.base == unfit.state.view.mark()
+        && !mutant::is(Mutant::ConsentInVainBinds);
+    good.state.view.is_sole(unfit.node)
+        && !unfit.state.flags.serving
+        && (uncommitted || mutant::is(Mutant::TargetReplacesSource))
 }
 
 fn by_epoch(a: Side<'_>, b: Side<'_>) -> Verdict {
@@ -324,6 +339,11 @@ fn descendant(newer: Side<'_>, older: Side<'_>) -> Verdict {
     let before = older.state.view.insync;
     if now == NodeSet::only(newer.node) {
         return copy_from_sole(newer, older);
+    }
+    if older.state.view.is_sole(newer.node) && newer.state.view.is_sole(older.node) {
+        // Each agreed that the other one counts: the older side first, in vain (`agreed_in_vain`). The newer one agreed
+        // to be filled from it, and the older side had not yet written that down.
+        return copy(older, newer, CopyCause::Outdated);
     }
     if now == NodeSet::only(older.node) {
         // The newer side agreed to be dropped; the older one had not yet written it down.

@@ -155,6 +155,45 @@ fn a_failed_sole_member_is_not_replaced_by_a_copy_that_does_not_count() {
 }
 
 #[test]
+fn who_agreed_in_vain_to_be_dropped_takes_the_place_of_a_failed_disk() {
+    let (mut a, mut b) = members();
+    // B has it on disk, A's disk failed before.
+    b.history.push(a.view.mark());
+    b.base = a.view.mark();
+    b.view = view(6, Some(A), NodeSet::only(A));
+    (b.flags.copy_target, b.copy_id) = (true, CopyId([3; 16]));
+    (a.flags.failed, a.flags.serving, a.flags.unclean) = (true, false, true);
+    assert_eq!(verdict(&a, &b), full(B, CopyCause::DiskFailed));
+    // A agreed to be filled, and B never heard that.
+    let mut target = a;
+    target.history.push(a.view.mark());
+    target.history.push(b.view.mark());
+    target.view = view(7, None, NodeSet::only(B));
+    target.flags.failed = false;
+    (target.flags.copy_target, target.copy_id) = (true, CopyId([4; 16]));
+    assert_eq!(verdict(&target, &b), full(B, CopyCause::UnknownState));
+    // Its own disk failed meanwhile.
+    b.flags.failed = true;
+    assert_eq!(verdict(&target, &b), Verdict::Refuse(RefusedCode::NoSource));
+    b.flags.failed = false;
+    // It never counted under that view: it was blank, say, and only heard of it.
+    let heard = State {
+        base: view(2, None, both()).mark(),
+        ..b
+    };
+    assert_eq!(verdict(&a, &heard), Verdict::Refuse(RefusedCode::NoSource));
+    // Isolated, it is no source; and had A written it down, A alone would have all of it.
+    b.flags.isolated = true;
+    assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::NoSource));
+    b.flags.isolated = false;
+    a.history.push(a.view.mark());
+    a.view = b.view;
+    assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::NoSource));
+    a.view = view(7, None, NodeSet::only(A));
+    assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::NoSource));
+}
+
+#[test]
 fn an_isolated_copy_is_left_apart_and_is_never_a_source() {
     let (mut a, mut b) = members();
     a.base = a.view.mark();

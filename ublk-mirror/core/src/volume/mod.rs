@@ -234,15 +234,18 @@ impl Volume {
             watch: stuck::Watch::new(settings.disk_timeout),
             settings,
         };
-        if !(volume.is_member() && volume.peer_counts()) {
-            // Nobody knows which blocks of the active extents are on both copies.
+        let recovers = device == DeviceAtStart::Recovered
+            && volume.durable.view.active == Some(volume.settings.node);
+        let inherits = recovers && !mutant::is(Mutant::InheritedFlushed);
+        if !(volume.is_member() && volume.peer_counts()) || inherits {
+            // Nobody knows which blocks of the active extents are on both copies. Of a live device's not even after
+            // a flush of both: a write that an earlier run gave to one of them is perhaps still with the kernel, or
+            // waits here.
             volume.engine.intent.diverge();
         }
         volume.set_peer_without_session();
         volume.isolated_at_start();
-        if device == DeviceAtStart::Recovered
-            && volume.durable.view.active == Some(volume.settings.node)
-        {
+        if recovers {
             volume.serve_recovered(now);
         }
         volume

@@ -393,6 +393,8 @@ impl Volume {
 
     pub(super) fn device_stopped(&mut self, now: Instant, effects: &mut Effects) {
         self.abort_writes(now, effects);
+        // The kernel has nothing any more: the next activation makes a fresh device (S12).
+        self.recovered = false;
         let Some(change) = self.change.as_ref() else {
             self.role = Role::Fenced;
             // Its end was not clean: the next handshake decides what the copies are worth.

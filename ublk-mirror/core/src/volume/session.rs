@@ -361,8 +361,7 @@ impl Volume {
             self.refuse(id, code, ours, theirs, effects);
             return true;
         }
-        if self.failed.is_some() {
-            // Told before the proof, so that the peer does not take this node for a live member.
+        if self.failed.is_some() && mutant::is(Mutant::FailureToldUnproved) {
             self.refuse(id, self.failure_code(), 0, 0, effects);
             return true;
         }
@@ -403,6 +402,7 @@ impl Volume {
             return true;
         }
         if self.failed.is_some() {
+            // After the proof: what is proved the peer writes down. This node may have been unable to (S1).
             self.refuse(id, self.failure_code(), 0, 0, effects);
             return true;
         }

@@ -331,16 +331,24 @@ impl Volume {
                 self.follow_drained(&propose, effects);
             }
         } else {
-            // Somebody else took over: the device here goes away for ever before we agree (S12).
-            self.role = Role::Deactivating;
-            self.engine.shut(now, effects);
-            let epoch = propose.view.epoch;
-            effects.push(Effect::Notice(Notice::Deposed { epoch }));
-            if self.stopping.is_none() {
-                self.device(DeviceCommand::StopLive { force: true }, effects);
-            }
+            self.depose(now, propose.view.epoch, effects);
         }
         true
+    }
+
+    /// Somebody else took over: the device here goes away for ever before this node agrees (S12).
+    fn depose(&mut self, now: Instant, epoch: Epoch, effects: &mut Effects) {
+        self.role = Role::Deactivating;
+        self.engine.shut(now, effects);
+        effects.push(Effect::Notice(Notice::Deposed { epoch }));
+        match self.stopping {
+            None => self.device(DeviceCommand::StopLive { force: true }, effects),
+            // Its end was told before both came together, and is not told again.
+            Some(stopping) if stopping.gone && !mutant::is(Mutant::GoneDeviceAwaited) => {
+                self.device_stopped(now, effects);
+            }
+            Some(_) => {}
+        }
     }
 
     /// Both nodes ask for the volume at the same moment: the lower number wins.

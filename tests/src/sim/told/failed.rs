@@ -1,0 +1,113 @@
+//! Disks that fail while the copies change their places.
+
+use mirror_core::admin::{Command, CopyState};
+use mirror_core::event::RequestKind;
+
+use super::{
+    Outcome, Told, ask, come_together, is_fenced, is_up, off, pair, serve, step_until, times,
+    until, well, write,
+};
+use crate::sim::node::id;
+use crate::sim::world::{Plan, World};
+
+/// Seeds 1055200 and 1145581.
+pub(super) const AGREED_IN_VAIN: Told = Told {
+    law: "who_agreed_in_vain_to_be_dropped_takes_the_place_of_a_failed_disk",
+    catches: &["consent-in-vain-binds"],
+    tell: agreed_in_vain,
+};
+
+/// The standby writes down that it does not count, and the active node, whose disk fails then, never hears it: it has
+/// acknowledged nothing alone, so the standby has everything. Every other seed loses the consent to that, too.
+fn agreed_in_vain(seed: u64) -> Outcome {
+    let mut world = pair(seed)?;
+    serve(&mut world, 1)?;
+    write(&mut world, 1, 0, 1000, 8);
+    world.run_for(300);
+    let before = world.nodes[1].view();
+    world.command(0, Command::Stop);
+    step_until(&mut world, "the standby is left behind", |world| {
+        world.nodes[0].view().is_sole(id(1))
+    })?;
+    world.silence([true, true]);
+    until(&mut world, 5000, "the active node waits", |world| {
+        times(world, "Frozen") == 1
+    })?;
+    let met = world.nodes[1].view() == before;
+    world.nodes[1].data.failing = true;
+    world.command(1, off(1));
+    mended(&mut world, 1)?;
+    world.start(0);
+    world.silence([false, false]);
+    if met && seed.is_multiple_of(2) {
+        step_until(&mut world, "the failed copy is to be filled", |world| {
+            world.nodes[1].view().is_sole(id(0))
+        })?;
+        world.silence([true, true]);
+        world.run_for(5000);
+        world.silence([false, false]);
+    }
+    come_together(&mut world)?;
+    serve(&mut world, 0)?;
+    ask(&mut world, 0, 0, RequestKind::Read, (1000, 8));
+    world.run_for(300);
+    well(&world)?;
+    Ok(met)
+}
+
+/// The service on a node ends with its disk; the disk is mended and the daemon starts anew.
+fn mended(world: &mut World, node: usize) -> Result<(), String> {
+    until(world, 5000, "the disk counts as failed", |world| {
+        let failed = world.status(node).map(|status| status.copy) == Some(CopyState::Failed);
+        failed && world.nodes[node].meta.peek().failed
+    })?;
+    for _ in 0..100 {
+        if is_fenced(world, node) {
+            break;
+        }
+        world.command(node, Command::Deactivate { force: true });
+        world.run_for(20);
+    }
+    until(world, 5000, "the service ends", |world| {
+        is_fenced(world, node)
+    })?;
+    world.nodes[node].data.failing = false;
+    world.kill(node);
+    world.start(node);
+    Ok(())
+}
+
+pub(super) const FILLED: Told = Told {
+    law: "a_copy_that_is_being_filled_never_takes_the_place_of_its_source",
+    catches: &["target-replaces-source"],
+    tell: filled,
+};
+
+/// The disk of the only copy that counts fails in the middle of the first resync: nobody has everything (S9).
+fn filled(seed: u64) -> Outcome {
+    let mut world = World::new(seed, Plan::quiet(200 * 1024));
+    until(&mut world, 10_000, "a resync begins", |world| {
+        times(world, "copy FirstCopy") > 0
+    })?;
+    world.run_for(50);
+    serve(&mut world, 0)?;
+    write(&mut world, 0, 0, 1000, 8);
+    world.run_for(300);
+    if !world.nodes[0].view().is_sole(id(0)) || !is_up(&world) {
+        // It was quick.
+        return Ok(false);
+    }
+    world.nodes[0].data.failing = true;
+    write(&mut world, 0, 1, 2000, 8);
+    mended(&mut world, 0)?;
+    world.run_for(10_000);
+    if world
+        .nodes
+        .iter()
+        .any(|node| node.view().insync.contains(id(1)))
+    {
+        return Err("a copy that was being filled counts (S9)".to_string());
+    }
+    well(&world)?;
+    Ok(true)
+}
