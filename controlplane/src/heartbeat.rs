@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use controlplane_core::failure_detector::{Change, Heard, Timing};
+use controlplane_core::failure_detector::{Change, Timing};
 use controlplane_core::membership::{Peer, Reception, Run};
 use controlplane_core::wire::{HEARTBEAT_BYTES, HeartbeatKey};
 use mirror_core::types::{Instant, NodeId};
@@ -148,7 +148,6 @@ struct Thread {
     sockets: Vec<UdpSocket>,
     addresses: Vec<SocketAddr>,
     link_heard_nanos: u64,
-    link_sequence: u64,
     stood_still: Duration,
     shared: Arc<Shared>,
     sender: SyncSender<News>,
@@ -176,7 +175,6 @@ impl Thread {
                 .collect(),
             sockets,
             link_heard_nanos: 0,
-            link_sequence: 0,
             stood_still: Duration::ZERO,
             shared,
             sender,
@@ -257,25 +255,19 @@ impl Thread {
         let heard = self.shared.link_heard_nanos.load(Ordering::Relaxed);
         if heard > self.link_heard_nanos {
             self.link_heard_nanos = heard;
-            self.link_sequence += 1;
-            let heard = Heard {
-                sequence: self.link_sequence,
-                confirms: Some(Instant::from_nanos(heard)),
-                held: Duration::ZERO,
-            };
-            self.peer.detector.heard(now(), self.sockets.len(), heard);
+            let at = Instant::from_nanos(heard);
+            let link = self.sockets.len();
+            self.peer.detector.heard_before(now(), link, at);
         }
     }
 
     fn look(&mut self) {
-        let before = self.peer.detector.stood_still();
         for change in self.peer.look(now()) {
             self.tell(News::Changed(change));
         }
-        let after = self.peer.detector.stood_still();
-        if after != before {
-            self.stood_still = after;
-            self.tell(News::StoodStill(after));
+        if let Some(time) = self.peer.detector.take_standstill() {
+            self.stood_still = time;
+            self.tell(News::StoodStill(time));
         }
         if let Some(confirmed) = self.peer.detector.last_confirmed() {
             let nanos = confirmed.as_nanos();

@@ -37,6 +37,8 @@ enum Incoming {
         group: usize,
         name: String,
         status: Option<Box<Status>>,
+        /// When it was asked for, nanoseconds since boot.
+        asked_nanos: u64,
     },
     Said {
         group: usize,
@@ -134,12 +136,14 @@ fn watch_volume(group: usize, name: String, queue: mpsc::Sender<Incoming>) -> an
     let watch = move || {
         let client = Client::of_volume(&name);
         loop {
+            let asked_nanos = boottime_nanos();
             let status = client.status().ok().map(Box::new);
             let name = name.clone();
             let told = Incoming::Status {
                 group,
                 name,
                 status,
+                asked_nanos,
             };
             if queue.blocking_send(told).is_err() {
                 return;
@@ -204,7 +208,8 @@ impl Node {
                 group,
                 name,
                 status,
-            } => self.volume(group, name, status.as_deref()),
+                asked_nanos,
+            } => self.volume(group, name, status.as_deref(), asked_nanos),
             Incoming::Said {
                 group,
                 volume,
@@ -240,25 +245,35 @@ impl Node {
         }
     }
 
-    fn volume(&mut self, group: usize, name: String, status: Option<&Status>) {
+    fn volume(&mut self, group: usize, name: String, status: Option<&Status>, asked_nanos: u64) {
         let known = self.groups[group].ids.get(&name).copied();
         let Some(id) = known.or_else(|| self.meet(group, &name, status?)) else {
             return;
         };
         let facts = status.and_then(mirror::facts);
-        if let (Some(facts), Some(status)) = (facts, status) {
-            if facts.linked {
-                let heard = status.link.last_heard_ms.unwrap_or_default() * 1_000_000;
-                let heard = boottime_nanos().saturating_sub(heard);
-                self.shared.link_heard_nanos.store(heard, Ordering::Relaxed);
-            }
-            if !facts.changing {
-                self.report(id, status);
-            }
+        if let (Some(facts), Some(status)) = (facts, status)
+            && facts.linked
+        {
+            let heard = status.link.last_heard_ms.unwrap_or_default() * 1_000_000;
+            // Counted from when it was asked: the answer may have waited here.
+            let heard = asked_nanos.saturating_sub(heard);
+            self.shared.link_heard_nanos.store(heard, Ordering::Relaxed);
         }
         self.lease();
         let facts = facts.map(Box::new);
-        self.one(group, Event::Volume { volume: id, facts });
+        let asked = Instant::from_nanos(asked_nanos);
+        let volume = id;
+        let event = Event::Volume {
+            volume,
+            facts,
+            asked,
+        };
+        self.one(group, event);
+        let keeper = &self.groups[group].keeper;
+        match status {
+            Some(status) if keeper.may_report(now(), id) => self.report(id, status),
+            Some(_) | None => self.report_nothing(id),
+        }
     }
 
     /// A data plane told its volume's id; with the last one of the group the keeper begins.
@@ -274,6 +289,14 @@ impl Node {
             self.one(group, Event::Peer(presence));
         }
         Some(id)
+    }
+
+    /// What the copy holds may be another view soon.
+    fn report_nothing(&mut self, id: VolumeId) {
+        if self.views.remove(&id).is_some() {
+            let all = self.views.values().copied().collect();
+            self.held.send_replace(all);
+        }
     }
 
     fn report(&mut self, id: VolumeId, status: &Status) {
@@ -367,6 +390,12 @@ impl Node {
 
     /// Numbers of several groups would meet: the arbiter is asked with numbers of the node.
     fn ask(&mut self, group: usize, question: Question) {
+        if let Question::Claim { claims, .. } = &question {
+            // Before the arbiter can grant it.
+            for claim in claims {
+                self.report_nothing(claim.volume);
+            }
+        }
         let number = self.next_question;
         self.next_question += 1;
         let (own, question) = match question {

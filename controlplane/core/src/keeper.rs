@@ -15,18 +15,25 @@ use mirror_core::types::{Epoch, Instant, ViewId, VolumeId};
 use mirror_core::view::{ViewHistory, ViewMark};
 
 use crate::failure_detector::Presence;
+use crate::mutant::{self, Mutant};
 use crate::partition::{
-    Arbiter, ClaimState, Contact, Decision, Service, Situation, Standing, Targets, decide,
+    Arbiter, Cause, ClaimState, Contact, Decision, Service, Situation, Standing, Targets, decide,
 };
 use crate::register::{Answer, Claim};
 use crate::view_change::{Question, ViewChange};
 
 /// The link has so long to come back while the peer's heartbeats come.
 pub const LINK_GRACE: Duration = Duration::from_secs(2);
-/// A standby asks the arbiter so much later than the serving node would: on equal terms who serves goes on.
-pub const HANDICAP: Duration = Duration::from_millis(300);
+/// A standby asks the arbiter so much later than the serving node would: on equal terms who serves goes on. What the two
+/// heard last may be an interval apart, each looks once an interval, and the serving node's data plane is asked ten
+/// times a second.
+pub const HANDICAP: Duration = Duration::from_millis(600);
 /// A word that was refused is said again after this time, if it is still right.
 pub const WORD_RETRY: Duration = Duration::from_secs(1);
+
+/// A word to decide alone may be begun within this time. Whoever said it may be gone by then: the next run of this
+/// keeper gives nothing back, and lets nothing be reported, before every word of an earlier one is over.
+pub const WORD_LIFE: Duration = Duration::from_secs(2);
 
 /// Who decides, as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +74,8 @@ pub enum Word {
         basis: ViewMark,
         /// The view to commit.
         next: ViewMark,
+        /// The data plane refuses it from then on.
+        until: Instant,
     },
     /// On a standby: seal, commit and serve (S3, S4).
     TakeOver {
@@ -74,6 +83,8 @@ pub enum Word {
         basis: ViewMark,
         /// The view to commit.
         next: ViewMark,
+        /// The data plane refuses it from then on.
+        until: Instant,
     },
     /// Serve: this copy alone counts.
     Start,
@@ -90,6 +101,8 @@ pub enum Event {
         volume: VolumeId,
         /// Its state.
         facts: Option<Box<VolumeFacts>>,
+        /// When it was asked. What it said before the last word was over is not what it is now.
+        asked: Instant,
     },
     /// What is known of the peer.
     Peer(Presence),
@@ -165,6 +178,10 @@ struct Volume {
     facts: Option<VolumeFacts>,
     /// A word is being carried out.
     told: bool,
+    /// When the last word was known to be over.
+    word_over: Instant,
+    /// When the present facts were asked for.
+    asked: Instant,
     /// No other word before this time.
     rests_until: Instant,
 }
@@ -173,6 +190,7 @@ struct Volume {
 #[derive(Debug)]
 pub struct Keeper {
     kind: ArbiterKind,
+    began: Instant,
     volumes: BTreeMap<VolumeId, Volume>,
     change: ViewChange,
     entropy: Entropy,
@@ -197,6 +215,7 @@ impl Keeper {
         let volumes = volumes.into_iter().map(|id| (id, Volume::default()));
         Self {
             kind,
+            began: now,
             volumes: volumes.collect(),
             change: ViewChange::default(),
             entropy: Entropy::new(seed),
@@ -216,12 +235,47 @@ impl Keeper {
         self.change.state()
     }
 
+    /// Whether the arbiter may be told which view a copy holds: no word is under way that would change it, of this run
+    /// or an earlier one, and nothing is granted, or may be, that would be acted on after the report. An arbiter
+    /// that lost its data believes that everything granted before is over once every member has reported.
+    pub fn may_report(&self, now: Instant, volume: VolumeId) -> bool {
+        if mutant::is(Mutant::ReportsWithGrant) {
+            return true;
+        }
+        let place = self.volumes.get(&volume);
+        let settled = |place: &Volume| {
+            !place.told
+                && place.word_over <= place.asked
+                && place.facts.is_some_and(|facts| !facts.changing)
+        };
+        self.words_are_over(now) && place.is_some_and(settled) && !self.change.may_hold()
+    }
+
+    /// Whether every word of an earlier run is over, and the facts are younger than that.
+    fn words_are_over(&self, now: Instant) -> bool {
+        let over = self.began + WORD_LIFE;
+        let known = |volume: &Volume| volume.asked >= over;
+        mutant::is(Mutant::NewRunTrusts) || (now >= over && self.volumes.values().all(known))
+    }
+
+    /// What may be committed now, and on which claims.
+    pub fn granted(&self) -> impl Iterator<Item = (&Claim, ViewMark)> {
+        self.change.granted()
+    }
+
     /// Takes an event and says what to do.
     pub fn handle(&mut self, now: Instant, event: Event, effects: &mut Vec<Effect>) {
         match event {
-            Event::Volume { volume, facts } => {
-                if let Some(place) = self.volumes.get_mut(&volume) {
+            Event::Volume {
+                volume,
+                facts,
+                asked,
+            } => {
+                if let Some(place) = self.volumes.get_mut(&volume)
+                    && asked >= place.word_over
+                {
                     place.facts = facts.map(|facts| *facts);
+                    place.asked = asked;
                 }
             }
             Event::Peer(presence) => {
@@ -239,6 +293,8 @@ impl Keeper {
             Event::WordDone { volume } => {
                 if let Some(place) = self.volumes.get_mut(&volume) {
                     place.told = false;
+                    place.word_over = now;
+                    place.facts = None;
                     place.rests_until = now + WORD_RETRY;
                 }
             }
@@ -255,6 +311,7 @@ impl Keeper {
             .chain(self.change.deadline())
             .chain(self.unlinked_since.map(|since| since + LINK_GRACE))
             .chain([self.peer_since + HANDICAP, self.leased_until])
+            .chain([self.began + WORD_LIFE])
             .filter_map(later)
             .min()
     }
@@ -308,13 +365,22 @@ impl Keeper {
         let Some(since) = self.unlinked_since else {
             return Contact::Linked;
         };
-        let handicap = if standing == Standing::Standby {
+        let handicap = if standing == Standing::Standby && !mutant::is(Mutant::HandicapIgnored) {
             HANDICAP
         } else {
             Duration::ZERO
         };
         match self.peer {
+            Presence::Dead if mutant::is(Mutant::DeadNotNoticed) => Contact::Unsure,
             Presence::Dead if now >= self.peer_since + handicap => Contact::Dead,
+            Presence::Alive | Presence::Deaf if mutant::is(Mutant::HeartbeatsHoldFreeze) => {
+                Contact::Unsure
+            }
+            Presence::Alive | Presence::Deaf
+                if standing == Standing::Standby && mutant::is(Mutant::StandbyAsksBesideLiving) =>
+            {
+                Contact::Dead
+            }
             Presence::Alive | Presence::Deaf if now >= since + LINK_GRACE => {
                 Contact::HeartbeatsOnly
             }
@@ -338,7 +404,7 @@ impl Keeper {
             },
             clients: self.clients,
             automatic: self.automatic == Automatic::Yes,
-            service: if leases && now >= self.leased_until {
+            service: if leases && now >= self.leased_until && !mutant::is(Mutant::LeaseIgnored) {
                 Service::Expired
             } else {
                 Service::Leased
@@ -383,6 +449,9 @@ impl Keeper {
             return;
         }
         if situation.contact == Contact::Linked {
+            if !self.words_are_over(now) || mutant::is(Mutant::NeverReleased) {
+                return;
+            }
             let view = |(id, volume): (&VolumeId, &Volume)| Some((*id, volume.facts?.view));
             let views: Vec<_> = self.volumes.iter().filter_map(view).collect();
             effects.extend(self.change.withdraw(now, views).map(Effect::Ask));
@@ -390,12 +459,25 @@ impl Keeper {
         }
         match decision {
             Decision::Rest | Decision::Wait(_) => {}
+            Decision::Claim
+                if situation.standing == Standing::Standby
+                    && mutant::is(Mutant::TakeoverWithoutClaim) =>
+            {
+                self.act_alone(now, Decision::TakeOver, effects);
+            }
+            Decision::Claim
+                if situation.standing == Standing::Frozen
+                    && mutant::is(Mutant::GoAloneWithoutClaim) =>
+            {
+                self.act_alone(now, Decision::GoAlone, effects);
+            }
             Decision::Claim => {
                 let claims = self.claims(situation.standing);
                 effects.extend(self.change.ask(now, claims).map(Effect::Ask));
             }
             Decision::GoAlone | Decision::TakeOver => self.act_alone(now, decision, effects),
             Decision::Start => self.say_to(now, Standing::Alone, Word::Start, effects),
+            Decision::StepDown(Cause::Superseded) if mutant::is(Mutant::RefusedStays) => {}
             Decision::StepDown(_) => {
                 for standing in [Standing::Frozen, Standing::Serving] {
                     self.say_to(now, standing, Word::StepDown, effects);
@@ -432,7 +514,10 @@ impl Keeper {
         } else {
             Standing::Standby
         };
-        let granted: Vec<(Claim, ViewMark)> = if self.kind == ArbiterKind::Register {
+        let unasked =
+            mutant::is(Mutant::TakeoverWithoutClaim) || mutant::is(Mutant::GoAloneWithoutClaim);
+        let asks = self.kind == ArbiterKind::Register && !unasked;
+        let granted: Vec<(Claim, ViewMark)> = if asks {
             let granted = self.change.granted();
             granted.map(|(claim, mark)| (*claim, mark)).collect()
         } else {
@@ -440,11 +525,11 @@ impl Keeper {
             claims.iter().map(|claim| (*claim, claim.next)).collect()
         };
         for (claim, next) in granted {
-            let basis = claim.basis;
+            let (basis, until) = (claim.basis, now + WORD_LIFE);
             let word = if alone {
-                Word::GoAlone { basis, next }
+                Word::GoAlone { basis, next, until }
             } else {
-                Word::TakeOver { basis, next }
+                Word::TakeOver { basis, next, until }
             };
             let stands =
                 |volume: &Volume| volume.facts.is_some_and(|facts| facts.standing == standing);

@@ -185,7 +185,11 @@ impl World {
                 continue;
             }
             match word {
-                Word::GoAlone { basis, next } | Word::TakeOver { basis, next } => {
+                Word::GoAlone { basis, next, until } | Word::TakeOver { basis, next, until } => {
+                    if at(self.now) >= until {
+                        self.feed(side, Event::WordDone { volume: VOLUME });
+                        continue;
+                    }
                     if self.views[side].mark() == basis && !self.agreed() {
                         self.go_alone(side, basis, next);
                     }
@@ -239,6 +243,7 @@ impl World {
                     Event::Volume {
                         volume: VOLUME,
                         facts,
+                        asked: at(self.now),
                     },
                 );
                 self.feed(side, Event::Tick);
@@ -339,7 +344,7 @@ fn the_standby_takes_over_from_a_dead_node_soon() {
     world.heartbeats = false;
     world.reaches[0] = false;
     world.serving[0] = false;
-    world.pass(600);
+    world.pass(900);
     assert_eq!(world.serving, [false, true]);
 }
 
