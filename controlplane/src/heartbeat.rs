@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use controlplane_core::failure_detector::{Change, Heard, PathState, Timing};
+use controlplane_core::failure_detector::{Change, PathState, Timing};
 use controlplane_core::limits::PATHS_MAX;
 use controlplane_core::membership::{Peer, Reception, Run};
 use controlplane_core::wire::{HEARTBEAT_BYTES, HeartbeatKey};
@@ -167,7 +167,6 @@ struct Thread {
     sockets: Vec<UdpSocket>,
     addresses: Vec<SocketAddr>,
     link_heard_nanos: u64,
-    link_sequence: u64,
     stood_still: Duration,
     shared: Arc<Shared>,
     sender: SyncSender<News>,
@@ -195,7 +194,6 @@ impl Thread {
                 .collect(),
             sockets,
             link_heard_nanos: 0,
-            link_sequence: 0,
             stood_still: Duration::ZERO,
             shared,
             sender,
@@ -276,20 +274,13 @@ impl Thread {
         let heard = self.shared.link_heard_nanos.load(Ordering::Relaxed);
         if heard > self.link_heard_nanos {
             self.link_heard_nanos = heard;
-            self.link_sequence += 1;
             let at = Instant::from_nanos(heard);
-            let heard = Heard {
-                sequence: self.link_sequence,
-                confirms: Some(at),
-                held: Duration::ZERO,
-            };
-            // As of then: who asks later must not make the peer live longer.
-            self.peer.detector.heard(at, self.sockets.len(), heard);
+            let link = self.sockets.len();
+            self.peer.detector.heard_before(now(), link, at);
         }
     }
 
     fn look(&mut self) {
-        let before = self.peer.detector.stood_still();
         for change in self.peer.look(now()) {
             self.tell(News::Changed(change));
         }
@@ -307,10 +298,9 @@ impl Thread {
             figures.received.store(received, Ordering::Relaxed);
             figures.lost.store(lost, Ordering::Relaxed);
         }
-        let after = self.peer.detector.stood_still();
-        if after != before {
-            self.stood_still = after;
-            self.tell(News::StoodStill(after));
+        if let Some(time) = self.peer.detector.take_standstill() {
+            self.stood_still = time;
+            self.tell(News::StoodStill(time));
         }
         if let Some(confirmed) = self.peer.detector.last_confirmed() {
             let nanos = confirmed.as_nanos();

@@ -50,6 +50,8 @@ enum Incoming {
         outcome: Result<Done, Problem>,
     },
     Arbiter(Heard),
+    /// The heartbeat thread is gone.
+    HeartbeatsEnded,
     Asked(Ask),
     Service(services::News),
 }
@@ -67,7 +69,6 @@ struct Group {
 struct Node {
     config: Config,
     groups: Vec<Group>,
-    seed: [u8; 32],
     /// Whose question is which, by the number that the arbiter is asked with.
     asked: BTreeMap<u64, (usize, u64)>,
     next_question: u64,
@@ -139,6 +140,8 @@ pub async fn run(
     loop {
         let wait = node.next_tick();
         match tokio::time::timeout(wait, incoming.recv()).await {
+            // A node that seems to live and hears nothing is worse than none.
+            Ok(Some(Incoming::HeartbeatsEnded)) => anyhow::bail!("the heartbeat thread ended"),
             Ok(Some(incoming)) => node.take(incoming),
             Ok(None) => return Ok(()),
             Err(_) => node.everywhere(&Event::Tick),
@@ -157,6 +160,8 @@ fn forward_heartbeats(
                 return;
             }
         }
+        // Nobody is there to be told if the daemon ends.
+        let _ = queue.blocking_send(Incoming::HeartbeatsEnded);
     };
     std::thread::Builder::new()
         .name("news".to_string())
@@ -202,9 +207,10 @@ impl Node {
     ) -> Self {
         let groups = config.groups.iter().map(|group| Group {
             name: group.name.clone(),
-            // Its volumes are known once all of them have told their ids.
+            // Its volumes are known as they tell their ids.
             keeper: Keeper::new(now(), config.arbiter, [], &seed)
-                .preferring(config.me.index() == 0),
+                .preferring(config.me.index() == 0)
+                .expecting(group.volumes.len()),
             ids: BTreeMap::new(),
             told: BTreeMap::new(),
             last: None,
@@ -218,7 +224,6 @@ impl Node {
             groups: groups.collect(),
             services,
             config,
-            seed,
             asked: BTreeMap::new(),
             next_question: 1,
             presence: Presence::Unknown,
@@ -254,6 +259,7 @@ impl Node {
                 asked_nanos,
                 status,
             } => self.volume(group, name, asked_nanos, status),
+            Incoming::HeartbeatsEnded => {}
             Incoming::Said {
                 group,
                 volume,
@@ -320,39 +326,48 @@ impl Node {
             return;
         };
         let facts = status.and_then(mirror::facts);
-        if let (Some(facts), Some(status)) = (facts, status) {
-            if facts.linked {
-                // Not later than it was: the answer took its time, and the milliseconds are whole ones.
-                let ago = (status.link.last_heard_ms.unwrap_or_default() + 1) * 1_000_000;
-                let heard = asked_nanos.saturating_sub(ago);
-                self.shared
-                    .link_heard_nanos
-                    .fetch_max(heard, Ordering::Relaxed);
-            }
-            if !facts.changing {
-                self.report(id, status);
-            }
+        if let (Some(facts), Some(status)) = (facts, status)
+            && facts.linked
+        {
+            // Not later than it was: the answer took its time, and the milliseconds are whole ones.
+            let ago = (status.link.last_heard_ms.unwrap_or_default() + 1) * 1_000_000;
+            let heard = asked_nanos.saturating_sub(ago);
+            self.shared
+                .link_heard_nanos
+                .fetch_max(heard, Ordering::Relaxed);
         }
         self.lease();
         let facts = facts.map(Box::new);
-        self.one(group, Event::Volume { volume: id, facts });
+        let asked = Instant::from_nanos(asked_nanos);
+        let volume = id;
+        let event = Event::Volume {
+            volume,
+            facts,
+            asked,
+        };
+        self.one(group, event);
+        let keeper = &self.groups[group].keeper;
+        match status {
+            Some(status) if keeper.may_report(now(), id) => self.report(id, status),
+            Some(_) | None => self.report_nothing(id),
+        }
     }
 
     /// A data plane told its volume's id; with the last one of the group the keeper begins.
     fn meet(&mut self, group: usize, name: &str, status: &Status) -> Option<VolumeId> {
         let id = mirror::volume_id(status)?;
-        let wanted = self.config.groups.get(group)?.volumes.len();
         let entry = self.groups.get_mut(group)?;
         entry.ids.insert(name.to_string(), id);
-        if entry.ids.len() == wanted {
-            let ids = entry.ids.values().copied();
-            let preferred = self.config.me.index() == 0;
-            entry.keeper =
-                Keeper::new(now(), self.config.arbiter, ids, &self.seed).preferring(preferred);
-            let presence = self.presence;
-            self.one(group, Event::Peer(presence));
-        }
+        entry.keeper.meet(id);
         Some(id)
+    }
+
+    /// What the copy holds may be another view soon.
+    fn report_nothing(&mut self, id: VolumeId) {
+        if self.views.remove(&id).is_some() {
+            let all = self.views.values().copied().collect();
+            self.held.send_replace(all);
+        }
     }
 
     fn report(&mut self, id: VolumeId, status: &Status) {
@@ -497,6 +512,12 @@ impl Node {
 
     /// Numbers of several groups would meet: the arbiter is asked with numbers of the node.
     fn ask(&mut self, group: usize, question: Question) {
+        if let Question::Claim { claims, .. } = &question {
+            // Before the arbiter can grant it.
+            for claim in claims {
+                self.report_nothing(claim.volume);
+            }
+        }
         let number = self.next_question;
         self.next_question += 1;
         let (own, question) = match question {

@@ -228,6 +228,7 @@ fn take_over() -> Word {
         id: ViewId([1; 16]),
     };
     Word::TakeOver {
+        until: Instant::from_nanos(0),
         basis: mark,
         next: mark,
     }

@@ -81,9 +81,13 @@ const WORKSPACE_CRATES: [&str; 10] = [
 
 /// The only features: a mutant is a wrong line within the core, which no event can put there. The product
 /// never asks for it.
-const FEATURES: [(&str, &str); 2] = [
+const FEATURES: [(&str, &str); 3] = [
+    ("controlplane/core", "mutants = []"),
     ("ublk-mirror/core", "mutants = []"),
-    ("tests", "mutants = [\"mirror-core/mutants\"]"),
+    (
+        "tests",
+        "mutants = [\"mirror-core/mutants\", \"controlplane-core/mutants\"]",
+    ),
 ];
 
 /// The only file of the core that may name the standard library, and only with that feature.

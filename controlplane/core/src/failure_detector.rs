@@ -14,6 +14,7 @@ use core::time::Duration;
 use mirror_core::types::Instant;
 
 use crate::limits::{HEARTBEATS_PER_TIMEOUT_MIN, PATHS_MAX};
+use crate::mutant::{self, Mutant};
 
 /// Times of the detector. The timeout is at least [`HEARTBEATS_PER_TIMEOUT_MIN`] intervals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +128,8 @@ pub struct FailureDetector {
     counts_from: Instant,
     looked: Instant,
     stood_still: Duration,
+    /// A standstill of which nobody has been told.
+    untold: Duration,
     told: Presence,
 }
 
@@ -144,6 +147,7 @@ impl FailureDetector {
             counts_from: now,
             looked: now,
             stood_still: Duration::ZERO,
+            untold: Duration::ZERO,
             told: Presence::Unknown,
         }
     }
@@ -179,6 +183,25 @@ impl FailureDetector {
         }
     }
 
+    /// Somebody else heard the peer on this path at that moment, and told so only now: the data plane on its mirror link.
+    /// It counts from then, not from when this was told.
+    pub fn heard_before(&mut self, now: Instant, path: usize, at: Instant) {
+        self.look(now);
+        let Some(path) = self.paths.get_mut(path) else {
+            return;
+        };
+        let at = if mutant::is(Mutant::LinkHeardNow) {
+            now
+        } else {
+            at.min(now)
+        };
+        if path.heard.is_none_or(|heard| at > heard) {
+            path.heard = Some(at);
+            path.received += 1;
+        }
+        path.confirmed = path.confirmed.max(Some(at));
+    }
+
     /// The peer runs anew: what was counted of the earlier run is over.
     pub fn restarted(&mut self) {
         for path in &mut self.paths {
@@ -197,8 +220,15 @@ impl FailureDetector {
         let late = gap.saturating_sub(self.timing.interval);
         if late >= self.timing.timeout / 4 {
             self.stood_still = late;
+            self.untold = self.untold.max(late);
             self.counts_from = now;
         }
+    }
+
+    /// A standstill that this was not asked for yet: two of them may be of the same length.
+    pub fn take_standstill(&mut self) -> Option<Duration> {
+        let untold = core::mem::take(&mut self.untold);
+        (!untold.is_zero()).then_some(untold)
     }
 
     /// How long the last standstill of this node was that could have hidden heartbeats; zero if there was none.
@@ -236,9 +266,14 @@ impl FailureDetector {
     /// What is known of the peer.
     pub fn presence(&self) -> Presence {
         let mut found = Presence::Dead;
+        let silent = |path: usize| self.path(path) == PathState::Down;
+        if mutant::is(Mutant::OnePathSilentIsDead) && (0..self.paths.len()).any(silent) {
+            return Presence::Dead;
+        }
         for path in 0..self.paths.len() {
             match self.path(path) {
                 PathState::Up | PathState::Late => return Presence::Alive,
+                PathState::OneWay if mutant::is(Mutant::DeafIsDead) => {}
                 PathState::OneWay => found = Presence::Deaf,
                 PathState::New if found == Presence::Dead => found = Presence::Unknown,
                 PathState::New | PathState::Down => {}
@@ -400,6 +435,19 @@ mod tests {
         detector.restarted();
         detector.heard(at(7), 0, good(40, 7));
         assert_eq!(detector.counts(0), (6, 2));
+    }
+
+    /// The data plane is asked ten times a second, and says each time when it heard the peer last.
+    #[test]
+    fn what_the_link_heard_long_ago_is_no_sign_of_life_now() {
+        let mut detector = FailureDetector::new(at(0), TIMING, 1);
+        for now in (100..=1900).step_by(100) {
+            // A moment is never known to better than the time that the answer took.
+            detector.heard_before(at(now), 0, at(100 + now / 1000));
+        }
+        assert_eq!(detector.presence(), Presence::Alive);
+        detector.look(at(2102));
+        assert_eq!(detector.presence(), Presence::Dead);
     }
 
     #[test]

@@ -15,8 +15,11 @@ use mirror_core::types::{Epoch, Instant, ViewId, VolumeId};
 use mirror_core::view::{ViewHistory, ViewMark};
 
 use crate::failure_detector::Presence;
+use crate::limits::HEARTBEAT_TIMEOUT;
+use crate::mutant::{self, Mutant};
 use crate::partition::{
-    Arbiter, ClaimState, Contact, Decision, Service, Situation, Standing, Targets, Turn, decide,
+    Arbiter, Cause, ClaimState, Contact, Decision, Service, Situation, Standing, Targets, Turn,
+    decide,
 };
 use crate::register::{Answer, Claim};
 use crate::view_change::{Question, ViewChange};
@@ -31,6 +34,10 @@ pub const TURN_WAIT: Duration = Duration::from_secs(3);
 pub const WORD_RETRY: Duration = Duration::from_millis(100);
 /// No longer than that.
 pub const WORD_RETRY_MAX: Duration = Duration::from_millis(1600);
+
+/// A word to decide alone may be begun within this time. Whoever said it may be gone by then: the next run of this
+/// keeper gives nothing back, and lets nothing be reported, before every word of an earlier one is over.
+pub const WORD_LIFE: Duration = Duration::from_secs(2);
 
 /// Who decides, as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +78,8 @@ pub enum Word {
         basis: ViewMark,
         /// The view to commit.
         next: ViewMark,
+        /// The data plane refuses it from then on.
+        until: Instant,
     },
     /// On a standby: seal, commit and serve (S3, S4).
     TakeOver {
@@ -78,6 +87,8 @@ pub enum Word {
         basis: ViewMark,
         /// The view to commit.
         next: ViewMark,
+        /// The data plane refuses it from then on.
+        until: Instant,
     },
     /// Serve: this copy alone counts, or the peer agrees.
     Start,
@@ -94,6 +105,8 @@ pub enum Event {
         volume: VolumeId,
         /// Its state.
         facts: Option<Box<VolumeFacts>>,
+        /// When it was asked. What it said before the last word was over is not what it is now.
+        asked: Instant,
     },
     /// What is known of the peer.
     Peer(Presence),
@@ -169,17 +182,26 @@ struct Volume {
     facts: Option<VolumeFacts>,
     /// A word is being carried out.
     told: bool,
+    /// When the last word was known to be over.
+    word_over: Instant,
+    /// When the present facts were asked for.
+    asked: Instant,
     /// No other word before this time.
     rests_until: Instant,
     /// Words since the copy last stood otherwise.
     words: u32,
+    /// How it stood when it was last asked.
+    stood: Option<(Standing, ViewMark, bool)>,
 }
 
 /// The keeper of one group on one node.
 #[derive(Debug)]
 pub struct Keeper {
     kind: ArbiterKind,
+    began: Instant,
     volumes: BTreeMap<VolumeId, Volume>,
+    /// Volumes of the group whose ids are not known.
+    unknown: usize,
     change: ViewChange,
     entropy: Entropy,
     peer: Presence,
@@ -207,7 +229,9 @@ impl Keeper {
         let volumes = volumes.into_iter().map(|id| (id, Volume::default()));
         Self {
             kind,
+            began: now,
             volumes: volumes.collect(),
+            unknown: 0,
             change: ViewChange::default(),
             entropy: Entropy::new(seed),
             peer: Presence::Unknown,
@@ -218,7 +242,8 @@ impl Keeper {
             arbiter_targets: Targets::Silent,
             clients: Targets::Answer,
             automatic: Automatic::Yes,
-            leased_until: now,
+            // Whoever ran before left the service running: it may have been heard a moment ago.
+            leased_until: now + HEARTBEAT_TIMEOUT,
             decided: None,
         }
     }
@@ -230,24 +255,72 @@ impl Keeper {
         self
     }
 
+    /// Of a group that has so many more volumes whose data planes have not told their ids yet: they count as silent.
+    #[must_use]
+    pub fn expecting(mut self, unknown: usize) -> Self {
+        self.unknown = unknown;
+        self
+    }
+
+    /// One of the volumes that were not known told its id.
+    pub fn meet(&mut self, volume: VolumeId) {
+        if self.volumes.insert(volume, Volume::default()).is_none() {
+            self.unknown = self.unknown.saturating_sub(1);
+        }
+    }
+
     /// How the claim at the arbiter stands.
     pub fn claim(&self) -> ClaimState {
         self.change.state()
     }
 
+    /// Whether the arbiter may be told which view a copy holds: no word is under way that would change it, of this run
+    /// or an earlier one, and nothing is granted, or may be, that would be acted on after the report. An arbiter
+    /// that lost its data believes that everything granted before is over once every member has reported.
+    pub fn may_report(&self, now: Instant, volume: VolumeId) -> bool {
+        if mutant::is(Mutant::ReportsWithGrant) {
+            return true;
+        }
+        let place = self.volumes.get(&volume);
+        let settled = |place: &Volume| {
+            !place.told
+                && place.word_over <= place.asked
+                && place.facts.is_some_and(|facts| !facts.changing)
+        };
+        self.words_are_over(now) && place.is_some_and(settled) && !self.change.may_hold()
+    }
+
+    /// Whether every word of an earlier run is over, and the facts are younger than that.
+    fn words_are_over(&self, now: Instant) -> bool {
+        let over = self.began + WORD_LIFE;
+        let known = |volume: &Volume| volume.asked >= over;
+        mutant::is(Mutant::NewRunTrusts) || (now >= over && self.volumes.values().all(known))
+    }
+
+    /// What may be committed now, and on which claims.
+    pub fn granted(&self) -> impl Iterator<Item = (&Claim, ViewMark)> {
+        self.change.granted()
+    }
+
     /// Takes an event and says what to do.
     pub fn handle(&mut self, now: Instant, event: Event, effects: &mut Vec<Effect>) {
         match event {
-            Event::Volume { volume, facts } => {
-                if let Some(place) = self.volumes.get_mut(&volume) {
-                    let stands = |facts: Option<VolumeFacts>| {
-                        facts.map(|facts| (facts.standing, facts.view, facts.linked))
-                    };
+            Event::Volume {
+                volume,
+                facts,
+                asked,
+            } => {
+                if let Some(place) = self.volumes.get_mut(&volume)
+                    && asked >= place.word_over
+                {
                     let facts = facts.map(|facts| *facts);
-                    if stands(facts) != stands(place.facts) {
+                    let stands = facts.map(|facts| (facts.standing, facts.view, facts.linked));
+                    if stands != place.stood {
                         place.words = 0;
+                        place.stood = stands;
                     }
                     place.facts = facts;
+                    place.asked = asked;
                 }
             }
             Event::Peer(presence) => {
@@ -265,6 +338,8 @@ impl Keeper {
             Event::WordDone { volume } => {
                 if let Some(place) = self.volumes.get_mut(&volume) {
                     place.told = false;
+                    place.word_over = now;
+                    place.facts = None;
                     let rest = WORD_RETRY * (1 << place.words.min(8));
                     place.rests_until = now + rest.min(WORD_RETRY_MAX);
                     place.words += 1;
@@ -284,6 +359,7 @@ impl Keeper {
             .chain(self.unlinked_since.map(|since| since + LINK_GRACE))
             .chain(self.idle_since.map(|since| since + TURN_WAIT))
             .chain([self.peer_since + HANDICAP, self.leased_until])
+            .chain([self.began + WORD_LIFE])
             .filter_map(later)
             .min()
     }
@@ -295,9 +371,12 @@ impl Keeper {
     /// The volumes' standings as one: the worst that keeps the group from being served, or what it needs.
     fn standing(&self) -> Standing {
         let has = |standing: Standing| {
-            self.facts().any(|(_, facts)| {
-                facts.map_or(Standing::Silent, |facts| facts.standing) == standing
-            })
+            let unknown = standing == Standing::Silent && self.unknown > 0;
+            let mut known = self.facts();
+            unknown
+                || known.any(|(_, facts)| {
+                    facts.map_or(Standing::Silent, |facts| facts.standing) == standing
+                })
         };
         let worst = [
             Standing::Silent,
@@ -308,6 +387,14 @@ impl Keeper {
             Standing::Unserved,
         ];
         let serves = has(Standing::Frozen) || has(Standing::Serving);
+        let rest = [Standing::Standby, Standing::Unserved];
+        let rest = rest.into_iter().find(|standing| has(*standing));
+        if let (true, ClaimState::Granted, Some(rest)) =
+            (has(Standing::Serving), self.change.state(), rest)
+        {
+            // Taken over in part: the words to the others are still to come.
+            return rest;
+        }
         if serves {
             // Served here already: a volume without answer is no reason to leave the others frozen.
             return if has(Standing::Frozen) {
@@ -338,6 +425,7 @@ impl Keeper {
             return Contact::Linked;
         };
         let handicap = match standing {
+            _ if mutant::is(Mutant::HandicapIgnored) => Duration::ZERO,
             Standing::Standby | Standing::Unserved => HANDICAP,
             Standing::Serving
             | Standing::Frozen
@@ -347,7 +435,16 @@ impl Keeper {
             | Standing::Silent => Duration::ZERO,
         };
         match self.peer {
+            Presence::Dead if mutant::is(Mutant::DeadNotNoticed) => Contact::Unsure,
             Presence::Dead if now >= self.peer_since + handicap => Contact::Dead,
+            Presence::Alive | Presence::Deaf if mutant::is(Mutant::HeartbeatsHoldFreeze) => {
+                Contact::Unsure
+            }
+            Presence::Alive | Presence::Deaf
+                if standing == Standing::Standby && mutant::is(Mutant::StandbyAsksBesideLiving) =>
+            {
+                Contact::Dead
+            }
             Presence::Alive | Presence::Deaf if now >= since + LINK_GRACE => {
                 Contact::HeartbeatsOnly
             }
@@ -371,7 +468,7 @@ impl Keeper {
             },
             clients: self.clients,
             automatic: self.automatic == Automatic::Yes,
-            service: if leases && now >= self.leased_until {
+            service: if leases && now >= self.leased_until && !mutant::is(Mutant::LeaseIgnored) {
                 Service::Expired
             } else {
                 Service::Leased
@@ -423,28 +520,65 @@ impl Keeper {
                 decision,
             });
         }
-        if self.busy() {
+        if situation.contact == Contact::Linked {
+            self.while_linked(now, &situation, decision, effects);
+        } else {
+            self.act(now, &situation, decision, effects);
+        }
+    }
+
+    /// The peer is there: nothing is decided alone, and what was granted and not used is given back.
+    fn while_linked(
+        &mut self,
+        now: Instant,
+        situation: &Situation,
+        decision: Decision,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.busy() || !self.words_are_over(now) {
             return;
         }
-        if situation.contact == Contact::Linked {
+        if !mutant::is(Mutant::NeverReleased) {
             let view = |(id, volume): (&VolumeId, &Volume)| Some((*id, volume.facts?.view));
             let views: Vec<_> = self.volumes.iter().filter_map(view).collect();
             effects.extend(self.change.withdraw(now, views).map(Effect::Ask));
-            // A group is served as a whole.
-            let in_part = situation.standing == Standing::Serving && situation.automatic;
-            if decision == Decision::Start || in_part {
-                self.begin(now, effects);
-            }
-            return;
         }
+        // A group is served as a whole.
+        let in_part = situation.standing == Standing::Serving && situation.automatic;
+        if decision == Decision::Start || in_part {
+            self.begin(now, effects);
+        }
+    }
+
+    fn act(
+        &mut self,
+        now: Instant,
+        situation: &Situation,
+        decision: Decision,
+        effects: &mut Vec<Effect>,
+    ) {
         match decision {
             Decision::Rest | Decision::Wait(_) => {}
+            Decision::Claim
+                if situation.standing == Standing::Standby
+                    && mutant::is(Mutant::TakeoverWithoutClaim) =>
+            {
+                self.act_alone(now, Decision::TakeOver, effects);
+            }
+            Decision::Claim
+                if situation.standing == Standing::Frozen
+                    && mutant::is(Mutant::GoAloneWithoutClaim) =>
+            {
+                self.act_alone(now, Decision::GoAlone, effects);
+            }
+            Decision::Claim if self.busy() => {}
             Decision::Claim => {
                 let claims = self.claims(claimed(situation.standing == Standing::Frozen));
                 effects.extend(self.change.ask(now, claims).map(Effect::Ask));
             }
             Decision::GoAlone | Decision::TakeOver => self.act_alone(now, decision, effects),
             Decision::Start => self.begin(now, effects),
+            Decision::StepDown(Cause::Superseded) if mutant::is(Mutant::RefusedStays) => {}
             Decision::StepDown(_) => {
                 for standing in [Standing::Frozen, Standing::Serving] {
                     self.say_to(now, standing, Word::StepDown, effects);
@@ -480,7 +614,10 @@ impl Keeper {
     fn act_alone(&mut self, now: Instant, decision: Decision, effects: &mut Vec<Effect>) {
         let alone = decision == Decision::GoAlone;
         let standings = claimed(alone);
-        let granted: Vec<(Claim, ViewMark)> = if self.kind == ArbiterKind::Register {
+        let unasked =
+            mutant::is(Mutant::TakeoverWithoutClaim) || mutant::is(Mutant::GoAloneWithoutClaim);
+        let asks = self.kind == ArbiterKind::Register && !unasked;
+        let granted: Vec<(Claim, ViewMark)> = if asks {
             let granted = self.change.granted();
             granted.map(|(claim, mark)| (*claim, mark)).collect()
         } else {
@@ -488,11 +625,11 @@ impl Keeper {
             claims.iter().map(|claim| (*claim, claim.next)).collect()
         };
         for (claim, next) in granted {
-            let basis = claim.basis;
+            let (basis, until) = (claim.basis, now + WORD_LIFE);
             let word = if alone {
-                Word::GoAlone { basis, next }
+                Word::GoAlone { basis, next, until }
             } else {
-                Word::TakeOver { basis, next }
+                Word::TakeOver { basis, next, until }
             };
             let stands = |volume: &Volume| {
                 volume
@@ -528,7 +665,9 @@ impl Keeper {
         let Some(place) = self.volumes.get_mut(&volume) else {
             return;
         };
-        if !place.told && now >= place.rests_until {
+        let changing = place.facts.is_some_and(|facts| facts.changing);
+        let ready = !changing || word == Word::StepDown;
+        if !place.told && ready && now >= place.rests_until {
             place.told = true;
             effects.push(Effect::Say { volume, word });
         }

@@ -8,14 +8,16 @@
 #![warn(missing_docs)]
 
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, feature = "mutants"))]
 extern crate std;
 
+pub mod facts;
 pub mod failure_detector;
 pub mod group;
 pub mod keeper;
 pub mod limits;
 pub mod membership;
+pub mod mutant;
 pub mod partition;
 pub mod register;
 pub mod view_change;

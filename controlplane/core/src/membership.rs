@@ -2,12 +2,15 @@
 //!
 //! Within a run of the peer's daemon the sequence on a path rises, so that a recorded heartbeat is refused. A run that
 //! is not known yet has to prove that it is of now: its heartbeat must name this node's own run and a moment at which
-//! this node sent something lately. A recording cannot know that. Until then this node only answers it.
+//! this node sent something lately, later than anything that the known run has confirmed: a recording of a run that is
+//! over cannot know that. Until then this node only answers it. On a path that was not heard yet nothing says which
+//! sequence is new: there the moment counts at which the peer sent it, beside what it sent on other paths.
 
 use mirror_core::types::{BootId, Incarnation, Instant, NodeId};
 
 use crate::failure_detector::{Change, FailureDetector, Heard, PathState, Presence, Timing};
 use crate::limits::PATHS_MAX;
+use crate::mutant::{self, Mutant};
 use crate::wire::Heartbeat;
 
 /// A run of a node's daemon.
@@ -62,6 +65,10 @@ pub struct Peer {
     began: Instant,
     timing: Timing,
     known: Option<Run>,
+    /// When this node sent the newest heartbeat that a run of the peer confirmed.
+    confirmed: Option<Instant>,
+    /// When the known run sent the newest heartbeat that counted, by its clock.
+    newest: Instant,
     paths: [Path; PATHS_MAX],
     count: usize,
     /// Whether and when it is alive.
@@ -85,6 +92,8 @@ impl Peer {
             began: now,
             timing,
             known: None,
+            confirmed: None,
+            newest: Instant::default(),
             paths: [Path::default(); PATHS_MAX],
             count: paths,
             detector: FailureDetector::new(now, timing, paths),
@@ -127,8 +136,12 @@ impl Peer {
         let before = self.known;
         let fresh = before != Some(run);
         if fresh {
-            let proven = confirms.is_some_and(|sent| now.since(sent) < self.timing.timeout);
-            if !proven {
+            let proven = confirms.is_some_and(|sent| {
+                let later = self.confirmed.is_none_or(|known| sent > known);
+                now.since(sent) < self.timing.timeout
+                    && (later || mutant::is(Mutant::EarlierRunBelieved))
+            });
+            if !proven && !mutant::is(Mutant::UnprovenBelieved) {
                 // While the known run is heard, its echo stays: a recording must not take it away.
                 if !matches!(self.detector.path(index), PathState::Up | PathState::Late) {
                     self.paths[index].echo = Self::echo(now, heartbeat);
@@ -136,15 +149,22 @@ impl Peer {
                 return Reception::Unproven;
             }
             self.known = Some(run);
+            self.newest = heartbeat.sent;
             for path in &mut self.paths {
                 path.sequence_in = 0;
             }
             self.detector.restarted();
         }
         let path = &mut self.paths[index];
-        if heartbeat.sequence <= path.sequence_in {
+        let repeated = heartbeat.sequence <= path.sequence_in;
+        let late = self.newest.since(heartbeat.sent) > self.timing.timeout / 2;
+        if (repeated && !mutant::is(Mutant::ReplayBelieved))
+            || (late && !mutant::is(Mutant::LateBelieved))
+        {
             return Reception::Old;
         }
+        self.newest = self.newest.max(heartbeat.sent);
+        self.confirmed = self.confirmed.max(confirms);
         path.sequence_in = heartbeat.sequence;
         path.echo = Self::echo(now, heartbeat);
         let heard = Heard {
@@ -308,6 +328,50 @@ mod tests {
             peers[0].receive(at(3505), &proof),
             Reception::NewRun { before }
         );
+    }
+
+    /// The peer's daemon was started anew a moment ago, and somebody repeats what the earlier run sent just before.
+    #[test]
+    fn a_recording_of_a_run_that_has_just_ended_is_not_believed() {
+        let mut peers = pair();
+        let recorded = talk(&mut peers, 0, 2000);
+        peers[1] = Peer::new(at(2000), peers[1].me, run(2, 23), peers[0].me, TIMING, 1);
+        let mut now = 2000;
+        while peers[0].run() != Some(run(2, 23)) {
+            let echo = peers[0].next(at(now), 0, false).expect("a path");
+            peers[1].receive(at(now + 1), &echo);
+            let heartbeat = peers[1].next(at(now + 2), 0, false).expect("a path");
+            // Nothing of the known run is heard any more: the new one is echoed.
+            peers[0].look(at(now + 3));
+            peers[0].receive(at(now + 3), &heartbeat);
+            now += 250;
+        }
+        for heartbeat in &recorded {
+            assert_eq!(peers[0].receive(at(now), heartbeat), Reception::Unproven);
+        }
+        assert_eq!(peers[0].run(), Some(run(2, 23)));
+    }
+
+    /// This node has just started, and one of two paths is dead: what was recorded there before is no heartbeat.
+    #[test]
+    fn a_recording_on_a_path_that_was_not_heard_yet_does_not_count() {
+        let node = |number| NodeId::new(number).expect("a node");
+        let mut peer = Peer::new(at(0), node(1), run(2, 22), node(0), TIMING, 2);
+        let mut recorded = alloc::vec::Vec::new();
+        for now in (0..5000).step_by(250) {
+            recorded.extend(peer.next(at(now), 1, false));
+        }
+        let mut own = Peer::new(at(5000), node(0), run(1, 12), node(1), TIMING, 2);
+        for now in (5000..6000).step_by(250) {
+            let echo = own.next(at(now), 0, false).expect("a path");
+            peer.receive(at(now + 1), &echo);
+            let heartbeat = peer.next(at(now + 2), 0, false).expect("a path");
+            own.receive(at(now + 3), &heartbeat);
+        }
+        assert_eq!(own.presence(), Presence::Alive);
+        for heartbeat in recorded.iter().filter(|each| each.sent < at(4000)) {
+            assert_eq!(own.receive(at(6000), heartbeat), Reception::Old);
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ use alloc::vec::Vec;
 use mirror_core::types::{Epoch, NodeId, NodeSet, VolumeId};
 use mirror_core::view::{View, ViewHistory, ViewMark};
 
+use crate::mutant::{self, Mutant};
+
 /// Registers of a cluster at most.
 pub const REGISTERS_MAX: usize = 256;
 
@@ -161,10 +163,11 @@ impl Registers {
         }
         let enrolment = self.enrolling.entry(volume).or_default();
         enrolment.reported = enrolment.reported.with(node);
+        let sole = sole.filter(|_| !mutant::is(Mutant::RegisterSoleUnheard));
         if let Some(mark) = sole.filter(|mark| mark.epoch > enrolment.sole.epoch) {
             enrolment.sole = mark;
         }
-        if enrolment.reported != self.members {
+        if enrolment.reported != self.members && !mutant::is(Mutant::RegisterEnrolledByOne) {
             return false;
         }
         let mark = enrolment.sole;
@@ -233,6 +236,17 @@ impl Registers {
         true
     }
 
+    /// What a mutant grants besides.
+    fn is_wrong(&self, node: NodeId, claim: &Claim, register: &Register) -> bool {
+        let other = register.holder.is_some_and(|holder| holder != node);
+        let later = claim.basis.epoch >= register.mark.epoch;
+        let older = claim.basis.epoch < register.mark.epoch;
+        (mutant::is(Mutant::RegisterGrantsThePast) && older && register.holder.is_none())
+            || (mutant::is(Mutant::RegisterEpochOnly) && claim.next.epoch > register.mark.epoch)
+            || (mutant::is(Mutant::RegisterHolderIgnored) && other && later)
+            || (mutant::is(Mutant::RegisterGrantTwice) && other && claim.basis == register.basis)
+    }
+
     fn judge(&self, node: NodeId, claim: &Claim) -> Result<ViewMark, Refusal> {
         if claim.next.epoch <= claim.basis.epoch || claim.next.id.is_none() {
             return Err(Refusal::Malformed);
@@ -245,12 +259,16 @@ impl Registers {
         };
         let (mark, epoch) = (register.mark, register.mark.epoch);
         let after = claim.basis.epoch > epoch || claim.basis == mark;
+        if self.is_wrong(node, claim, register) {
+            return Ok(claim.next);
+        }
+        let used = claim.history.contains(mark) && !mutant::is(Mutant::RegisterHistoryIgnored);
         match register.holder {
             // The holder may not have got the answer; nobody else can have got one on this basis.
             Some(holder) if holder == node && claim.basis == register.basis => Ok(mark),
             // It holds another view durably by now: it did not use the grant, or went on from it.
             Some(holder) if holder == node && claim.basis.epoch >= epoch => Ok(claim.next),
-            Some(holder) if holder != node && claim.history.contains(mark) => Ok(claim.next),
+            Some(holder) if holder != node && used => Ok(claim.next),
             Some(holder) if holder != node && claim.basis.epoch >= epoch => {
                 Err(Refusal::Held { epoch, holder })
             }

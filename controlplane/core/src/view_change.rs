@@ -11,6 +11,7 @@ use mirror_core::types::{Instant, VolumeId};
 use mirror_core::view::{ViewHistory, ViewMark};
 
 use crate::limits::ARBITER_RETRY;
+use crate::mutant::{self, Mutant};
 use crate::partition::ClaimState;
 use crate::register::{Answer, Claim, Refusal};
 
@@ -36,10 +37,16 @@ pub enum Question {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Stage {
     Idle,
-    Asked { retry_at: Instant },
+    Asked {
+        retry_at: Instant,
+        /// The arbiter said that it cannot decide yet: nothing was granted.
+        in_vain: bool,
+    },
     Granted(Vec<ViewMark>),
     Refused(Refusal),
-    GivingBack { retry_at: Instant },
+    GivingBack {
+        retry_at: Instant,
+    },
 }
 
 /// The claim of one group.
@@ -61,7 +68,7 @@ impl Default for ViewChange {
             claims: Vec::new(),
             number: 0,
             last_refusal: None,
-            inherits: true,
+            inherits: !mutant::is(Mutant::NothingInherited),
         }
     }
 }
@@ -86,6 +93,15 @@ impl ViewChange {
         self.claims.iter().zip(marks.iter().copied())
     }
 
+    /// Whether something was granted, or may have been and would be taken if the answer came now.
+    pub fn may_hold(&self) -> bool {
+        match self.stage {
+            Stage::Granted(_) => true,
+            Stage::Asked { in_vain, .. } => !in_vain,
+            Stage::Idle | Stage::Refused(_) | Stage::GivingBack { .. } => false,
+        }
+    }
+
     /// Why the arbiter refused last.
     pub fn refusal(&self) -> Option<Refusal> {
         self.last_refusal
@@ -104,6 +120,7 @@ impl ViewChange {
         self.number += 1;
         self.stage = Stage::Asked {
             retry_at: now + ARBITER_RETRY,
+            in_vain: false,
         };
         Question::Claim {
             number: self.number,
@@ -120,6 +137,9 @@ impl ViewChange {
             Answer::Granted(marks) if marks.len() == self.claims.len() => Stage::Granted(marks),
             // An answer to something else: as good as none.
             Answer::Granted(_) => return,
+            Answer::Refused { .. } if mutant::is(Mutant::RefusalIsGrant) => {
+                Stage::Granted(self.claims.iter().map(|claim| claim.next).collect())
+            }
             Answer::Refused { refusal, .. } => {
                 self.last_refusal = Some(refusal);
                 match refusal {
@@ -129,6 +149,7 @@ impl ViewChange {
                     // It may be otherwise soon.
                     Refusal::NotEnrolled { .. } | Refusal::Malformed => Stage::Asked {
                         retry_at: now + ARBITER_RETRY,
+                        in_vain: true,
                     },
                 }
             }
@@ -156,14 +177,32 @@ impl ViewChange {
         let views: Option<Vec<ViewMark>> =
             self.claims.iter().map(|claim| view(claim.volume)).collect();
         let views = views?;
-        let stands = |(claim, view): (&Claim, &ViewMark)| claim.basis == *view;
-        if self.claims.iter().zip(&views).all(stands) {
+        let stands = |claim: &Claim, view: &ViewMark| claim.basis == *view;
+        let mut pairs = self.claims.iter().zip(&views);
+        if pairs.all(|(claim, view)| stands(claim, view)) {
             return None;
         }
-        let used = matches!(&self.stage, Stage::Granted(marks) if *marks == views);
-        if used || matches!(self.stage, Stage::Refused(_)) {
+        if matches!(self.stage, Stage::Refused(_)) {
             self.forget();
             return None;
+        }
+        if let Stage::Granted(marks) = &self.stage {
+            let used: Vec<bool> = marks.iter().zip(&views).map(|(a, b)| a == b).collect();
+            let waits = |index: usize| stands(&self.claims[index], &views[index]);
+            if (0..views.len()).all(|index| used[index] || waits(index)) {
+                // Of a group some are taken over, and the words to the others are still to come.
+                let left: Vec<usize> = (0..views.len()).filter(|index| !used[*index]).collect();
+                let marks: Vec<ViewMark> = left.iter().map(|index| marks[*index]).collect();
+                self.claims = left.iter().map(|index| self.claims[*index]).collect();
+                // What was used stays at the arbiter: it is given back once both are linked again.
+                self.inherits = true;
+                if marks.is_empty() {
+                    self.forget();
+                } else {
+                    self.stage = Stage::Granted(marks);
+                }
+                return None;
+            }
         }
         for (claim, view) in self.claims.iter_mut().zip(&views) {
             claim.basis = *view;
@@ -203,8 +242,13 @@ impl ViewChange {
             next: view,
             history: ViewHistory::default(),
         };
+        let kept = (self.stage.clone(), self.claims.clone());
         self.claims = views.into_iter().map(claim).collect();
-        Some(self.give_back(now))
+        let question = self.give_back(now);
+        if mutant::is(Mutant::ReleaseKeepsGrant) && matches!(kept.0, Stage::Granted(_)) {
+            (self.stage, self.claims) = kept;
+        }
+        Some(question)
     }
 
     fn give_back(&mut self, now: Instant) -> Question {
@@ -225,7 +269,8 @@ impl ViewChange {
     /// Time passed: what has to be asked again.
     pub fn tick(&mut self, now: Instant) -> Option<Question> {
         match self.stage {
-            Stage::Asked { retry_at } if now >= retry_at => Some(self.ask_again(now)),
+            Stage::Asked { .. } if mutant::is(Mutant::LostAnswerWaited) => None,
+            Stage::Asked { retry_at, .. } if now >= retry_at => Some(self.ask_again(now)),
             Stage::GivingBack { retry_at } if now >= retry_at => Some(self.give_back(now)),
             Stage::Idle
             | Stage::Asked { .. }
@@ -238,7 +283,7 @@ impl ViewChange {
     /// When [`Self::tick`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         match self.stage {
-            Stage::Asked { retry_at } | Stage::GivingBack { retry_at } => Some(retry_at),
+            Stage::Asked { retry_at, .. } | Stage::GivingBack { retry_at } => Some(retry_at),
             Stage::Idle | Stage::Granted(_) | Stage::Refused(_) => None,
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use controlplane_core::failure_detector::Presence;
 use controlplane_core::keeper::{ArbiterKind, Effect, Event, Keeper, VolumeFacts, Word};
 use controlplane_core::partition::{Decision, Standing};
-use controlplane_core::register::{Answer, Registers};
+use controlplane_core::register::{Answer, Claim, Registers};
 use controlplane_core::view_change::Question;
 use mirror_core::types::{Epoch, Instant, NodeId, NodeSet, ViewId, VolumeId};
 use mirror_core::view::{View, ViewHistory, ViewMark};
@@ -185,7 +185,11 @@ impl World {
                 continue;
             }
             match word {
-                Word::GoAlone { basis, next } | Word::TakeOver { basis, next } => {
+                Word::GoAlone { basis, next, until } | Word::TakeOver { basis, next, until } => {
+                    if at(self.now) >= until {
+                        self.feed(side, Event::WordDone { volume: VOLUME });
+                        continue;
+                    }
                     if self.views[side].mark() == basis && !self.agreed() {
                         self.go_alone(side, basis, next);
                     }
@@ -239,6 +243,7 @@ impl World {
                     Event::Volume {
                         volume: VOLUME,
                         facts,
+                        asked: at(self.now),
                     },
                 );
                 self.feed(side, Event::Tick);
@@ -339,7 +344,7 @@ fn the_standby_takes_over_from_a_dead_node_soon() {
     world.heartbeats = false;
     world.reaches[0] = false;
     world.serving[0] = false;
-    world.pass(600);
+    world.pass(900);
     assert_eq!(world.serving, [false, true]);
 }
 
@@ -422,4 +427,97 @@ proptest! {
         world.pass(10_000);
         prop_assert!(world.is_alone(0) || world.is_alone(1), "nobody may go on");
     }
+}
+
+fn claim_in(effects: &[Effect]) -> Option<(u64, Vec<Claim>)> {
+    effects.iter().find_map(|effect| {
+        if let Effect::Ask(Question::Claim { number, claims }) = effect {
+            Some((*number, claims.clone()))
+        } else {
+            None
+        }
+    })
+}
+
+/// The volumes that are to be taken over.
+fn words(effects: &[Effect]) -> Vec<VolumeId> {
+    let mut volumes = Vec::new();
+    for effect in effects {
+        if let Effect::Say { volume, word } = effect
+            && matches!(word, Word::TakeOver { .. })
+        {
+            volumes.push(*volume);
+        }
+    }
+    volumes
+}
+
+/// Both words of a group are refused at first. One volume is ready again before the other one, and is taken over: the
+/// other one is not forgotten.
+#[test]
+fn a_group_is_taken_over_to_its_last_volume() {
+    const OTHER: VolumeId = VolumeId([8; 16]);
+    let view = |epoch: u64| ViewMark {
+        epoch: Epoch(epoch),
+        id: ViewId([u8::try_from(epoch).expect("small"); 16]),
+    };
+    let facts = |standing, view| VolumeFacts {
+        standing,
+        view,
+        history: ViewHistory::default(),
+        next_epoch: Epoch(6),
+        linked: false,
+        changing: false,
+    };
+    let volumes = [VOLUME, OTHER];
+    let mut keeper = Keeper::new(at(0), ArbiterKind::Register, volumes, &[3; 32]);
+    let mut effects = Vec::new();
+    let tell = |keeper: &mut Keeper, now: u64, volume, facts: VolumeFacts| {
+        let facts = Some(Box::new(facts));
+        let asked = at(now);
+        let event = Event::Volume {
+            volume,
+            facts,
+            asked,
+        };
+        let mut effects = Vec::new();
+        keeper.handle(at(now), event, &mut effects);
+        effects
+    };
+    for volume in volumes {
+        effects = tell(&mut keeper, 5000, volume, facts(Standing::Standby, view(5)));
+    }
+    keeper.handle(at(5000), Event::Peer(Presence::Dead), &mut effects);
+    keeper.handle(at(6000), Event::Tick, &mut effects);
+    let (number, claims) = claim_in(&effects).expect("a claim");
+    assert_eq!(claims.len(), 2);
+    let granted: Vec<ViewMark> = claims.iter().map(|claim| claim.next).collect();
+    let answer = Answer::Granted(granted.clone());
+    let mut said = Vec::new();
+    keeper.handle(at(6001), Event::Answered { number, answer }, &mut said);
+    assert_eq!(words(&said), volumes);
+    // Both are refused: a connection still stood.
+    for (now, volume) in [(6010, VOLUME), (6015, OTHER)] {
+        keeper.handle(at(now), Event::WordDone { volume }, &mut Vec::new());
+    }
+    for volume in volumes {
+        tell(&mut keeper, 6020, volume, facts(Standing::Standby, view(5)));
+    }
+    // The first one's rest is over, the second one's is not.
+    let mut said = Vec::new();
+    keeper.handle(at(6112), Event::Tick, &mut said);
+    assert_eq!(words(&said), [VOLUME]);
+    keeper.handle(at(6113), Event::WordDone { volume: VOLUME }, &mut said);
+    let mut said = tell(
+        &mut keeper,
+        6120,
+        VOLUME,
+        facts(Standing::Serving, granted[0]),
+    );
+    keeper.handle(at(6125), Event::Tick, &mut said);
+    assert_eq!(words(&said), [OTHER]);
+    assert!(
+        said.iter().all(|effect| !matches!(effect, Effect::Ask(_))),
+        "{said:?}"
+    );
 }

@@ -18,8 +18,6 @@ use mirror_core::admin::{Command, CopyState, Frozen, LinkState, Role, ViewName};
 use mirror_core::types::{Epoch, NodeSet, ViewId, VolumeId};
 use mirror_core::view::{View, ViewHistory, ViewMark};
 
-use super::ambush::{Moment, Trap, Whom};
-use super::faults::{Kind, Trouble};
 use super::node::{MS, id};
 use super::rng::Rng;
 use super::world::{Happening, Mutant, World};
@@ -38,29 +36,6 @@ const LATE_MS: u64 = 6000;
 const SERVES_MS: u64 = 2000 + PATIENCE_MS + 2000 + LATE_MS;
 /// For questions, disks and the device.
 const BOUND_MS: u64 = 2000;
-
-/// A view is durable on the side that agreed to it, and the other one never hears of it.
-static MOVES: Trap =
-    Trap::new(Moment::Calm, Kind::Move, Whom::Own, (0, 20_000)).then(&SILENT_AT_CONSENT);
-static SILENT_AT_CONSENT: Trap = Trap::new(Moment::Agrees, Kind::Silence, Whom::Own, (0, 0));
-
-/// By chances of their own: other troubles stay as they are.
-pub(super) fn troubles(seed: u64, millis: std::ops::Range<u64>, haste: u64) -> Vec<Trouble> {
-    let mut rng = Rng::new(seed ^ 0x6172_6269_7465);
-    let mut troubles = Vec::new();
-    let mut at = millis.start * MS;
-    while is_about(seed) && at < millis.end * MS {
-        let trap = if rng.percent(50) {
-            &MOVES
-        } else {
-            &SILENT_AT_CONSENT
-        };
-        let dice = Rng::new(rng.bits());
-        troubles.push(Trouble::at(at, Kind::Trap(trap), 0, dice));
-        at += rng.between(500 * MS, 6000 * MS) / haste;
-    }
-    troubles
-}
 
 const VOLUME: VolumeId = VolumeId([1; 16]);
 
@@ -494,7 +469,14 @@ impl World {
         }
         self.disturb();
         let (basis, next) = (ViewName::from(basis), ViewName::from(next));
-        self.command(node, Command::Granted { basis, next });
+        // Agents count on nothing: their words hold for ever.
+        let until_nanos = u64::MAX;
+        let word = Command::Granted {
+            basis,
+            next,
+            until_nanos,
+        };
+        self.command(node, word);
     }
 
     // --- the register -------------------------------------------------------------------------
@@ -567,7 +549,10 @@ impl World {
     /// S8: nobody goes on alone beside another.
     pub(super) fn check_alone(&mut self) {
         let views = [0, 1].map(|node| self.nodes[node].view());
-        if self.plan.arbiter && views[0].is_sole(id(0)) && views[1].is_sole(id(1)) {
+        if (self.plan.arbiter || self.plan.control)
+            && views[0].is_sole(id(0))
+            && views[1].is_sole(id(1))
+        {
             self.fail(format!("both went on alone, {views:?} (S8)"));
         }
     }

@@ -121,6 +121,10 @@ impl World {
             ));
             return;
         }
+        if self.reads_blindly(node) {
+            self.count("control: blind reads");
+            return;
+        }
         let members = self.members(node);
         for (offset, value) in (0u64..).zip(data) {
             let sector = range.start + offset;
@@ -241,6 +245,7 @@ impl World {
         }
         self.check_nothing_aside(node, before, after);
         self.check_alone();
+        self.check_granted_view(node, before, after);
         self.forget_pause(node);
         self.check_change(node, before, after);
         if after.insync.is_empty() {
@@ -304,7 +309,8 @@ impl World {
     fn check_no_other_serves(&mut self, node: usize) {
         let (own, other) = (self.nodes[node].view(), self.nodes[1 - node].view());
         let taken = other.is_sole(id(1 - node)) && other.active == Some(id(1 - node));
-        if taken && other.epoch > own.epoch && !self.split {
+        let blind = self.reads_blindly(node);
+        if taken && other.epoch > own.epoch && !self.split && !blind {
             self.fail(format!(
                 "{node} reads under {own:?}, and {other:?} is durable (S5)"
             ));

@@ -6,8 +6,8 @@ use std::fmt;
 use mirror_core::admin::Command;
 
 use super::ambush::Trap;
-use super::arbiter;
 use super::node::{MS, Node};
+use super::outage::{self, Outage};
 use super::rng::Rng;
 use super::stuck;
 use super::theme::Theme;
@@ -92,6 +92,8 @@ pub enum Kind {
     DiskForgets,
     /// An operator ends a service, and a moment later throws away what it still has to do.
     EndTwice,
+    /// Interconnects, the register, or `lockstepd`.
+    Outage(Outage),
 }
 
 const ALL: [(Kind, u64); 21] = [
@@ -211,10 +213,14 @@ impl Schedule {
                 // An isolation needs two nodes that are well.
                 troubles.retain(|trouble| trouble.dice.clone().percent(30));
             }
+            if super::control::is_about(seed) {
+                // A failover takes a while, and needs two nodes that are well.
+                troubles.retain(|trouble| trouble.dice.clone().percent(20));
+            }
             troubles.extend(Self::isolations(seed, millis.clone(), haste));
             troubles.extend(unreadable::troubles(seed, millis.clone(), haste));
             troubles.extend(upkeep::troubles(seed, millis.clone(), haste));
-            troubles.extend(arbiter::troubles(seed, millis.clone(), haste));
+            troubles.extend(outage::troubles(seed, millis.clone(), haste));
             troubles.extend(stuck::troubles(seed, millis, haste));
         }
         troubles.sort_by_key(|trouble| trouble.at);
@@ -304,6 +310,7 @@ impl World {
         self.chaos = true;
         self.open_the_desk();
         self.open_the_register();
+        self.open_the_control_planes();
         for trouble in schedule.iter() {
             let trouble = Box::new(trouble.clone());
             self.at(trouble.at, Happening::Trouble { trouble });
@@ -328,7 +335,7 @@ impl World {
             Kind::Pause => {
                 let time = self.hasty(&mut dice, 20, 4000);
                 // One that no clock saw voids the read lease (S5), as with wrong words.
-                let seen = dice.percent(50) || self.plan.arbiter;
+                let seen = dice.percent(50) || self.plan.arbiter || self.plan.control;
                 self.pause(node, time / MS, seen);
             }
             Kind::Activate => self.ask_for(node, Command::Activate),
@@ -372,6 +379,7 @@ impl World {
             Kind::Upkeep(what) => self.upkeep(what, node, &mut dice),
             Kind::PathBreak => self.break_path(dice.index(2)),
             Kind::Move => self.move_away(&mut dice),
+            Kind::Outage(outage) => self.outage_of(outage, node, &mut dice),
         }
     }
 
@@ -474,7 +482,7 @@ impl World {
         self.trouble_later(word, Trouble::new(Kind::WrongWord, node, dice));
     }
 
-    fn trouble_later(&mut self, after: u64, trouble: Trouble) {
+    pub(super) fn trouble_later(&mut self, after: u64, trouble: Trouble) {
         let trouble = Box::new(trouble);
         self.at(after, Happening::Trouble { trouble });
     }
@@ -496,7 +504,8 @@ impl World {
         });
         self.silence(silent);
         // Long enough for both agents to ask.
-        let longest = if self.plan.arbiter { 12_000 } else { 6000 };
+        let decides = self.plan.arbiter || self.plan.control;
+        let longest = if decides { 12_000 } else { 6000 };
         let after = self.hasty(dice, 50, longest);
         self.at(
             after,
@@ -526,6 +535,7 @@ impl World {
             self.cut_path(path, [self.plan.lame_path == Some(path); 2]);
         }
         self.silence([false, false]);
+        self.control_planes_have_peace();
         for node in 0..2 {
             self.nodes[node].held_off = false;
             self.power_on(node);

@@ -7,6 +7,7 @@ use mirror_core::types::{SessionId, Tag};
 use mirror_core::wire::Frame;
 
 use super::arbiter;
+use super::control;
 use super::faults::Trouble;
 use super::isolate::Step;
 use super::world::World;
@@ -153,6 +154,53 @@ pub(super) enum Happening {
     Arbiter {
         step: arbiter::Step,
     },
+    Control {
+        step: Box<control::Step>,
+    },
+}
+
+impl Happening {
+    /// On which machine it happens, if on one.
+    pub(super) fn place(&self) -> Option<usize> {
+        match self {
+            Self::Tick { node, .. }
+            | Self::DiskEnd { node, .. }
+            | Self::MetaStep { node, .. }
+            | Self::Examined { node, .. }
+            | Self::Measured { node, .. }
+            | Self::EarlyPersisted { node, .. }
+            | Self::EarlyBlock { node, .. }
+            | Self::SecondDial { node, .. }
+            | Self::Forged { node, .. }
+            | Self::Paths { node, .. }
+            | Self::DialFailed { node, .. }
+            | Self::Stood { node, .. }
+            | Self::Opened { node, .. }
+            | Self::Closed { node, .. }
+            | Self::DeviceStarted { node, .. }
+            | Self::DeviceUp { node, .. }
+            | Self::DeviceStop { node, .. }
+            | Self::DeviceGone { node, .. }
+            | Self::Hand { node, .. }
+            | Self::App { node, .. }
+            | Self::Isolated { node, .. }
+            | Self::Start { node } => Some(*node),
+            Self::Arrive { from, .. } => Some(1 - from),
+            Self::Arbiter { step } => step.node(),
+            Self::Control { step } => step.node(),
+            Self::PowerOn { .. }
+            | Self::DiskMended { .. }
+            | Self::Heal { .. }
+            | Self::Resume { .. }
+            | Self::Trouble { .. }
+            | Self::Desk
+            | Self::GrowDesk
+            | Self::GrowTrouble { .. }
+            | Self::Compare
+            | Self::Spares
+            | Self::HealPath { .. } => None,
+        }
+    }
 }
 
 /// A happening with its place on the agenda.

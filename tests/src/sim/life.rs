@@ -168,6 +168,7 @@ impl World {
         }
         self.note(|| format!("{node} power cut"));
         self.count("power cuts");
+        self.control_ends(node);
         if let Some(process) = self.nodes[node].process.take() {
             self.drop_connections(node, process.number, false);
         }
@@ -216,6 +217,7 @@ impl World {
         self.reset_old_connections(node);
         let after = self.micros(1000, 300_000) / self.plan.haste;
         self.at(after, Happening::Start { node });
+        self.control_starts_later(node);
     }
 
     /// A virtual machine stands still; its clock may not see it.

@@ -10,6 +10,9 @@ pub enum Wrong {
     /// In the core itself.
     #[cfg(feature = "mutants")]
     Core(mirror_core::mutant::Mutant),
+    /// In the control plane's core.
+    #[cfg(feature = "mutants")]
+    Control(controlplane_core::mutant::Mutant),
 }
 
 /// A mutant with its name and the rule that it breaks.
@@ -32,7 +35,7 @@ pub fn all() -> Vec<Row> {
     });
     let rows: Vec<Row> = shell.collect();
     #[cfg(feature = "mutants")]
-    let rows = [rows, core()].concat();
+    let rows = [rows, core(), control()].concat();
     rows
 }
 
@@ -43,6 +46,17 @@ fn core() -> Vec<Row> {
         name,
         rule,
         wrong: Wrong::Core(*mutant),
+    })
+    .collect()
+}
+
+#[cfg(feature = "mutants")]
+fn control() -> Vec<Row> {
+    let rows = controlplane_core::mutant::Mutant::ALL.iter();
+    rows.map(|(name, mutant, rule)| Row {
+        name,
+        rule,
+        wrong: Wrong::Control(*mutant),
     })
     .collect()
 }
@@ -62,7 +76,7 @@ impl Wrong {
         match self {
             Self::Shell(mutant) => Some(mutant),
             #[cfg(feature = "mutants")]
-            Self::Core(_) => None,
+            Self::Core(_) | Self::Control(_) => None,
         }
     }
 }
@@ -72,7 +86,12 @@ pub(super) fn set_core(wrong: Option<Wrong>) {
     #[cfg(feature = "mutants")]
     mirror_core::mutant::set(match wrong {
         Some(Wrong::Core(mutant)) => Some(mutant),
-        Some(Wrong::Shell(_)) | None => None,
+        Some(Wrong::Shell(_) | Wrong::Control(_)) | None => None,
+    });
+    #[cfg(feature = "mutants")]
+    controlplane_core::mutant::set(match wrong {
+        Some(Wrong::Control(mutant)) => Some(mutant),
+        Some(Wrong::Shell(_) | Wrong::Core(_)) | None => None,
     });
     let _ = wrong;
 }

@@ -105,6 +105,8 @@ impl World {
         let node = self.rng.index(2);
         if self.is_the_only_hope(node) {
             self.begin_takeover(node, false);
+        } else if self.plan.control && self.role(node) == Some(Role::Fenced) {
+            self.activate_if_linked(node);
         } else if self.role(node) == Some(Role::Fenced) {
             self.command(node, Command::Activate);
         } else if self.role(node) == Some(Role::Deactivating) {
@@ -126,7 +128,7 @@ impl World {
         {
             return;
         }
-        if self.plan.arbiter {
+        if self.plan.arbiter || self.plan.control {
             return self.outage(node, lie);
         }
         if lie {

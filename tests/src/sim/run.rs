@@ -8,7 +8,9 @@ use mirror_core::admin::Command;
 use mirror_core::types::NodeSet;
 
 use super::arbiter;
+use super::control;
 use super::damage::damage;
+use super::failover;
 use super::faults::Schedule;
 use super::grow;
 use super::mutants::{Wrong, set_core};
@@ -68,7 +70,11 @@ impl Run {
         } else {
             rng.between(8000, 30_000)
         } / plan.haste;
-        let length = if plan.arbiter { 2 } else { 1 };
+        let length = match (plan.control, plan.arbiter) {
+            (true, _) => 3,
+            (false, true) => 2,
+            (false, false) => 1,
+        };
         let trouble_ms = trouble_ms * Theme::of(seed).map_or(length, Theme::length);
         Self {
             seed,
@@ -171,6 +177,7 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
         force: seed % 16 == 13,
         damage: matches!(seed % 16, 5 | 11),
         arbiter: arbiter::is_about(seed),
+        control: control::is_about(seed),
         garbage: !seed.is_multiple_of(4),
         slow_disk: (seed / 32) % 8 == 5,
         slow_network: (seed / 64) % 8 == 3,
@@ -243,6 +250,8 @@ fn peace(world: &mut World) {
     }
     if world.plan.arbiter {
         arbiter::bereave(world);
+    } else if world.plan.control {
+        failover::scenes(world);
     } else if world.plan.split {
         split(world, torn);
     } else if world.plan.force {

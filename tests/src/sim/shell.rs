@@ -67,6 +67,7 @@ impl World {
                 }
                 self.check_answer(node, process, &outcome);
                 self.count_isolation(&outcome);
+                self.word_answered(command_id);
                 if self.answers.insert(command_id, outcome).is_some() {
                     self.fail(format!("command {command_id} was answered twice"));
                 }

@@ -10,6 +10,7 @@ use mirror_core::volume::Volume;
 
 use super::ambush::Trap;
 use super::arbiter::Arbiter;
+use super::control::Control;
 pub use super::habits::Habits;
 use super::happening::Entry;
 pub(super) use super::happening::Happening;
@@ -73,6 +74,8 @@ pub struct Plan {
     pub live_resize: bool,
     /// Who may go on alone is decided by a register at a third place.
     pub arbiter: bool,
+    /// Both nodes run the real control plane, with a register.
+    pub control: bool,
 }
 
 impl Plan {
@@ -102,6 +105,7 @@ impl Plan {
             grows: false,
             live_resize: false,
             arbiter: false,
+            control: false,
         }
     }
 }
@@ -143,11 +147,13 @@ pub enum Mutant {
     ArbiterDisorder,
     /// An agent takes a lost reply for a yes.
     AgentAssumes,
+    /// A register that was put back from a copy takes that for the present.
+    RegisterBackupBelieved,
 }
 
 impl Mutant {
     /// All of them: name, mutant, the rule that it breaks.
-    pub const ALL: [(&'static str, Self, &'static str); 17] = [
+    pub const ALL: [(&'static str, Self, &'static str); 18] = [
         ("skip-flush", Self::SkipFlush, "S1"),
         ("skip-peer-flush", Self::SkipPeerFlush, "S1"),
         ("forge-done", Self::ForgeDone, "S1"),
@@ -165,6 +171,11 @@ impl Mutant {
         ("arbiter-later-epoch", Self::ArbiterLaterEpoch, "S8"),
         ("arbiter-disorder", Self::ArbiterDisorder, "S8"),
         ("agent-assumes", Self::AgentAssumes, "S8"),
+        (
+            "register-backup-believed",
+            Self::RegisterBackupBelieved,
+            "I40 S8",
+        ),
     ];
 }
 
@@ -222,6 +233,7 @@ pub struct World {
     /// Chance of the operators who make the volume larger.
     pub(super) grow_rng: Rng,
     pub(super) arbiter: Arbiter,
+    pub(super) control: Control,
 }
 
 impl World {
@@ -273,6 +285,7 @@ impl World {
             disturbed: 0,
             grow_rng: Rng::new(0),
             arbiter: Arbiter::new(seed),
+            control: Control::new(seed),
         };
         world.open_the_grow_desk(seed);
         if world.plan.garbage {
@@ -361,49 +374,9 @@ impl World {
         reached(self)
     }
 
-    fn place_of(happening: &Happening) -> Option<usize> {
-        match happening {
-            Happening::Tick { node, .. }
-            | Happening::DiskEnd { node, .. }
-            | Happening::MetaStep { node, .. }
-            | Happening::Examined { node, .. }
-            | Happening::Measured { node, .. }
-            | Happening::EarlyPersisted { node, .. }
-            | Happening::EarlyBlock { node, .. }
-            | Happening::SecondDial { node, .. }
-            | Happening::Forged { node, .. }
-            | Happening::Paths { node, .. }
-            | Happening::DialFailed { node, .. }
-            | Happening::Stood { node, .. }
-            | Happening::Opened { node, .. }
-            | Happening::Closed { node, .. }
-            | Happening::DeviceStarted { node, .. }
-            | Happening::DeviceUp { node, .. }
-            | Happening::DeviceStop { node, .. }
-            | Happening::DeviceGone { node, .. }
-            | Happening::Hand { node, .. }
-            | Happening::App { node, .. }
-            | Happening::Isolated { node, .. }
-            | Happening::Start { node } => Some(*node),
-            Happening::Arrive { from, .. } => Some(1 - from),
-            Happening::Arbiter { step } => step.node(),
-            Happening::PowerOn { .. }
-            | Happening::DiskMended { .. }
-            | Happening::Heal { .. }
-            | Happening::Resume { .. }
-            | Happening::Trouble { .. }
-            | Happening::Desk
-            | Happening::GrowDesk
-            | Happening::GrowTrouble { .. }
-            | Happening::Compare
-            | Happening::Spares
-            | Happening::HealPath { .. } => None,
-        }
-    }
-
     #[expect(clippy::too_many_lines, reason = "one flat list of what can happen")]
     pub(super) fn happen(&mut self, happening: Happening) {
-        if let Some(node) = Self::place_of(&happening) {
+        if let Some(node) = happening.place() {
             let until = self.nodes[node].paused_until;
             if until > self.now {
                 self.at(until - self.now, happening);
@@ -509,7 +482,7 @@ impl World {
             } => self.app(node, activation, slot),
             Happening::Start { node } => self.start(node),
             Happening::PowerOn { node } => self.power_on(node),
-            Happening::Heal { silent } => self.silence(silent),
+            Happening::Heal { silent } => self.heal_silence(silent),
             Happening::Resume { node } => self.resume(node),
             Happening::Trouble { trouble } => self.trouble(*trouble),
             Happening::Measured {
@@ -527,6 +500,7 @@ impl World {
                 step,
             } => self.isolated_step(node, process, step),
             Happening::Arbiter { step } => self.arbiter_step(step),
+            Happening::Control { step } => self.control_step(*step),
         }
     }
 
@@ -551,6 +525,11 @@ impl World {
             .process
             .as_ref()
             .map(|process| &process.volume)
+    }
+
+    /// The number of the next command.
+    pub(super) fn next_command(&self) -> u64 {
+        self.commands + 1
     }
 
     /// Gives a command; returns its number.

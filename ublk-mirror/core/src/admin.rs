@@ -46,6 +46,9 @@ pub enum Command {
         basis: ViewName,
         /// The view to commit.
         next: ViewName,
+        /// From this moment of the machine's clock (nanoseconds since boot) on it is refused: whoever says so may count
+        /// on it that a word of which nothing was heard is over.
+        until_nanos: u64,
     },
     /// Make the volume larger. Both copies must count, both backing devices were enlarged before.
     Grow {

@@ -321,6 +321,8 @@ mutants! {
     ForcedEndWaits: "forced-end-waits", "I9";
     /// A word about an earlier view counts for this one.
     TakeoverOfAnyEpoch: "takeover-of-any-epoch", "S8";
+    /// A word about a grant is carried out however late it comes.
+    LateGrant: "late-grant", "I40 S8";
     /// Of what only one side of a split brain has nothing is named: nothing of it would be kept.
     UniqueForgotten: "unique-forgotten", "S8";
     /// Who is deposed waits for the end of a device that had ended before both came together.

@@ -20,6 +20,8 @@ pub enum GrantRefusal {
         /// The peer's name.
         peer: String,
     },
+    /// The word came after the time within which it may be carried out.
+    Late,
     /// An id is not 32 hexadecimal digits.
     Malformed,
 }
@@ -28,7 +30,7 @@ impl GrantRefusal {
     /// The stable code.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::OtherView { .. } | Self::Malformed => "LS1080",
+            Self::OtherView { .. } | Self::Late | Self::Malformed => "LS1080",
             Self::Rebooted { .. } => "LS1081",
         }
     }
@@ -41,13 +43,14 @@ impl GrantRefusal {
             Self::Rebooted { peer } => format!(
                 "this machine booted since its copy began to count: what it had not flushed is lost here, and {peer} may have it"
             ),
+            Self::Late => "the word about a grant came too late to be carried out".to_string(),
             Self::Malformed => "the grant names a view that is none".to_string(),
         }
     }
 
     pub(super) fn advice(&self) -> String {
         match self {
-            Self::OtherView { .. } | Self::Malformed => {
+            Self::OtherView { .. } | Self::Late | Self::Malformed => {
                 "the control plane asks its arbiter anew by itself".to_string()
             }
             Self::Rebooted { peer } => format!(

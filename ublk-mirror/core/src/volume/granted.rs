@@ -6,6 +6,7 @@ use alloc::string::String;
 use crate::admin::ViewName;
 use crate::mutant::{self, Mutant};
 use crate::notice::{GrantRefusal, Refusal};
+use crate::types::Instant;
 use crate::view::ViewMark;
 
 use super::Volume;
@@ -21,6 +22,8 @@ pub(super) enum Word {
         basis: ViewName,
         /// What is to be committed.
         next: ViewName,
+        /// From then on it is too late to begin.
+        until: Instant,
     },
 }
 
@@ -32,13 +35,21 @@ impl Word {
 
 impl Volume {
     /// Whether the word is about the peer and the view as they are now. Of an arbiter's: the view to commit.
-    pub(super) fn speaks_of_now(&self, word: &Word) -> Result<Option<ViewMark>, Refusal> {
+    pub(super) fn speaks_of_now(
+        &self,
+        now: Instant,
+        word: &Word,
+    ) -> Result<Option<ViewMark>, Refusal> {
         match word {
             Word::Operator(words) if self.is_confirmed(words) => Ok(None),
             Word::Operator(_) => Err(Refusal::NotConfirmed {
                 peer: self.peer_name(),
             }),
-            Word::Arbiter { basis, next } => self.is_granted(basis, next).map(Some),
+            // One clock of one machine, which whoever spoke reads as well: it gives back nothing before that (S8).
+            Word::Arbiter { until, .. } if now >= *until && !mutant::is(Mutant::LateGrant) => {
+                Err(Refusal::Grant(GrantRefusal::Late))
+            }
+            Word::Arbiter { basis, next, .. } => self.is_granted(basis, next).map(Some),
         }
     }
 

@@ -31,8 +31,14 @@ impl Volume {
             Command::Takeover { confirm } => {
                 self.takeover(now, id, &Word::Operator(confirm), effects)
             }
-            Command::Granted { basis, next } => {
-                self.takeover(now, id, &Word::Arbiter { basis, next }, effects)
+            Command::Granted {
+                basis,
+                next,
+                until_nanos,
+            } => {
+                let until = Instant::from_nanos(until_nanos);
+                let word = Word::Arbiter { basis, next, until };
+                self.takeover(now, id, &word, effects)
             }
             Command::Grow { size_bytes } => self.grow(id, size_bytes, effects),
             Command::Stop => self.stop(now, id, effects),
@@ -237,7 +243,7 @@ impl Volume {
                 Err(Refusal::NothingToTakeOver)
             });
         }
-        match self.speaks_of_now(word) {
+        match self.speaks_of_now(now, word) {
             Ok(granted) => self.granted = granted,
             Err(refusal) => return Some(Err(refusal)),
         }

@@ -1,0 +1,105 @@
+//! Deliberately wrong variants of the rules, for the simulator alone: each has to be caught.
+//!
+//! The product is built without the feature `mutants`: [`is`] is a constant there and leaves nothing
+//! behind. With it, a thread can be told to be wrong in one way.
+
+macro_rules! mutants {
+    ($($(#[$doc:meta])* $variant:ident: $name:literal, $rule:literal;)*) => {
+        /// One way to be wrong.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Mutant {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Mutant {
+            /// All of them: name, mutant, the rules of which a failure has to name one.
+            pub const ALL: &[(&'static str, Self, &'static str)] =
+                &[$(($name, Self::$variant, $rule),)*];
+        }
+    };
+}
+
+mutants! {
+    /// The register grants on an older view than the one that it holds.
+    RegisterGrantsThePast: "register-grants-the-past", "I40 S8";
+    /// The register compares epochs only: a view of a high enough epoch is granted, whatever it rests on.
+    RegisterEpochOnly: "register-epoch-only", "I40 S8";
+    /// The register grants a later view than what it granted to the other node, which may still act.
+    RegisterHolderIgnored: "register-holder-ignored", "I40 S8";
+    /// The register forgets a grant when its holder asks again on another view.
+    RegisterGrantTwice: "register-grants-twice", "I40 S8";
+    /// The register takes a view for used that another history remembers; the claimant's own is not looked at.
+    RegisterHistoryIgnored: "register-history-ignored", "I42 I43";
+    /// A register that lost its data grants after the first report.
+    RegisterEnrolledByOne: "register-enrolled-by-one", "I40 S8";
+    /// A register that lost its data does not hear that a copy counts alone.
+    RegisterSoleUnheard: "register-sole-unheard", "I40 S8";
+    /// A grant is given back and used.
+    ReleaseKeepsGrant: "release-keeps-grant", "I40 S8";
+    /// A new run takes every word of an earlier one for over.
+    NewRunTrusts: "new-run-trusts", "I40 S8";
+    /// A view is reported while something is granted that will change it.
+    ReportsWithGrant: "reports-with-a-grant", "I40 S8";
+    /// Nothing is given back that an earlier run may have been granted.
+    NothingInherited: "nothing-inherited", "I42 I43";
+    /// A grant that is not needed is kept.
+    NeverReleased: "never-released", "I42 I43";
+    /// A standby takes over without a claim.
+    TakeoverWithoutClaim: "takeover-without-claim", "I41 S8";
+    /// A serving node goes alone without a claim.
+    GoAloneWithoutClaim: "go-alone-without-claim", "I41 S8";
+    /// A standby asks as early as the serving node.
+    HandicapIgnored: "handicap-ignored", "I44";
+    /// A lost answer is not asked for again.
+    LostAnswerWaited: "lost-answer-waited", "I42 I43";
+    /// A claim that was refused is taken for granted.
+    RefusalIsGrant: "refusal-is-grant", "I41 S8";
+    /// One silent path is a dead peer.
+    OnePathSilentIsDead: "one-path-silent-is-dead", "I44";
+    /// What the mirror link heard earlier counts as heard when it is told.
+    LinkHeardNow: "link-heard-now", "I42 I46";
+    /// A path on which the peer is heard but does not hear this node is no sign of life.
+    DeafIsDead: "deaf-is-dead", "I44 I43";
+    /// A recorded heartbeat counts.
+    ReplayBelieved: "replayed-heartbeat-believed", "I46";
+    /// What was sent long before something else of the same run counts on a path that was not heard yet.
+    LateBelieved: "late-heartbeat-believed", "I46";
+    /// A run that was followed by another one is believed again.
+    EarlierRunBelieved: "earlier-run-believed", "I46";
+    /// A run that did not prove that it is of now counts.
+    UnprovenBelieved: "unproven-run-believed", "I46";
+    /// A frozen node without peer and arbiter goes on waiting.
+    LeaseIgnored: "service-lease-ignored", "I45";
+    /// A node whose claim was refused goes on waiting.
+    RefusedStays: "refused-stays-frozen", "I45";
+    /// A standby does not take over from a node that died.
+    DeadNotNoticed: "dead-not-noticed", "I42 I43";
+    /// A node whose link is down, and hears its peer, waits for ever.
+    HeartbeatsHoldFreeze: "heartbeats-hold-freeze", "I43";
+    /// A standby asks although its peer is heard.
+    StandbyAsksBesideLiving: "standby-asks-beside-the-living", "I44";
+}
+
+/// Whether this thread's core is wrong like that.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+pub const fn is(_: Mutant) -> bool {
+    false
+}
+
+#[cfg(feature = "mutants")]
+std::thread_local! {
+    static WRONG: core::cell::Cell<Option<Mutant>> = const { core::cell::Cell::new(None) };
+}
+
+/// Whether this thread's core is wrong like that.
+#[cfg(feature = "mutants")]
+pub fn is(mutant: Mutant) -> bool {
+    WRONG.get() == Some(mutant)
+}
+
+/// This thread's core is wrong like that from now on, or right again.
+#[cfg(feature = "mutants")]
+pub fn set(mutant: Option<Mutant>) {
+    WRONG.set(mutant);
+}

@@ -1,0 +1,599 @@
+//! The control plane of both nodes: the real [`controlplane_core`] on simulated interconnects, beside a register
+//! ([`super::witness`]) and the simulated data planes. In these runs nobody else says that a node may go on alone.
+//!
+//! Here is what `lockstepd` does around its core: a heartbeat thread ([`super::interconnect`]), somebody who asks the
+//! data plane for its status, words that the data plane carries out late, and one place that decides. It may be killed,
+//! and it may stand still. Its times are those of the product, shorter by the run's haste.
+
+use std::time::Duration;
+
+use controlplane_core::facts::{LINKED_MS, facts, volume_id};
+use controlplane_core::failure_detector::{Change, Presence, Timing};
+use controlplane_core::keeper::{ArbiterKind, Effect, Event, Keeper, VolumeFacts, Word};
+use controlplane_core::limits::{HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT};
+use controlplane_core::membership::{Peer, Run};
+use controlplane_core::partition::ClaimState;
+use controlplane_core::register::Answer;
+use controlplane_core::view_change::Question;
+use controlplane_core::wire::Heartbeat;
+use mirror_core::types::{Incarnation, Instant, NodeSet, VolumeId};
+use mirror_core::view::View;
+
+use super::interconnect::Interconnects;
+use super::node::{MS, id, name};
+use super::rng::Rng;
+use super::theme::Theme;
+use super::witness::{Client, Line, Reply, Witness};
+use super::words::Told;
+use super::world::{Happening, World};
+
+/// As the product has them by default.
+pub(super) const TIMING: Timing = Timing {
+    interval: HEARTBEAT_INTERVAL,
+    timeout: HEARTBEAT_TIMEOUT,
+};
+/// Between two looks at the data plane, milliseconds without haste.
+const LOOK_MS: u64 = 100;
+/// Whether both nodes' control planes decide in this run.
+pub(super) fn is_about(seed: u64) -> bool {
+    matches!(seed % 16, 1 | 4 | 7) && Theme::of(seed).is_none()
+}
+
+/// Something that a control plane, its network or the register does; boxed on the agenda.
+#[expect(clippy::large_enum_variant, reason = "boxed as a whole")]
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// `lockstepd` starts.
+    Start { node: usize },
+    /// Its heartbeat thread sends.
+    Beat { node: usize, run: u64 },
+    /// A heartbeat arrives.
+    Heartbeat { node: usize, heartbeat: Heartbeat },
+    /// Somebody sends what was recorded earlier.
+    Replay,
+    /// The data plane is asked for its status.
+    Look { node: usize, run: u64 },
+    /// Something waits to be decided.
+    Incoming {
+        node: usize,
+        run: u64,
+        incoming: Incoming,
+    },
+    /// A deadline of the keeper.
+    Tick { node: usize, run: u64 },
+    /// A word reaches the data plane.
+    Word {
+        node: usize,
+        run: u64,
+        process: u64,
+        word: Word,
+    },
+    /// A connection to the register stands.
+    Connected { node: usize, run: u64, server: u64 },
+    /// It is dialled.
+    Connect { node: usize, run: u64 },
+    /// A report is due.
+    Report { node: usize, run: u64 },
+    /// A line reaches the register.
+    Asked {
+        node: usize,
+        run: u64,
+        connection: (u64, u64),
+        exchange: u64,
+        line: Line,
+    },
+    /// Its reply reaches the node.
+    Replied {
+        node: usize,
+        run: u64,
+        connection: (u64, u64),
+        exchange: u64,
+        reply: Reply,
+    },
+    /// A reply did not come in time.
+    Silent {
+        node: usize,
+        run: u64,
+        exchange: u64,
+    },
+    /// Interconnects and ways to the register are whole again.
+    Heal,
+    /// The register runs again.
+    RegisterUp,
+}
+
+impl Step {
+    /// On which machine it happens, if on one.
+    pub(super) fn node(&self) -> Option<usize> {
+        match self {
+            Self::Start { node }
+            | Self::Beat { node, .. }
+            | Self::Heartbeat { node, .. }
+            | Self::Look { node, .. }
+            | Self::Incoming { node, .. }
+            | Self::Tick { node, .. }
+            | Self::Word { node, .. }
+            | Self::Connected { node, .. }
+            | Self::Connect { node, .. }
+            | Self::Report { node, .. }
+            | Self::Replied { node, .. }
+            | Self::Silent { node, .. } => Some(*node),
+            Self::Asked { .. } | Self::Replay | Self::Heal | Self::RegisterUp => None,
+        }
+    }
+}
+
+/// What waits to be decided.
+#[expect(clippy::large_enum_variant, reason = "most are samples")]
+#[derive(Clone, Debug)]
+pub(super) enum Incoming {
+    /// Of the heartbeat thread.
+    News(Change),
+    /// A data plane's state at a moment.
+    Sample(Sample),
+    /// A word was carried out, or refused, or is lost.
+    Said,
+    /// The register answered something that was asked then.
+    Contact { asked: Instant },
+    /// A claim was answered.
+    Answered { number: u64, answer: Answer },
+    /// A release is durable.
+    GivenBack { number: u64 },
+}
+
+/// What a data plane said.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sample {
+    id: Option<VolumeId>,
+    pub(super) facts: Option<VolumeFacts>,
+    insync: NodeSet,
+    last_heard_ms: u64,
+    asked: Instant,
+}
+
+/// A run of `lockstepd`.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    pub(super) run: u64,
+    pub(super) peer: Peer,
+    pub(super) stood_still: Duration,
+    /// When the mirror link last heard the peer, and the same as the heartbeat thread knows it.
+    pub(super) link_heard: Instant,
+    pub(super) link_told: Instant,
+    pub(super) confirmed: Option<Instant>,
+    pub(super) client: Client,
+    pub(super) began: u64,
+    keeper: Keeper,
+    seed: [u8; 32],
+    presence: Presence,
+    /// The volume's id, once its data plane has told it.
+    volume: Option<VolumeId>,
+    stuck_until: u64,
+    tick_at: Option<u64>,
+    /// The question that is open: its number at the register, and its own.
+    asked: Option<(u64, u64)>,
+    questions: u64,
+    /// What is reported to the register.
+    pub(super) held: Option<View>,
+}
+
+impl Daemon {
+    pub(super) fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
+    /// Whether the answer to this question is still wanted.
+    pub(super) fn is_asked(&self, number: u64) -> bool {
+        self.asked.is_some_and(|asked| asked.0 == number)
+            && self.keeper.claim() == ClaimState::Asked
+    }
+}
+
+/// Both control planes, and what is between them.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) rng: Rng,
+    pub(super) daemons: [Option<Daemon>; 2],
+    pub(super) interconnects: Interconnects,
+    pub(super) witness: Witness,
+    /// Commands that data planes carry out.
+    pub(super) words: std::collections::BTreeMap<u64, Told>,
+    runs: u64,
+    /// `lockstepd` does not run until then, although its machine does.
+    pub(super) stuck_until: [u64; 2],
+    /// Nobody starts it.
+    pub(super) held_off: [bool; 2],
+    /// Until then reads here may be older than what the other node wrote: the machine stood still, and no clock of its
+    /// own saw it (S5).
+    pub(super) blind_until: [u64; 2],
+    /// The next word is ambushed.
+    pub(super) ambushes: bool,
+    /// What was cut stays cut.
+    pub(super) in_a_scene: bool,
+}
+
+impl Control {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed ^ 0x636f_6e74_726f_6c21);
+        let paths = 1 + rng.index(2);
+        Self {
+            rng,
+            daemons: [None, None],
+            interconnects: Interconnects::new(paths),
+            witness: Witness::new(),
+            words: std::collections::BTreeMap::new(),
+            runs: 0,
+            stuck_until: [0; 2],
+            held_off: [false; 2],
+            blind_until: [0; 2],
+            ambushes: false,
+            in_a_scene: false,
+        }
+    }
+
+    pub(super) fn daemon(&mut self, node: usize, run: u64) -> Option<&mut Daemon> {
+        self.daemons[node]
+            .as_mut()
+            .filter(|daemon| daemon.run == run)
+    }
+}
+
+impl World {
+    /// Milliseconds without haste, as nanoseconds of this run.
+    pub(super) fn control_ms(&self, millis: u64) -> u64 {
+        millis * MS / self.plan.haste
+    }
+
+    pub(super) fn open_the_control_planes(&mut self) {
+        if self.plan.control {
+            for node in 0..2 {
+                let after = self.control.rng.between(MS, 300 * MS);
+                self.control_later(after, Step::Start { node });
+            }
+            self.control_later(100 * MS, Step::Replay);
+        }
+    }
+
+    pub(super) fn control_later(&mut self, after: u64, step: Step) {
+        let step = Box::new(step);
+        self.at(after, Happening::Control { step });
+    }
+
+    pub(super) fn control_step(&mut self, step: Step) {
+        if let Some(node) = step.node() {
+            let until = self.control.stuck_until[node];
+            if until > self.now && !matches!(step, Step::Word { .. }) {
+                return self.control_later(until - self.now, step);
+            }
+        }
+        match step {
+            Step::Start { node } => self.control_starts(node),
+            Step::Beat { node, run } => self.beat(node, run),
+            Step::Heartbeat { node, heartbeat } => self.hear(node, &heartbeat, None),
+            Step::Replay => self.replay(),
+            Step::Look { node, run } => self.look_at_the_volume(node, run),
+            Step::Incoming {
+                node,
+                run,
+                incoming,
+            } => self.decide_on(node, run, incoming),
+            Step::Tick { node, run } => self.keeper_tick(node, run),
+            Step::Word {
+                node,
+                run,
+                process,
+                word,
+            } => self.word_arrives(node, run, process, word),
+            Step::Connect { node, run } => self.connect_to_the_register(node, run),
+            Step::Connected { node, run, server } => self.connected(node, run, server),
+            Step::Report { node, run } => self.next_line(node, run),
+            Step::Asked {
+                node,
+                run,
+                connection,
+                exchange,
+                line,
+            } => self.witness_is_asked(node, run, connection, exchange, line),
+            Step::Replied {
+                node,
+                run,
+                connection,
+                exchange,
+                reply,
+            } => self.witness_replied(node, run, connection, exchange, reply),
+            Step::Silent {
+                node,
+                run,
+                exchange,
+            } => self.witness_is_silent(node, run, exchange),
+            Step::Heal if self.control.in_a_scene => {}
+            Step::Heal => self.heal_the_control_planes(),
+            Step::RegisterUp => self.control.witness.up = true,
+        }
+    }
+
+    // --- life ---------------------------------------------------------------------------------
+
+    pub(super) fn control_starts(&mut self, node: usize) {
+        let ready = self.plan.control && self.nodes[node].power && !self.control.held_off[node];
+        if !ready || self.control.daemons[node].is_some() {
+            return;
+        }
+        self.control.runs += 1;
+        let run = self.control.runs;
+        let now = self.path_clock(node);
+        let own = Run {
+            boot: self.nodes[node].boot,
+            incarnation: Incarnation(self.control.rng.bits()),
+        };
+        let paths = self.control.interconnects.count() + 1;
+        let seed = self.control.rng.bytes32();
+        self.note(|| format!("{node} lockstepd starts, run {run}"));
+        self.control.daemons[node] = Some(Daemon {
+            run,
+            peer: Peer::new(now, id(node), own, id(1 - node), TIMING, paths),
+            stood_still: Duration::ZERO,
+            link_heard: Instant::from_nanos(0),
+            link_told: Instant::from_nanos(0),
+            confirmed: None,
+            client: Client::default(),
+            began: self.now,
+            // Its volume is known once the data plane has told its id.
+            keeper: Keeper::new(now, ArbiterKind::Register, [], &seed),
+            seed,
+            presence: Presence::Unknown,
+            volume: None,
+            stuck_until: 0,
+            tick_at: None,
+            asked: None,
+            questions: 0,
+            held: None,
+        });
+        self.control_later(0, Step::Beat { node, run });
+        self.control_later(MS / 10, Step::Look { node, run });
+        self.control_later(MS / 10, Step::Connect { node, run });
+    }
+
+    /// It is killed, or its machine loses its power.
+    pub(super) fn control_ends(&mut self, node: usize) {
+        if self.control.daemons[node].take().is_some() {
+            self.note(|| format!("{node} lockstepd is gone"));
+        }
+        self.control.stuck_until[node] = 0;
+    }
+
+    pub(super) fn control_starts_later(&mut self, node: usize) {
+        if self.plan.control {
+            let most = self.control_ms(3000);
+            let after = self.control.rng.below(most);
+            self.control_later(after, Step::Start { node });
+        }
+    }
+
+    /// The one place that decides stands still; heartbeats and the connection to the register go on.
+    pub(super) fn deciding_sticks(&mut self, node: usize, time: u64) {
+        let until = self.now + time;
+        if let Some(daemon) = self.control.daemons[node].as_mut() {
+            daemon.stuck_until = daemon.stuck_until.max(until);
+        }
+    }
+
+    /// Something for the queue of a run.
+    pub(super) fn incoming(&mut self, node: usize, run: u64, after: u64, incoming: Incoming) {
+        if after == 0 {
+            return self.decide_on(node, run, incoming);
+        }
+        let step = Step::Incoming {
+            node,
+            run,
+            incoming,
+        };
+        self.control_later(after, step);
+    }
+
+    /// The data plane says what it is; the answer may come late. Nothing else is asked before.
+    fn look_at_the_volume(&mut self, node: usize, run: u64) {
+        let Some(daemon) = self.control.daemon(node, run) else {
+            return;
+        };
+        let waits = daemon.stuck_until.saturating_sub(self.now);
+        self.words_of_the_dead(node);
+        let sample = self.sample(node);
+        let rng = &mut self.control.rng;
+        let late = match rng.below(200) {
+            0 if self.control.interconnects.noisy => rng.below(2000 * MS) / self.plan.haste,
+            1..=10 => rng.below(50 * MS) / self.plan.haste,
+            _ => 0,
+        };
+        let next = self.control_ms(LOOK_MS) + late.max(waits);
+        self.incoming(node, run, late, Incoming::Sample(sample));
+        self.control_later(next, Step::Look { node, run });
+    }
+
+    pub(super) fn sample(&self, node: usize) -> Sample {
+        let Some(mut status) = self.status(node) else {
+            return Sample {
+                asked: self.path_clock(node),
+                ..Sample::default()
+            };
+        };
+        // The data plane hurries as its run does.
+        let heard = status.link.last_heard_ms.map(|ms| ms * self.plan.haste);
+        status.link.last_heard_ms = heard;
+        let facts = facts(&status);
+        let insync = (0..2).filter(|member| {
+            let mut names = status.view.insync.iter();
+            names.any(|listed| listed == name(*member))
+        });
+        Sample {
+            id: volume_id(&status),
+            facts,
+            insync: insync.fold(NodeSet::EMPTY, |set, member| set.with(id(member))),
+            last_heard_ms: heard.unwrap_or(LINKED_MS),
+            asked: self.path_clock(node),
+        }
+    }
+
+    fn decide_on(&mut self, node: usize, run: u64, incoming: Incoming) {
+        let now = self.now;
+        let Some(daemon) = self.control.daemon(node, run) else {
+            return;
+        };
+        if daemon.stuck_until > now {
+            let after = daemon.stuck_until - now;
+            return self.incoming(node, run, after, incoming);
+        }
+        match incoming {
+            Incoming::News(Change::Peer(presence)) => {
+                daemon.presence = presence;
+                self.note(|| format!("{node} its peer is {presence:?}"));
+                self.keeper(node, Event::Peer(presence));
+            }
+            Incoming::News(Change::Path { .. }) => {}
+            Incoming::Sample(sample) => self.sampled(node, &sample),
+            Incoming::Said => {
+                if let Some(volume) = daemon.volume {
+                    self.keeper(node, Event::WordDone { volume });
+                }
+            }
+            Incoming::Contact { asked } => {
+                let until = asked + TIMING.timeout;
+                self.keeper(node, Event::Leased { until });
+            }
+            Incoming::Answered { number, answer } => {
+                if let Some((_, number)) = daemon.asked.take_if(|asked| asked.0 == number) {
+                    self.note(|| format!("{node} the register answers {answer:?}"));
+                    self.keeper(node, Event::Answered { number, answer });
+                }
+            }
+            Incoming::GivenBack { number } => {
+                if let Some((_, number)) = daemon.asked.take_if(|asked| asked.0 == number) {
+                    self.keeper(node, Event::GivenBack { number });
+                }
+            }
+        }
+    }
+
+    fn sampled(&mut self, node: usize, sample: &Sample) {
+        let now = self.path_clock(node);
+        let Some(daemon) = self.control.daemons[node].as_mut() else {
+            return;
+        };
+        let Some(volume) = daemon.volume.or(sample.id) else {
+            return;
+        };
+        if daemon.volume.is_none() {
+            daemon.volume = Some(volume);
+            daemon.keeper = Keeper::new(now, ArbiterKind::Register, [volume], &daemon.seed);
+            let presence = daemon.presence;
+            self.keeper(node, Event::Peer(presence));
+        }
+        let Some(daemon) = self.control.daemons[node].as_mut() else {
+            return;
+        };
+        if sample.facts.is_some_and(|facts| facts.linked) {
+            let heard = sample.asked.as_nanos();
+            let heard = heard.saturating_sub(sample.last_heard_ms * MS);
+            daemon.link_heard = Instant::from_nanos(heard);
+        }
+        if let Some(confirmed) = daemon.confirmed {
+            let until = confirmed + TIMING.timeout;
+            self.keeper(node, Event::Leased { until });
+        }
+        let facts = sample.facts.map(Box::new);
+        let asked = sample.asked;
+        let event = Event::Volume {
+            volume,
+            facts,
+            asked,
+        };
+        self.keeper(node, event);
+        if let Some(daemon) = self.control.daemons[node].as_mut() {
+            let reports = daemon.keeper.may_report(now, volume);
+            daemon.held = sample.facts.filter(|_| reports).map(|facts| View {
+                epoch: facts.view.epoch,
+                id: facts.view.id,
+                active: None,
+                insync: sample.insync,
+            });
+        }
+    }
+
+    fn keeper_tick(&mut self, node: usize, run: u64) {
+        let now = self.now;
+        if let Some(daemon) = self.control.daemon(node, run)
+            && daemon.tick_at.take_if(|at| *at <= now).is_some()
+        {
+            if daemon.stuck_until > now {
+                let at = daemon.stuck_until;
+                daemon.tick_at = Some(at);
+                return self.control_later(at - now, Step::Tick { node, run });
+            }
+            self.keeper(node, Event::Tick);
+        }
+    }
+
+    /// Tells the keeper, and does what it says.
+    fn keeper(&mut self, node: usize, event: Event) {
+        let now = self.path_clock(node);
+        let Some(daemon) = self.control.daemons[node].as_mut() else {
+            return;
+        };
+        let run = daemon.run;
+        let mut effects = Vec::new();
+        daemon.keeper.handle(now, event, &mut effects);
+        let deadline = daemon.keeper.deadline(now);
+        for effect in effects {
+            match effect {
+                Effect::Ask(question) => self.ask_the_register(node, run, question),
+                Effect::Say { word, .. } => self.say_word(node, run, word),
+                Effect::Decided {
+                    row,
+                    situation,
+                    decision,
+                } => {
+                    self.note(|| format!("{node} row {row}: {decision:?} of {situation:?}"));
+                    self.count(&format!("control: row {row}"));
+                }
+            }
+        }
+        let Some(deadline) = deadline else { return };
+        if deadline.since(now) >= Duration::from_millis(LOOK_MS) {
+            return;
+        }
+        let local = Instant::from_nanos(deadline.as_nanos() / self.plan.haste + 1);
+        let at = self.nodes[node].when(local).max(self.now + 1000);
+        let Some(daemon) = self.control.daemon(node, run) else {
+            return;
+        };
+        if daemon.tick_at.is_none_or(|planned| at < planned) {
+            daemon.tick_at = Some(at);
+            self.control_later(at - self.now, Step::Tick { node, run });
+        }
+    }
+
+    fn ask_the_register(&mut self, node: usize, run: u64, question: Question) {
+        let Some(daemon) = self.control.daemon(node, run) else {
+            return;
+        };
+        daemon.questions += 1;
+        let number = daemon.questions;
+        let (own, line) = match question {
+            Question::Claim {
+                number: own,
+                claims,
+            } => {
+                // Before the register can grant it.
+                daemon.held = None;
+                (own, Line::Claim { number, claims })
+            }
+            Question::Release {
+                number: own,
+                volumes,
+            } => (own, Line::Release { number, volumes }),
+        };
+        daemon.asked = Some((number, own));
+        self.note(|| format!("{node} asks the register: {line:?}"));
+        self.line_to_the_register(node, run, line);
+    }
+}
