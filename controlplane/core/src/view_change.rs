@@ -57,7 +57,7 @@ pub struct ViewChange {
     number: u64,
     /// What the arbiter said last, for the status.
     last_refusal: Option<Refusal>,
-    /// An earlier run of this node may have been granted something that nobody used.
+    /// The arbiter may count something as this node's, of an earlier run or from a view that is past.
     inherits: bool,
 }
 
@@ -194,8 +194,6 @@ impl ViewChange {
                 let left: Vec<usize> = (0..views.len()).filter(|index| !used[*index]).collect();
                 let marks: Vec<ViewMark> = left.iter().map(|index| marks[*index]).collect();
                 self.claims = left.iter().map(|index| self.claims[*index]).collect();
-                // What was used stays at the arbiter: it is given back once both are linked again.
-                self.inherits = true;
                 if marks.is_empty() {
                     self.forget();
                 } else {
@@ -208,6 +206,12 @@ impl ViewChange {
             claim.basis = *view;
         }
         Some(self.give_back(now))
+    }
+
+    /// The copy holds another view than before. The arbiter may count it, or what it rests on, as this node's alone: it
+    /// was granted, or reported while this copy alone counted. It is given back at the next [`ViewChange::withdraw`].
+    pub fn inherit(&mut self) {
+        self.inherits = true;
     }
 
     fn forget(&mut self) {

@@ -6,6 +6,7 @@
 use controlplane_core::keeper::Word;
 use controlplane_core::partition::ClaimState;
 use mirror_core::admin::{Frozen, Role};
+use mirror_core::types::Instant;
 use mirror_core::view::{View, ViewMark};
 
 use super::control::{Daemon, Incoming, Step};
@@ -122,6 +123,7 @@ impl World {
     /// Whether a grant on the view that the copy holds is on its way to this node, in its hands, or in its data plane's.
     fn may_act(&self, node: usize) -> bool {
         let held = self.nodes[node].view().mark();
+        let (clock, haste) = (self.nodes[node].clock(self.now), self.plan.haste);
         let about = |word: &Word| match word {
             Word::GoAlone { basis, .. } | Word::TakeOver { basis, .. } => *basis == held,
             Word::Start | Word::StepDown => false,
@@ -136,12 +138,18 @@ impl World {
         let holds = granted.any(|(claim, _)| claim.basis == held);
         told || holds
             || self.agenda_has(|step| match step {
+                // What comes after its time is refused (LS1080): the mutant `late-grant` shows what happens otherwise.
                 Step::Word {
                     node: to,
                     process: of,
                     word,
                     ..
-                } => *to == node && Some(*of) == process && about(word),
+                } => {
+                    *to == node
+                        && Some(*of) == process
+                        && about(word)
+                        && !is_late(word, clock, haste)
+                }
                 Step::Replied {
                     node: to,
                     run,
@@ -443,3 +451,13 @@ const MARKS: [&str; 13] = [
     "scene ReplyLost",
     "scene ForgottenAlone",
 ];
+
+/// Whether the data plane would refuse the word for its age.
+fn is_late(word: &Word, now: Instant, haste: u64) -> bool {
+    match word {
+        Word::GoAlone { until, .. } | Word::TakeOver { until, .. } => {
+            until.as_nanos() / haste < now.as_nanos()
+        }
+        Word::Start | Word::StepDown => false,
+    }
+}

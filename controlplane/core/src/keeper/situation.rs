@@ -1,0 +1,132 @@
+//! What a keeper knows, as the situation that the table decides.
+
+use core::time::Duration;
+
+use mirror_core::types::Instant;
+
+use crate::failure_detector::Presence;
+use crate::mutant::{self, Mutant};
+use crate::partition::{Arbiter, ClaimState, Contact, Service, Situation, Standing, Turn};
+
+use super::{ArbiterKind, Automatic, HANDICAP, Keeper, LINK_GRACE, TURN_WAIT, Volume};
+
+impl Keeper {
+    /// The volumes' standings as one: the worst that keeps the group from being served, or what it needs.
+    pub(super) fn standing(&self) -> Standing {
+        let has = |standing: Standing| {
+            let unknown = standing == Standing::Silent && self.unknown > 0;
+            let mut known = self.facts();
+            unknown
+                || known.any(|(_, facts)| {
+                    facts.map_or(Standing::Silent, |facts| facts.standing) == standing
+                })
+        };
+        let worst = [
+            Standing::Silent,
+            Standing::NotCurrent,
+            Standing::Booted,
+            Standing::Standby,
+            Standing::Alone,
+            Standing::Unserved,
+        ];
+        let serves = has(Standing::Frozen) || has(Standing::Serving);
+        let rest = [Standing::Standby, Standing::Unserved];
+        let rest = rest.into_iter().find(|standing| has(*standing));
+        if let (true, ClaimState::Granted, Some(rest)) =
+            (has(Standing::Serving), self.change.state(), rest)
+        {
+            // Taken over in part: the words to the others are still to come.
+            return rest;
+        }
+        if serves {
+            // Served here already: a volume without answer is no reason to leave the others frozen.
+            return if has(Standing::Frozen) {
+                Standing::Frozen
+            } else {
+                Standing::Serving
+            };
+        }
+        let found = worst.into_iter().find(|standing| has(*standing));
+        found.unwrap_or(Standing::Silent)
+    }
+
+    /// Whether every volume that needs the peer is linked to it. Of a silent data plane nobody knows.
+    pub(super) fn linked(&self) -> bool {
+        self.facts().all(|(_, facts)| {
+            facts.is_some_and(|facts| match facts.standing {
+                Standing::Frozen | Standing::Standby | Standing::Unserved | Standing::Booted => {
+                    facts.linked
+                }
+                Standing::Silent => false,
+                Standing::Serving | Standing::Alone | Standing::NotCurrent => true,
+            })
+        })
+    }
+
+    pub(super) fn contact(&self, now: Instant, standing: Standing) -> Contact {
+        let Some(since) = self.unlinked_since else {
+            return Contact::Linked;
+        };
+        let handicap = match standing {
+            _ if mutant::is(Mutant::HandicapIgnored) => Duration::ZERO,
+            Standing::Standby | Standing::Unserved => HANDICAP,
+            Standing::Serving
+            | Standing::Frozen
+            | Standing::Booted
+            | Standing::Alone
+            | Standing::NotCurrent
+            | Standing::Silent => Duration::ZERO,
+        };
+        match self.peer {
+            Presence::Dead if mutant::is(Mutant::DeadNotNoticed) => Contact::Unsure,
+            Presence::Dead if now >= self.peer_since + handicap => Contact::Dead,
+            Presence::Alive | Presence::Deaf if mutant::is(Mutant::HeartbeatsHoldFreeze) => {
+                Contact::Unsure
+            }
+            Presence::Alive | Presence::Deaf
+                if standing == Standing::Standby && mutant::is(Mutant::StandbyAsksBesideLiving) =>
+            {
+                Contact::Dead
+            }
+            Presence::Alive | Presence::Deaf if now >= since + LINK_GRACE => {
+                Contact::HeartbeatsOnly
+            }
+            Presence::Dead | Presence::Alive | Presence::Deaf | Presence::Unknown => {
+                Contact::Unsure
+            }
+        }
+    }
+
+    pub(super) fn situation(&self, now: Instant) -> Situation {
+        let standing = self.standing();
+        let leases = matches!(self.kind, ArbiterKind::Register | ArbiterKind::Ping);
+        Situation {
+            standing,
+            contact: self.contact(now, standing),
+            arbiter: match self.kind {
+                ArbiterKind::Register => Arbiter::Register(self.change.state()),
+                ArbiterKind::Ping => Arbiter::Ping(self.arbiter_targets),
+                ArbiterKind::Manual => Arbiter::Manual,
+                ArbiterKind::Nobody => Arbiter::Nobody,
+            },
+            clients: self.clients,
+            automatic: self.automatic == Automatic::Yes,
+            service: if leases && now >= self.leased_until && !mutant::is(Mutant::LeaseIgnored) {
+                Service::Expired
+            } else {
+                Service::Leased
+            },
+            turn: match self.idle_since {
+                _ if self.preferred => Turn::Ours,
+                Some(since) if now >= since + TURN_WAIT => Turn::Ours,
+                Some(_) | None => Turn::Theirs,
+            },
+        }
+    }
+
+    pub(super) fn busy(&self) -> bool {
+        let changing =
+            |volume: &Volume| volume.told || volume.facts.is_some_and(|facts| facts.changing);
+        self.volumes.values().any(changing)
+    }
+}
