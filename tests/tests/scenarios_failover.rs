@@ -233,7 +233,8 @@ fn seeds() {
 #[test]
 fn deliberate_faults_are_found() {
     // Those of the core need a feature, and some need many more seeds: `cargo mutants-sim`.
-    const RARE: [&str; 3] = [
+    const RARE: [&str; 4] = [
+        "register-backup-believed",
         "arbiter-equal-epoch",
         "arbiter-later-epoch",
         "arbiter-disorder",

@@ -163,7 +163,7 @@ fn paths(status: &Value) -> [&str; 2] {
 #[test]
 fn a_broken_path_hands_the_session_to_the_other_one_and_gets_it_not_back() {
     let two = TwoPaths::in_sync("broken-path");
-    let before = two.pair.a.status()["view"].clone();
+    let before = two.pair.a.status()["view"]["id"].clone();
     let begin = Instant::now();
     two.relays[0].set(BROKEN);
     two.wait(["down", "in-use"]);
@@ -179,7 +179,7 @@ fn a_broken_path_hands_the_session_to_the_other_one_and_gets_it_not_back() {
     two.wait(["ready", "in-use"]);
     let status = two.pair.a.status();
     assert_eq!(status["problems"], serde_json::json!([]));
-    assert_eq!(status["view"], before, "no view was changed");
+    assert_eq!(status["view"]["id"], before, "no view was changed");
     assert_eq!(two.count("LS2002"), [1, 1], "{}", two.pair.a.log());
     assert_eq!(two.count("LS2008"), [0, 1], "nothing was copied again");
 }

@@ -28,6 +28,7 @@ pub fn facts(status: &Status) -> Option<VolumeFacts> {
         history,
         next_epoch: Epoch(status.view.next_epoch),
         linked,
+        alone: status.view.insync.len() == 1 && status.view.insync.contains(&status.node),
         changing: status.view.changing || between,
     })
 }

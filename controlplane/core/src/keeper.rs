@@ -66,6 +66,8 @@ pub struct VolumeFacts {
     pub next_epoch: Epoch,
     /// Whether the mirror link is up.
     pub linked: bool,
+    /// Whether this copy alone counts.
+    pub alone: bool,
     /// Whether a change of its view is under way.
     pub changing: bool,
 }
@@ -424,7 +426,11 @@ impl Keeper {
         if self.busy() || !self.words_are_over(now) {
             return;
         }
-        if !mutant::is(Mutant::NeverReleased) {
+        // A node whose copy alone counts keeps what it was granted, also beside a peer that is copied to: the other one
+        // may hold a later view to which it agreed in vain.
+        let facts = || self.volumes.values().map(|volume| volume.facts);
+        let both = facts().all(|facts| facts.is_some_and(|facts| facts.linked && !facts.alone));
+        if both && !mutant::is(Mutant::NeverReleased) {
             let view = |(id, volume): (&VolumeId, &Volume)| Some((*id, volume.facts?.view));
             let views: Vec<_> = self.volumes.iter().filter_map(view).collect();
             effects.extend(self.change.withdraw(now, views).map(Effect::Ask));

@@ -109,6 +109,8 @@ struct Enrolment {
     reported: NodeSet,
     /// The highest view of which a node said that its copy alone counts.
     sole: ViewMark,
+    /// Whose copy that is: nobody else is granted anything that does not go on from there, whatever it agreed to in vain.
+    holder: Option<NodeId>,
 }
 
 /// All registers of one cluster.
@@ -166,16 +168,17 @@ impl Registers {
         let sole = sole.filter(|_| !mutant::is(Mutant::RegisterSoleUnheard));
         if let Some(mark) = sole.filter(|mark| mark.epoch > enrolment.sole.epoch) {
             enrolment.sole = mark;
+            enrolment.holder = Some(node);
         }
         if enrolment.reported != self.members && !mutant::is(Mutant::RegisterEnrolledByOne) {
             return false;
         }
-        let mark = enrolment.sole;
+        let (mark, holder) = (enrolment.sole, enrolment.holder);
         self.enrolling.remove(&volume);
         let register = Register {
             mark,
             basis: mark,
-            holder: None,
+            holder,
         };
         self.known.insert(volume, register);
         true

@@ -132,6 +132,7 @@ impl World {
             history: self.histories[side],
             next_epoch: view.epoch.next(),
             linked: self.agreed(),
+            alone: view.is_sole(node(side)),
             changing: false,
         }
     }
@@ -467,6 +468,7 @@ fn a_group_is_taken_over_to_its_last_volume() {
         history: ViewHistory::default(),
         next_epoch: Epoch(6),
         linked: false,
+        alone: false,
         changing: false,
     };
     let volumes = [VOLUME, OTHER];

@@ -339,7 +339,7 @@ impl World {
             client: Client::default(),
             began: self.now,
             // Its volume is known once the data plane has told its id.
-            keeper: Keeper::new(now, ArbiterKind::Register, [], &seed),
+            keeper: Keeper::new(now, ArbiterKind::Register, [], &seed).preferring(node == 0),
             seed,
             presence: Presence::Unknown,
             volume: None,
@@ -484,7 +484,8 @@ impl World {
         };
         if daemon.volume.is_none() {
             daemon.volume = Some(volume);
-            daemon.keeper = Keeper::new(now, ArbiterKind::Register, [volume], &daemon.seed);
+            daemon.keeper = Keeper::new(now, ArbiterKind::Register, [volume], &daemon.seed)
+                .preferring(node == 0);
             let presence = daemon.presence;
             self.keeper(node, Event::Peer(presence));
         }

@@ -51,7 +51,7 @@ impl World {
         self.activations += 1;
         let activation = self.activations;
         self.count("activations");
-        if !self.is_void(node) {
+        if !self.is_void(node) && !self.is_overtaken(node) {
             self.newest = activation;
             self.model.end_others(activation);
         }

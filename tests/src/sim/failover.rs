@@ -395,7 +395,10 @@ pub(super) fn scenes(world: &mut World) {
 fn one(world: &mut World, scene: Scene) {
     let settles_ms = 20_000 / world.plan.haste + 1000;
     world.run_for(6000 / world.plan.haste);
-    if !world.run_until(settles_ms, World::control_rests) {
+    // What nobody serves is begun by one of the two, in its turn.
+    let rests =
+        |world: &World| world.control_rests() && world.active().is_some() && world.healthy();
+    if !world.run_until(settles_ms, rests) {
         world.fail(format!(
             "{scene:?}: the control planes do not come to rest (I43)"
         ));

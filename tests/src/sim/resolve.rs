@@ -390,6 +390,13 @@ impl World {
         self.split && self.split_winner != Some(node)
     }
 
+    /// The other node went on alone from a view of before: a machine that stood still goes on activating. Nothing of that
+    /// may be acknowledged (I1).
+    pub(super) fn is_overtaken(&self, node: usize) -> bool {
+        let theirs = self.nodes[1 - node].view();
+        theirs.is_sole(id(1 - node)) && theirs.epoch > self.nodes[node].view().epoch
+    }
+
     /// The loser's history is given up durably: from now on there is one again.
     pub(super) fn history_is_discarded(&mut self) {
         self.split = false;
