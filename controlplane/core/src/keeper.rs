@@ -27,8 +27,10 @@ mod situation;
 
 /// The link has so long to come back while the peer's heartbeats come.
 pub const LINK_GRACE: Duration = Duration::from_secs(2);
-/// A standby asks the arbiter so much later than the serving node would: on equal terms who serves goes on.
-pub const HANDICAP: Duration = Duration::from_millis(300);
+/// A standby asks the arbiter so much later than the serving node would: on equal terms who serves goes on. What the two
+/// heard last may be an interval apart, each looks once an interval, and the serving node's data plane is asked ten
+/// times a second.
+pub const HANDICAP: Duration = Duration::from_millis(600);
 /// What nobody serves is begun by the preferred node; the other one begins it so much later.
 pub const TURN_WAIT: Duration = Duration::from_secs(3);
 /// A word that was refused is said again after this time, if it is still right; then after twice as long, and so on.

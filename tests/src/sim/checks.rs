@@ -72,8 +72,10 @@ impl World {
                 self.count("writes")
             }
         }
-        // What had landed on both before the other one took over is no lie, however late it is told.
-        let whole = |write: &Write| request.kind == RequestKind::Write && write.landed == 3;
+        // What had landed on every copy that counts, that of who took over among them, is no lie, however late it is told.
+        let needed = members | 1 << (1 - node);
+        let whole =
+            |write: &Write| request.kind == RequestKind::Write && write.landed & needed == needed;
         let written = outstanding.write.map(|number| self.model.write(number));
         if activation != self.newest && !written.is_some_and(whole) {
             self.fail(format!(

@@ -9,6 +9,7 @@ use mirror_core::types::{Errno, Tag};
 use super::disk::{Running, Value};
 use super::kernel::DEPTH;
 use super::model::{Judgement, write_of};
+use super::node::id;
 use super::rng::Rng;
 use super::shell::first_word;
 use super::world::{Happening, World};
@@ -156,7 +157,13 @@ impl World {
             ));
             return;
         }
-        self.judge_image(node, &image);
+        // Whoever agreed and then went on alone by another word, because nothing came back for long, has written since: the
+        // image is of the moment before.
+        let theirs = self.nodes[1 - node].view();
+        let elsewhere = theirs.is_sole(id(1 - node)) && theirs.id != self.nodes[node].view().id;
+        if !elsewhere {
+            self.judge_image(node, &image);
+        }
         let isolated = &mut self.nodes[node].isolated;
         isolated.image = Some(image);
         isolated.attach_asked = false;
