@@ -169,6 +169,9 @@ impl Registers {
         if let Some(mark) = sole.filter(|mark| mark.epoch > enrolment.sole.epoch) {
             enrolment.sole = mark;
             enrolment.holder = Some(node);
+        } else if sole.is_none() && enrolment.holder == Some(node) {
+            // Both agreed on a view since then.
+            enrolment.holder = None;
         }
         if enrolment.reported != self.members && !mutant::is(Mutant::RegisterEnrolledByOne) {
             return false;
