@@ -225,6 +225,16 @@ impl FailureDetector {
         }
     }
 
+    /// When the first path that works will have been silent for the timeout, unless it is heard before: [`Self::look`] then.
+    pub fn deadline(&self) -> Option<Instant> {
+        let silent_at = |path: &Path| {
+            let heard = path.heard?.max(self.counts_from);
+            Some(heard + self.timing.timeout)
+        };
+        let later = |at: &Instant| *at > self.looked;
+        self.paths.iter().filter_map(silent_at).filter(later).min()
+    }
+
     /// A standstill that this was not asked for yet: two of them may be of the same length.
     pub fn take_standstill(&mut self) -> Option<Duration> {
         let untold = core::mem::take(&mut self.untold);
@@ -423,6 +433,26 @@ mod tests {
         }
         assert_eq!(detector.presence(), Presence::Dead);
         assert_eq!(detector.stood_still(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_silence_has_its_moment_and_no_other_one() {
+        let mut detector = FailureDetector::new(at(0), TIMING, 2);
+        assert_eq!(detector.deadline(), None);
+        detector.heard(at(100), 0, good(1, 0));
+        detector.heard(at(230), 1, good(1, 0));
+        assert_eq!(detector.deadline(), Some(at(2100)));
+        for now in (300..=2050).step_by(250) {
+            detector.look(at(now));
+        }
+        detector.look(at(2100));
+        assert_eq!(detector.path(0), PathState::Down);
+        assert_eq!(detector.deadline(), Some(at(2230)));
+        detector.look(at(2230));
+        assert_eq!(
+            (detector.presence(), detector.deadline()),
+            (Presence::Dead, None)
+        );
     }
 
     #[test]

@@ -9,21 +9,21 @@ use std::time::Duration;
 
 use controlplane_core::facts::{LINKED_MS, facts, volume_id};
 use controlplane_core::failure_detector::{Change, Presence, Timing};
-use controlplane_core::keeper::{ArbiterKind, Effect, Event, Keeper, VolumeFacts, Word};
+use controlplane_core::keeper::{ArbiterKind, Effect, Event, Keeper, VolumeFacts};
 use controlplane_core::limits::{HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT};
 use controlplane_core::membership::{Peer, Run};
 use controlplane_core::partition::ClaimState;
 use controlplane_core::register::Answer;
 use controlplane_core::view_change::Question;
-use controlplane_core::wire::Heartbeat;
 use mirror_core::types::{Incarnation, Instant, NodeSet, VolumeId};
 use mirror_core::view::View;
 
 use super::interconnect::Interconnects;
 use super::node::{MS, id, name};
 use super::rng::Rng;
+pub(super) use super::step::Step;
 use super::theme::Theme;
-use super::witness::{Client, Line, Reply, Witness};
+use super::witness::{Client, Line, Witness};
 use super::words::Told;
 use super::world::{Happening, World};
 
@@ -37,90 +37,6 @@ const LOOK_MS: u64 = 100;
 /// Whether both nodes' control planes decide in this run.
 pub(super) fn is_about(seed: u64) -> bool {
     matches!(seed % 16, 1 | 4 | 7) && Theme::of(seed).is_none()
-}
-
-/// Something that a control plane, its network or the register does; boxed on the agenda.
-#[expect(clippy::large_enum_variant, reason = "boxed as a whole")]
-#[derive(Clone, Debug)]
-pub(super) enum Step {
-    /// `lockstepd` starts.
-    Start { node: usize },
-    /// Its heartbeat thread sends.
-    Beat { node: usize, run: u64 },
-    /// A heartbeat arrives.
-    Heartbeat { node: usize, heartbeat: Heartbeat },
-    /// Somebody sends what was recorded earlier.
-    Replay,
-    /// The data plane is asked for its status.
-    Look { node: usize, run: u64 },
-    /// Something waits to be decided.
-    Incoming {
-        node: usize,
-        run: u64,
-        incoming: Incoming,
-    },
-    /// A deadline of the keeper.
-    Tick { node: usize, run: u64 },
-    /// A word reaches the data plane.
-    Word {
-        node: usize,
-        run: u64,
-        process: u64,
-        word: Word,
-    },
-    /// A connection to the register stands.
-    Connected { node: usize, run: u64, server: u64 },
-    /// It is dialled.
-    Connect { node: usize, run: u64 },
-    /// A report is due.
-    Report { node: usize, run: u64 },
-    /// A line reaches the register.
-    Asked {
-        node: usize,
-        run: u64,
-        connection: (u64, u64),
-        exchange: u64,
-        line: Line,
-    },
-    /// Its reply reaches the node.
-    Replied {
-        node: usize,
-        run: u64,
-        connection: (u64, u64),
-        exchange: u64,
-        reply: Reply,
-    },
-    /// A reply did not come in time.
-    Silent {
-        node: usize,
-        run: u64,
-        exchange: u64,
-    },
-    /// Interconnects and ways to the register are whole again.
-    Heal,
-    /// The register runs again.
-    RegisterUp,
-}
-
-impl Step {
-    /// On which machine it happens, if on one.
-    pub(super) fn node(&self) -> Option<usize> {
-        match self {
-            Self::Start { node }
-            | Self::Beat { node, .. }
-            | Self::Heartbeat { node, .. }
-            | Self::Look { node, .. }
-            | Self::Incoming { node, .. }
-            | Self::Tick { node, .. }
-            | Self::Word { node, .. }
-            | Self::Connected { node, .. }
-            | Self::Connect { node, .. }
-            | Self::Report { node, .. }
-            | Self::Replied { node, .. }
-            | Self::Silent { node, .. } => Some(*node),
-            Self::Asked { .. } | Self::Replay | Self::Heal | Self::RegisterUp => None,
-        }
-    }
 }
 
 /// What waits to be decided.
@@ -269,6 +185,7 @@ impl World {
         match step {
             Step::Start { node } => self.control_starts(node),
             Step::Beat { node, run } => self.beat(node, run),
+            Step::Wake { node, run } => self.wake(node, run),
             Step::Heartbeat { node, heartbeat } => self.hear(node, &heartbeat, None),
             Step::Replay => self.replay(),
             Step::Look { node, run } => self.look_at_the_volume(node, run),

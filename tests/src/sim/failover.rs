@@ -174,6 +174,7 @@ impl World {
                 }
                 Step::Start { .. }
                 | Step::Beat { .. }
+                | Step::Wake { .. }
                 | Step::Heartbeat { .. }
                 | Step::Replay
                 | Step::Look { .. }

@@ -80,6 +80,23 @@ impl World {
         let interval = u64::try_from(TIMING.interval.as_millis()).unwrap_or(0);
         let interval = self.control_ms(interval);
         self.control_later(interval, Step::Beat { node, run });
+        let now = self.path_clock(node);
+        let due = self.control.daemon(node, run);
+        let due = due.and_then(|daemon| daemon.peer.detector.deadline());
+        if let Some(due) = due {
+            let after =
+                u64::try_from(due.since(now).as_nanos()).unwrap_or(u64::MAX) / self.plan.haste;
+            if after < interval {
+                self.control_later(after + 1, Step::Wake { node, run });
+            }
+        }
+    }
+
+    /// The moment at which a path may have been silent for long enough.
+    pub(super) fn wake(&mut self, node: usize, run: u64) {
+        if self.control.daemon(node, run).is_some() {
+            self.heartbeats_look(node);
+        }
     }
 
     fn post(&mut self, node: usize, heartbeat: Heartbeat) {

@@ -46,6 +46,7 @@ mod shelf;
 mod shell;
 pub mod shrink;
 mod spin;
+mod step;
 mod stuck;
 mod theme;
 pub mod told;
