@@ -243,3 +243,29 @@ fn what_the_kernel_still_has_is_thrown_away_with_the_rest() {
         assert_eq!(world.failure, None, "seed {seed}");
     }
 }
+
+/// A forced end begins while the link has not yet noticed that the peer is silent. Nobody says it again: the writes fail
+/// when the link is given up, and the service ends.
+#[test]
+fn a_forced_end_does_not_wait_for_a_peer_that_is_lost_meanwhile() {
+    for seed in SEEDS {
+        let mut world = pair(seed);
+        on(&mut world, 0);
+        world.silence([true, true]);
+        write(&mut world, 0, 0, 1000, 8);
+        world.run_for(20);
+        let command = world.command(0, Command::Deactivate { force: true });
+        let ended = world.run_until(10_000, |world| {
+            world.role(0) == Some(Role::Fenced) && world.nodes[0].device.is_none()
+        });
+        assert!(ended, "seed {seed}: {:?}", world.role(0));
+        let answer = wait_answer(&mut world, command);
+        assert!(matches!(answer, Ok(Done::Fenced)), "{answer:?}");
+        world.silence([false, false]);
+        on_again(&mut world);
+        assert!(world.run_until(20_000, World::healthy), "seed {seed}");
+        let contents: Vec<_> = world.nodes.iter().map(|node| &node.data.content).collect();
+        assert!(contents[0] == contents[1], "seed {seed}: the copies differ");
+        assert_eq!(world.failure, None, "seed {seed}");
+    }
+}

@@ -313,6 +313,8 @@ mutants! {
     AsideForgotten: "aside-forgotten", "I9";
     /// A target that cannot read says that it has the same.
     UnreadableEqual: "unreadable-equal", "S7 S9 I4";
+    /// A service that ends by force waits for a peer that is lost meanwhile.
+    ForcedEndWaits: "forced-end-waits", "I9";
     /// A word about an earlier view counts for this one.
     TakeoverOfAnyEpoch: "takeover-of-any-epoch", "S8";
     /// Of what only one side of a split brain has nothing is named: nothing of it would be kept.

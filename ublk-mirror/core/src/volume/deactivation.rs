@@ -64,6 +64,19 @@ impl Volume {
         self.persist(Then::Continue, effects);
     }
 
+    /// The peer is lost while the device ends by force: what waits for the peer fails, or the device's end would wait
+    /// for it too. Nobody says it again: a control plane whose lease is over says it once.
+    pub(super) fn forced_end_freezes(&mut self, now: Instant, effects: &mut Effects) {
+        let ends = self.change.as_ref().is_some_and(|change| {
+            let forced = matches!(change.kind, Kind::Deactivate { command, .. }
+                if command.is_some() && command == self.forced_end);
+            forced && matches!(change.step, Step::Device)
+        });
+        if ends && !mutant::is(Mutant::ForcedEndWaits) {
+            self.abort_writes(now, effects);
+        }
+    }
+
     pub(super) fn deactivated(&mut self, effects: &mut Effects) {
         let Some(change) = self.change.take() else {
             return;

@@ -124,6 +124,8 @@ pub struct Volume {
     stopping: Option<Stopping>,
     /// Un-acknowledged writes were failed when the service ended: the copies may differ (S10).
     aborted_writes: bool,
+    /// The command that ends the service by force: its users get errors, whatever happens to the peer meanwhile.
+    forced_end: Option<u64>,
     /// This run took over a live device: the kernel may still hand over writes of an earlier run.
     recovered: bool,
     /// The device that was recovered must end.
@@ -209,6 +211,7 @@ impl Volume {
             view_flush: ViewFlush::None,
             stopping: None,
             aborted_writes: false,
+            forced_end: None,
             recovered: false,
             end_recovered_device: false,
             copy_cause: None,

@@ -155,6 +155,7 @@ impl Volume {
         if !self.begin_change(kind, Step::Device, None) {
             return Some(Err(Refusal::Busy));
         }
+        self.forced_end = (force == Force::Yes).then_some(id);
         if self.engine.is_frozen() {
             self.abort_writes(now, effects);
         }
@@ -168,7 +169,7 @@ impl Volume {
         None
     }
 
-    fn abort_writes(&mut self, now: Instant, effects: &mut Effects) {
+    pub(super) fn abort_writes(&mut self, now: Instant, effects: &mut Effects) {
         // What an earlier run had in hand is perhaps here already, and perhaps still with the kernel.
         if self.engine.has_unfinished_writes() || self.recovered {
             self.aborted_writes = !mutant::is(Mutant::AbortForgotten);

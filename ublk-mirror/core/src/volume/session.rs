@@ -515,6 +515,7 @@ impl Volume {
         }
         if self.engine.is_frozen() && !frozen_before {
             effects.push(Effect::Notice(Notice::Frozen));
+            self.forced_end_freezes(now, effects);
         }
     }
 
