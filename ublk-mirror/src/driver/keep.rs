@@ -260,6 +260,17 @@ impl Driver {
 
     /// The daemon does not wait any longer: what the thread said is heard, and what it leaves behind is told.
     pub(super) fn end_keeping(&mut self) {
+        for asker in self.askers.values() {
+            if let Asker::Resolver(_, kept) = asker {
+                tracing::warn!(
+                    code = "LS2074",
+                    path = kept.file,
+                    advice = "look at `lockstep volume resolve NAME` when the daemon runs again; remove the file by \
+                              hand only if this side was not discarded",
+                    "the daemon ends before it knows that what is in this file was discarded; the file stays"
+                );
+            }
+        }
         if self.keeps_nothing() {
             return;
         }

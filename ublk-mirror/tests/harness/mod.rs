@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -57,11 +57,21 @@ pub(crate) struct Pair {
     pub(crate) scratch: Scratch,
 }
 
+/// A port for every node, below those that the kernel gives to outgoing connections: such a one would be in somebody's
+/// hands when a daemon that was down starts again.
 pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    const FIRST: u32 = 10_000;
+    const COUNT_MAX: u32 = 22_000;
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let offset = std::process::id().wrapping_mul(64).wrapping_add(count) % COUNT_MAX;
+        let port = u16::try_from(FIRST + offset).unwrap();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 impl Pair {
