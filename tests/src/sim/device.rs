@@ -53,6 +53,7 @@ impl World {
         self.count("activations");
         if !self.is_void(node) && !self.is_overtaken(node) {
             self.newest = activation;
+            self.newest_since = self.now;
             self.model.end_others(activation);
         }
         let sectors = self.nodes[node].meta.peek().size_sectors;

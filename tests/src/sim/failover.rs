@@ -227,7 +227,9 @@ impl World {
                 .as_ref()
                 .is_some_and(|daemon| daemon.keeper().claim() == ClaimState::Idle)
         };
-        idle(0) && idle(1) && self.control.witness.is_enrolled()
+        // Who only now comes to itself has heard less of the other one than the other one of it.
+        let awake = |node: usize| self.control.stuck_until[node] <= self.now;
+        (0..2).all(|node| idle(node) && awake(node)) && self.control.witness.is_enrolled()
     }
 
     fn serves(&self, node: usize) -> bool {

@@ -221,6 +221,8 @@ pub struct World {
     pub(super) split_winner: Option<usize>,
     /// The newest activation that counts: only that one may acknowledge.
     pub(super) newest: u64,
+    /// Since then.
+    pub(super) newest_since: u64,
     pub(super) desk: Desk,
     /// Troubles that wait for a moment.
     pub(super) armed: Vec<(Trap, Rng)>,
@@ -277,6 +279,7 @@ impl World {
             both_alone: false,
             split_winner: None,
             newest: 0,
+            newest_since: 0,
             desk: Desk::default(),
             armed: Vec::new(),
             care: Care::default(),
