@@ -20,6 +20,10 @@ unless the message says so), 64 wrong usage.";
 const VERIFY_EXIT_CODES: &str = "\
 Exit codes with --wait: 0 the whole volume was compared and both copies are equal now, 1 not so.";
 
+const WAIT_EXIT_CODES: &str = "\
+Exit codes: 0 done (without --wait: both nodes will come to it), 1 refused, or it
+came to nothing, 3 nobody can tell: no control plane answers, or the time is over.";
+
 /// One block device, kept identical on two servers.
 #[derive(Debug, Parser)]
 #[command(name = "lockstep", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
@@ -33,6 +37,12 @@ pub(crate) enum Noun {
     /// Mirrored volumes
     #[command(subcommand)]
     Volume(Box<Volume>),
+    /// Groups of volumes and what runs on them
+    #[command(subcommand)]
+    Group(Group),
+    /// The servers
+    #[command(subcommand)]
+    Node(Node),
     /// Say how the cluster is, as this node's control plane sees it
     #[command(after_help = EXIT_CODES)]
     Status {
@@ -47,6 +57,81 @@ pub(crate) enum Noun {
     Explain {
         /// The code
         code: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Group {
+    /// Run the group on the other node: its resources stop here, its volumes are handed over, all starts there
+    #[command(after_help = WAIT_EXIT_CODES)]
+    Move {
+        /// The group
+        name: String,
+        /// Where it shall run [default: the node that does not serve it]
+        #[arg(long, value_name = "NODE")]
+        to: Option<String>,
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// Stop the group, and keep it stopped on both nodes, also over reboots, until it is started
+    #[command(after_help = WAIT_EXIT_CODES)]
+    Stop {
+        /// The group
+        name: String,
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// Run a stopped group again
+    #[command(after_help = WAIT_EXIT_CODES)]
+    Start {
+        /// The group
+        name: String,
+        /// The node that begins [default: where it ran]
+        #[arg(long, value_name = "NODE")]
+        on: Option<String>,
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// Forget on both nodes what failed: resources that did not start or stop, counted failovers
+    Clear {
+        /// The group
+        name: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct Patience {
+    /// Wait until it is done, and show the progress
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// With --wait: no longer than this
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "wait")]
+    pub(crate) timeout: u64,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Node {
+    /// For maintenance: the node takes nothing over and nothing is moved to it; what it serves it goes on serving
+    Suspend {
+        /// The node [default: this one]
+        name: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// The node takes over again
+    Resume {
+        /// The node [default: this one]
+        name: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -272,6 +357,19 @@ mod tests {
         Cli::command().debug_assert();
         let help = Cli::command().render_long_help().to_string();
         assert!(help.contains("64 wrong usage"), "{help}");
+    }
+
+    #[test]
+    fn a_move_takes_what_the_manual_says() {
+        let words = "lockstep group move pg --to node2 --wait --timeout 60 --json";
+        let cli = Cli::try_parse_from(words.split_whitespace()).unwrap();
+        let Noun::Group(Group::Move { name, to, patience }) = cli.noun else {
+            panic!("not a move")
+        };
+        assert_eq!((name.as_str(), to.as_deref()), ("pg", Some("node2")));
+        assert!(patience.wait && patience.json && patience.timeout == 60);
+        let words = "lockstep group move pg --timeout 60";
+        assert!(Cli::try_parse_from(words.split_whitespace()).is_err());
     }
 
     #[test]

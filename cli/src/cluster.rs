@@ -3,29 +3,29 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use controlplane_api::cluster::{ClusterStatus, Group, PathState, Presence, Volume};
+use controlplane_api::cluster::{
+    ClusterStatus, Group, PathState, Presence, Volume, Want, Wish, WishOrigin,
+};
 use mirror_core::admin::{LinkState, Role};
 
 use crate::size;
 use crate::style::{Style, Tone};
 use crate::verdict::{Health, Verdict};
+use crate::waiting::{has_failed, served_by};
 
 /// How the cluster is: the worst of its groups, and what it lacks to survive the next failure.
 pub(crate) fn verdict(status: &ClusterStatus) -> Verdict {
-    let volumes = || status.groups.iter().flat_map(|group| &group.volumes);
-    let worst = volumes()
-        .map(|volume| (volume, verdict_of(volume)))
+    let groups = status.groups.iter();
+    let worst = groups
+        .map(|group| verdict_of_group(group, status))
         .reduce(|worst, next| {
-            let worse = worst.1.health.worse(next.1.health) != worst.1.health;
+            let worse = worst.health.worse(next.health) != worst.health;
             if worse { next } else { worst }
         });
-    if let Some((volume, verdict)) = worst
+    if let Some(verdict) = worst
         && verdict.health != Health::Healthy
     {
-        return Verdict {
-            sentence: format!("{}: {}", volume.name, verdict.sentence),
-            ..verdict
-        };
+        return verdict;
     }
     if let Some(lacking) = lacking(status) {
         return Verdict::new(Health::Degraded, "DEGRADED", lacking);
@@ -35,6 +35,51 @@ pub(crate) fn verdict(status: &ClusterStatus) -> Verdict {
         _ => "everything runs; if a server dies, the other one takes over",
     };
     Verdict::new(Health::Healthy, "HEALTHY", sentence)
+}
+
+/// What an operator wishes and what failed first, then the volumes.
+fn verdict_of_group(group: &Group, status: &ClusterStatus) -> Verdict {
+    let name = &group.name;
+    let serves = served_by(group);
+    if let Some(resources) = &group.resources
+        && has_failed(resources)
+        && serves == Some(&status.node)
+    {
+        let sentence = format!("{name}: its resources here: {}", resources.text);
+        let advice = format!("mend what failed, then `lockstep group clear {name}`");
+        return Verdict::new(Health::Down, "FAILED", sentence).advise(advice);
+    }
+    match group.wish.as_ref().map(|wish| wish.want) {
+        Some(Want::Stopped) if serves.is_none() => {
+            let sentence = format!("{name}: an operator stopped it");
+            let advice = format!("`lockstep group start {name}` runs it again");
+            return Verdict::new(Health::Down, "STOPPED", sentence).advise(advice);
+        }
+        Some(Want::Stopped) => {
+            let sentence = format!("{name}: it is being stopped, as an operator wishes");
+            return Verdict::new(Health::Degraded, "STOPPING", sentence);
+        }
+        Some(Want::Moves) => {
+            let place = group.wish.as_ref().and_then(|wish| wish.node.as_deref());
+            let sentence = format!("{name}: it moves to {}", place.unwrap_or("the other node"));
+            return Verdict::new(Health::Degraded, "MOVING", sentence);
+        }
+        Some(Want::Runs) | None => {}
+    }
+    let volumes = group.volumes.iter();
+    let worst = volumes
+        .map(|volume| (volume, verdict_of(volume)))
+        .reduce(|worst, next| {
+            let worse = worst.1.health.worse(next.1.health) != worst.1.health;
+            if worse { next } else { worst }
+        });
+    match worst {
+        Some((volume, verdict)) => Verdict {
+            sentence: format!("{}: {}", volume.name, verdict.sentence),
+            ..verdict
+        },
+        None => Verdict::new(Health::Healthy, "HEALTHY", "it has no volumes"),
+    }
 }
 
 /// What keeps the other node from taking over, or would keep it soon.
@@ -51,6 +96,11 @@ fn lacking(status: &ClusterStatus) -> Option<String> {
             ));
         }
         Presence::Dead => return Some(format!("{} is not heard, since {since}", peer.name)),
+    }
+    if let Some(node) = status.suspended.first() {
+        return Some(format!(
+            "{node} is suspended and takes nothing over; `lockstep node resume {node}` ends that"
+        ));
     }
     let arbiter = &status.arbiter;
     if arbiter.kind == "witness" && arbiter.answers != Some(true) {
@@ -122,6 +172,11 @@ pub(crate) fn screen(status: &ClusterStatus, style: Style) -> String {
         "  {:<12}{}  {address}  {answers}",
         "arbiter", arbiter.kind
     );
+    for node in &status.suspended {
+        let text = format!("{node}  takes nothing over, nothing is moved there");
+        let text = style.paint(Tone::Careful, &text);
+        let _ = writeln!(out, "  {:<12}{text}", "suspended");
+    }
     for group in &status.groups {
         group_rows(&mut out, group);
     }
@@ -152,6 +207,13 @@ fn group_rows(out: &mut String, group: &Group) {
             status.view.epoch
         );
     }
+    if let Some(wish) = &group.wish {
+        let _ = writeln!(out, "  {:<12}{}", "  wished", wished(wish));
+    }
+    if let Some(resources) = &group.resources {
+        let text = format!("{} on this node", resources.text);
+        let _ = writeln!(out, "  {:<12}{text}", "  resources");
+    }
     if let Some(decision) = &group.decision {
         let _ = writeln!(
             out,
@@ -161,12 +223,112 @@ fn group_rows(out: &mut String, group: &Group) {
     }
 }
 
+/// What is wished of a group, in plain words.
+fn wished(wish: &Wish) -> String {
+    let node = wish.node.as_deref().unwrap_or("the other node");
+    let by = &wish.by;
+    match (wish.want, wish.origin) {
+        (Want::Stopped, _) => format!("stopped by an operator on {by}, until it is started"),
+        (Want::Moves, _) => format!("moving to {node}, said by an operator on {by}"),
+        (Want::Runs, WishOrigin::Operator) => format!("runs, said by an operator on {by}"),
+        (Want::Runs, WishOrigin::Arrived) => format!("runs; the last move, to {node}, arrived"),
+        (Want::Runs, WishOrigin::InVain) => {
+            let why = wish.why.as_deref().unwrap_or("nobody knows why");
+            format!("runs; THE LAST MOVE CAME TO NOTHING: {why}")
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) use tests::{good, group, wish};
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use controlplane_api::cluster::{Arbiter, Path, Peer, SCHEMA};
 
-    fn good() -> ClusterStatus {
+    pub(crate) fn wish(number: u64, want: Want, origin: WishOrigin) -> Wish {
+        Wish {
+            number,
+            by: "node1".to_string(),
+            want,
+            node: Some("node2".to_string()),
+            origin,
+            why: None,
+        }
+    }
+
+    /// A group of one volume on node1, and who serves it.
+    pub(crate) fn group(serves: Option<&str>) -> Group {
+        let mut status = crate::screen::healthy();
+        status.role = if serves == Some("node1") {
+            Role::Active
+        } else {
+            Role::Fenced
+        };
+        status.view.active = serves.map(str::to_string);
+        Group {
+            name: "pg".to_string(),
+            volumes: vec![Volume {
+                name: "data".to_string(),
+                status: Some(Box::new(status)),
+            }],
+            decision: None,
+            wish: None,
+            resources: None,
+        }
+    }
+
+    #[test]
+    fn what_operators_wish_is_said_in_plain_words() {
+        let cases = [
+            (
+                None,
+                Want::Stopped,
+                "STOPPED",
+                Health::Down,
+                "stopped by an",
+            ),
+            (
+                Some("node1"),
+                Want::Stopped,
+                "STOPPING",
+                Health::Degraded,
+                "stopped by",
+            ),
+            (
+                Some("node1"),
+                Want::Moves,
+                "MOVING",
+                Health::Degraded,
+                "moving to node2",
+            ),
+            (
+                Some("node1"),
+                Want::Runs,
+                "HEALTHY",
+                Health::Healthy,
+                "runs, said by",
+            ),
+        ];
+        for (serves, want, word, health, line) in cases {
+            let mut status = good();
+            let mut group = group(serves);
+            group.wish = Some(wish(3, want, WishOrigin::Operator));
+            status.groups.push(group);
+            let said = verdict(&status);
+            assert_eq!((said.word, said.health), (word, health), "{said:?}");
+            let screen = screen(&status, Style::Plain);
+            assert!(screen.contains(&format!("  wished    {line}")), "{screen}");
+        }
+        let mut status = good();
+        status.suspended = vec!["node2".to_string()];
+        let said = verdict(&status);
+        assert!(said.sentence.starts_with("node2 is suspended"), "{said:?}");
+        assert!(screen(&status, Style::Plain).contains("  suspended   node2"));
+    }
+
+    pub(crate) fn good() -> ClusterStatus {
         ClusterStatus {
             schema: SCHEMA.to_string(),
             node: "node1".to_string(),
@@ -188,6 +350,8 @@ mod tests {
                 answers: Some(true),
             },
             groups: Vec::new(),
+            suspended: Vec::new(),
+            agreed: true,
         }
     }
 
@@ -232,6 +396,8 @@ mod tests {
                 status: None,
             }],
             decision: None,
+            wish: None,
+            resources: None,
         });
         let verdict = verdict(&status);
         assert_eq!(verdict.health, Health::Unknown);

@@ -59,6 +59,15 @@ pub(crate) fn with_name(advice: &str, volume: &str) -> String {
         .replace("/NAME.", &format!("/{volume}."))
 }
 
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self {
+            problem,
+            exit_code: 1,
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Problem {

@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use controlplane_api::cluster::ClusterStatus;
 use controlplane_api::paths::node_socket;
-use http_body_util::{BodyExt, Empty, Limited};
+use controlplane_api::verbs::{Asked, Refused, Said};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use mirror_core::admin::Problem;
 use thiserror::Error;
 use tokio::net::UnixStream;
 
-/// Everything is answered from memory.
+/// A status is answered from memory, a wish when it is on the disk.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -77,24 +78,53 @@ impl HttpError {
 /// # Errors
 /// [`HttpError`].
 pub(crate) fn cluster_status() -> Result<ClusterStatus, HttpError> {
+    let (status, answer) = exchange(Method::GET, "/v1/status", Bytes::new())?;
+    if status != StatusCode::OK {
+        return Err(HttpError::BadAnswer {
+            what: status.to_string(),
+        });
+    }
+    read(&answer)
+}
+
+/// Wishes something. Blocks as [`cluster_status`] does.
+///
+/// # Errors
+/// [`HttpError`]: it is not known whether it is wished; within: why it was refused.
+pub(crate) fn tell(path: &str, asked: &Asked) -> Result<Result<Said, Problem>, HttpError> {
+    let body = serde_json::to_vec(asked).map_err(|error| broken(&error))?;
+    let (status, answer) = exchange(Method::POST, path, Bytes::from(body))?;
+    match status {
+        StatusCode::OK => read(&answer).map(Ok),
+        StatusCode::CONFLICT => read::<Refused>(&answer).map(|refused| Err(refused.problem)),
+        _ => Err(HttpError::BadAnswer {
+            what: status.to_string(),
+        }),
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(answer: &Bytes) -> Result<T, HttpError> {
+    serde_json::from_slice(answer).map_err(|error| HttpError::BadAnswer {
+        what: error.to_string(),
+    })
+}
+
+fn exchange(method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), HttpError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| broken(&error))?;
-    let answer = runtime.block_on(async {
-        match tokio::time::timeout(TIMEOUT, get("/v1/status")).await {
+    runtime.block_on(async {
+        match tokio::time::timeout(TIMEOUT, ask(method, path, body)).await {
             Ok(answer) => answer,
             Err(_) => Err(HttpError::Broken {
                 reason: format!("not within {} s", TIMEOUT.as_secs()),
             }),
         }
-    })?;
-    serde_json::from_slice(&answer).map_err(|error| HttpError::BadAnswer {
-        what: error.to_string(),
     })
 }
 
-async fn get(path: &str) -> Result<Bytes, HttpError> {
+async fn ask(method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), HttpError> {
     let socket = node_socket();
     let stream = UnixStream::connect(&socket)
         .await
@@ -106,9 +136,12 @@ async fn get(path: &str) -> Result<Bytes, HttpError> {
         .await
         .map_err(|error| broken(&error))?;
     tokio::spawn(connection);
-    let request = Request::get(path)
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
         .header(hyper::header::HOST, "localhost")
-        .body(Empty::<Bytes>::new())
+        .header(hyper::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))
         .map_err(|error| broken(&error))?;
     let answer = sender
         .send_request(request)
@@ -119,12 +152,7 @@ async fn get(path: &str) -> Result<Bytes, HttpError> {
     let body = body.collect().await.map_err(|error| HttpError::Broken {
         reason: error.to_string(),
     })?;
-    if status != StatusCode::OK {
-        return Err(HttpError::BadAnswer {
-            what: status.to_string(),
-        });
-    }
-    Ok(body.to_bytes())
+    Ok((status, body.to_bytes()))
 }
 
 fn broken(error: &dyn std::error::Error) -> HttpError {

@@ -20,6 +20,7 @@ mod split;
 mod style;
 mod verdict;
 mod verified;
+mod waiting;
 
 use std::process::ExitCode;
 

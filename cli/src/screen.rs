@@ -286,13 +286,16 @@ fn cause(cause: CopyCause) -> &'static str {
 }
 
 #[cfg(test)]
+pub(crate) use tests::healthy;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use mirror_core::admin::{
         Counters, Frozen, GrowProgress, LinkStatus, OperationStatus, Problem, SCHEMA, ViewStatus,
     };
 
-    fn healthy() -> Status {
+    pub(crate) fn healthy() -> Status {
         Status {
             schema: SCHEMA.to_string(),
             volume: "data".to_string(),

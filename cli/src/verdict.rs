@@ -74,7 +74,7 @@ impl Verdict {
         }
     }
 
-    fn advise(self, advice: impl Into<String>) -> Self {
+    pub(crate) fn advise(self, advice: impl Into<String>) -> Self {
         Self {
             advice: Some(advice.into()),
             ..self

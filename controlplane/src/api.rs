@@ -1,23 +1,30 @@
-//! The control plane's door on its own node: HTTP and JSON on a unix socket that root alone can open.
+//! The control plane's door on its own node: HTTP and JSON on a unix socket that root alone can open. The lines are
+//! [`controlplane_api::cluster`] and [`controlplane_api::verbs`].
 
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use controlplane_api::cluster::ClusterStatus;
 use controlplane_api::paths::node_socket;
+use controlplane_api::verbs::{Asked, GroupVerb, NodeVerb, Refused};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
+
+use crate::node::{Answer, Verb};
 
 /// A question, and where the answer goes.
 #[derive(Debug)]
 pub enum Ask {
     /// How everything is.
     Status(oneshot::Sender<ClusterStatus>),
+    /// An operator wants something done.
+    Do(Verb, Answer),
 }
 
 /// Opens the door and answers for ever. There is one daemon on a node: an older socket is nobody's.
@@ -37,6 +44,8 @@ pub async fn serve(asks: mpsc::Sender<Ask>) -> io::Result<()> {
     let listener = UnixListener::bind(&path)?;
     let router = Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/groups/{group}/{verb}", post(group_verb))
+        .route("/v1/nodes/{node}/{verb}", post(node_verb))
         .with_state(asks);
     axum::serve(listener, router).await
 }
@@ -48,4 +57,33 @@ async fn status(State(asks): State<mpsc::Sender<Ask>>) -> Result<Json<ClusterSta
         .await
         .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     answer.await.map(Json).map_err(gone)
+}
+
+async fn group_verb(
+    State(asks): State<mpsc::Sender<Ask>>,
+    Path((group, verb)): Path<(String, GroupVerb)>,
+    Json(asked): Json<Asked>,
+) -> Result<Response, StatusCode> {
+    let node = asked.node;
+    tell(&asks, Verb::Group { group, verb, node }).await
+}
+
+async fn node_verb(
+    State(asks): State<mpsc::Sender<Ask>>,
+    Path((node, verb)): Path<(String, NodeVerb)>,
+    Json(Asked { .. }): Json<Asked>,
+) -> Result<Response, StatusCode> {
+    tell(&asks, Verb::Node { node, verb }).await
+}
+
+async fn tell(asks: &mpsc::Sender<Ask>, verb: Verb) -> Result<Response, StatusCode> {
+    let (sender, answer) = oneshot::channel();
+    asks.send(Ask::Do(verb, sender))
+        .await
+        .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    Ok(match answer.await {
+        Ok(Ok(said)) => Json(said).into_response(),
+        Ok(Err(problem)) => (StatusCode::CONFLICT, Json(Refused::new(problem))).into_response(),
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    })
 }

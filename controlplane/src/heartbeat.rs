@@ -15,7 +15,8 @@ use std::time::Duration;
 use controlplane_core::failure_detector::{Change, PathState, Timing};
 use controlplane_core::limits::PATHS_MAX;
 use controlplane_core::membership::{Peer, Reception, Run};
-use controlplane_core::wire::{HEARTBEAT_BYTES, HeartbeatKey};
+use controlplane_core::wire::{HEARTBEAT_BYTES, Heartbeat, HeartbeatKey};
+use controlplane_core::wish::{Saying, Teller, Wish};
 use mirror_core::types::{Instant, NodeId};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -51,6 +52,10 @@ pub struct Settings {
     pub timing: Timing,
     /// At least one, in their order.
     pub interconnects: Vec<Interconnect>,
+    /// What operators may wish something about.
+    pub subjects: usize,
+    /// What they wish, as it was durable when this run began.
+    pub wishes: Vec<Wish>,
 }
 
 /// What it tells.
@@ -65,6 +70,8 @@ pub enum News {
     },
     /// This node stood still for so long.
     StoodStill(Duration),
+    /// The peer says that an operator wishes this. Said again until it was learnt.
+    Wish(Wish),
 }
 
 /// How a path is, for a status: read at any time, written by the thread alone.
@@ -100,6 +107,8 @@ pub struct Shared {
     pub link_heard_nanos: AtomicU64,
     /// Until when the last heartbeat that the peer confirmed was sent, nanoseconds since boot.
     pub confirmed_nanos: AtomicU64,
+    /// The digest of what operators wish that the peer said last.
+    pub peer_wishes: AtomicU64,
     /// The timeout times this, 1 if 0.
     pub scale: AtomicU32,
     /// News that nobody read in time.
@@ -117,6 +126,8 @@ pub struct Heartbeats {
     pub news: Receiver<News>,
     /// What is shared with it.
     pub shared: Arc<Shared>,
+    /// Takes what operators wish, once it is durable here.
+    pub wishes: SyncSender<Wish>,
     /// The thread.
     pub thread: JoinHandle<io::Result<()>>,
     /// Whether it has real-time priority; without, load can delay it.
@@ -143,7 +154,8 @@ pub fn start(settings: Settings) -> io::Result<Heartbeats> {
     let shared = Arc::new(Shared::default());
     let (sender, news) = sync_channel(NEWS_MAX);
     let (told, asked) = sync_channel(1);
-    let mut thread = Thread::new(settings, sockets, Arc::clone(&shared), sender);
+    let (wishes, durable) = sync_channel(NEWS_MAX);
+    let mut thread = Thread::new(settings, sockets, Arc::clone(&shared), sender, durable);
     let thread = std::thread::Builder::new()
         .name("heartbeat".to_string())
         .spawn(move || {
@@ -154,6 +166,7 @@ pub fn start(settings: Settings) -> io::Result<Heartbeats> {
     Ok(Heartbeats {
         news,
         shared,
+        wishes,
         thread,
         is_real_time,
     })
@@ -168,6 +181,8 @@ struct Thread {
     addresses: Vec<SocketAddr>,
     link_heard_nanos: u64,
     stood_still: Duration,
+    teller: Teller,
+    durable: Receiver<Wish>,
     shared: Arc<Shared>,
     sender: SyncSender<News>,
 }
@@ -178,8 +193,13 @@ impl Thread {
         sockets: Vec<UdpSocket>,
         shared: Arc<Shared>,
         sender: SyncSender<News>,
+        durable: Receiver<Wish>,
     ) -> Self {
         let now = now();
+        let mut teller = Teller::with_room(settings.subjects);
+        for wish in settings.wishes {
+            teller.learn(wish);
+        }
         let paths = sockets.len() + 1;
         let (own, timing) = (settings.own, settings.timing);
         Self {
@@ -195,6 +215,8 @@ impl Thread {
             sockets,
             link_heard_nanos: 0,
             stood_still: Duration::ZERO,
+            teller,
+            durable,
             shared,
             sender,
         }
@@ -245,8 +267,16 @@ impl Thread {
         }
         let stood_still = !self.stood_still.is_zero();
         self.stood_still = Duration::ZERO;
+        while let Ok(wish) = self.durable.try_recv() {
+            self.teller.learn(wish);
+        }
+        let saying = self.teller.say();
         for index in 0..self.sockets.len() {
             if let Some(heartbeat) = self.peer.next(current, index, stood_still) {
+                let heartbeat = Heartbeat {
+                    saying,
+                    ..heartbeat
+                };
                 let bytes = self.key.encode(&heartbeat);
                 // An error is a path that is down; silence tells the other side, and theirs tells us.
                 let _ = self.sockets[index].send_to(&bytes, self.addresses[index]);
@@ -264,8 +294,12 @@ impl Thread {
                 match heartbeat {
                     Ok(heartbeat) if path(heartbeat.path) => {
                         match self.peer.receive(current, &heartbeat) {
-                            Reception::NewRun { before } => self.tell(News::NewRun { before }),
-                            Reception::Counted | Reception::Unproven => {}
+                            Reception::NewRun { before } => {
+                                self.tell(News::NewRun { before });
+                                self.hear(heartbeat.saying);
+                            }
+                            Reception::Counted => self.hear(heartbeat.saying),
+                            Reception::Unproven => {}
                             Reception::Old | Reception::Misdirected => self.foreign(),
                         }
                     }
@@ -307,6 +341,17 @@ impl Thread {
         if let Some(confirmed) = self.peer.detector.last_confirmed() {
             let nanos = confirmed.as_nanos();
             self.shared.confirmed_nanos.store(nanos, Ordering::Relaxed);
+        }
+    }
+
+    fn hear(&self, saying: Saying) {
+        self.shared
+            .peer_wishes
+            .store(saying.digest, Ordering::Relaxed);
+        if let Some(wish) = saying.wish
+            && self.teller.is_news(&wish)
+        {
+            self.tell(News::Wish(wish));
         }
     }
 

@@ -12,4 +12,5 @@ pub mod resources;
 pub mod services;
 pub mod sys;
 pub mod trust;
+pub mod wishes;
 pub mod witness;

@@ -14,10 +14,12 @@ use controlplane::node;
 use controlplane::trust::{
     Authority, Identity, node_config, read_identity, witness_config, witness_identity,
 };
+use controlplane::wishes::Store;
 use controlplane::witness::{Admission, Witness, server};
 use controlplane_api::arbiter::Hex16;
 use controlplane_core::membership::Run;
 use controlplane_core::wire::HeartbeatKey;
+use controlplane_core::wish::Wish;
 use mirror_core::auth::cluster_id;
 use mirror_core::types::{BootId, Incarnation, NodeId, NodeSet};
 use tokio::net::TcpListener;
@@ -116,6 +118,10 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
             Some(Arc::new(node_config(&identity, &witness)?))
         }
     };
+    let store = Store::of_node();
+    let wishes = store
+        .load()
+        .map_err(|error| anyhow::anyhow!("{} {error}", error.code()))?;
     let mut seed = [0; 32];
     fill_random(&mut seed)?;
     let settings = Settings {
@@ -128,6 +134,9 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
         key: HeartbeatKey::new(&key),
         timing: config.timing,
         interconnects: config.interconnects.clone(),
+        subjects: node::subjects(&config).len(),
+        // What is wished about something that is not configured any more is nobody's.
+        wishes: known(&config, &wishes),
     };
     if !controlplane::sys::lock_memory() {
         tracing::warn!(
@@ -143,7 +152,15 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
         );
     }
     tracing::info!(code = "LS6021", node = %name, peer = %config.peer_name, "lockstepd runs");
-    runtime()?.block_on(node::run(config, heartbeats, tls, seed))
+    runtime()?.block_on(node::run(config, heartbeats, tls, seed, (store, wishes)))
+}
+
+fn known(config: &Config, wishes: &[Wish]) -> Vec<Wish> {
+    let subjects = node::subjects(config);
+    let known = wishes
+        .iter()
+        .filter(|wish| subjects.contains(&wish.subject));
+    known.copied().collect()
 }
 
 fn witness(listen: &str, state: &Path) -> anyhow::Result<()> {

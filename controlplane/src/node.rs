@@ -11,11 +11,11 @@ use std::time::Duration;
 use anyhow::Context;
 use controlplane_api::Client;
 use controlplane_api::arbiter::Held;
-use controlplane_api::cluster;
 use controlplane_core::failure_detector::{Change, Presence};
 use controlplane_core::keeper::{Effect, Event, Keeper, Word};
 use controlplane_core::partition::{Decision, Situation};
 use controlplane_core::view_change::Question;
+use controlplane_core::wish::{GroupKey, Subject, Wish, Wishes};
 use mirror_core::admin::{Done, Problem, Status};
 use mirror_core::types::{Instant, NodeSet, VolumeId};
 use mirror_core::view::View;
@@ -25,8 +25,14 @@ use crate::api::{self, Ask};
 use crate::arbiter::{Heard, boottime_nanos, talk};
 use crate::config::Config;
 use crate::heartbeat::{Heartbeats, News, Shared};
+use crate::mirror;
 use crate::services::{self, Roots, Seen, Services, Tell};
-use crate::{mirror, report};
+use crate::wishes::Store;
+
+mod operator;
+mod status;
+
+pub use operator::{Answer, Verb, subjects};
 
 /// Between two looks at a data plane.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -54,10 +60,17 @@ enum Incoming {
     HeartbeatsEnded,
     Asked(Ask),
     Service(services::News),
+    /// Wishes are durable, or why not.
+    Stored {
+        version: u64,
+        error: Option<String>,
+    },
 }
 
 struct Group {
     name: String,
+    /// What operators wish something about.
+    subject: Subject,
     keeper: Keeper,
     /// The volumes' ids, as far as their data planes have told them.
     ids: BTreeMap<String, VolumeId>,
@@ -78,11 +91,26 @@ struct Node {
     arbiter_answers: Option<bool>,
     shared: Arc<Shared>,
     services: Services,
+    wishes: Wishes,
+    store: Store,
+    store_again_at: Option<Instant>,
+    waiting: Vec<operator::Waiting>,
+    /// Tells wishes to the other node, and what it could not take yet.
+    teller: std::sync::mpsc::SyncSender<Wish>,
+    untold: Vec<Wish>,
     queue: mpsc::Sender<Incoming>,
     questions: mpsc::Sender<Question>,
     held: watch::Sender<Vec<Held>>,
     views: BTreeMap<VolumeId, Held>,
 }
+
+/// Ways out: what waits to be decided, the arbiter's questions and reports, the heartbeats' wishes.
+type Ways = (
+    mpsc::Sender<Incoming>,
+    mpsc::Sender<Question>,
+    watch::Sender<Vec<Held>>,
+    std::sync::mpsc::SyncSender<Wish>,
+);
 
 /// Runs until the process ends.
 ///
@@ -93,6 +121,7 @@ pub async fn run(
     heartbeats: Heartbeats,
     tls: Option<Arc<rustls::ClientConfig>>,
     seed: [u8; 32],
+    (store, wishes): (Store, Vec<Wish>),
 ) -> anyhow::Result<()> {
     let (queue, mut incoming) = mpsc::channel(QUEUE_MAX);
     let (questions, asked) = mpsc::channel(QUEUE_MAX);
@@ -136,7 +165,11 @@ pub async fn run(
             watch_volume(group, volume.clone(), queue.clone())?;
         }
     }
-    let mut node = Node::new(config, heartbeats.shared, seed, queue, questions, held);
+    let ways = (queue, questions, held, heartbeats.wishes);
+    let mut node = Node::new(config, heartbeats.shared, seed, ways, (store, wishes));
+    for group in 0..node.groups.len() {
+        node.wished(group);
+    }
     loop {
         let wait = node.next_tick();
         match tokio::time::timeout(wait, incoming.recv()).await {
@@ -147,6 +180,7 @@ pub async fn run(
             Err(_) => node.everywhere(&Event::Tick),
         }
         node.services.tick(now());
+        node.tick_wishes(now());
     }
 }
 
@@ -201,12 +235,12 @@ impl Node {
         config: Config,
         shared: Arc<Shared>,
         seed: [u8; 32],
-        queue: mpsc::Sender<Incoming>,
-        questions: mpsc::Sender<Question>,
-        held: watch::Sender<Vec<Held>>,
+        (queue, questions, held, teller): Ways,
+        (store, wishes): (Store, Vec<Wish>),
     ) -> Self {
         let groups = config.groups.iter().map(|group| Group {
             name: group.name.clone(),
+            subject: Subject::Group(GroupKey::of(&group.name)),
             // Its volumes are known as they tell their ids.
             keeper: Keeper::new(now(), config.arbiter, [], &seed)
                 .preferring(config.me.index() == 0)
@@ -223,6 +257,12 @@ impl Node {
         Self {
             groups: groups.collect(),
             services,
+            wishes: Wishes::new(config.me, subjects(&config), wishes),
+            store,
+            store_again_at: None,
+            waiting: Vec::new(),
+            teller,
+            untold: Vec::new(),
             config,
             asked: BTreeMap::new(),
             next_question: 1,
@@ -279,7 +319,9 @@ impl Node {
                 // Who asked may be gone.
                 let _ = answer.send(self.status());
             }
+            Incoming::Asked(Ask::Do(verb, answer)) => self.verb(&verb, answer),
             Incoming::Service(news) => self.services.take(now(), news),
+            Incoming::Stored { version, error } => self.stored(version, error),
         }
     }
 
@@ -296,6 +338,7 @@ impl Node {
             News::NewRun { before } => {
                 tracing::info!(code = "LS6013", ?before, "the peer runs anew")
             }
+            News::Wish(wish) => self.hear_wish(wish),
             News::StoodStill(time) => {
                 tracing::warn!(
                     code = "LS6014",
@@ -337,6 +380,7 @@ impl Node {
                 .fetch_max(heard, Ordering::Relaxed);
         }
         self.lease();
+        self.wished(group);
         let facts = facts.map(Box::new);
         let asked = Instant::from_nanos(asked_nanos);
         let volume = id;
@@ -437,44 +481,6 @@ impl Node {
         }
     }
 
-    fn status(&self) -> cluster::ClusterStatus {
-        let group = |group: &Group, volumes: &[String]| cluster::Group {
-            name: group.name.clone(),
-            volumes: volumes
-                .iter()
-                .map(|name| cluster::Volume {
-                    name: name.clone(),
-                    status: group.told.get(name).cloned(),
-                })
-                .collect(),
-            decision: group
-                .last
-                .map(|(row, situation, decision)| cluster::Decision {
-                    row: row + 1,
-                    situation: format!("{situation:?}"),
-                    decision: decision.to_string(),
-                }),
-        };
-        let since = now().since(self.presence_since).as_millis();
-        cluster::ClusterStatus {
-            schema: cluster::SCHEMA.to_string(),
-            node: self.config.name.clone(),
-            peer: cluster::Peer {
-                name: self.config.peer_name.clone(),
-                presence: report::presence(self.presence),
-                since_ms: u64::try_from(since).unwrap_or(u64::MAX),
-            },
-            paths: report::paths(&self.config, &self.shared),
-            arbiter: report::arbiter(&self.config, self.arbiter_answers),
-            groups: self
-                .groups
-                .iter()
-                .zip(&self.config.groups)
-                .map(|(entry, configured)| group(entry, &configured.volumes))
-                .collect(),
-        }
-    }
-
     fn everywhere(&mut self, event: &Event) {
         for group in 0..self.groups.len() {
             self.one(group, event.clone());
@@ -485,6 +491,7 @@ impl Node {
         let mut effects = Vec::new();
         if let Some(entry) = self.groups.get_mut(group) {
             entry.keeper.handle(now(), event, &mut effects);
+            self.order_services(group);
         }
         for effect in effects {
             self.carry_out(group, effect);
@@ -495,6 +502,7 @@ impl Node {
         match effect {
             Effect::Ask(question) => self.ask(group, question),
             Effect::Say { volume, word } => self.say(group, volume, word),
+            Effect::Settle { mark, origin } => self.settle(group, mark, origin),
             Effect::Decided {
                 row,
                 situation,

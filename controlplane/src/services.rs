@@ -1,25 +1,24 @@
 //! The groups' resources on this node: what the volumes' daemons say goes into each group's rules, and what follows is
 //! carried out in threads, which tell their end through the node's queue.
 //!
-//! An operator speaks by two files until there is a door for it: `stopped` and `failed` in `/run/lockstep/groups/GROUP`
-//! (docs/groups.md).
+//! Why a group waits to be cleared is in the file `failed` in `/run/lockstep/groups/GROUP` (docs/groups.md).
 
 mod failovers;
+mod orders;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use controlplane_api::Client;
+use controlplane_api::paths::state_directory;
 use controlplane_core::group::{
-    Action, Effect, Event, Group, GroupState, Manner, Order, Origin, Outcome, Reason, Volumes,
+    Action, Effect, Event, Group, GroupState, Manner, Order, Origin, Outcome, Volumes,
 };
-use controlplane_core::keeper::Word;
+use controlplane_core::keeper::{Services as Standing, Word};
 use controlplane_core::partition::Decision;
 use mirror_core::admin::{Role, Status};
 use mirror_core::types::Instant;
@@ -29,9 +28,9 @@ use crate::mirror;
 use crate::resources::environment::{Factor, Server};
 use crate::resources::{Context, Environment, Kind, Limit, Places, Program, ResourceError};
 
-/// What is remembered over a reboot.
-const STATE: &str = "/var/lib/lockstep/groups";
-/// Between two looks at an operator's files.
+/// What is remembered over a reboot, in the state directory.
+const STATE: &str = "groups";
+/// Between two looks at the files `failed`.
 const ORDER_LOOK: Duration = Duration::from_millis(500);
 /// What an action's thread needs; this process holds its memory locked.
 const STACK_BYTES: usize = 512 * 1024;
@@ -56,6 +55,15 @@ impl Seen {
             Some(Role::Activating | Role::Deactivating) | None => Self::Unclear,
         }
     }
+}
+
+/// Why operators want a group stopped on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopping {
+    /// It shall run nowhere.
+    Stopped,
+    /// It shall run on the other node.
+    Moves,
 }
 
 /// What a thread tells.
@@ -108,7 +116,7 @@ impl Roots {
     pub fn of(config: &Config) -> Self {
         Self {
             places: Places::of("", ""),
-            state: PathBuf::from(STATE),
+            state: state_directory().join(STATE),
             node: config.name.clone(),
             peer: config.peer_name.clone(),
         }
@@ -137,6 +145,8 @@ struct Service {
     /// What breaks an action off.
     cuts: BTreeMap<u64, Arc<AtomicBool>>,
     order: Order,
+    /// Why operators want it stopped here, if they do.
+    wanted: Option<Stopping>,
     /// The file `failed` was written by this run; without it an operator has cleared the group.
     failed: bool,
     /// The file `failed` was written by an earlier run.
@@ -185,9 +195,35 @@ impl Services {
             match word {
                 Word::TakeOver { .. } => service.origin = Origin::Failover,
                 Word::Start => service.origin = Origin::Start,
-                Word::GoAlone { .. } | Word::StepDown => {}
+                Word::GoAlone { .. } | Word::StepDown | Word::Release => {}
             }
         }
+    }
+
+    /// Why operators want a group stopped here; `None` if they do not.
+    pub fn wanted(&mut self, now: Instant, group: usize, wanted: Option<Stopping>) {
+        if let Some(service) = self.groups.get_mut(&group)
+            && service.wanted != wanted
+        {
+            service.wanted = wanted;
+            service.look_at_orders(now);
+        }
+    }
+
+    /// What failed is forgotten: the group is tried again.
+    pub fn clear(&mut self, now: Instant, group: usize) {
+        if let Some(service) = self.groups.get_mut(&group) {
+            service.clear(now);
+        }
+    }
+
+    /// How a group stands, for its keeper.
+    pub fn standing(&self, now: Instant, group: usize, stops: bool) -> Standing {
+        let Some(service) = self.groups.get(&group) else {
+            return Standing::of_none(stops);
+        };
+        let released = service.order == Order::Stop && service.group.is_released();
+        Standing::of(service.group.state(now), released, stops)
     }
 
     /// A thread told something.
@@ -251,6 +287,7 @@ impl Service {
             home: group.nodes.first() == Some(&roots.node),
             cuts: BTreeMap::new(),
             order: Order::Start,
+            wanted: None,
             failed: false,
             inherited: false,
             roots,
@@ -284,39 +321,6 @@ impl Service {
             Volumes::Gone | Volumes::LeaseOver | Volumes::InDoubt => {}
         }
         self.handle(now, Event::Volumes(volumes));
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.roots.places.run.join(&self.name).join(name)
-    }
-
-    /// `stopped`: an operator wants it so. `failed`: the group waits until the file is removed.
-    fn look_at_orders(&mut self, now: Instant) {
-        let failed = exists(&self.file("failed"));
-        if self.failed && !failed {
-            self.failed = false;
-            self.forget();
-            self.handle(now, Event::Order(Order::Clear));
-        }
-        if self.inherited && !failed {
-            // Cleared as well: what it rests on is forgotten with it.
-            self.inherited = false;
-            self.forget();
-            self.handle(now, Event::Order(Order::Clear));
-        }
-        // Left by an earlier run of this daemon: what failed then is not tried again either.
-        self.inherited = failed && !self.failed;
-        let order = if self.inherited || exists(&self.file("stopped")) {
-            Order::Stop
-        } else {
-            Order::Start
-        };
-        if order != self.order {
-            self.order = order;
-            let (code, group) = ("LS6049", &self.name);
-            tracing::info!(code, group, ?order, failed, "an operator's word");
-            self.handle(now, Event::Order(order));
-        }
     }
 
     fn take(&mut self, now: Instant, news: News) {
@@ -425,73 +429,6 @@ impl Service {
         }
     }
 
-    fn failovers(&self) -> PathBuf {
-        self.roots.state.join(format!("{}.failovers", self.name))
-    }
-
-    fn remembered(&self) -> Vec<Duration> {
-        failovers::recent(&self.failovers(), self.group.policy().failovers_within)
-    }
-
-    /// Beside this thread: a disk may be slow, and what is decided here is not.
-    fn remember(&self) {
-        let (path, within) = (self.failovers(), self.group.policy().failovers_within);
-        spawn("remember", move || {
-            if let Err(error) = failovers::append(&path, within) {
-                let path = path.display().to_string();
-                tracing::error!(code = "LS6062", path, %error, "cannot remember a failover");
-            }
-        });
-    }
-
-    fn forget(&self) {
-        if let Err(error) = fs::remove_file(self.failovers()) {
-            tracing::debug!(%error, "no failovers are remembered");
-        }
-    }
-
-    fn give_up(&mut self, reason: Reason) {
-        let group = self.name.clone();
-        let why = match reason {
-            Reason::Resource(resource) => {
-                let name = self.names.get(resource).map_or("", String::as_str);
-                let why = format!("resource {name} does not start or does not stay");
-                tracing::error!(
-                    code = "LS6046",
-                    group,
-                    "{why}: not tried on this node any more"
-                );
-                format!("LS6046 {why}")
-            }
-            Reason::PingPong => {
-                let why = "it failed over too often";
-                tracing::error!(code = "LS6047", group, "{why}: not started on this node");
-                format!("LS6047 {why}")
-            }
-        };
-        self.write_failed(&why);
-    }
-
-    fn write_failed(&mut self, why: &str) {
-        let path = self.file("failed");
-        let write = || -> io::Result<()> {
-            if let Some(directory) = path.parent() {
-                fs::create_dir_all(directory)?;
-            }
-            fs::write(
-                &path,
-                format!("{why}\nRemove this file to clear the group.\n"),
-            )
-        };
-        match write() {
-            Ok(()) => self.failed = true,
-            Err(error) => {
-                let path = path.display().to_string();
-                tracing::error!(code = "LS6062", path, %error, "cannot write");
-            }
-        }
-    }
-
     /// The words go out beside this thread: a data plane may be slow.
     fn fence(&self) {
         for volume in self.volumes.keys() {
@@ -546,6 +483,7 @@ impl Service {
             Action::Probe | Action::Start(_) => Factor::None,
             Action::Stop(_) if self.group.barred().is_some() => Factor::GroupFailover,
             Action::Stop(Manner::Orderly) if self.order != Order::Stop => Factor::ResourceRestart,
+            Action::Stop(_) if self.wanted == Some(Stopping::Moves) => Factor::GroupMove,
             Action::Stop(_) => Factor::GroupStop,
         };
         let failover = self.origin == Origin::Failover;
@@ -562,11 +500,6 @@ impl Service {
             factor,
         }
     }
-}
-
-fn exists(path: &Path) -> bool {
-    // What cannot be looked at is taken for there: it never starts anything.
-    path.try_exists().unwrap_or(true)
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {

@@ -2,12 +2,13 @@
 //! the control plane and is adopted by the next one.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::UdpSocket;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,8 +18,12 @@ use nix::unistd::Pid;
 
 const STATUS: &str = r#"{"schema":"lockstep.admin/1","ok":true,"status":{"schema":"lockstep.volume-status/1","volume":"data","volume_id":"00000000000000000000000000000007","node":"node1","peer":"node2","role":"ROLE","frozen":null,"copy":"in-sync","peer_copy":"in-sync","link":{"state":"up","last_heard_ms":3,"refusal":null},"view":{"epoch":5,"id":"00000000000000000000000000000005","active":"node2","insync":["node1","node2"],"sealed_epoch":0},"size_bytes":1,"progress":null,"out_of_sync_bytes":0,"inflight":0,"counters":{"reads":0,"writes":0,"flushes":0,"failed":0,"written_bytes":0,"peer_writes":0,"longest_wait_ms":0},"device":null,"problems":[]}}"#;
 
+/// Groups of tests that run at the same time have marks and cgroups of their own.
+static BEDS: AtomicU32 = AtomicU32::new(0);
+
 struct Bed {
     directory: tempfile::TempDir,
+    group: String,
     role: Arc<Mutex<&'static str>>,
     daemon: Option<Child>,
 }
@@ -36,14 +41,15 @@ impl Bed {
             socket.local_addr().expect("an address").to_string()
         };
         let pid = path.join("pid").display().to_string();
+        let number = BEDS.fetch_add(1, Ordering::Relaxed);
+        let group = format!("daemon{}-{number}", std::process::id());
         let config = format!(
             "version = 1\narbiter = \"manual\"\n\
              [nodes.node1]\ninterconnects = [\"{}\"]\n[nodes.node2]\ninterconnects = [\"{}\"]\n\
-             [groups.daemon{}]\nvolumes = [\"data\"]\nresources = [{{ kind = \"program\", name = \"app\", \
+             [groups.{group}]\nvolumes = [\"data\"]\nresources = [{{ kind = \"program\", name = \"app\", \
              command = [\"/bin/sh\", \"-c\", \"echo $$ > {pid}; exec sleep 1000\"] }}]\n",
             port(),
             port(),
-            std::process::id(),
         );
         fs::write(path.join("cluster.toml"), config).expect("a configuration");
         let role = Arc::new(Mutex::new("fenced"));
@@ -61,6 +67,7 @@ impl Bed {
         });
         Self {
             directory,
+            group,
             role,
             daemon: None,
         }
@@ -85,6 +92,7 @@ impl Bed {
             .arg(self.file("key"))
             .env("LOCKSTEP_RUN_DIR", self.directory.path())
             .env("LOCKSTEP_LOG_DIR", self.file("logs"))
+            .env("LOCKSTEP_STATE_DIR", self.file("state"))
             .stderr(words)
             .spawn();
         self.daemon = Some(child.expect("lockstepd"));
@@ -103,6 +111,24 @@ impl Bed {
         let path = self.file(words);
         let said = || fs::read_to_string(&path).unwrap_or_default();
         eventually(&format!("{what} in {}", said()), || said().contains(what));
+    }
+
+    /// An operator's words, and what is answered: its status, and its body.
+    fn operator(&self, path: &str, body: &str) -> (u32, String) {
+        let socket = self.file("lockstepd/api.sock");
+        eventually("the door", || UnixStream::connect(&socket).is_ok());
+        let mut stream = UnixStream::connect(&socket).expect("a connection");
+        let length = body.len();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).expect("asked");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a body");
+        let status = head.split(' ').nth(1).expect("a status");
+        (status.parse().expect("a number"), body.to_string())
     }
 
     fn pid(&self) -> i32 {
@@ -155,4 +181,74 @@ fn a_group_follows_its_volume_and_outlives_the_control_plane() {
     bed.says("second", "LS6042");
     bed.says("second", "offline");
     assert!(!lives(pid));
+}
+
+#[test]
+fn what_an_operator_stops_stays_stopped_over_a_restart_until_it_is_started() {
+    let mut bed = Bed::new();
+    let group = bed.group.clone();
+    let verb = |verb: &str| format!("/v1/groups/{group}/{verb}");
+    bed.becomes("active");
+    bed.start("first");
+    bed.says("first", "online");
+    let pid = bed.pid();
+    let (status, body) = bed.operator(&verb("stop"), "{}");
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains("\"number\":1"), "{body}");
+    bed.says("first", "LS6042");
+    bed.says("first", "Release");
+    assert!(!lives(pid));
+    let (_, body) = bed.operator(&verb("stop"), "{}");
+    assert!(body.contains("was stopped already"), "{body}");
+    bed.end();
+    bed.start("second");
+    // Somebody serves it all the same: nothing starts, and it is stopped again.
+    bed.says("second", "Release");
+    let words = fs::read_to_string(bed.file("second")).expect("words");
+    assert!(!words.contains("LS6041"), "{words}");
+    let (status, body) = bed.operator(&verb("start"), "{}");
+    assert_eq!(status, 200, "{body}");
+    bed.says("second", "online");
+    assert!(lives(bed.pid()));
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_with_a_code_and_changes_nothing() {
+    let mut bed = Bed::new();
+    bed.becomes("active");
+    bed.start("first");
+    bed.says("first", "online");
+    let group = format!("/v1/groups/{}", bed.group);
+    let cases = [
+        ("/v1/groups/other/stop".to_string(), "{}", "LS6080"),
+        ("/v1/nodes/node3/suspend".to_string(), "{}", "LS6080"),
+        (format!("{group}/move"), "{\"node\":\"node3\"}", "LS6080"),
+        // Nobody runs on the other node.
+        (format!("{group}/move"), "{}", "LS6081"),
+        (format!("{group}/start"), "{\"node\":\"node2\"}", "LS6086"),
+    ];
+    for (path, body, code) in cases {
+        let (status, answer) = bed.operator(&path, body);
+        assert_eq!(status, 409, "{path} {answer}");
+        assert!(answer.contains(code), "{path} {answer}");
+    }
+    let (status, _) = bed.operator("/v1/nodes/node2/suspend", "{}");
+    assert_eq!(status, 200);
+    let (_, answer) = bed.operator(&format!("{group}/move"), "{}");
+    assert!(answer.contains("LS6084"), "{answer}");
+    assert!(lives(bed.pid()));
+}
+
+#[test]
+fn a_damaged_file_of_wishes_is_not_an_empty_one() {
+    let mut bed = Bed::new();
+    fs::create_dir_all(bed.file("state")).expect("a directory");
+    fs::write(bed.file("state/wishes.json"), "{").expect("a file");
+    bed.start("first");
+    bed.says("first", "LS6090");
+    bed.daemon
+        .take()
+        .expect("a daemon")
+        .wait()
+        .expect("its end");
 }

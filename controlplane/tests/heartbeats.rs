@@ -8,6 +8,7 @@ use controlplane::heartbeat::{Heartbeats, Interconnect, News, Settings, start};
 use controlplane_core::failure_detector::{Change, PathState, Presence, Timing};
 use controlplane_core::membership::Run;
 use controlplane_core::wire::HeartbeatKey;
+use controlplane_core::wish::{GroupKey, Origin, Subject, Want, Wish};
 use mirror_core::types::{BootId, Incarnation, NodeId};
 
 /// Two free ports of loopback, for each node one.
@@ -33,6 +34,8 @@ fn node(number: u8, paths: &[[Interconnect; 2]], key: u8) -> Heartbeats {
         timing: Timing::new(Duration::from_millis(25), Duration::from_millis(500))
             .expect("good times"),
         interconnects: paths.iter().map(|pair| pair[side]).collect(),
+        subjects: 2,
+        wishes: Vec::new(),
     };
     start(settings).expect("it starts")
 }
@@ -97,6 +100,34 @@ fn another_cluster_is_not_heard() {
     let (one, two) = (node(0, &paths, 1), node(1, &paths, 2));
     hears(&one, DEAD);
     assert!(one.shared.foreign.load(Ordering::Relaxed) > 0);
+    ends(one);
+    ends(two);
+}
+
+/// What an operator wishes on one node is heard by the other one, until that one knows it too.
+#[test]
+fn wishes_are_told_with_heartbeats_until_both_know_them() {
+    let paths = [pair()];
+    let (one, two) = (node(0, &paths, 7), node(1, &paths, 7));
+    hears(&one, ALIVE);
+    let wish = Wish {
+        subject: Subject::Group(GroupKey::of("pg")),
+        number: 3,
+        by: NodeId::new(0).expect("a node"),
+        want: Want::Stopped { home: None },
+        origin: Origin::Operator,
+    };
+    one.wishes.send(wish).expect("a thread");
+    hears(&two, News::Wish(wish));
+    let digest = || one.shared.peer_wishes.load(Ordering::Relaxed);
+    assert_eq!(digest(), 0, "the other node knows nothing yet");
+    two.wishes.send(wish).expect("a thread");
+    let end = Instant::now() + Duration::from_secs(20);
+    while digest() == 0 {
+        assert!(Instant::now() < end, "nobody says that it knows");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(digest(), two.shared.peer_wishes.load(Ordering::Relaxed));
     ends(one);
     ends(two);
 }

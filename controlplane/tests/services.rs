@@ -10,9 +10,9 @@ use std::time::{Duration, Instant as Clock};
 use controlplane::config::{Group, Kind, Resource};
 use controlplane::resources::cage::Cage;
 use controlplane::resources::{Exec, Places};
-use controlplane::services::{News, Roots, Seen, Services, Tell};
+use controlplane::services::{News, Roots, Seen, Services, Stopping, Tell};
 use controlplane_core::group::{GroupState, Policy, ResourcePolicy};
-use controlplane_core::keeper::Word;
+use controlplane_core::keeper::{Services as Standing, Word};
 use controlplane_core::partition::{Cause, Decision, Missing};
 use mirror_core::types::{Epoch, Instant, ViewId};
 use mirror_core::view::ViewMark;
@@ -255,7 +255,8 @@ fn failovers_are_counted_over_restarts_of_the_daemon_until_the_group_is_cleared(
     bed.sees(Seen::Active);
     bed.for_a_while();
     assert_eq!(bed.state(), GroupState::Offline);
-    fs::remove_file(bed.file("failed")).expect("the file");
+    bed.services.clear(now(bed.began), 0);
+    assert!(!bed.file("failed").exists());
     bed.comes_to(GroupState::Online);
 }
 
@@ -286,21 +287,30 @@ fn after_a_takeover_scripts_are_told_that_it_is_one() {
 }
 
 #[test]
-fn an_operators_file_stops_the_group_in_good_order() {
+fn an_operators_wish_stops_the_group_in_good_order() {
     let mut bed = Bed::new();
     bed.sees(Seen::Active);
     bed.comes_to(GroupState::Online);
-    let stopped = bed.file("stopped");
-    fs::write(&stopped, "").expect("a file");
+    let standing = |bed: &Bed| bed.services.standing(now(bed.began), 0, true);
+    assert_eq!(standing(&bed), Standing::There);
+    let stopped = Some(Stopping::Stopped);
+    bed.services.wanted(now(bed.began), 0, stopped);
+    assert_eq!(standing(&bed), Standing::There);
     bed.comes_to(GroupState::Offline);
+    assert_eq!(standing(&bed), Standing::Gone);
     let stops = ["stop second START", "stop first START"];
     assert_eq!(bed.words()[2..], stops);
     bed.restart();
+    bed.services.wanted(now(bed.began), 0, stopped);
     bed.sees(Seen::Active);
     bed.for_a_while();
     assert_eq!(bed.state(), GroupState::Offline);
-    fs::remove_file(&stopped).expect("the file");
+    bed.services.wanted(now(bed.began), 0, None);
     bed.comes_to(GroupState::Online);
+    assert_eq!(
+        bed.services.standing(now(bed.began), 0, false),
+        Standing::Online
+    );
 }
 
 #[test]

@@ -34,6 +34,18 @@ impl Controlled {
     /// # Errors
     /// If a machine does not boot or a command fails.
     pub fn boot(context: &Context) -> anyhow::Result<Self> {
+        Self::boot_with(context, "", &[])
+    }
+
+    /// The same with resources of the group, as the configuration names them, and the scripts that these read.
+    ///
+    /// # Errors
+    /// If a machine does not boot or a command fails.
+    pub fn boot_with(
+        context: &Context,
+        resources: &str,
+        scripts: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let cluster = with_disks(context.cluster(), VOLUME_BYTES)
             .extra_machine(WITNESS)
             .binaries(&context.product()?)
@@ -41,7 +53,12 @@ impl Controlled {
         let controlled = Self {
             pair: Pair::active(cluster)?,
         };
-        controlled.distribute()?;
+        for node in [controlled.pair.one(), controlled.pair.two()] {
+            for (path, text) in scripts {
+                controlled.place(node, path, text.as_bytes().to_vec())?;
+            }
+        }
+        controlled.distribute(resources)?;
         controlled.start_witness()?;
         for node in [controlled.pair.one(), controlled.pair.two()] {
             controlled.start_control(node)?;
@@ -57,7 +74,7 @@ impl Controlled {
     }
 
     /// The cluster's configuration.
-    fn configuration(&self) -> String {
+    fn configuration(&self, resources: &str) -> String {
         let mut text = String::from("version = 1\n\n");
         for node in [self.pair.one(), self.pair.two()] {
             let address = |net: &Net| format!("\"{}:{HEARTBEAT_PORT}\"", node.address(*net));
@@ -70,17 +87,17 @@ impl Controlled {
         }
         let witness = self.witness().address(Net::Lan);
         text + &format!(
-            "[witness]\naddress = \"{witness}:{WITNESS_PORT}\"\n\n[groups.{NAME}]\nvolumes = [\"{NAME}\"]\n"
+            "[witness]\naddress = \"{witness}:{WITNESS_PORT}\"\n\n[groups.{NAME}]\nvolumes = [\"{NAME}\"]\n{resources}"
         )
     }
 
     /// Makes certificates on the first node and brings every machine its own.
-    fn distribute(&self) -> anyhow::Result<()> {
+    fn distribute(&self, resources: &str) -> anyhow::Result<()> {
         let (one, two) = (self.pair.one(), self.pair.two());
         one.exec_ok(&format!(
             "lockstepd trust --key {KEY_FILE} --into /root/trust"
         ))?;
-        let configuration = self.configuration().into_bytes();
+        let configuration = self.configuration(resources).into_bytes();
         for (number, node) in [one, two].into_iter().enumerate() {
             for name in ["node.pem", "node.key", "witness.pem"] {
                 let bytes = one.get(

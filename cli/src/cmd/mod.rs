@@ -1,6 +1,8 @@
 //! One file per noun.
 
 mod explain;
+mod group;
+mod node;
 mod status;
 mod volume;
 
@@ -11,6 +13,8 @@ use crate::failure::Failure;
 pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
     match cli.noun {
         Noun::Volume(command) => volume::run(*command),
+        Noun::Group(command) => group::run(command),
+        Noun::Node(command) => node::run(command),
         Noun::Status { json, watch } => status::run(json.into(), watch.into()),
         Noun::Explain { code } => explain::run(&code),
     }

@@ -22,6 +22,12 @@ pub struct ClusterStatus {
     pub arbiter: Arbiter,
     /// All groups.
     pub groups: Vec<Group>,
+    /// The names of the nodes that an operator suspended.
+    #[serde(default)]
+    pub suspended: Vec<String>,
+    /// Whether the other node knows what operators wish as this one does.
+    #[serde(default)]
+    pub agreed: bool,
 }
 
 /// The other node.
@@ -104,6 +110,86 @@ pub struct Group {
     /// What was decided last, and from what.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
+    /// What operators wish; absent if nobody ever wished anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wish: Option<Wish>,
+    /// How its resources are on this node; absent if it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+}
+
+/// What is wished of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// Higher numbers rule over lower ones.
+    pub number: u64,
+    /// The node on which it was said.
+    pub by: String,
+    /// What.
+    pub want: Want,
+    /// Where: of a move; otherwise who begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Who said it, or what came of a move.
+    pub origin: WishOrigin,
+    /// Why a move came to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// Whether and where a group runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Want {
+    /// It runs.
+    Runs,
+    /// It runs nowhere.
+    Stopped,
+    /// It is on its way.
+    Moves,
+}
+
+/// Who wishes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WishOrigin {
+    /// A person.
+    Operator,
+    /// A move arrived.
+    Arrived,
+    /// A move came to nothing.
+    InVain,
+}
+
+/// How a group's resources are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// In a word.
+    pub state: ResourcesState,
+    /// In words, with figures.
+    pub text: String,
+}
+
+/// How a group's resources are, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResourcesState {
+    /// They were not all looked at yet.
+    Unknown,
+    /// None runs here.
+    Offline,
+    /// They start.
+    Starting,
+    /// All run.
+    Online,
+    /// They stop.
+    Stopping,
+    /// One did not start or did not stay; they wait to be cleared.
+    StartFailed,
+    /// One did not stop; they wait to be cleared.
+    StopFailed,
+    /// They failed over too often; they wait to be cleared.
+    Failed,
 }
 
 /// A volume, in its data plane's words.

@@ -11,5 +11,6 @@ pub mod arbiter;
 pub mod client;
 pub mod cluster;
 pub mod paths;
+pub mod verbs;
 
 pub use client::{Client, ClientError};

@@ -20,6 +20,17 @@ pub fn admin_socket(volume: &str) -> PathBuf {
     run_directory().join(format!("{volume}.sock"))
 }
 
+/// Names the directory of what the control plane remembers instead of [`STATE_DIRECTORY`].
+pub const STATE_DIRECTORY_VARIABLE: &str = "LOCKSTEP_STATE_DIR";
+/// What the control plane remembers over a reboot.
+pub const STATE_DIRECTORY: &str = "/var/lib/lockstep";
+
+/// The directory of what the control plane remembers over a reboot.
+pub fn state_directory() -> PathBuf {
+    let directory = env::var_os(STATE_DIRECTORY_VARIABLE);
+    directory.map_or_else(|| PathBuf::from(STATE_DIRECTORY), PathBuf::from)
+}
+
 /// The socket of a node's control plane. A directory of its own: no volume can have its name.
 pub fn node_socket() -> PathBuf {
     run_directory().join("lockstepd/api.sock")

@@ -80,5 +80,6 @@ pub fn command(word: Word) -> Command {
         }
         Word::Start => Command::Activate,
         Word::StepDown => Command::Deactivate { force: true },
+        Word::Release => Command::Deactivate { force: false },
     }
 }

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use mirror_core::auth::Entropy;
-use mirror_core::types::{Epoch, Instant, ViewId, VolumeId};
+use mirror_core::types::{Epoch, Instant, NodeId, ViewId, VolumeId};
 use mirror_core::view::{ViewHistory, ViewMark};
 
 use crate::failure_detector::Presence;
@@ -22,8 +22,12 @@ use crate::partition::{
 };
 use crate::register::{Answer, Claim};
 use crate::view_change::{Question, ViewChange};
+use crate::wish::Origin;
 
 mod situation;
+mod wished;
+
+pub use wished::{Automatic, Desire, Services, Side, Wished};
 
 /// The link has so long to come back while the peer's heartbeats come.
 pub const LINK_GRACE: Duration = Duration::from_secs(2);
@@ -99,6 +103,8 @@ pub enum Word {
     Start,
     /// Stop serving, and let what waits fail.
     StepDown,
+    /// Stop serving in good order: both copies are equal then, and nothing fails.
+    Release,
 }
 
 /// What happened.
@@ -146,17 +152,12 @@ pub enum Event {
         /// Which volume.
         volume: VolumeId,
     },
+    /// What operators wish, or what the other node knows of it.
+    Wished(Wished),
+    /// How the group's resources stand here ([`Services::of`]); before what is wished, if both changed.
+    Services(Services),
     /// Time passed.
     Tick,
-}
-
-/// Whether a group starts and moves by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Automatic {
-    /// It does.
-    Yes,
-    /// An operator starts and moves it.
-    No,
 }
 
 /// What to do.
@@ -170,6 +171,13 @@ pub enum Effect {
         volume: VolumeId,
         /// What.
         word: Word,
+    },
+    /// The move that this wish asked for arrived, or came to nothing: from now on the group runs, and this node begins.
+    Settle {
+        /// The wish, unless there is a newer one.
+        mark: (u64, NodeId),
+        /// What came of it.
+        origin: Origin,
     },
     /// Another decision than before, with its situation: for the status and for `why`.
     Decided {
@@ -221,6 +229,7 @@ pub struct Keeper {
     automatic: Automatic,
     leased_until: Instant,
     decided: Option<(usize, Situation)>,
+    following: wished::Following,
 }
 
 impl Keeper {
@@ -250,6 +259,7 @@ impl Keeper {
             // Whoever ran before left the service running: it may have been heard a moment ago.
             leased_until: now + HEARTBEAT_TIMEOUT,
             decided: None,
+            following: wished::Following::default(),
         }
     }
 
@@ -354,6 +364,8 @@ impl Keeper {
                     place.words += 1;
                 }
             }
+            Event::Wished(wished) => self.wished(wished),
+            Event::Services(services) => self.following.services = services,
             Event::Tick => {}
         }
         self.look(now, effects);
@@ -369,6 +381,7 @@ impl Keeper {
             .chain(self.idle_since.map(|since| since + TURN_WAIT))
             .chain([self.peer_since + HANDICAP, self.leased_until])
             .chain([self.began + WORD_LIFE])
+            .chain(self.move_deadline())
             .filter_map(later)
             .min()
     }
@@ -410,6 +423,7 @@ impl Keeper {
                 decision,
             });
         }
+        self.follow_the_move(now, &situation, decision, effects);
         if situation.contact == Contact::Linked {
             self.while_linked(now, &situation, decision, effects);
         } else {
@@ -437,6 +451,9 @@ impl Keeper {
             let views: Vec<_> = self.volumes.iter().filter_map(view).collect();
             effects.extend(self.change.withdraw(now, views).map(Effect::Ask));
         }
+        if matches!(decision, Decision::HandOver | Decision::Stop) {
+            return self.release(now, effects);
+        }
         // A group is served as a whole.
         let in_part = situation.standing == Standing::Serving && situation.automatic;
         if decision == Decision::Start || in_part {
@@ -452,7 +469,7 @@ impl Keeper {
         effects: &mut Vec<Effect>,
     ) {
         match decision {
-            Decision::Rest | Decision::Wait(_) => {}
+            Decision::Rest | Decision::Wait(_) | Decision::HandOver | Decision::Stop => {}
             Decision::Claim
                 if situation.standing == Standing::Standby
                     && mutant::is(Mutant::TakeoverWithoutClaim) =>

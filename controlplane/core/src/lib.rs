@@ -22,3 +22,4 @@ pub mod partition;
 pub mod register;
 pub mod view_change;
 pub mod wire;
+pub mod wish;

@@ -47,3 +47,5 @@ pub const DOUBT_GRACE: Duration = Duration::from_secs(30);
 pub const FENCE_RETRY: Duration = Duration::from_secs(5);
 /// So often at most.
 pub const FENCES_MAX: u32 = 5;
+/// A move that does not get on for so long is given up: the group stays where it is, or goes back.
+pub const MOVE_WAIT: Duration = Duration::from_secs(10);

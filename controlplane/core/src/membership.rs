@@ -12,6 +12,7 @@ use crate::failure_detector::{Change, FailureDetector, Heard, PathState, Presenc
 use crate::limits::PATHS_MAX;
 use crate::mutant::{self, Mutant};
 use crate::wire::Heartbeat;
+use crate::wish::Saying;
 
 /// A run of a node's daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,6 +214,8 @@ impl Peer {
             echoed_incarnation: place.echo.incarnation,
             echoed_sent: place.echo.sent,
             held_nanos: u64::try_from(held).unwrap_or(u64::MAX),
+            // Whoever sends it adds what operators wish.
+            saying: Saying::default(),
         })
     }
 

@@ -78,6 +78,22 @@ mutants! {
     HeartbeatsHoldFreeze: "heartbeats-hold-freeze", "I43";
     /// A standby asks although its peer is heard.
     StandbyAsksBesideLiving: "standby-asks-beside-the-living", "I44";
+    /// A wish rules before it is durable.
+    WishBeforeDurable: "wish-before-durable", "I50";
+    /// Of two wishes with one number the one that was heard last rules.
+    LastWishWins: "last-wish-wins", "I51";
+    /// Wishes are not told to the other node.
+    WishUntold: "wish-untold", "I51 I52";
+    /// What an operator stopped fails over.
+    StoppedFailsOver: "stopped-fails-over", "I53";
+    /// A node that an operator suspended takes over.
+    SuspendedTakesOver: "suspended-takes-over", "I54";
+    /// A group is handed over to a node that is not there.
+    MovesToTheAbsent: "moves-to-the-absent", "I52";
+    /// A move that does not get on is never given up.
+    MoveNeverEnds: "move-never-ends", "I52";
+    /// What is handed over is begun again by the node that had it.
+    GiverBegins: "giver-begins", "I52";
 }
 
 /// Whether this thread's core is wrong like that.

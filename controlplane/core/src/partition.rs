@@ -93,6 +93,19 @@ pub enum Turn {
     Theirs,
 }
 
+/// What operators wish of the group ([`crate::wish`]), for this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// It runs; where, the rest decides.
+    Runs,
+    /// It runs, and shall run on the other node, which is ready for it.
+    There,
+    /// It runs nowhere.
+    Nowhere,
+    /// It runs, and this node takes nothing over.
+    NotHere,
+}
+
 /// All that the decision rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Situation {
@@ -110,6 +123,8 @@ pub struct Situation {
     pub service: Service,
     /// Who begins.
     pub turn: Turn,
+    /// What operators wish.
+    pub wanted: Wanted,
 }
 
 /// What to do.
@@ -129,6 +144,10 @@ pub enum Decision {
     Start,
     /// Stop serving, hard: writes that wait fail, and the services end.
     StepDown(Cause),
+    /// Stop the services, then the volumes, in good order, for the other node.
+    HandOver,
+    /// The same because an operator stopped the group.
+    Stop,
 }
 
 impl fmt::Display for Decision {
@@ -141,6 +160,8 @@ impl fmt::Display for Decision {
             Self::TakeOver => f.write_str("takes over"),
             Self::Start => f.write_str("starts"),
             Self::StepDown(cause) => write!(f, "steps down: {cause}"),
+            Self::HandOver => f.write_str("hands over to the other node"),
+            Self::Stop => f.write_str("stops"),
         }
     }
 }
@@ -168,6 +189,10 @@ pub enum Missing {
     Clients,
     /// An operator's word.
     Operator,
+    /// An operator, who stopped the group.
+    GroupStart,
+    /// An operator, who suspended this node.
+    NodeResume,
 }
 
 impl fmt::Display for Missing {
@@ -185,6 +210,8 @@ impl fmt::Display for Missing {
             Self::Turn => "the peer, which begins first",
             Self::Clients => "a ping target that answers",
             Self::Operator => "an operator's word",
+            Self::GroupStart => "`lockstep group start`: an operator stopped the group",
+            Self::NodeResume => "`lockstep node resume`: an operator suspended this node",
         })
     }
 }
@@ -244,6 +271,10 @@ pub enum Condition {
     NotAutomatic,
     /// The mirror link is up, and it is this node's turn.
     LinkedInTurn,
+    /// Operators wish this.
+    Wish(Wanted),
+    /// The mirror link is up, and operators wish this.
+    LinkedWish(Wanted),
 }
 
 impl Condition {
@@ -261,6 +292,10 @@ impl Condition {
             Self::LinkedInTurn => {
                 situation.contact == Contact::Linked && situation.turn == Turn::Ours
             }
+            Self::Wish(wanted) => situation.wanted == wanted,
+            Self::LinkedWish(wanted) => {
+                situation.contact == Contact::Linked && situation.wanted == wanted
+            }
         }
     }
 }
@@ -274,17 +309,20 @@ const fn row(standing: Standing, condition: Condition, decision: Decision) -> Ro
 }
 
 /// The table.
-pub const TABLE: [Row; 45] = {
+pub const TABLE: [Row; 55] = {
     use Cause::{CutOff, LeaseOver as Over, Superseded};
     use ClaimState::{Asked, Granted, Idle, Refused};
     use Condition::{
-        Any, Claim, Contact as With, LeaseOver, LinkedInTurn, Manual, NoClients, Nobody,
-        NotAutomatic, Ping,
+        Any, Claim, Contact as With, LeaseOver, LinkedInTurn, LinkedWish, Manual, NoClients,
+        Nobody, NotAutomatic, Ping, Wish,
     };
     use Contact::{HeartbeatsOnly, Linked, Unsure};
-    use Decision::{GoAlone, Rest, Start, StepDown, TakeOver, Wait};
+    use Decision::{GoAlone, HandOver, Rest, Start, StepDown, Stop, TakeOver, Wait};
     use Standing::{Alone, Booted, Frozen, NotCurrent, Serving, Silent, Standby, Unserved};
+    use Wanted::{NotHere, Nowhere, There};
     [
+        row(Serving, Wish(There), HandOver),
+        row(Serving, Wish(Nowhere), Stop),
         row(Serving, Any, Rest),
         row(Silent, Any, Wait(Missing::DataPlane)),
         row(NotCurrent, Any, Wait(Missing::CurrentCopy)),
@@ -306,6 +344,8 @@ pub const TABLE: [Row; 45] = {
         row(Standby, NotAutomatic, Wait(Missing::Operator)),
         row(Standby, Claim(Granted), TakeOver),
         row(Standby, Claim(Refused), Wait(Missing::Peer)),
+        row(Standby, Wish(Nowhere), Wait(Missing::GroupStart)),
+        row(Standby, Wish(NotHere), Wait(Missing::NodeResume)),
         row(Standby, With(Unsure), Wait(Missing::Time)),
         row(Standby, With(HeartbeatsOnly), Wait(Missing::Link)),
         row(Standby, NoClients, Wait(Missing::Clients)),
@@ -317,10 +357,14 @@ pub const TABLE: [Row; 45] = {
         row(Standby, Nobody, TakeOver),
         // In sync, and nobody serves: whose turn it is begins; where the peer is lost it is as on a standby.
         row(Unserved, NotAutomatic, Wait(Missing::Operator)),
+        row(Unserved, LinkedWish(Nowhere), Wait(Missing::GroupStart)),
+        row(Unserved, LinkedWish(NotHere), Wait(Missing::NodeResume)),
         row(Unserved, LinkedInTurn, Start),
         row(Unserved, With(Linked), Wait(Missing::Turn)),
         row(Unserved, Claim(Granted), TakeOver),
         row(Unserved, Claim(Refused), Wait(Missing::Peer)),
+        row(Unserved, Wish(Nowhere), Wait(Missing::GroupStart)),
+        row(Unserved, Wish(NotHere), Wait(Missing::NodeResume)),
         row(Unserved, With(Unsure), Wait(Missing::Time)),
         row(Unserved, With(HeartbeatsOnly), Wait(Missing::Link)),
         row(Unserved, NoClients, Wait(Missing::Clients)),
@@ -332,6 +376,8 @@ pub const TABLE: [Row; 45] = {
         row(Unserved, Nobody, TakeOver),
         // Nobody serves, and nobody else may.
         row(Alone, NotAutomatic, Wait(Missing::Operator)),
+        row(Alone, Wish(Nowhere), Wait(Missing::GroupStart)),
+        row(Alone, Wish(NotHere), Wait(Missing::NodeResume)),
         row(Alone, NoClients, Wait(Missing::Clients)),
         row(Alone, Any, Start),
     ]
@@ -378,13 +424,21 @@ mod tests {
         Arbiter::Nobody,
     ];
 
+    const WISHES: [Wanted; 4] = [
+        Wanted::Runs,
+        Wanted::There,
+        Wanted::Nowhere,
+        Wanted::NotHere,
+    ];
+
     fn all() -> Vec<Situation> {
         let mut situations = Vec::new();
         for standing in STANDINGS {
             for contact in CONTACTS {
                 for arbiter in ARBITERS {
-                    for bits in 0..16 {
+                    for bits in 0..64 {
                         situations.push(Situation {
+                            wanted: WISHES[bits >> 4],
                             standing,
                             contact,
                             arbiter,
@@ -484,6 +538,53 @@ mod tests {
                 && situation.arbiter != Arbiter::Register(ClaimState::Granted);
             if over && waits {
                 assert!(matches!(decide(&situation).1, Decision::StepDown(_)));
+            }
+        }
+    }
+
+    /// A wish never lets a node decide what it would not decide without: it waits, or gives away what it has.
+    #[test]
+    fn a_wish_lets_nobody_decide_alone() {
+        for situation in all() {
+            let without = Situation {
+                wanted: Wanted::Runs,
+                ..situation
+            };
+            let (row, with) = decide(&situation);
+            let (_, without) = decide(&without);
+            let waits = matches!(with, Decision::Wait(_));
+            let gives = matches!(with, Decision::HandOver | Decision::Stop)
+                && situation.standing == Standing::Serving;
+            assert!(
+                with == without || waits || gives,
+                "row {row}: {situation:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_stopped_and_who_is_suspended_begins_and_asks_for_nothing() {
+        for situation in all() {
+            let serves = matches!(situation.standing, Standing::Serving | Standing::Frozen);
+            let granted = situation.arbiter == Arbiter::Register(ClaimState::Granted);
+            let wished = matches!(situation.wanted, Wanted::Nowhere | Wanted::NotHere);
+            if wished && !serves && !granted {
+                let rests = matches!(decide(&situation).1, Decision::Wait(_) | Decision::Rest);
+                assert!(rests, "{situation:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_suspended_goes_on_with_what_it_serves() {
+        for situation in all() {
+            let serves = matches!(situation.standing, Standing::Serving | Standing::Frozen);
+            if serves && situation.wanted == Wanted::NotHere {
+                let without = Situation {
+                    wanted: Wanted::Runs,
+                    ..situation
+                };
+                assert_eq!(decide(&situation), decide(&without));
             }
         }
     }

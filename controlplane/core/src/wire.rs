@@ -1,10 +1,13 @@
 //! The bytes of a heartbeat; docs/controlplane.md has the table.
 //!
 //! One UDP datagram of 160 bytes, little endian, the last 32 a keyed BLAKE3 over the rest. It carries nothing that a
-//! decision about data rests on: who is alive, and since which boot.
+//! decision about data rests on: who is alive, and since which boot; and what operators wish ([`crate::wish`]), one wish at a
+//! time.
 
 use mirror_core::types::{BootId, ClusterId, Incarnation, Instant, NodeId};
 use thiserror::Error;
+
+use crate::wish::{GroupKey, Origin, Saying, Subject, Want, Why, Wish};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -62,6 +65,8 @@ pub struct Heartbeat {
     pub echoed_sent: Instant,
     /// How long the sender had it, nanoseconds.
     pub held_nanos: u64,
+    /// What operators wish, as far as it is durable at the sender.
+    pub saying: Saying,
 }
 
 #[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
@@ -82,13 +87,143 @@ struct Raw {
     echoed_incarnation: U64,
     echoed_sent_nanos: U64,
     held_nanos: U64,
-    reserved_too: [u8; 32],
+    wish: RawWish,
+    wishes: U64,
     signature: [u8; 32],
 }
 
 const _: () = assert!(size_of::<Raw>() == HEARTBEAT_BYTES);
 
+/// Bytes of a wish.
+const WISH_BYTES: usize = 24;
+
+/// A wish; all 0 is none.
+#[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawWish {
+    about: U64,
+    number: U64,
+    kind: u8,
+    by: u8,
+    want: u8,
+    node: u8,
+    origin: u8,
+    reserved: [u8; 3],
+}
+
+const _: () = assert!(size_of::<RawWish>() == WISH_BYTES);
+
+const KIND_NONE: u8 = 0;
+const KIND_GROUP: u8 = 1;
+const KIND_FAILURES: u8 = 2;
+const KIND_NODE: u8 = 3;
+/// In [`RawWish::node`].
+const NO_NODE: u8 = 255;
+
+const WANTS: [(u8, u8); 6] = [
+    (KIND_GROUP, 0),
+    (KIND_GROUP, 1),
+    (KIND_GROUP, 2),
+    (KIND_FAILURES, 0),
+    (KIND_NODE, 0),
+    (KIND_NODE, 1),
+];
+const ORIGINS: [Origin; 7] = [
+    Origin::Operator,
+    Origin::Arrived,
+    Origin::InVain(Why::NotReady),
+    Origin::InVain(Why::InUse),
+    Origin::InVain(Why::StopFailed),
+    Origin::InVain(Why::NotBegun),
+    Origin::InVain(Why::StartFailed),
+];
+
+impl RawWish {
+    fn new(wish: &Wish) -> Self {
+        let about = match wish.subject {
+            Subject::Group(group) | Subject::Failures(group) => group.0,
+            Subject::Node(node) => u64::from(node.number()),
+        };
+        let number = |node: Option<NodeId>| node.map_or(NO_NODE, NodeId::number);
+        let ((kind, want), node) = match wish.want {
+            Want::Runs { home } => (WANTS[0], number(home)),
+            Want::Stopped { home } => (WANTS[1], number(home)),
+            Want::Moves { to } => (WANTS[2], to.number()),
+            Want::Forgotten => (WANTS[3], NO_NODE),
+            Want::Resumed => (WANTS[4], NO_NODE),
+            Want::Suspended => (WANTS[5], NO_NODE),
+        };
+        let origin = ORIGINS
+            .iter()
+            .zip(0..)
+            .find(|(one, _)| **one == wish.origin);
+        Self {
+            about: about.into(),
+            number: wish.number.into(),
+            kind,
+            by: wish.by.number(),
+            want,
+            node,
+            origin: origin.map_or(0, |(_, number)| number),
+            reserved: [0; 3],
+        }
+    }
+
+    /// `None` also for one of a later release: the heartbeat counts all the same.
+    fn wish(&self) -> Option<Wish> {
+        let about = self.about.get();
+        let node = NodeId::new(self.node);
+        if node.is_none() && self.node != NO_NODE {
+            return None;
+        }
+        let subject = match self.kind {
+            KIND_GROUP => Subject::Group(GroupKey(about)),
+            KIND_FAILURES => Subject::Failures(GroupKey(about)),
+            KIND_NODE => Subject::Node(NodeId::new(u8::try_from(about).ok()?)?),
+            _ => return None,
+        };
+        let want = match (self.kind, self.want) {
+            (KIND_GROUP, 0) => Want::Runs { home: node },
+            (KIND_GROUP, 1) => Want::Stopped { home: node },
+            (KIND_GROUP, 2) => Want::Moves { to: node? },
+            (KIND_FAILURES, 0) => Want::Forgotten,
+            (KIND_NODE, 0) => Want::Resumed,
+            (KIND_NODE, 1) => Want::Suspended,
+            _ => return None,
+        };
+        Some(Wish {
+            subject,
+            number: self.number.get(),
+            by: NodeId::new(self.by)?,
+            want,
+            origin: *ORIGINS.get(usize::from(self.origin))?,
+        })
+    }
+}
+
+/// A wish as it is sent; the same on every node.
+pub fn wish_bytes(wish: &Wish) -> [u8; WISH_BYTES] {
+    let mut bytes = [0; WISH_BYTES];
+    bytes.copy_from_slice(RawWish::new(wish).as_bytes());
+    bytes
+}
+
+/// The wish that these bytes are; `None` if they are none that this release knows.
+pub fn wish_of(bytes: &[u8]) -> Option<Wish> {
+    RawWish::read_from_bytes(bytes).ok()?.wish()
+}
+
 const FLAG_STOOD_STILL: u8 = 1;
+const NO_WISH: RawWish = RawWish {
+    about: U64::ZERO,
+    number: U64::ZERO,
+    kind: KIND_NONE,
+    by: 0,
+    want: 0,
+    node: 0,
+    origin: 0,
+    reserved: [0; 3],
+};
 
 /// Signs and checks; made from the cluster's key.
 #[derive(Clone)]
@@ -134,7 +269,8 @@ impl HeartbeatKey {
             echoed_incarnation: heartbeat.echoed_incarnation.0.into(),
             echoed_sent_nanos: heartbeat.echoed_sent.as_nanos().into(),
             held_nanos: heartbeat.held_nanos.into(),
-            reserved_too: [0; 32],
+            wish: heartbeat.saying.wish.as_ref().map_or(NO_WISH, RawWish::new),
+            wishes: heartbeat.saying.digest.into(),
             signature: [0; 32],
         };
         raw.signature = self.sign(&raw);
@@ -179,6 +315,10 @@ impl HeartbeatKey {
             echoed_incarnation: Incarnation(raw.echoed_incarnation.get()),
             echoed_sent: Instant::from_nanos(raw.echoed_sent_nanos.get()),
             held_nanos: raw.held_nanos.get(),
+            saying: Saying {
+                wish: raw.wish.wish(),
+                digest: raw.wishes.get(),
+            },
         })
     }
 }
@@ -186,6 +326,8 @@ impl HeartbeatKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
+    use alloc::vec::Vec;
     use proptest::prelude::*;
 
     fn heartbeat() -> Heartbeat {
@@ -201,7 +343,50 @@ mod tests {
             echoed_incarnation: Incarnation(78),
             echoed_sent: Instant::from_nanos(99),
             held_nanos: 11,
+            saying: Saying {
+                wish: Some(wishes()[0]),
+                digest: 12,
+            },
         }
+    }
+
+    fn wishes() -> Vec<Wish> {
+        let node = |number| NodeId::new(number).expect("a node");
+        let group = Subject::Group(GroupKey::of("pg"));
+        let wish = |subject, want, origin| Wish {
+            subject,
+            number: 3,
+            by: node(1),
+            want,
+            origin,
+        };
+        let home = Some(node(1));
+        vec![
+            wish(group, Want::Moves { to: node(1) }, Origin::Operator),
+            wish(group, Want::Runs { home }, Origin::Arrived),
+            wish(group, Want::Runs { home }, Origin::InVain(Why::NotBegun)),
+            wish(group, Want::Stopped { home: None }, Origin::Operator),
+            wish(
+                Subject::Failures(GroupKey(7)),
+                Want::Forgotten,
+                Origin::Operator,
+            ),
+            wish(Subject::Node(node(1)), Want::Suspended, Origin::Operator),
+            wish(Subject::Node(node(0)), Want::Resumed, Origin::Operator),
+        ]
+    }
+
+    #[test]
+    fn a_wish_is_24_bytes_and_back() {
+        for wish in wishes() {
+            assert_eq!(wish_of(&wish_bytes(&wish)), Some(wish));
+        }
+        for place in [16, 17, 18, 20] {
+            let mut bytes = wish_bytes(&wishes()[0]);
+            bytes[place] = 77;
+            assert_eq!(wish_of(&bytes), None);
+        }
+        assert_eq!(wish_of(&[0; 24]), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use controlplane_core::partition::{Condition, Contact, Standing, TABLE, Targets};
+use controlplane_core::partition::{Condition, Contact, Standing, TABLE, Targets, Wanted};
 
 const BEGIN: &str = "<!-- table -->\n";
 const END: &str = "<!-- end of table -->";
@@ -18,6 +18,15 @@ fn standing(standing: Standing) -> &'static str {
         Standing::Alone => "alone",
         Standing::NotCurrent => "not current",
         Standing::Silent => "silent",
+    }
+}
+
+fn wish(wanted: Wanted) -> &'static str {
+    match wanted {
+        Wanted::Runs => "the group runs",
+        Wanted::There => "the group moves, and the other node is ready",
+        Wanted::Nowhere => "the group is stopped",
+        Wanted::NotHere => "this node is suspended",
     }
 }
 
@@ -39,6 +48,8 @@ fn condition(condition: Condition) -> String {
         Condition::LeaseOver => "the lease is over".to_string(),
         Condition::NoClients => "no client network answers".to_string(),
         Condition::NotAutomatic => "the group waits for an operator".to_string(),
+        Condition::Wish(wanted) => wish(wanted).to_string(),
+        Condition::LinkedWish(wanted) => format!("linked, and {}", wish(wanted)),
         Condition::LinkedInTurn => "linked, and it is this node's turn".to_string(),
     }
 }

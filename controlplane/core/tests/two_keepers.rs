@@ -150,6 +150,8 @@ impl World {
                 Effect::Decided { decision, .. } => self.decisions[side].push(decision),
                 Effect::Say { word, .. } => self.words.push((side, word)),
                 Effect::Ask(question) => self.ask(side, question),
+                // No operator is in this world: tests/wishes.rs has one.
+                Effect::Settle { .. } => panic!("nobody wished anything"),
             }
         }
     }
@@ -196,7 +198,7 @@ impl World {
                     }
                 }
                 Word::Start => self.serving[side] = self.views[side].is_sole(node(side)),
-                Word::StepDown => self.serving[side] = false,
+                Word::StepDown | Word::Release => self.serving[side] = false,
             }
             self.feed(side, Event::WordDone { volume: VOLUME });
         }

@@ -18,6 +18,8 @@ pub enum Factor {
     None,
     /// The group stops.
     GroupStop,
+    /// It goes on at the other node, as an operator wants it.
+    GroupMove,
     /// It failed here, and may go on at the other node.
     GroupFailover,
     /// It failed and is started again.
@@ -55,6 +57,7 @@ impl Environment {
         let factor = match self.factor {
             Factor::None => "",
             Factor::GroupStop => "GROUPSTOP",
+            Factor::GroupMove => "GROUPMOVE",
             Factor::GroupFailover => "GROUPFAILOVER",
             Factor::ResourceRestart => "RESOURCERESTART",
         };

@@ -15,6 +15,7 @@ use controlplane_core::membership::{Peer, Run};
 use controlplane_core::partition::ClaimState;
 use controlplane_core::register::Answer;
 use controlplane_core::view_change::Question;
+use controlplane_core::wish::{Teller, Wish, Wishes};
 use mirror_core::types::{Incarnation, Instant, NodeSet, VolumeId};
 use mirror_core::view::View;
 
@@ -23,6 +24,7 @@ use super::node::{MS, id, name};
 use super::rng::Rng;
 pub(super) use super::step::Step;
 use super::theme::Theme;
+use super::wishes::SUBJECTS;
 use super::witness::{Client, Line, Witness};
 use super::words::Told;
 use super::world::{Happening, World};
@@ -55,6 +57,8 @@ pub(super) enum Incoming {
     Answered { number: u64, answer: Answer },
     /// A release is durable.
     GivenBack { number: u64 },
+    /// The other node says that an operator wishes this.
+    Wish(Wish),
 }
 
 /// What a data plane said.
@@ -81,7 +85,13 @@ pub(super) struct Daemon {
     pub(super) began: u64,
     keeper: Keeper,
     seed: [u8; 32],
-    presence: Presence,
+    pub(super) presence: Presence,
+    pub(super) wishes: Wishes,
+    pub(super) teller: Teller,
+    /// What the other node knows, as it said last.
+    pub(super) peer_wishes: u64,
+    /// What is being written.
+    pub(super) writing: Option<(u64, Vec<Wish>)>,
     /// The volume's id, once its data plane has told it.
     volume: Option<VolumeId>,
     stuck_until: u64,
@@ -126,6 +136,12 @@ pub(super) struct Control {
     pub(super) ambushes: bool,
     /// What was cut stays cut.
     pub(super) in_a_scene: bool,
+    /// Chance of the operators who wish something.
+    pub(super) wish_rng: Rng,
+    /// What is durable of it.
+    pub(super) wishes_on_disk: [Vec<Wish>; 2],
+    /// The application was told to end.
+    pub(super) quiet: [bool; 2],
 }
 
 impl Control {
@@ -144,6 +160,9 @@ impl Control {
             blind_until: [0; 2],
             ambushes: false,
             in_a_scene: false,
+            wish_rng: Rng::new(seed ^ 0x6f70_6572_6174_6f72),
+            wishes_on_disk: [Vec::new(), Vec::new()],
+            quiet: [false; 2],
         }
     }
 
@@ -167,6 +186,7 @@ impl World {
                 self.control_later(after, Step::Start { node });
             }
             self.control_later(100 * MS, Step::Replay);
+            self.control_later(100 * MS, Step::WantPeace);
         }
     }
 
@@ -223,6 +243,8 @@ impl World {
                 run,
                 exchange,
             } => self.witness_is_silent(node, run, exchange),
+            Step::Stored { node, run, version } => self.wishes_stored(node, run, version),
+            Step::WantPeace => self.want_peace(),
             Step::Heal if self.control.in_a_scene => {}
             Step::Heal => self.heal_the_control_planes(),
             Step::RegisterUp => self.control.witness.up = true,
@@ -245,6 +267,9 @@ impl World {
         };
         let paths = self.control.interconnects.count() + 1;
         let seed = self.control.rng.bytes32();
+        let durable = self.control.wishes_on_disk[node].clone();
+        let mut teller = Teller::with_room(SUBJECTS.len());
+        durable.iter().for_each(|wish| teller.learn(*wish));
         self.note(|| format!("{node} lockstepd starts, run {run}"));
         self.control.daemons[node] = Some(Daemon {
             run,
@@ -259,6 +284,10 @@ impl World {
             keeper: Keeper::new(now, ArbiterKind::Register, [], &seed).preferring(node == 0),
             seed,
             presence: Presence::Unknown,
+            wishes: Wishes::new(id(node), SUBJECTS, durable),
+            teller,
+            peer_wishes: 0,
+            writing: None,
             volume: None,
             stuck_until: 0,
             tick_at: None,
@@ -273,8 +302,9 @@ impl World {
 
     /// It is killed, or its machine loses its power.
     pub(super) fn control_ends(&mut self, node: usize) {
-        if self.control.daemons[node].take().is_some() {
+        if let Some(daemon) = self.control.daemons[node].take() {
             self.note(|| format!("{node} lockstepd is gone"));
+            self.wishes_end(node, daemon.writing);
         }
         self.control.stuck_until[node] = 0;
     }
@@ -383,6 +413,7 @@ impl World {
                     self.keeper(node, Event::Answered { number, answer });
                 }
             }
+            Incoming::Wish(wish) => self.hear_wish(node, wish),
             Incoming::GivenBack { number } => {
                 if let Some((_, number)) = daemon.asked.take_if(|asked| asked.0 == number) {
                     self.keeper(node, Event::GivenBack { number });
@@ -418,6 +449,7 @@ impl World {
             let until = confirmed + TIMING.timeout;
             self.keeper(node, Event::Leased { until });
         }
+        self.feed_wishes(node);
         let facts = sample.facts.map(Box::new);
         let asked = sample.asked;
         let event = Event::Volume {
@@ -452,7 +484,7 @@ impl World {
     }
 
     /// Tells the keeper, and does what it says.
-    fn keeper(&mut self, node: usize, event: Event) {
+    pub(super) fn keeper(&mut self, node: usize, event: Event) {
         let now = self.path_clock(node);
         let Some(daemon) = self.control.daemons[node].as_mut() else {
             return;
@@ -465,6 +497,7 @@ impl World {
             match effect {
                 Effect::Ask(question) => self.ask_the_register(node, run, question),
                 Effect::Say { word, .. } => self.say_word(node, run, word),
+                Effect::Settle { mark, origin } => self.settle_wish(node, mark, origin),
                 Effect::Decided {
                     row,
                     situation,

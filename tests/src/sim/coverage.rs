@@ -246,6 +246,22 @@ const MARKS: &[&str] = &[
     "scene ReplyLost",
     "scene StandbyDies",
     "scene Stuck",
+    // What operators wish.
+    "control: words to release",
+    "scene MoveNotBegun",
+    "scene Moved",
+    "scene MovedInVain",
+    "scene Stopped",
+    "scene Suspended",
+    "scene TwoOperators",
+    "wish: clears",
+    "wish: move arrived",
+    "wish: move in vain",
+    "wish: moves",
+    "wish: resumes",
+    "wish: starts",
+    "wish: stops",
+    "wish: suspends",
 ];
 
 /// The marks that are missing.

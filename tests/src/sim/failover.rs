@@ -27,11 +27,11 @@ const SLOWLY_MS: u64 = 4000;
 /// A connection on which no answer comes is given up, and another one made.
 const REPLY_MS: u64 = 2000 + 500 + 300;
 /// What has to stay so is looked at for so long, milliseconds without haste.
-const STAYS_MS: u64 = 6000;
+pub(super) const STAYS_MS: u64 = 6000;
 
 /// A scene.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scene {
+pub(super) enum Scene {
     /// The active node loses its power.
     ActiveDies,
     /// The other one does.
@@ -58,6 +58,18 @@ enum Scene {
     ReplyLost,
     /// The active node went on alone, then the register lost its data: nobody may take over from the past.
     ForgottenAlone,
+    /// A planned move.
+    Moved,
+    /// A move to a node whose control plane is gone.
+    MovedInVain,
+    /// A move after which the other node does not begin.
+    MoveNotBegun,
+    /// An operator stops the group, and starts it later.
+    Stopped,
+    /// The standby is suspended, and the active node loses its power.
+    Suspended,
+    /// Two operators wish something else at the same moment.
+    TwoOperators,
 }
 
 const SCENES: [Scene; 17] = [
@@ -126,7 +138,7 @@ impl World {
         let (clock, haste) = (self.nodes[node].clock(self.now), self.plan.haste);
         let about = |word: &Word| match word {
             Word::GoAlone { basis, .. } | Word::TakeOver { basis, .. } => *basis == held,
-            Word::Start | Word::StepDown => false,
+            Word::Start | Word::StepDown | Word::Release => false,
         };
         let process = self.nodes[node].process.as_ref();
         let process = process.map(|process| process.number);
@@ -186,6 +198,8 @@ impl World {
                 | Step::Asked { .. }
                 | Step::Replied { .. }
                 | Step::Silent { .. }
+                | Step::Stored { .. }
+                | Step::WantPeace
                 | Step::Heal
                 | Step::RegisterUp => false,
             })
@@ -239,7 +253,7 @@ impl World {
     }
 
     /// `millis` without haste, and what knows no haste.
-    fn bound_ms(&self, millis: u64) -> u64 {
+    pub(super) fn bound_ms(&self, millis: u64) -> u64 {
         let slow = self.plan.slow_disk
             || self.plan.habits.slow_metadata
             || self.plan.habits.slow_flushes.contains(&true);
@@ -255,7 +269,7 @@ impl World {
         }
     }
 
-    fn must_stay(&mut self, node: usize, scene: Scene, rule: &str) {
+    pub(super) fn must_stay(&mut self, node: usize, scene: Scene, rule: &str) {
         let mut left = STAYS_MS / self.plan.haste;
         while left > 0 && self.failure.is_none() {
             self.run_for(5);
@@ -273,6 +287,12 @@ impl World {
         let other = 1 - active;
         let noticed = self.bound_ms(NOTICED_MS);
         match scene {
+            Scene::Moved
+            | Scene::MovedInVain
+            | Scene::MoveNotBegun
+            | Scene::Stopped
+            | Scene::Suspended
+            | Scene::TwoOperators => self.play_wish(scene, active),
             Scene::ActiveDies | Scene::Forgotten => {
                 self.nodes[active].held_off = true;
                 self.power_cut(active);
@@ -393,6 +413,11 @@ pub(super) fn scenes(world: &mut World) {
         }
         one(world, scene);
     }
+    if world.failure.is_none() && world.healthy() {
+        let scenes = super::wishes::SCENES;
+        let scene = scenes[world.control.wish_rng.index(scenes.len())];
+        one(world, scene);
+    }
 }
 
 fn one(world: &mut World, scene: Scene) {
@@ -442,7 +467,7 @@ fn one(world: &mut World, scene: Scene) {
     super::run::rest(world);
 }
 
-const MARKS: [&str; 13] = [
+const MARKS: [&str; 19] = [
     "scene ActiveDies",
     "scene StandbyDies",
     "scene Apart",
@@ -456,6 +481,12 @@ const MARKS: [&str; 13] = [
     "scene Forgotten",
     "scene ReplyLost",
     "scene ForgottenAlone",
+    "scene Moved",
+    "scene MovedInVain",
+    "scene MoveNotBegun",
+    "scene Stopped",
+    "scene Suspended",
+    "scene TwoOperators",
 ];
 
 /// Whether the data plane would refuse the word for its age.
@@ -464,6 +495,6 @@ fn is_late(word: &Word, now: Instant, haste: u64) -> bool {
         Word::GoAlone { until, .. } | Word::TakeOver { until, .. } => {
             until.as_nanos() / haste < now.as_nanos()
         }
-        Word::Start | Word::StepDown => false,
+        Word::Start | Word::StepDown | Word::Release => false,
     }
 }

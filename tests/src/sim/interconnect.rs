@@ -71,7 +71,14 @@ impl World {
         };
         let stood_still = !daemon.stood_still.is_zero();
         daemon.stood_still = Duration::ZERO;
-        let next = |path| daemon.peer.next(now, path, stood_still);
+        let saying = daemon.teller.say();
+        let next = |path| {
+            let heartbeat = daemon.peer.next(now, path, stood_still)?;
+            Some(Heartbeat {
+                saying,
+                ..heartbeat
+            })
+        };
         let heartbeats: Vec<Heartbeat> = (0..paths).filter_map(next).collect();
         for heartbeat in heartbeats {
             self.post(node, heartbeat);
@@ -144,6 +151,9 @@ impl World {
             Reception::Old => "control: old heartbeats",
             Reception::Misdirected => "control: misdirected heartbeats",
         });
+        if matches!(reception, Reception::Counted | Reception::NewRun { .. }) {
+            self.hear_saying(node, heartbeat.saying);
+        }
         // What was sent a moment ago may as well be late.
         let lately = recorded.is_some_and(|at| self.now < at + self.control_ms(RECORDED_MS));
         let counts = match reception {

@@ -6,6 +6,7 @@ use super::control::{self, Step};
 use super::faults::{Kind, Trouble};
 use super::node::MS;
 use super::rng::Rng;
+use super::wishes;
 use super::words::LATE_MS;
 use super::world::{Mutant, World};
 
@@ -48,6 +49,8 @@ pub enum Outage {
     Blind,
     /// Nothing gets through until somebody was granted something; then the next thing happens.
     Chain,
+    /// An operator wishes something; by chances of its own.
+    Wish,
 }
 
 const ALL: [(Outage, u64); 18] = [
@@ -81,6 +84,12 @@ pub(super) fn troubles(seed: u64, millis: std::ops::Range<u64>, haste: u64) -> V
     if !real {
         return troubles;
     }
+    let wishes = wishes::wishes(seed, millis.clone(), haste);
+    troubles.extend(
+        wishes
+            .into_iter()
+            .map(|(at, outage, node, dice)| Trouble::at(at, Kind::Outage(outage), node, dice)),
+    );
     let mut rng = Rng::new(seed ^ 0x6f75_7461_6765);
     let dense = rng.between(1000, 9000);
     let total: u64 = ALL.iter().map(|(_, weight)| weight).sum();
@@ -173,6 +182,7 @@ impl World {
                 return self.deciding_sticks(node, time);
             }
             Outage::Blind => return self.blind_pause(node, dice),
+            Outage::Wish => return self.somebody_wishes(node, dice),
             Outage::Chain => {
                 self.heal_the_control_planes();
                 self.part([true; 2]);

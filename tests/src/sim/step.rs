@@ -65,6 +65,10 @@ pub(super) enum Step {
         run: u64,
         exchange: u64,
     },
+    /// What operators wish is on the disk.
+    Stored { node: usize, run: u64, version: u64 },
+    /// Operators look whether everything runs.
+    WantPeace,
     /// Interconnects and ways to the register are whole again.
     Heal,
     /// The register runs again.
@@ -87,8 +91,11 @@ impl Step {
             | Self::Connect { node, .. }
             | Self::Report { node, .. }
             | Self::Replied { node, .. }
+            | Self::Stored { node, .. }
             | Self::Silent { node, .. } => Some(*node),
-            Self::Asked { .. } | Self::Replay | Self::Heal | Self::RegisterUp => None,
+            Self::Asked { .. } | Self::Replay | Self::WantPeace | Self::Heal | Self::RegisterUp => {
+                None
+            }
         }
     }
 }

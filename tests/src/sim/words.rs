@@ -73,6 +73,7 @@ impl World {
             Word::TakeOver { .. } => "control: words to take over",
             Word::Start => "control: words to start",
             Word::StepDown => "control: words to step down",
+            Word::Release => "control: words to release",
         });
         // It may be answered at once.
         let number = self.next_command();

@@ -13,6 +13,7 @@ mod io;
 mod isolate;
 mod link;
 mod measure;
+mod moves;
 mod partition;
 mod paths;
 mod power;
@@ -46,6 +47,7 @@ pub fn all() -> Vec<Scenario> {
         upkeep::SCENARIOS,
         disks::SCENARIOS,
         failover::SCENARIOS,
+        moves::SCENARIOS,
         partition::SCENARIOS,
     ]
     .concat()

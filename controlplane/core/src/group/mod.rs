@@ -175,6 +175,11 @@ impl Group {
         &self.policy
     }
 
+    /// Whether nothing of the group is left here, and nothing failed on the way.
+    pub fn is_released(&self) -> bool {
+        self.released
+    }
+
     /// Why the group is not started here, if so.
     pub fn barred(&self) -> Option<Reason> {
         self.barred

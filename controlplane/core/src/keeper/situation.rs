@@ -116,11 +116,12 @@ impl Keeper {
             } else {
                 Service::Leased
             },
-            turn: match self.idle_since {
-                _ if self.preferred => Turn::Ours,
-                Some(since) if now >= since + TURN_WAIT => Turn::Ours,
-                Some(_) | None => Turn::Theirs,
+            turn: match (self.begins_first(), self.idle_since) {
+                (Some(true), _) => Turn::Ours,
+                (Some(false), Some(since)) if now >= since + TURN_WAIT => Turn::Ours,
+                (Some(false) | None, _) => Turn::Theirs,
             },
+            wanted: self.wanted(standing),
         }
     }
 

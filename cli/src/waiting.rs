@@ -1,0 +1,270 @@
+//! How far a group is on its way to what was wished: worked out from the status alone.
+
+use controlplane_api::cluster::{
+    ClusterStatus, Group, Resources, ResourcesState, Want, Wish, WishOrigin,
+};
+use controlplane_api::verbs::GroupVerb;
+use mirror_core::admin::{LinkState, Problem, Role};
+
+/// What is waited for.
+#[derive(Clone, Debug)]
+pub(crate) struct Wait {
+    pub(crate) group: String,
+    pub(crate) verb: GroupVerb,
+    /// The wish's number.
+    pub(crate) number: u64,
+    /// Of a move and a start: where.
+    pub(crate) node: Option<String>,
+}
+
+/// How far it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It is as it shall be.
+    Done(String),
+    /// It is not yet.
+    Going(String),
+    /// It will not be.
+    Failed(Problem),
+}
+
+/// The node that serves a group, as far as this one sees.
+pub(crate) fn served_by(group: &Group) -> Option<&str> {
+    let statuses = || {
+        let volumes = group.volumes.iter();
+        volumes.filter_map(|volume| volume.status.as_deref())
+    };
+    if let Some(own) = statuses().find(|status| status.role == Role::Active) {
+        return Some(&own.node);
+    }
+    let serves = statuses().find(|status| {
+        status.link.state == LinkState::Up && status.view.active.as_ref() == Some(&status.peer)
+    });
+    serves.map(|status| status.peer.as_str())
+}
+
+/// Whether the resources wait for an operator on this node.
+pub(crate) fn has_failed(resources: &Resources) -> bool {
+    matches!(
+        resources.state,
+        ResourcesState::StartFailed | ResourcesState::StopFailed | ResourcesState::Failed
+    )
+}
+
+/// How far it is.
+pub(crate) fn progress(wait: &Wait, status: &ClusterStatus) -> Progress {
+    let name = &wait.group;
+    let named = |group: &&Group| group.name == *name;
+    let Some(group) = status.groups.iter().find(named) else {
+        return Progress::Failed(problem(
+            "LS6080",
+            format!("there is no group {name} in this cluster any more"),
+            "see /etc/lockstep/cluster.toml",
+        ));
+    };
+    match (wait.verb, &group.wish) {
+        (GroupVerb::Clear, _) => Progress::Done(format!("{name} is cleared")),
+        (_, None) => Progress::Going("the wish is not known here any more".to_string()),
+        (GroupVerb::Move, Some(wish)) => of_move(wait, wish, group, status),
+        (GroupVerb::Stop, Some(wish)) => of_stop(wait, wish, group, status),
+        (GroupVerb::Start, Some(wish)) => of_start(wait, wish, group, status),
+    }
+}
+
+fn of_move(wait: &Wait, wish: &Wish, group: &Group, status: &ClusterStatus) -> Progress {
+    let name = &wait.group;
+    let place = wait.node.as_deref().unwrap_or("the other node");
+    if wish.number <= wait.number {
+        // Back before it left: there is nothing to wait for.
+        if wish.want != Want::Moves {
+            return Progress::Done(format!("{name} stays on {place}"));
+        }
+        return Progress::Going(match served_by(group) {
+            Some(node) if node == place => match &group.resources {
+                Some(resources) if node == status.node => {
+                    format!("{place} serves it, its resources: {}", resources.text)
+                }
+                _ => format!("{place} serves it, its resources start"),
+            },
+            Some(_) if !status.agreed => "the other node is being told".to_string(),
+            Some(node) => match &group.resources {
+                Some(resources) if node == status.node => {
+                    format!("{node} gives it away, its resources: {}", resources.text)
+                }
+                _ => format!("{node} gives it away"),
+            },
+            None => format!("its volumes are handed over to {place}"),
+        });
+    }
+    match wish.origin {
+        WishOrigin::Arrived => Progress::Done(format!("{name} runs on {place}")),
+        WishOrigin::InVain => {
+            let why = wish.why.as_deref().unwrap_or("nobody knows why");
+            Progress::Failed(problem(
+                "LS6089",
+                format!("the move of {name} to {place} came to nothing: {why}"),
+                "`lockstep status` says who serves it; the log of lockstepd on both nodes says more",
+            ))
+        }
+        WishOrigin::Operator => Progress::Failed(overruled(name, wish)),
+    }
+}
+
+fn of_stop(wait: &Wait, wish: &Wish, group: &Group, status: &ClusterStatus) -> Progress {
+    let name = &wait.group;
+    if wish.number > wait.number && wish.want != Want::Stopped {
+        return Progress::Failed(overruled(name, wish));
+    }
+    let resources = group.resources.as_ref();
+    match served_by(group) {
+        None => Progress::Done(format!("{name} is stopped")),
+        Some(node) if node == status.node => match resources {
+            Some(resources) if has_failed(resources) => {
+                Progress::Failed(stuck(name, node, resources))
+            }
+            Some(resources) => Progress::Going(format!("{node}: {}", resources.text)),
+            None => Progress::Going(format!("{node} serves its volumes")),
+        },
+        Some(node) => Progress::Going(format!("{node} serves its volumes")),
+    }
+}
+
+fn of_start(wait: &Wait, wish: &Wish, group: &Group, status: &ClusterStatus) -> Progress {
+    let name = &wait.group;
+    if wish.number > wait.number && wish.want == Want::Stopped {
+        return Progress::Failed(overruled(name, wish));
+    }
+    let resources = group.resources.as_ref();
+    match served_by(group) {
+        None => {
+            let decision = group.decision.as_ref();
+            let waits = decision.map_or("nobody serves it", |decision| &decision.decision);
+            Progress::Going(format!("{}: {waits}", status.node))
+        }
+        Some(node) if node == status.node => match resources {
+            Some(resources) if has_failed(resources) => {
+                Progress::Failed(stuck(name, node, resources))
+            }
+            Some(resources) if resources.state != ResourcesState::Online => {
+                Progress::Going(format!("{node}: {}", resources.text))
+            }
+            Some(_) | None => Progress::Done(format!("{name} runs on {node}")),
+        },
+        Some(node) if resources.is_none() => Progress::Done(format!("{name} runs on {node}")),
+        Some(node) => Progress::Done(format!(
+            "{node} serves {name}; `lockstep status` there tells how its resources start"
+        )),
+    }
+}
+
+fn stuck(name: &str, node: &str, resources: &Resources) -> Problem {
+    problem(
+        "LS6094",
+        format!("the resources of {name} on {node}: {}", resources.text),
+        &format!("the log of lockstepd says why; mend it, then `lockstep group clear {name}`"),
+    )
+}
+
+fn overruled(name: &str, wish: &Wish) -> Problem {
+    problem(
+        "LS6093",
+        format!("somebody wished something else of {name} on {}", wish.by),
+        "`lockstep status` says what; talk to each other",
+    )
+}
+
+fn problem(code: &str, message: String, advice: &str) -> Problem {
+    Problem {
+        code: code.to_string(),
+        message,
+        advice: advice.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{good, group, wish};
+
+    fn wait(verb: GroupVerb) -> Wait {
+        Wait {
+            group: "pg".to_string(),
+            verb,
+            number: 5,
+            node: Some("node2".to_string()),
+        }
+    }
+
+    fn status(serves: Option<&str>, wish: Wish) -> ClusterStatus {
+        let mut status = good();
+        let mut group = group(serves);
+        group.wish = Some(wish);
+        status.groups.push(group);
+        status
+    }
+
+    #[test]
+    fn a_move_is_told_until_it_has_arrived() {
+        let wait = wait(GroupVerb::Move);
+        let moves = wish(5, Want::Moves, WishOrigin::Operator);
+        let texts = [
+            (Some("node1"), "node1 gives it away"),
+            (None, "its volumes are handed over to node2"),
+            (Some("node2"), "node2 serves it, its resources start"),
+        ];
+        for (serves, expected) in texts {
+            let going = progress(&wait, &status(serves, moves.clone()));
+            assert_eq!(going, Progress::Going(expected.to_string()));
+        }
+        let arrived = wish(6, Want::Runs, WishOrigin::Arrived);
+        let done = progress(&wait, &status(Some("node2"), arrived));
+        assert_eq!(done, Progress::Done("pg runs on node2".to_string()));
+    }
+
+    #[test]
+    fn what_comes_to_nothing_has_a_code_and_a_reason() {
+        let mut vain = wish(6, Want::Runs, WishOrigin::InVain);
+        vain.why = Some("the disk is green".to_string());
+        let later = wish(7, Want::Stopped, WishOrigin::Operator);
+        let cases = [
+            (GroupVerb::Move, vain, "LS6089"),
+            (GroupVerb::Move, later.clone(), "LS6093"),
+            (GroupVerb::Start, later, "LS6093"),
+        ];
+        for (verb, wish, code) in cases {
+            let Progress::Failed(problem) = progress(&wait(verb), &status(Some("node1"), wish))
+            else {
+                panic!("not failed")
+            };
+            assert_eq!(problem.code, code);
+        }
+    }
+
+    #[test]
+    fn a_stop_is_over_when_nobody_serves_and_a_start_when_all_runs() {
+        let stop = wait(GroupVerb::Stop);
+        let stopped = wish(5, Want::Stopped, WishOrigin::Operator);
+        let going = progress(&stop, &status(Some("node1"), stopped.clone()));
+        assert!(matches!(going, Progress::Going(_)), "{going:?}");
+        let done = progress(&stop, &status(None, stopped));
+        assert_eq!(done, Progress::Done("pg is stopped".to_string()));
+        let start = wait(GroupVerb::Start);
+        let runs = wish(5, Want::Runs, WishOrigin::Operator);
+        let mut here = status(Some("node1"), runs);
+        let done = Progress::Done("pg runs on node1".to_string());
+        assert_eq!(progress(&start, &here), done);
+        let mut resources = Resources {
+            state: ResourcesState::Starting,
+            text: "starting (1 of 2)".to_string(),
+        };
+        here.groups[0].resources = Some(resources.clone());
+        let going = progress(&start, &here);
+        assert_eq!(
+            going,
+            Progress::Going("node1: starting (1 of 2)".to_string())
+        );
+        resources.state = ResourcesState::StartFailed;
+        here.groups[0].resources = Some(resources);
+        assert!(matches!(progress(&start, &here), Progress::Failed(_)));
+    }
+}

@@ -1,0 +1,508 @@
+//! What operators wish: that a group runs, is stopped or moves, that a node takes nothing over, that failures are forgotten.
+//!
+//! Each subject has one wish at a time. A wish has a number above every number that its node knew, and names that node:
+//! of two the higher number rules, and of equal numbers the higher node, so that both nodes come to the same one,
+//! whatever order they hear of them in. A node acts on a wish when it is durable there, and tells it from then on, in its
+//! heartbeats ([`Teller`]). A wish lets nobody decide alone: it only keeps a node from doing what it otherwise would, or
+//! says who begins where both agree.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use mirror_core::types::NodeId;
+
+use crate::mutant::{self, Mutant};
+
+/// A group, by its name: the first 8 bytes of the name's BLAKE3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GroupKey(pub u64);
+
+impl GroupKey {
+    /// Of the group with this name.
+    pub fn of(name: &str) -> Self {
+        Self(first_bytes(name.as_bytes()))
+    }
+}
+
+/// What a wish is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// Whether and where a group runs.
+    Group(GroupKey),
+    /// That a group's failures are forgotten.
+    Failures(GroupKey),
+    /// Whether a node takes groups over.
+    Node(NodeId),
+}
+
+/// What is wished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// The group runs; where nobody serves it, this node begins.
+    Runs {
+        /// `None`: the one that is preferred by configuration.
+        home: Option<NodeId>,
+    },
+    /// The group runs nowhere; that node begins when it is started again.
+    Stopped {
+        /// Where it ran.
+        home: Option<NodeId>,
+    },
+    /// The group runs, and shall run there.
+    Moves {
+        /// Where.
+        to: NodeId,
+    },
+    /// What failed is forgotten.
+    Forgotten,
+    /// The node takes nothing over, and nothing is moved to it.
+    Suspended,
+    /// It does again.
+    Resumed,
+}
+
+/// Who said so, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A person.
+    Operator,
+    /// The node to which a group moved serves it.
+    Arrived,
+    /// The node from which a group should move keeps it.
+    InVain(Why),
+}
+
+/// Why a move came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The other node was not there, or its copy did not count.
+    NotReady,
+    /// Something that does not belong to the group holds a volume here.
+    InUse,
+    /// A resource did not stop.
+    StopFailed,
+    /// The other node did not begin.
+    NotBegun,
+    /// It arrived, and its resources do not start there.
+    StartFailed,
+}
+
+/// A wish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// About what.
+    pub subject: Subject,
+    /// Above every number that the node knew; from 1.
+    pub number: u64,
+    /// Who said it.
+    pub by: NodeId,
+    /// What.
+    pub want: Want,
+    /// Why.
+    pub origin: Origin,
+}
+
+impl Wish {
+    /// Which one rules.
+    pub fn mark(&self) -> (u64, NodeId) {
+        (self.number, self.by)
+    }
+
+    /// Whether this one rules over the other one, of the same subject.
+    pub fn beats(&self, other: &Self) -> bool {
+        if mutant::is(Mutant::LastWishWins) {
+            return self.number >= other.number && self != other;
+        }
+        self.mark() > other.mark()
+    }
+
+    fn digest(&self) -> u64 {
+        first_bytes(&crate::wire::wish_bytes(self))
+    }
+}
+
+fn first_bytes(bytes: &[u8]) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&blake3::hash(bytes).as_bytes()[..8]);
+    u64::from_le_bytes(first)
+}
+
+/// What to do about wishes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Make exactly these durable; [`Wishes::stored`] or [`Wishes::not_stored`] with this number comes back.
+    Store {
+        /// To be given back.
+        version: u64,
+        /// All of them.
+        wishes: Vec<Wish>,
+    },
+    /// This one is durable here: it rules from now on.
+    Rules(Wish),
+}
+
+/// The wishes that a node knows.
+#[derive(Debug)]
+pub struct Wishes {
+    me: NodeId,
+    subjects: BTreeSet<Subject>,
+    known: BTreeMap<Subject, Wish>,
+    durable: BTreeMap<Subject, Wish>,
+    version: u64,
+    writing: Option<Vec<Wish>>,
+}
+
+impl Wishes {
+    /// About these groups and nodes, as they were durable. Wishes about anything else are nobody's.
+    pub fn new(
+        me: NodeId,
+        subjects: impl IntoIterator<Item = Subject>,
+        stored: impl IntoIterator<Item = Wish>,
+    ) -> Self {
+        let subjects: BTreeSet<Subject> = subjects.into_iter().collect();
+        let mine = |wish: &Wish| subjects.contains(&wish.subject);
+        let durable: BTreeMap<Subject, Wish> = stored
+            .into_iter()
+            .filter(mine)
+            .map(|wish| (wish.subject, wish))
+            .collect();
+        Self {
+            me,
+            subjects,
+            known: durable.clone(),
+            durable,
+            version: 0,
+            writing: None,
+        }
+    }
+
+    /// What rules: durable here.
+    pub fn of(&self, subject: Subject) -> Option<&Wish> {
+        if mutant::is(Mutant::WishBeforeDurable) {
+            return self.known.get(&subject);
+        }
+        self.durable.get(&subject)
+    }
+
+    /// What was wished last here, durable or not.
+    pub fn newest(&self, subject: Subject) -> Option<&Wish> {
+        self.known.get(&subject)
+    }
+
+    /// Of all that are durable here, as [`Teller::digest`]; `None` while there are others.
+    pub fn digest(&self) -> Option<u64> {
+        let digests = self.durable.values().map(Wish::digest);
+        (self.known == self.durable).then(|| digests.fold(0, |all, one| all ^ one))
+    }
+
+    /// All that are durable here.
+    pub fn durable(&self) -> impl Iterator<Item = &Wish> {
+        self.durable.values()
+    }
+
+    /// Whether a node is suspended, as far as it is durable here.
+    pub fn is_suspended(&self, node: NodeId) -> bool {
+        let wish = self.of(Subject::Node(node));
+        wish.is_some_and(|wish| wish.want == Want::Suspended)
+    }
+
+    /// Somebody on this node wishes something; what it is until it is durable, or `None` if there is no such subject.
+    pub fn say(&mut self, subject: Subject, want: Want, origin: Origin) -> Option<Wish> {
+        let highest = self.known.values().map(|wish| wish.number).max();
+        let wish = Wish {
+            subject,
+            number: highest.unwrap_or(0).checked_add(1)?,
+            by: self.me,
+            want,
+            origin,
+        };
+        self.subjects.contains(&subject).then(|| {
+            self.known.insert(subject, wish);
+            wish
+        })
+    }
+
+    /// The same, if this is still the newest one that is known here.
+    pub fn say_after(&mut self, mark: (u64, NodeId), wish: (Subject, Want, Origin)) {
+        let (subject, want, origin) = wish;
+        if self.known.get(&subject).map(Wish::mark) == Some(mark) {
+            self.say(subject, want, origin);
+        }
+    }
+
+    /// The other node said this.
+    pub fn hear(&mut self, wish: Wish) {
+        let known = self.known.get(&wish.subject);
+        let news = known.is_none_or(|known| wish.beats(known));
+        if news && self.subjects.contains(&wish.subject) {
+            self.known.insert(wish.subject, wish);
+        }
+    }
+
+    /// What has to be made durable, if nothing is on its way. Call it after [`Self::say`] and [`Self::hear`], and again
+    /// some time after [`Self::not_stored`].
+    pub fn store(&mut self, effects: &mut Vec<Effect>) {
+        if self.writing.is_some() || self.known == self.durable {
+            return;
+        }
+        self.version += 1;
+        let wishes: Vec<Wish> = self.known.values().copied().collect();
+        self.writing = Some(wishes.clone());
+        effects.push(Effect::Store {
+            version: self.version,
+            wishes,
+        });
+        if mutant::is(Mutant::WishBeforeDurable) {
+            effects.extend(self.known.values().copied().map(Effect::Rules));
+        }
+    }
+
+    /// They are durable.
+    pub fn stored(&mut self, version: u64, effects: &mut Vec<Effect>) {
+        let Some(wishes) = self.writing.take_if(|_| version == self.version) else {
+            return;
+        };
+        for wish in wishes {
+            if self.durable.insert(wish.subject, wish) != Some(wish) {
+                effects.push(Effect::Rules(wish));
+            }
+        }
+        self.store(effects);
+    }
+
+    /// They could not be made durable.
+    pub fn not_stored(&mut self, version: u64) {
+        self.writing.take_if(|_| version == self.version);
+    }
+}
+
+/// What a heartbeat says of wishes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Saying {
+    /// One that is durable at the sender.
+    pub wish: Option<Wish>,
+    /// Of all that are durable at the sender: equal on both nodes if they know the same.
+    pub digest: u64,
+}
+
+/// Tells the wishes that are durable here, one with each round of heartbeats: the newest every other time, so that it is
+/// heard soon, and all of them in turn. It is of use in a thread that must not allocate.
+#[derive(Debug)]
+pub struct Teller {
+    known: Vec<Wish>,
+    digest: u64,
+    round: usize,
+}
+
+impl Teller {
+    /// With room for the wishes of so many subjects.
+    pub fn with_room(subjects: usize) -> Self {
+        Self {
+            known: Vec::with_capacity(subjects),
+            digest: 0,
+            round: 0,
+        }
+    }
+
+    /// This one is durable here.
+    pub fn learn(&mut self, wish: Wish) {
+        let room = self.known.len() < self.known.capacity();
+        let mut known = self.known.iter_mut();
+        if let Some(known) = known.find(|known| known.subject == wish.subject) {
+            self.digest ^= known.digest() ^ wish.digest();
+            *known = wish;
+        } else if room {
+            self.digest ^= wish.digest();
+            self.known.push(wish);
+        }
+    }
+
+    /// Whether it is new here; what was heard often is not worth to be told.
+    pub fn is_news(&self, wish: &Wish) -> bool {
+        let known = self
+            .known
+            .iter()
+            .find(|known| known.subject == wish.subject);
+        known.is_none_or(|known| wish.beats(known))
+    }
+
+    /// Of all that are durable here.
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// For the next round of heartbeats.
+    pub fn say(&mut self) -> Saying {
+        self.round = self.round.wrapping_add(1);
+        let newest = self.known.iter().max_by_key(|wish| wish.mark());
+        let turn = match self.known.len() {
+            0 => None,
+            count => self.known.get(self.round / 2 % count),
+        };
+        let wish = if self.round % 2 == 1 { newest } else { turn };
+        Saying {
+            wish: wish.copied().filter(|_| !mutant::is(Mutant::WishUntold)),
+            digest: self.digest,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    fn node(number: u8) -> NodeId {
+        NodeId::new(number).expect("a node")
+    }
+
+    fn group() -> Subject {
+        Subject::Group(GroupKey::of("pg"))
+    }
+
+    fn wishes(me: u8) -> Wishes {
+        Wishes::new(node(me), [group(), Subject::Node(node(0))], [])
+    }
+
+    fn store(wishes: &mut Wishes) -> Vec<Wish> {
+        let mut effects = Vec::new();
+        wishes.store(&mut effects);
+        let mut rules = Vec::new();
+        while let Some(effect) = effects.pop() {
+            match effect {
+                Effect::Store { version, .. } => wishes.stored(version, &mut effects),
+                Effect::Rules(wish) => rules.push(wish),
+            }
+        }
+        rules
+    }
+
+    const STOPPED: Want = Want::Stopped { home: None };
+
+    #[test]
+    fn a_wish_rules_when_it_is_durable_and_not_before() {
+        let mut own = wishes(0);
+        let said = own.say(group(), STOPPED, Origin::Operator).expect("said");
+        assert_eq!(own.of(group()), None);
+        let mut effects = Vec::new();
+        own.store(&mut effects);
+        assert_eq!(own.of(group()), None);
+        let [Effect::Store { version, wishes }] = effects.as_slice() else {
+            panic!("{effects:?}")
+        };
+        assert_eq!(*wishes, [said]);
+        let version = *version;
+        own.not_stored(version);
+        effects.clear();
+        own.stored(version, &mut effects);
+        assert_eq!(effects, []);
+        assert_eq!(store(&mut own), [said]);
+        assert_eq!(own.of(group()), Some(&said));
+    }
+
+    #[test]
+    fn what_is_said_while_an_earlier_one_is_written_is_written_next() {
+        let mut own = wishes(0);
+        own.say(group(), STOPPED, Origin::Operator);
+        let mut effects = Vec::new();
+        own.store(&mut effects);
+        let runs = Want::Runs { home: None };
+        let last = own.say(group(), runs, Origin::Operator).expect("said");
+        own.store(&mut effects);
+        assert_eq!(effects.len(), 1);
+        effects.clear();
+        own.stored(1, &mut effects);
+        assert!(
+            matches!(&effects[..], [Effect::Rules(_), Effect::Store { version: 2, wishes }] if *wishes == [last])
+        );
+    }
+
+    /// Two operators at once: whoever hears of the other one first or last, both nodes come to one wish.
+    #[test]
+    fn two_operators_come_to_one_wish() {
+        let mut both = [wishes(0), wishes(1)];
+        let own = both[0].say(group(), STOPPED, Origin::Operator);
+        let to = node(1);
+        let other = both[1].say(group(), Want::Moves { to }, Origin::Operator);
+        let (own, other) = (own.expect("said"), other.expect("said"));
+        both[0].hear(other);
+        both[1].hear(own);
+        both[0].hear(own);
+        for wishes in &mut both {
+            store(wishes);
+            assert_eq!(wishes.of(group()), Some(&other));
+        }
+    }
+
+    #[test]
+    fn a_later_wish_has_a_higher_number_than_all_that_were_heard() {
+        let (mut own, mut other) = (wishes(0), wishes(1));
+        for _ in 0..3 {
+            let suspended = (Subject::Node(node(0)), Want::Suspended, Origin::Operator);
+            other.say(suspended.0, suspended.1, suspended.2);
+        }
+        store(&mut other);
+        for wish in other.durable() {
+            own.hear(*wish);
+        }
+        let said = own.say(group(), STOPPED, Origin::Operator).expect("said");
+        assert_eq!(said.number, 4);
+        own.say_after((3, node(0)), (group(), STOPPED, Origin::Arrived));
+        assert_eq!(store(&mut own).len(), 2);
+        assert_eq!(own.of(group()), Some(&said));
+        assert!(own.is_suspended(node(0)) && !own.is_suspended(node(1)));
+    }
+
+    #[test]
+    fn nobody_wishes_anything_about_a_group_that_is_not_there() {
+        let mut own = wishes(0);
+        let subject = Subject::Group(GroupKey::of("other"));
+        assert_eq!(own.say(subject, STOPPED, Origin::Operator), None);
+        own.hear(Wish {
+            subject,
+            number: 9,
+            by: node(1),
+            want: STOPPED,
+            origin: Origin::Operator,
+        });
+        assert_eq!(store(&mut own), vec![]);
+    }
+
+    #[test]
+    fn every_wish_is_told_and_the_newest_most_often() {
+        let mut teller = Teller::with_room(3);
+        assert_eq!(teller.say(), Saying::default());
+        let wish = |subject, number| Wish {
+            subject,
+            number,
+            by: node(0),
+            want: Want::Suspended,
+            origin: Origin::Operator,
+        };
+        let subjects = [0, 1, 2].map(|number| Subject::Node(node(number)));
+        let told = subjects.iter().zip(1..);
+        let told: Vec<Wish> = told
+            .map(|(subject, number)| wish(*subject, number))
+            .collect();
+        for wish in &told {
+            teller.learn(*wish);
+        }
+        let sayings: Vec<Option<Wish>> = (0..12).map(|_| teller.say().wish).collect();
+        let times = |wish: Wish| sayings.iter().filter(|said| **said == Some(wish)).count();
+        assert_eq!(
+            told.iter().map(|wish| times(*wish)).collect::<Vec<_>>(),
+            [2, 2, 8]
+        );
+        // The same wishes, learnt in another order and one of them twice, are the same.
+        let mut other = Teller::with_room(3);
+        other.learn(wish(subjects[0], 7));
+        for wish in told.iter().rev() {
+            other.learn(*wish);
+        }
+        assert_eq!(teller.digest(), other.digest());
+        let all = Wishes::new(node(0), subjects, told.clone());
+        assert_eq!(all.digest(), Some(teller.digest()));
+        assert!(!teller.is_news(&told[1]));
+        assert!(teller.is_news(&wish(subjects[1], 8)));
+    }
+}

@@ -1,0 +1,122 @@
+//! What stops a group on this node: operators, and what failed and waits to be cleared.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use controlplane_core::group::{Event, Order, Reason};
+use mirror_core::types::Instant;
+
+use super::{Service, failovers, spawn};
+
+impl Service {
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.roots.places.run.join(&self.name).join(name)
+    }
+
+    /// `failed`: the group waits until the file is removed.
+    pub(super) fn look_at_orders(&mut self, now: Instant) {
+        let failed = exists(&self.file("failed"));
+        if (self.failed || self.inherited) && !failed {
+            // Whoever removes the file clears the group; what it rests on is forgotten with it.
+            (self.failed, self.inherited) = (false, false);
+            self.forget();
+            self.handle(now, Event::Order(Order::Clear));
+        }
+        // Left by an earlier run of this daemon: what failed then is not tried again either.
+        self.inherited = failed && !self.failed;
+        let order = if self.inherited || self.wanted.is_some() {
+            Order::Stop
+        } else {
+            Order::Start
+        };
+        if order != self.order {
+            self.order = order;
+            let (code, group) = ("LS6049", &self.name);
+            tracing::info!(code, group, ?order, failed, "an operator's word");
+            self.handle(now, Event::Order(order));
+        }
+    }
+
+    pub(super) fn clear(&mut self, now: Instant) {
+        // Each is gone already, or is tried again by whoever clears it again.
+        let _ = fs::remove_file(self.file("failed"));
+        (self.failed, self.inherited) = (false, false);
+        self.forget();
+        self.handle(now, Event::Order(Order::Clear));
+        self.look_at_orders(now);
+    }
+
+    pub(super) fn failovers(&self) -> PathBuf {
+        self.roots.state.join(format!("{}.failovers", self.name))
+    }
+
+    pub(super) fn remembered(&self) -> Vec<Duration> {
+        failovers::recent(&self.failovers(), self.group.policy().failovers_within)
+    }
+
+    /// Beside this thread: a disk may be slow, and what is decided here is not.
+    pub(super) fn remember(&self) {
+        let (path, within) = (self.failovers(), self.group.policy().failovers_within);
+        spawn("remember", move || {
+            if let Err(error) = failovers::append(&path, within) {
+                let path = path.display().to_string();
+                tracing::error!(code = "LS6062", path, %error, "cannot remember a failover");
+            }
+        });
+    }
+
+    pub(super) fn forget(&self) {
+        if let Err(error) = fs::remove_file(self.failovers()) {
+            tracing::debug!(%error, "no failovers are remembered");
+        }
+    }
+
+    pub(super) fn give_up(&mut self, reason: Reason) {
+        let group = self.name.clone();
+        let why = match reason {
+            Reason::Resource(resource) => {
+                let name = self.names.get(resource).map_or("", String::as_str);
+                let why = format!("resource {name} does not start or does not stay");
+                tracing::error!(
+                    code = "LS6046",
+                    group,
+                    "{why}: not tried on this node any more"
+                );
+                format!("LS6046 {why}")
+            }
+            Reason::PingPong => {
+                let why = "it failed over too often";
+                tracing::error!(code = "LS6047", group, "{why}: not started on this node");
+                format!("LS6047 {why}")
+            }
+        };
+        self.write_failed(&why);
+    }
+
+    pub(super) fn write_failed(&mut self, why: &str) {
+        let path = self.file("failed");
+        let write = || -> io::Result<()> {
+            if let Some(directory) = path.parent() {
+                fs::create_dir_all(directory)?;
+            }
+            fs::write(
+                &path,
+                format!("{why}\n`lockstep group clear {}` clears it.\n", self.name),
+            )
+        };
+        match write() {
+            Ok(()) => self.failed = true,
+            Err(error) => {
+                let path = path.display().to_string();
+                tracing::error!(code = "LS6062", path, %error, "cannot write");
+            }
+        }
+    }
+}
+
+fn exists(path: &Path) -> bool {
+    // What cannot be looked at is taken for there: it never starts anything.
+    path.try_exists().unwrap_or(true)
+}
