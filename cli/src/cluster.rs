@@ -53,8 +53,15 @@ fn lacking(status: &ClusterStatus) -> Option<String> {
         Presence::Dead => return Some(format!("{} is not heard, since {since}", peer.name)),
     }
     let arbiter = &status.arbiter;
-    if arbiter.kind == "witness" && arbiter.answers != Some(true) {
-        return Some("not ready for a failover: the witness does not answer".to_string());
+    let name = match arbiter.kind.as_str() {
+        "witness" => Some("the witness"),
+        "etcd" => Some("etcd"),
+        _ => None,
+    };
+    if let Some(name) = name
+        && arbiter.answers != Some(true)
+    {
+        return Some(format!("not ready for a failover: {name} does not answer"));
     }
     let broken = |state: PathState| !matches!(state, PathState::Up | PathState::Late);
     let path = status.paths.iter().find(|path| broken(path.state))?;
@@ -113,7 +120,7 @@ pub(crate) fn screen(status: &ClusterStatus, style: Style) -> String {
     let answers = match arbiter.answers {
         Some(true) => "answers",
         Some(false) => "DOES NOT ANSWER",
-        None if arbiter.kind == "witness" => "was not asked yet",
+        None if matches!(arbiter.kind.as_str(), "witness" | "etcd") => "was not asked yet",
         None => "",
     };
     let address = arbiter.address.as_deref().unwrap_or_default();

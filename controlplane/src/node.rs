@@ -22,8 +22,9 @@ use mirror_core::view::View;
 use tokio::sync::{mpsc, watch};
 
 use crate::api::{self, Ask};
-use crate::arbiter::{Heard, boottime_nanos, talk};
+use crate::arbiter::{Heard, Witness, boottime_nanos, talk};
 use crate::config::Config;
+use crate::etcd::Etcd;
 use crate::heartbeat::{Heartbeats, News, Shared};
 use crate::services::{self, Roots, Seen, Services, Tell};
 use crate::{mirror, report};
@@ -84,6 +85,15 @@ struct Node {
     views: BTreeMap<VolumeId, Held>,
 }
 
+/// Who keeps the registers.
+#[derive(Debug)]
+pub enum RegisterClient {
+    /// `lockstepd witness`.
+    Witness(Box<Witness>),
+    /// etcd.
+    Etcd(Box<Etcd>),
+}
+
 /// Runs until the process ends.
 ///
 /// # Errors
@@ -91,23 +101,24 @@ struct Node {
 pub async fn run(
     config: Config,
     heartbeats: Heartbeats,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    arbiter: Option<RegisterClient>,
     seed: [u8; 32],
 ) -> anyhow::Result<()> {
     let (queue, mut incoming) = mpsc::channel(QUEUE_MAX);
     let (questions, asked) = mpsc::channel(QUEUE_MAX);
     let (held, reports) = watch::channel(Vec::new());
     forward_heartbeats(heartbeats.news, queue.clone())?;
-    if let (Some(address), Some(tls)) = (config.witness.clone(), tls) {
+    if let Some(arbiter) = arbiter {
         let (sender, mut heard) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(talk(
-            address,
-            config.timing.timeout,
-            tls,
-            asked,
-            reports,
-            sender,
-        ));
+        let timeout = config.timing.timeout;
+        match arbiter {
+            RegisterClient::Witness(witness) => {
+                tokio::spawn(talk(*witness, timeout, asked, reports, sender));
+            }
+            RegisterClient::Etcd(etcd) => {
+                tokio::spawn(talk(*etcd, timeout, asked, reports, sender));
+            }
+        }
         let queue = queue.clone();
         tokio::spawn(async move {
             while let Some(heard) = heard.recv().await {

@@ -6,7 +6,7 @@ use controlplane_api::cluster::{Arbiter, Path, PathState, Presence};
 use controlplane_core::failure_detector;
 use controlplane_core::keeper::ArbiterKind;
 
-use crate::config::Config;
+use crate::config::{Config, RegisterKeeper};
 use crate::heartbeat::Shared;
 
 /// Whether the peer is heard.
@@ -55,14 +55,24 @@ fn state(number: u8) -> PathState {
 /// Who decides, and whether it answers.
 pub fn arbiter(config: &Config, answers: Option<bool>) -> Arbiter {
     let kind = match config.arbiter {
-        ArbiterKind::Register => "witness",
+        ArbiterKind::Register => match config.keeper {
+            Some(RegisterKeeper::Etcd { .. }) => "etcd",
+            Some(RegisterKeeper::Witness(_)) | None => "witness",
+        },
         ArbiterKind::Ping => "ping",
         ArbiterKind::Manual => "manual",
         ArbiterKind::Nobody => "none",
     };
+    let address = config.keeper.as_ref().map(|keeper| match keeper {
+        RegisterKeeper::Witness(address) => address.clone(),
+        RegisterKeeper::Etcd { endpoints, .. } => {
+            let names: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
+            names.join(" ")
+        }
+    });
     Arbiter {
         kind: kind.to_string(),
-        address: config.witness.clone(),
+        address,
         answers: answers.filter(|_| config.arbiter == ArbiterKind::Register),
     }
 }

@@ -84,7 +84,7 @@ pub enum PathState {
 /// Who decides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arbiter {
-    /// `witness`, `ping`, `manual` or `none`.
+    /// `witness`, `etcd`, `ping`, `manual` or `none`.
     pub kind: String,
     /// Where it is, for one that is somewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
