@@ -37,6 +37,11 @@ pub enum Heard {
         /// When the question was sent.
         asked_nanos: u64,
     },
+    /// A report was taken.
+    Enrolled {
+        /// Who else has to report before anything can be granted.
+        missing: NodeSet,
+    },
     /// The answer to a claim.
     Answered {
         /// The question's number.
@@ -214,7 +219,10 @@ fn news(number: u64, reply: Reply) -> io::Result<Option<Heard>> {
         })
     };
     Ok(match reply {
-        Reply::Reported => None,
+        Reply::Reported { missing } => {
+            let missing = NodeSet::from_bits(missing);
+            Some(Heard::Enrolled { missing })
+        }
         Reply::Granted { views } => Some(Heard::Answered {
             number,
             answer: Answer::Granted(views.into_iter().map(Into::into).collect()),

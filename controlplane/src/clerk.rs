@@ -26,7 +26,12 @@ pub fn carry_out(registers: &mut Registers, node: NodeId, ask: Ask) -> Reply {
                 let (volume, view) = held.view();
                 registers.report(node, volume, &view);
             }
-            Reply::Reported
+            let enrolling = registers.enrolling().values();
+            let reported = enrolling.fold(registers.members().bits(), |all, enrolment| {
+                all & enrolment.reported.bits()
+            });
+            let missing = registers.members().bits() & !reported;
+            Reply::Reported { missing }
         }
         Ask::Claim { claims } => {
             let claims: Vec<Claim> = claims

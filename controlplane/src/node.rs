@@ -77,6 +77,8 @@ struct Node {
     presence_since: Instant,
     /// Whether the arbiter answered last; what was last said of it in the log.
     arbiter_answers: Option<bool>,
+    /// Whose report it lacks.
+    arbiter_misses: NodeSet,
     shared: Arc<Shared>,
     services: Services,
     queue: mpsc::Sender<Incoming>,
@@ -240,6 +242,7 @@ impl Node {
             presence: Presence::Unknown,
             presence_since: now(),
             arbiter_answers: None,
+            arbiter_misses: NodeSet::default(),
             shared,
             queue,
             questions,
@@ -425,6 +428,19 @@ impl Node {
                 let until = Instant::from_nanos(asked_nanos) + self.config.timing.timeout;
                 self.everywhere(&Event::Leased { until });
             }
+            Heard::Enrolled { missing } => {
+                let before = std::mem::replace(&mut self.arbiter_misses, missing);
+                if missing != before && !missing.is_empty() {
+                    let waits_for = report::names(&self.config, missing);
+                    tracing::warn!(
+                        code = "LS6025",
+                        ?waits_for,
+                        "the arbiter grants nothing yet"
+                    );
+                } else if missing != before {
+                    tracing::info!(code = "LS6025", "the arbiter has heard both nodes");
+                }
+            }
             Heard::Answered { number, answer } => {
                 if let Some((group, number)) = self.asked.remove(&number) {
                     tracing::info!(code = "LS6015", ?answer, "the arbiter answered");
@@ -476,7 +492,7 @@ impl Node {
                 since_ms: u64::try_from(since).unwrap_or(u64::MAX),
             },
             paths: report::paths(&self.config, &self.shared),
-            arbiter: report::arbiter(&self.config, self.arbiter_answers),
+            arbiter: report::arbiter(&self.config, self.arbiter_answers, self.arbiter_misses),
             groups: self
                 .groups
                 .iter()

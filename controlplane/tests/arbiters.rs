@@ -150,7 +150,7 @@ impl Node {
                         *of == number
                     }
                     Heard::Lost { .. } => true,
-                    Heard::Contact { .. } => false,
+                    Heard::Contact { .. } | Heard::Enrolled { .. } => false,
                 })
                 .await;
             if !matches!(heard, Heard::Lost { .. }) {
@@ -162,7 +162,10 @@ impl Node {
     async fn claims(&mut self, basis: ViewMark, next: ViewMark) -> Answer {
         match self.ask(|number| claim(number, basis, next)).await {
             Heard::Answered { answer, .. } => answer,
-            heard @ (Heard::GivenBack { .. } | Heard::Contact { .. } | Heard::Lost { .. }) => {
+            heard @ (Heard::GivenBack { .. }
+            | Heard::Contact { .. }
+            | Heard::Enrolled { .. }
+            | Heard::Lost { .. }) => {
                 panic!("{heard:?}")
             }
         }
@@ -433,8 +436,14 @@ async fn one_report_is_not_enough(bed: &mut impl Bed) {
     let mut one = bed.member(0).await;
     one.reports().await;
     let missing = NodeSet::only(node(1));
+    one.hears(|heard| *heard == Heard::Enrolled { missing })
+        .await;
     let expected = refused(Refusal::NotEnrolled { missing });
     assert_eq!(one.claims(mark(5, 5), mark(6, 1)).await, expected);
+    let _two = bed.member(1).await;
+    let missing = NodeSet::default();
+    one.hears(|heard| *heard == Heard::Enrolled { missing })
+        .await;
 }
 
 /// Many claims of both at once: one view is granted.

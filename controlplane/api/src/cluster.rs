@@ -92,6 +92,9 @@ pub struct Arbiter {
     /// Whether it answered last; absent if it has not been asked, or is nobody who answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<bool>,
+    /// The nodes that have to report to it before it grants anything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
 }
 
 /// A failover group.
