@@ -5,15 +5,16 @@
 //! questions have one order, as at a witness, and the rules are the same (`controlplane-core`'s `register`). Nothing
 //! rests on leases or clocks of etcd.
 //!
-//! A write whose answer was lost may still arrive later: its condition is the revision that it had read, and a release
-//! always writes, so that no older claim of the same node can follow it.
+//! A write whose answer was lost may still arrive later: its condition is the revision that it had read. So whatever a node
+//! relies on is written anew, also where it changes nothing: a grant, which an older release must not undo, and a release,
+//! which no older claim must follow.
 
 mod client;
 mod record;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use controlplane_api::arbiter::{Ask, Hex16, Reply};
 use mirror_core::types::{NodeId, NodeSet};
@@ -26,8 +27,9 @@ use client::{Client, Found};
 pub use client::{Endpoint, EndpointError};
 use record::Record;
 
-/// Before the next endpoint is tried.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The record is written that often even if nothing changed: an etcd that reads and does not write (no space, say) is told
+/// before it matters.
+const TOUCH_INTERVAL: Duration = Duration::from_secs(10);
 /// Two nodes write; more than a few repetitions mean that somebody else does, too.
 const TRIES_MAX: u32 = 16;
 
@@ -46,6 +48,9 @@ pub struct Settings {
     pub members: NodeSet,
     /// This node.
     pub me: NodeId,
+    /// One of several members is waited for so long, then the next one is asked: well below the lease, which ends when
+    /// none has answered.
+    pub patience: Duration,
 }
 
 impl Settings {
@@ -63,16 +68,20 @@ pub struct Etcd {
     turn: usize,
     /// The highest number of a record that this run has seen: a lower one is the past.
     seen: u64,
+    /// When it last wrote; `None`: not in this run, or the last try failed.
+    wrote: Option<Instant>,
 }
 
 impl Etcd {
     /// Connects to nobody yet.
     pub fn new(settings: Settings) -> Self {
         Self {
-            settings,
             client: None,
-            turn: 0,
+            // Not both nodes hang when one member does.
+            turn: settings.me.index(),
+            settings,
             seen: 0,
+            wrote: None,
         }
     }
 
@@ -105,7 +114,7 @@ impl Etcd {
         );
     }
 
-    async fn carry_out(&mut self, ask: Ask) -> io::Result<Reply> {
+    async fn carry_out(&mut self, ask: &Ask) -> io::Result<Reply> {
         let key = self.settings.key();
         for _ in 0..TRIES_MAX {
             let client = self.client.as_mut().ok_or(io::ErrorKind::NotConnected)?;
@@ -113,49 +122,70 @@ impl Etcd {
             let (mut record, anew) = self.believe(&found)?;
             let before = record.encode()?;
             let reply = clerk::carry_out(&mut record.registers, self.settings.me, ask.clone());
-            let must = anew || matches!(ask, Ask::Release { .. });
-            if !must && record.encode()? == before {
+            let relied_on = matches!(reply, Reply::Granted { .. } | Reply::Released);
+            let due = matches!(ask, Ask::Report { .. })
+                && self.wrote.is_none_or(|at| at.elapsed() >= TOUCH_INTERVAL);
+            if !anew && !relied_on && !due && record.encode()? == before {
                 self.seen = record.number;
                 return Ok(reply);
             }
             record.number += 1;
-            let client = self.client.as_mut().ok_or(io::ErrorKind::NotConnected)?;
             let value = record.encode()?;
+            self.wrote = None;
+            let client = self.client.as_mut().ok_or(io::ErrorKind::NotConnected)?;
             if client.swap(&key, found.value_revision, &value).await? {
                 self.seen = record.number;
+                self.wrote = Some(Instant::now());
                 return Ok(reply);
             }
         }
-        let key = self.settings.key();
         Err(io::Error::other(format!(
             "{key} in etcd was changed by others {TRIES_MAX} times in a row"
         )))
+    }
+
+    async fn reach(&mut self) -> io::Result<()> {
+        if self.client.is_some() {
+            return Ok(());
+        }
+        let settings = &self.settings;
+        let endpoint = &settings.endpoints[self.turn % settings.endpoints.len()];
+        let name = settings.server_name.as_deref();
+        let client = Client::connect(endpoint, settings.tls.as_ref(), name).await;
+        let client = client.map_err(|error| io::Error::other(format!("{endpoint}: {error}")))?;
+        self.client = Some(client);
+        Ok(())
+    }
+
+    async fn try_once(&mut self, ask: &Ask) -> io::Result<Reply> {
+        self.reach().await?;
+        self.carry_out(ask).await
     }
 }
 
 impl Arbiter for Etcd {
     async fn connect(&mut self) -> io::Result<()> {
         self.client = None;
-        let settings = &self.settings;
-        let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for _ in 0..settings.endpoints.len() {
-            let endpoint = &settings.endpoints[self.turn % settings.endpoints.len()];
-            self.turn = self.turn.wrapping_add(1);
-            let name = settings.server_name.as_deref();
-            let connect = Client::connect(endpoint, settings.tls.as_ref(), name);
-            match timeout(CONNECT_TIMEOUT, connect).await {
-                Ok(Ok(client)) => {
-                    self.client = Some(client);
-                    return Ok(());
-                }
-                Ok(Err(error)) => last = io::Error::other(format!("{endpoint}: {error}")),
-                Err(_) => last = io::Error::other(format!("{endpoint}: no connection in time")),
-            }
-        }
-        Err(last)
+        Ok(())
     }
 
     async fn ask(&mut self, _number: u64, ask: Ask) -> io::Result<Reply> {
-        self.carry_out(ask).await
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for _ in 0..self.settings.endpoints.len() {
+            let tried = match self.settings.endpoints.len() {
+                // Whoever asks has a limit of its own.
+                1 => Ok(self.try_once(&ask).await),
+                _ => timeout(self.settings.patience, self.try_once(&ask)).await,
+            };
+            match tried {
+                Ok(Ok(reply)) => return Ok(reply),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = io::Error::other("a member of etcd does not answer in time"),
+            }
+            // Whatever is on its way on this connection is not waited for.
+            self.client = None;
+            self.turn = self.turn.wrapping_add(1);
+        }
+        Err(last)
     }
 }

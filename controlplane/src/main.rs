@@ -111,7 +111,7 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
     let cluster = Hex16(cluster_id(&key).0);
     let arbiter = match &config.keeper {
         None => None,
-        Some(keeper) => Some(register_client(keeper, cluster, config.me, trust)?),
+        Some(keeper) => Some(register_client(keeper, cluster, &config, trust)?),
     };
     let mut seed = [0; 32];
     fill_random(&mut seed)?;
@@ -146,7 +146,7 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
 fn register_client(
     keeper: &RegisterKeeper,
     cluster: Hex16,
-    me: NodeId,
+    config: &Config,
     trust: &Path,
 ) -> anyhow::Result<RegisterClient> {
     let read = |path: &Path| {
@@ -156,8 +156,8 @@ fn register_client(
         RegisterKeeper::Witness(address) => {
             let identity = read_identity(trust, "node")?;
             let witness = read(&trust.join("witness.pem"))?;
-            let config = Arc::new(node_config(&identity, &witness)?);
-            let witness = controlplane::arbiter::Witness::new(address.clone(), config);
+            let tls = Arc::new(node_config(&identity, &witness)?);
+            let witness = controlplane::arbiter::Witness::new(address.clone(), tls);
             Ok(RegisterClient::Witness(Box::new(witness)))
         }
         RegisterKeeper::Etcd {
@@ -185,7 +185,8 @@ fn register_client(
                 server_name: server_name.clone(),
                 cluster,
                 members: NodeSet::from_bits(3),
-                me,
+                me: config.me,
+                patience: config.timing.timeout / 4,
             };
             Ok(RegisterClient::Etcd(Box::new(Etcd::new(settings))))
         }
