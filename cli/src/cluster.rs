@@ -103,8 +103,21 @@ fn lacking(status: &ClusterStatus) -> Option<String> {
         ));
     }
     let arbiter = &status.arbiter;
-    if arbiter.kind == "witness" && arbiter.answers != Some(true) {
-        return Some("not ready for a failover: the witness does not answer".to_string());
+    let name = match arbiter.kind.as_str() {
+        "witness" => Some("the witness"),
+        "etcd" => Some("etcd"),
+        _ => None,
+    };
+    if let Some(name) = name
+        && arbiter.answers != Some(true)
+    {
+        return Some(format!("not ready for a failover: {name} does not answer"));
+    }
+    if let (Some(name), false) = (name, arbiter.waits_for.is_empty()) {
+        let nodes = arbiter.waits_for.join(" and ");
+        return Some(format!(
+            "not ready for a failover: {name} has yet to hear {nodes}"
+        ));
     }
     let broken = |state: PathState| !matches!(state, PathState::Up | PathState::Late);
     let path = status.paths.iter().find(|path| broken(path.state))?;
@@ -161,9 +174,10 @@ pub(crate) fn screen(status: &ClusterStatus, style: Style) -> String {
     }
     let arbiter = &status.arbiter;
     let answers = match arbiter.answers {
+        Some(true) if !arbiter.waits_for.is_empty() => "answers, and grants nothing yet",
         Some(true) => "answers",
         Some(false) => "DOES NOT ANSWER",
-        None if arbiter.kind == "witness" => "was not asked yet",
+        None if matches!(arbiter.kind.as_str(), "witness" | "etcd") => "was not asked yet",
         None => "",
     };
     let address = arbiter.address.as_deref().unwrap_or_default();
@@ -348,6 +362,7 @@ mod tests {
                 kind: "witness".to_string(),
                 address: Some("10.0.0.5:7422".to_string()),
                 answers: Some(true),
+                waits_for: Vec::new(),
             },
             groups: Vec::new(),
             suspended: Vec::new(),
@@ -369,6 +384,8 @@ mod tests {
         dead.peer.presence = Presence::Dead;
         let mut alone = good();
         alone.arbiter.answers = Some(false);
+        let mut fresh = good();
+        fresh.arbiter.waits_for = vec!["node2".to_string()];
         let mut cut = good();
         cut.paths[0].state = PathState::Down;
         let cases = [
@@ -376,6 +393,10 @@ mod tests {
             (
                 alone,
                 "not ready for a failover: the witness does not answer",
+            ),
+            (
+                fresh,
+                "not ready for a failover: the witness has yet to hear node2",
             ),
             (cut, "10.0.0.1:7421 - 10.0.0.2:7421 is down"),
         ];

@@ -1,4 +1,4 @@
-//! A node's connection to its witness: asks, reports, and comes back after a loss.
+//! A node's conversation with its arbiter, a witness or etcd: asks, reports, and comes back after a loss.
 
 use std::io;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, timeout};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::trust::WITNESS_NAME;
 
@@ -28,13 +29,18 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two tries to connect.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// What comes from the witness.
+/// What comes from the arbiter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// It answered something that was asked at this moment of `CLOCK_BOOTTIME`, nanoseconds.
     Contact {
         /// When the question was sent.
         asked_nanos: u64,
+    },
+    /// A report was taken.
+    Enrolled {
+        /// Who else has to report before anything can be granted.
+        missing: NodeSet,
     },
     /// The answer to a claim.
     Answered {
@@ -55,18 +61,26 @@ pub enum Heard {
     },
 }
 
-/// Talks to the witness for ever. `held` is what is reported; `heartbeat_timeout` is the cluster's.
+/// Who keeps the registers, as a node reaches it.
+pub trait Arbiter: Send {
+    /// Begins a conversation; what there was before is over.
+    fn connect(&mut self) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Asks, and waits for the answer: it came from the registers, after the question.
+    fn ask(&mut self, number: u64, ask: Ask) -> impl Future<Output = io::Result<Reply>> + Send;
+}
+
+/// Talks to an arbiter for ever. `held` is what is reported; `heartbeat_timeout` is the cluster's.
 pub async fn talk(
-    address: String,
+    mut arbiter: impl Arbiter,
     heartbeat_timeout: Duration,
-    config: Arc<ClientConfig>,
     mut questions: mpsc::Receiver<Question>,
     held: watch::Receiver<Vec<Held>>,
     heard: mpsc::Sender<Heard>,
 ) {
     let every = REPORT_INTERVAL_MAX.min(heartbeat_timeout / 4);
     loop {
-        let lost = converse(&address, every, &config, &mut questions, &held, &heard).await;
+        let lost = converse(&mut arbiter, every, &mut questions, &held, &heard).await;
         let Err(error) = lost else { return };
         let reason = error.to_string();
         if heard.send(Heard::Lost { reason }).await.is_err() {
@@ -79,37 +93,69 @@ pub async fn talk(
 }
 
 async fn converse(
-    address: &str,
+    arbiter: &mut impl Arbiter,
     every: Duration,
-    config: &Arc<ClientConfig>,
     questions: &mut mpsc::Receiver<Question>,
     held: &watch::Receiver<Vec<Held>>,
     heard: &mpsc::Sender<Heard>,
 ) -> io::Result<()> {
-    let stream = timeout(TIMEOUT, TcpStream::connect(address)).await??;
-    stream.set_nodelay(true)?;
-    let name = ServerName::try_from(WITNESS_NAME).map_err(io::Error::other)?;
-    let connector = TlsConnector::from(Arc::clone(config));
-    let stream = timeout(TIMEOUT, connector.connect(name, stream)).await??;
-    let mut stream = BufReader::new(stream);
+    timeout(TIMEOUT, arbiter.connect()).await??;
     let mut reports = interval(every);
     loop {
-        let line = tokio::select! {
+        let (number, ask) = tokio::select! {
             question = questions.recv() => match question {
                 None => return Ok(()),
-                Some(question) => line_of(question),
+                Some(question) => ask_of(question),
             },
-            _ = reports.tick() => AskLine::new(0, Ask::Report { volumes: held.borrow().clone() }),
+            _ = reports.tick() => (0, Ask::Report { volumes: held.borrow().clone() }),
         };
         let asked_nanos = boottime_nanos();
-        let reply = timeout(TIMEOUT, exchange(&mut stream, &line)).await??;
+        let reply = timeout(TIMEOUT, arbiter.ask(number, ask)).await??;
         let contact = Heard::Contact { asked_nanos };
-        let news = news(reply)?;
+        let news = news(number, reply)?;
         for item in std::iter::once(contact).chain(news) {
             if heard.send(item).await.is_err() {
                 return Ok(());
             }
         }
+    }
+}
+
+/// `lockstepd witness` on another machine.
+#[derive(Debug)]
+pub struct Witness {
+    address: String,
+    config: Arc<ClientConfig>,
+    stream: Option<BufReader<TlsStream<TcpStream>>>,
+}
+
+impl Witness {
+    /// At `HOST:PORT`.
+    pub fn new(address: String, config: Arc<ClientConfig>) -> Self {
+        Self {
+            address,
+            config,
+            stream: None,
+        }
+    }
+}
+
+impl Arbiter for Witness {
+    async fn connect(&mut self) -> io::Result<()> {
+        self.stream = None;
+        let stream = TcpStream::connect(&self.address).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from(WITNESS_NAME).map_err(io::Error::other)?;
+        let connector = TlsConnector::from(Arc::clone(&self.config));
+        let stream = connector.connect(name, stream).await?;
+        self.stream = Some(BufReader::new(stream));
+        Ok(())
+    }
+
+    async fn ask(&mut self, number: u64, ask: Ask) -> io::Result<Reply> {
+        let stream = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        let reply = exchange(stream, &AskLine::new(number, ask)).await?;
+        Ok(reply.reply)
     }
 }
 
@@ -137,7 +183,7 @@ where
     Ok(reply)
 }
 
-fn line_of(question: Question) -> AskLine {
+fn ask_of(question: Question) -> (u64, Ask) {
     match question {
         Question::Claim { number, claims } => {
             let claims = claims.into_iter().map(|claim| ClaimLine {
@@ -146,23 +192,15 @@ fn line_of(question: Question) -> AskLine {
                 next: claim.next.into(),
                 history: history(&claim.history),
             });
-            AskLine::new(
-                number,
-                Ask::Claim {
-                    claims: claims.collect(),
-                },
-            )
+            let claims = claims.collect();
+            (number, Ask::Claim { claims })
         }
         Question::Release { number, volumes } => {
             let volumes = volumes
                 .into_iter()
                 .map(|(volume, view)| (Hex16(volume.0), view.into()));
-            AskLine::new(
-                number,
-                Ask::Release {
-                    volumes: volumes.collect(),
-                },
-            )
+            let volumes = volumes.collect();
+            (number, Ask::Release { volumes })
         }
     }
 }
@@ -172,8 +210,7 @@ fn history(history: &ViewHistory) -> Vec<Mark> {
     known.map(|mark| Mark::from(*mark)).collect()
 }
 
-fn news(line: ReplyLine) -> io::Result<Option<Heard>> {
-    let number = line.number;
+fn news(number: u64, reply: Reply) -> io::Result<Option<Heard>> {
     let refused = |volume: Hex16, refusal: Refusal| {
         let volume = VolumeId(volume.0);
         Some(Heard::Answered {
@@ -181,8 +218,11 @@ fn news(line: ReplyLine) -> io::Result<Option<Heard>> {
             answer: Answer::Refused { volume, refusal },
         })
     };
-    Ok(match line.reply {
-        Reply::Reported => None,
+    Ok(match reply {
+        Reply::Reported { missing } => {
+            let missing = NodeSet::from_bits(missing);
+            Some(Heard::Enrolled { missing })
+        }
         Reply::Granted { views } => Some(Heard::Answered {
             number,
             answer: Answer::Granted(views.into_iter().map(Into::into).collect()),

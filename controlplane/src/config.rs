@@ -18,8 +18,11 @@ use toml::Spanned;
 
 use crate::heartbeat::Interconnect;
 
+mod arbiter;
 mod resources;
 
+pub use arbiter::{EtcdFiles, RegisterKeeper};
+use arbiter::{EtcdTable, WitnessTable};
 use resources::GroupTable;
 pub use resources::{Group, Kind, Resource};
 
@@ -70,6 +73,7 @@ struct FileTable {
     version: Spanned<u32>,
     nodes: Spanned<BTreeMap<String, NodeTable>>,
     witness: Option<WitnessTable>,
+    etcd: Option<EtcdTable>,
     #[serde(default)]
     arbiter: Option<Spanned<String>>,
     #[serde(default)]
@@ -81,12 +85,6 @@ struct FileTable {
 #[serde(deny_unknown_fields)]
 struct NodeTable {
     interconnects: Spanned<Vec<SocketAddr>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WitnessTable {
-    address: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -113,8 +111,8 @@ pub struct Config {
     pub timing: Timing,
     /// Who decides.
     pub arbiter: ArbiterKind,
-    /// Where the witness listens.
-    pub witness: Option<String>,
+    /// Where the registers are, for an arbiter that keeps some.
+    pub keeper: Option<RegisterKeeper>,
     /// All groups.
     pub groups: Vec<Group>,
 }
@@ -167,6 +165,8 @@ impl Config {
         let (Some(me), Some(peer)) = (number(index), number(1 - index)) else {
             return Err(place.value_of(&file.nodes, "nodes", String::new(), String::new()));
         };
+        let (arbiter, keeper) =
+            arbiter::arbiter(&place, file.arbiter.as_ref(), file.witness, file.etcd)?;
         Ok(Self {
             me,
             peer,
@@ -174,8 +174,8 @@ impl Config {
             peer_name: (*peer_name).clone(),
             interconnects,
             timing: timing(&place, &file.timing)?,
-            arbiter: arbiter(&place, file.arbiter.as_ref(), file.witness.is_some())?,
-            witness: file.witness.map(|witness| witness.address),
+            arbiter,
+            keeper,
             groups: resources::groups(&place, &file.groups, &names)?,
         })
     }
@@ -275,32 +275,6 @@ fn timing(place: &Place<'_>, table: &TimingTable) -> Result<Timing, ConfigError>
     }
 }
 
-fn arbiter(
-    place: &Place<'_>,
-    named: Option<&Spanned<String>>,
-    has_witness: bool,
-) -> Result<ArbiterKind, ConfigError> {
-    let Some(named) = named else {
-        return Ok(if has_witness {
-            ArbiterKind::Register
-        } else {
-            ArbiterKind::Manual
-        });
-    };
-    match (named.get_ref().as_str(), has_witness) {
-        ("witness", true) => Ok(ArbiterKind::Register),
-        ("manual", _) => Ok(ArbiterKind::Manual),
-        ("none", _) => Ok(ArbiterKind::Nobody),
-        ("witness", false) => {
-            Err(place.value(named, "arbiter", "with a table [witness]".to_string()))
-        }
-        _ => {
-            let allowed = "\"witness\", \"manual\" or \"none\"".to_string();
-            Err(place.value(named, "arbiter", allowed))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -332,6 +306,61 @@ volumes = ["data"]
         );
         assert_eq!(config.interconnects[1].peer.to_string(), "10.1.0.1:7421");
         assert_eq!(config.arbiter, ArbiterKind::Register);
+    }
+
+    #[test]
+    fn a_wrong_arbiter_is_refused_with_the_line_and_what_would_be_right() {
+        let cases = [
+            (
+                "address = \"10.0.0.5:7422\"",
+                "address = \"10.0.0.5:7422\"\n[etcd]\nendpoints = [\"e1:2379\"]\nauthority = \"a\"",
+                "c.toml, line 11: etcd = \"\" is not allowed: with [witness] as well, arbiter = \"witness\" or \"etcd\" says which one",
+            ),
+            (
+                "[witness]\naddress = \"10.0.0.5:7422\"",
+                "[etcd]\nendpoints = [\"10.0.0.5:2379\", \"a b:1\"]\nauthority = \"a\"",
+                "c.toml, line 9: endpoints = \"a b:1\" is not allowed: HOST:PORT, a name or an address, without https",
+            ),
+            (
+                "[witness]\naddress = \"10.0.0.5:7422\"",
+                "[etcd]\nendpoints = [\"10.0.0.5\"]",
+                "c.toml, line 9: endpoints = \"10.0.0.5\" is not allowed: HOST:PORT, a name or an address, without https",
+            ),
+            (
+                "[witness]\naddress = \"10.0.0.5:7422\"",
+                "[etcd]\nendpoints = [\"127.0.0.1:2379\", \"10.0.0.5:2379\"]",
+                "c.toml, line 9: endpoints = \"10.0.0.5:2379\" is not allowed: with authority = \"FILE\", who signed etcd's certificates; only a loopback address may do without",
+            ),
+            (
+                "[witness]\naddress = \"10.0.0.5:7422\"",
+                "[etcd]\nendpoints = []",
+                "c.toml, line 9: endpoints = \"0 of them\" is not allowed: 1 to 9 addresses, HOST:PORT",
+            ),
+            (
+                "[witness]\naddress = \"10.0.0.5:7422\"",
+                "[etcd]\nendpoints = [\"e1:2379\"]\nauthority = \"a\"\nkey = \"k\"",
+                "c.toml, line 11: key = \"k\" is not allowed: with certificate = \"FILE\"",
+            ),
+            (
+                "[witness]\naddress = \"10.0.0.5:7422\"",
+                "[etcd]\nendpoints = [\"e1:2379\"]\nauthority = \"a\"\nserver_name = \"a b\"",
+                "c.toml, line 11: server_name = \"a b\" is not allowed: the name in a certificate",
+            ),
+            (
+                "version = 1",
+                "version = 1\narbiter = \"etcd\"",
+                "c.toml, line 2: arbiter = \"etcd\" is not allowed: with a table [etcd]",
+            ),
+            (
+                "version = 1",
+                "version = 1\narbiter = \"ping\"",
+                "c.toml, line 2: arbiter = \"ping\" is not allowed: \"witness\", \"etcd\", \"manual\" or \"none\"",
+            ),
+        ];
+        for (from, to, expected) in cases {
+            let text = GOOD.replacen(from, to, 1);
+            assert_eq!(parse(&text).expect_err("bad"), expected);
+        }
     }
 
     #[test]

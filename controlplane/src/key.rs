@@ -49,6 +49,29 @@ pub enum KeyError {
 /// # Errors
 /// [`KeyError`].
 pub fn read(path: &Path) -> Result<[u8; 32], KeyError> {
+    let bytes = read_secret(path)?;
+    if bytes.len() < KEY_BYTES_MIN {
+        return Err(KeyError::Short {
+            path: path.to_path_buf(),
+            bytes: bytes.len(),
+        });
+    }
+    Ok(blake3::derive_key(KEY_CONTEXT, &bytes))
+}
+
+/// A key in text form, PEM say.
+///
+/// # Errors
+/// [`KeyError`], also if it is no text.
+pub fn read_text(path: &Path) -> Result<String, KeyError> {
+    String::from_utf8(read_secret(path)?).map_err(|error| KeyError::Read {
+        path: path.to_path_buf(),
+        source: io::Error::other(error),
+    })
+}
+
+/// What nobody else may read.
+fn read_secret(path: &Path) -> Result<Vec<u8>, KeyError> {
     let failed = |source| KeyError::Read {
         path: path.to_path_buf(),
         source,
@@ -65,11 +88,5 @@ pub fn read(path: &Path) -> Result<[u8; 32], KeyError> {
     file.take(KEY_BYTES_MAX)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
-    if bytes.len() < KEY_BYTES_MIN {
-        return Err(KeyError::Short {
-            path: path.to_path_buf(),
-            bytes: bytes.len(),
-        });
-    }
-    Ok(blake3::derive_key(KEY_CONTEXT, &bytes))
+    Ok(bytes)
 }

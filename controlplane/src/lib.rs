@@ -2,7 +2,9 @@
 
 pub mod api;
 pub mod arbiter;
+pub mod clerk;
 pub mod config;
+pub mod etcd;
 pub mod heartbeat;
 pub mod key;
 pub mod mirror;

@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use controlplane::config::Config;
+use controlplane::config::{Config, RegisterKeeper};
+use controlplane::etcd::{self, Etcd};
 use controlplane::heartbeat::{Settings, start};
-use controlplane::node;
+use controlplane::node::{self, RegisterClient};
 use controlplane::trust::{
-    Authority, Identity, node_config, read_identity, witness_config, witness_identity,
+    Authority, Identity, etcd_client_config, node_config, read_identity, witness_config,
+    witness_identity,
 };
 use controlplane::wishes::Store;
 use controlplane::witness::{Admission, Witness, server};
@@ -108,15 +110,10 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
     let name = name.map_or_else(host, Ok)?;
     let config = Config::read(config, &name)?;
     let key = controlplane::key::read(key)?;
-    let tls = match &config.witness {
+    let cluster = Hex16(cluster_id(&key).0);
+    let arbiter = match &config.keeper {
         None => None,
-        Some(_) => {
-            let identity = read_identity(trust, "node")?;
-            let place = trust.join("witness.pem");
-            let witness = fs::read_to_string(&place)
-                .with_context(|| format!("cannot read {}", place.display()))?;
-            Some(Arc::new(node_config(&identity, &witness)?))
-        }
+        Some(keeper) => Some(register_client(keeper, cluster, &config, trust)?),
     };
     let store = Store::of_node();
     let wishes = store
@@ -152,7 +149,13 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
         );
     }
     tracing::info!(code = "LS6021", node = %name, peer = %config.peer_name, "lockstepd runs");
-    runtime()?.block_on(node::run(config, heartbeats, tls, seed, (store, wishes)))
+    runtime()?.block_on(node::run(
+        config,
+        heartbeats,
+        arbiter,
+        seed,
+        (store, wishes),
+    ))
 }
 
 fn known(config: &Config, wishes: &[Wish]) -> Vec<Wish> {
@@ -161,6 +164,56 @@ fn known(config: &Config, wishes: &[Wish]) -> Vec<Wish> {
         .iter()
         .filter(|wish| subjects.contains(&wish.subject));
     known.copied().collect()
+}
+
+fn register_client(
+    keeper: &RegisterKeeper,
+    cluster: Hex16,
+    config: &Config,
+    trust: &Path,
+) -> anyhow::Result<RegisterClient> {
+    let read = |path: &Path| {
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    match keeper {
+        RegisterKeeper::Witness(address) => {
+            let identity = read_identity(trust, "node")?;
+            let witness = read(&trust.join("witness.pem"))?;
+            let tls = Arc::new(node_config(&identity, &witness)?);
+            let witness = controlplane::arbiter::Witness::new(address.clone(), tls);
+            Ok(RegisterClient::Witness(Box::new(witness)))
+        }
+        RegisterKeeper::Etcd {
+            endpoints,
+            files,
+            server_name,
+        } => {
+            let tls = match files {
+                None => None,
+                Some(files) => {
+                    let identity = match &files.identity {
+                        None => None,
+                        Some((certificate, key)) => Some(Identity {
+                            certificate: read(certificate)?,
+                            key: controlplane::key::read_text(key)?,
+                        }),
+                    };
+                    let authority = read(&files.authority)?;
+                    Some(Arc::new(etcd_client_config(&authority, identity.as_ref())?))
+                }
+            };
+            let settings = etcd::Settings {
+                endpoints: endpoints.clone(),
+                tls,
+                server_name: server_name.clone(),
+                cluster,
+                members: NodeSet::from_bits(3),
+                me: config.me,
+                patience: config.timing.timeout / 4,
+            };
+            Ok(RegisterClient::Etcd(Box::new(Etcd::new(settings))))
+        }
+    }
 }
 
 fn witness(listen: &str, state: &Path) -> anyhow::Result<()> {

@@ -22,12 +22,13 @@ use mirror_core::view::View;
 use tokio::sync::{mpsc, watch};
 
 use crate::api::{self, Ask};
-use crate::arbiter::{Heard, boottime_nanos, talk};
+use crate::arbiter::{Heard, Witness, boottime_nanos, talk};
 use crate::config::Config;
+use crate::etcd::Etcd;
 use crate::heartbeat::{Heartbeats, News, Shared};
-use crate::mirror;
 use crate::services::{self, Roots, Seen, Services, Tell};
 use crate::wishes::Store;
+use crate::{mirror, report};
 
 mod operator;
 mod status;
@@ -89,6 +90,8 @@ struct Node {
     presence_since: Instant,
     /// Whether the arbiter answered last; what was last said of it in the log.
     arbiter_answers: Option<bool>,
+    /// Whose report it lacks.
+    arbiter_misses: NodeSet,
     shared: Arc<Shared>,
     services: Services,
     wishes: Wishes,
@@ -111,6 +114,14 @@ type Ways = (
     watch::Sender<Vec<Held>>,
     std::sync::mpsc::SyncSender<Wish>,
 );
+/// Who keeps the registers.
+#[derive(Debug)]
+pub enum RegisterClient {
+    /// `lockstepd witness`.
+    Witness(Box<Witness>),
+    /// etcd.
+    Etcd(Box<Etcd>),
+}
 
 /// Runs until the process ends.
 ///
@@ -119,7 +130,7 @@ type Ways = (
 pub async fn run(
     config: Config,
     heartbeats: Heartbeats,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    arbiter: Option<RegisterClient>,
     seed: [u8; 32],
     (store, wishes): (Store, Vec<Wish>),
 ) -> anyhow::Result<()> {
@@ -127,16 +138,17 @@ pub async fn run(
     let (questions, asked) = mpsc::channel(QUEUE_MAX);
     let (held, reports) = watch::channel(Vec::new());
     forward_heartbeats(heartbeats.news, queue.clone())?;
-    if let (Some(address), Some(tls)) = (config.witness.clone(), tls) {
+    if let Some(arbiter) = arbiter {
         let (sender, mut heard) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(talk(
-            address,
-            config.timing.timeout,
-            tls,
-            asked,
-            reports,
-            sender,
-        ));
+        let timeout = config.timing.timeout;
+        match arbiter {
+            RegisterClient::Witness(witness) => {
+                tokio::spawn(talk(*witness, timeout, asked, reports, sender));
+            }
+            RegisterClient::Etcd(etcd) => {
+                tokio::spawn(talk(*etcd, timeout, asked, reports, sender));
+            }
+        }
         let queue = queue.clone();
         tokio::spawn(async move {
             while let Some(heard) = heard.recv().await {
@@ -269,6 +281,7 @@ impl Node {
             presence: Presence::Unknown,
             presence_since: now(),
             arbiter_answers: None,
+            arbiter_misses: NodeSet::default(),
             shared,
             queue,
             questions,
@@ -457,6 +470,19 @@ impl Node {
                 }
                 let until = Instant::from_nanos(asked_nanos) + self.config.timing.timeout;
                 self.everywhere(&Event::Leased { until });
+            }
+            Heard::Enrolled { missing } => {
+                let before = std::mem::replace(&mut self.arbiter_misses, missing);
+                if missing != before && !missing.is_empty() {
+                    let waits_for = report::names(&self.config, missing);
+                    tracing::warn!(
+                        code = "LS6025",
+                        ?waits_for,
+                        "the arbiter grants nothing yet"
+                    );
+                } else if missing != before {
+                    tracing::info!(code = "LS6025", "the arbiter has heard both nodes");
+                }
             }
             Heard::Answered { number, answer } => {
                 if let Some((group, number)) = self.asked.remove(&number) {

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 use controlplane_api::cluster::{Arbiter, Path, PathState, Presence};
 use controlplane_core::failure_detector;
 use controlplane_core::keeper::ArbiterKind;
+use mirror_core::types::NodeSet;
 
-use crate::config::Config;
+use crate::config::{Config, RegisterKeeper};
 use crate::heartbeat::Shared;
 
 /// Whether the peer is heard.
@@ -53,16 +54,34 @@ fn state(number: u8) -> PathState {
 }
 
 /// Who decides, and whether it answers.
-pub fn arbiter(config: &Config, answers: Option<bool>) -> Arbiter {
+pub fn arbiter(config: &Config, answers: Option<bool>, misses: NodeSet) -> Arbiter {
     let kind = match config.arbiter {
-        ArbiterKind::Register => "witness",
+        ArbiterKind::Register => match config.keeper {
+            Some(RegisterKeeper::Etcd { .. }) => "etcd",
+            Some(RegisterKeeper::Witness(_)) | None => "witness",
+        },
         ArbiterKind::Ping => "ping",
         ArbiterKind::Manual => "manual",
         ArbiterKind::Nobody => "none",
     };
+    let address = config.keeper.as_ref().map(|keeper| match keeper {
+        RegisterKeeper::Witness(address) => address.clone(),
+        RegisterKeeper::Etcd { endpoints, .. } => {
+            let names: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
+            names.join(" ")
+        }
+    });
     Arbiter {
         kind: kind.to_string(),
-        address: config.witness.clone(),
+        address,
         answers: answers.filter(|_| config.arbiter == ArbiterKind::Register),
+        waits_for: names(config, misses),
     }
+}
+
+/// The names of some nodes.
+pub fn names(config: &Config, nodes: NodeSet) -> Vec<String> {
+    let both = [(config.me, &config.name), (config.peer, &config.peer_name)];
+    let wanted = both.iter().filter(|(node, _)| nodes.contains(*node));
+    wanted.map(|(_, name)| (*name).clone()).collect()
 }

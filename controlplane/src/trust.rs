@@ -43,6 +43,9 @@ pub enum TrustError {
         #[source]
         source: io::Error,
     },
+    /// A file with a key.
+    #[error(transparent)]
+    Key(#[from] crate::key::KeyError),
     /// It is no certificate or key.
     #[error("{what}: {why}")]
     Content {
@@ -334,6 +337,44 @@ pub fn node_config(identity: &Identity, witness: &str) -> Result<ClientConfig, T
         .map_err(|error| failed(error.to_string()))
 }
 
+/// TLS of a node that asks etcd: `authority` signed etcd's certificates, `identity` is what etcd asks for, if it does.
+/// Chains of several certificates are allowed in both.
+///
+/// # Errors
+/// [`TrustError::Content`] if one of both is none.
+pub fn etcd_client_config(
+    authority: &str,
+    identity: Option<&Identity>,
+) -> Result<ClientConfig, TrustError> {
+    let failed = content("the TLS for etcd");
+    let mut roots = RootCertStore::empty();
+    for certificate in chain(authority)? {
+        roots
+            .add(certificate)
+            .map_err(|error| failed(error.to_string()))?;
+    }
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| failed(error.to_string()))?
+        .with_root_certificates(roots);
+    let Some(identity) = identity else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let (_, key) = parse(identity)?;
+    builder
+        .with_client_auth_cert(chain(&identity.certificate)?, key)
+        .map_err(|error| failed(error.to_string()))
+}
+
+fn chain(text: &str) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(content("a certificate")("there is none".to_string())),
+        Err(error) => Err(content("a certificate")(error.to_string())),
+    }
+}
+
 /// Who is at the other end of a connection that was accepted.
 pub fn peer_of(certificates: Option<&[CertificateDer<'_>]>) -> Option<(Hex16, NodeId)> {
     named(certificates?.first()?)
@@ -342,17 +383,13 @@ pub fn peer_of(certificates: Option<&[CertificateDer<'_>]>) -> Option<(Hex16, No
 /// Reads an identity from `NAME.pem` and `NAME.key` of a directory.
 ///
 /// # Errors
-/// [`TrustError::File`].
+/// [`TrustError::File`], [`TrustError::Key`] also if others can read the key.
 pub fn read_identity(directory: &Path, name: &str) -> Result<Identity, TrustError> {
-    let read = |suffix: &str| {
-        let path = directory.join(format!("{name}.{suffix}"));
-        std::fs::read_to_string(&path).map_err(|source| TrustError::File {
-            what: format!("cannot read {}", path.display()),
-            source,
-        })
-    };
-    Ok(Identity {
-        certificate: read("pem")?,
-        key: read("key")?,
-    })
+    let path = directory.join(format!("{name}.pem"));
+    let certificate = std::fs::read_to_string(&path).map_err(|source| TrustError::File {
+        what: format!("cannot read {}", path.display()),
+        source,
+    })?;
+    let key = crate::key::read_text(&directory.join(format!("{name}.key")))?;
+    Ok(Identity { certificate, key })
 }

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use controlplane_api::arbiter::{Ask, AskLine, Hex16, Mark, Reply, ReplyLine};
-use controlplane_core::register::{Answer, Claim, Refusal, Registers};
-use mirror_core::types::{NodeId, NodeSet, VolumeId};
-use mirror_core::view::ViewHistory;
+use controlplane_api::arbiter::{Ask, AskLine, Hex16, Reply, ReplyLine};
+use controlplane_core::register::Registers;
+use mirror_core::types::{NodeId, NodeSet};
 use serde::{Deserialize, Serialize};
 
+use crate::clerk;
 use crate::trust::{Clusters, TrustError};
 use store::{Found, Store, StoreError};
 
@@ -145,7 +145,7 @@ impl Witness {
         *newest = connection;
         let asked: AskLine = match serde_json::from_str(line) {
             Ok(asked) => asked,
-            Err(error) => return answer(0, failed(format!("not understood: {error}"))),
+            Err(error) => return answer(0, clerk::failed(format!("not understood: {error}"))),
         };
         let reply = place.carry_out(node, asked.ask);
         answer(asked.number, reply)
@@ -154,10 +154,6 @@ impl Witness {
 
 fn answer(number: u64, reply: Reply) -> Handled {
     Handled::Answer(ReplyLine::new(number, reply))
-}
-
-fn failed(reason: String) -> Reply {
-    Reply::Failed { reason }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -171,83 +167,17 @@ impl Cluster {
         // Who relies on this witness has to hear in time that it cannot keep what it would grant.
         let due = matches!(ask, Ask::Report { .. })
             && self.saved.is_none_or(|at| at.elapsed() >= TOUCH_INTERVAL);
-        let reply = match ask {
-            Ask::Report { volumes } => {
-                for held in volumes {
-                    let (volume, view) = held.view();
-                    next.report(node, volume, &view);
-                }
-                Reply::Reported
-            }
-            Ask::Claim { claims } => {
-                let claims: Vec<Claim> = claims
-                    .into_iter()
-                    .map(|claim| Claim {
-                        volume: VolumeId(claim.volume.0),
-                        basis: claim.basis.into(),
-                        next: claim.next.into(),
-                        history: history(&claim.history),
-                    })
-                    .collect();
-                reply_to(next.claim(node, &claims))
-            }
-            Ask::Release { volumes } => {
-                for (volume, view) in volumes {
-                    next.release(node, VolumeId(volume.0), view.into());
-                }
-                Reply::Released
-            }
-        };
+        let reply = clerk::carry_out(&mut next, node, ask);
         if due || next.durable() != self.registers.durable() {
             if let Err(error) = self.store.save(self.members, &next) {
                 tracing::error!(code = "LS6002", %error, "cannot make registers durable");
                 self.saved = None;
-                return failed(error.to_string());
+                return clerk::failed(error.to_string());
             }
             self.saved = Some(Instant::now());
         }
         self.registers = next;
         reply
-    }
-}
-
-/// The newest first; what is too long was not this release's.
-fn history(marks: &[Mark]) -> ViewHistory {
-    let mut history = ViewHistory::default();
-    for mark in marks.iter().take(history.0.len()).rev() {
-        history.push((*mark).into());
-    }
-    history
-}
-
-fn reply_to(answer: Answer) -> Reply {
-    let (volume, refusal) = match answer {
-        Answer::Granted(views) => {
-            let views = views.into_iter().map(Mark::from).collect();
-            return Reply::Granted { views };
-        }
-        Answer::Refused { volume, refusal } => (Hex16(volume.0), refusal),
-    };
-    match refusal {
-        Refusal::Superseded { epoch, holder } => Reply::Superseded {
-            volume,
-            epoch: epoch.0,
-            holder,
-        },
-        Refusal::Held { epoch, holder } => Reply::Held {
-            volume,
-            epoch: epoch.0,
-            holder,
-        },
-        Refusal::Diverged { epoch } => Reply::Diverged {
-            volume,
-            epoch: epoch.0,
-        },
-        Refusal::NotEnrolled { missing } => Reply::NotEnrolled {
-            volume,
-            missing: missing.bits(),
-        },
-        Refusal::Malformed => failed(refusal.to_string()),
     }
 }
 

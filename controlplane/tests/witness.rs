@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use controlplane::arbiter::{Heard, talk};
+use controlplane::arbiter::{self, Heard, talk};
 use controlplane::trust::{Authority, Identity, node_config, witness_config, witness_identity};
 use controlplane::witness::{Admission, Witness, server};
 use controlplane_api::arbiter::{Held, Hex16};
@@ -98,14 +98,8 @@ impl Bed {
         let (questions, asked) = mpsc::channel(8);
         let (sender, heard) = mpsc::channel(64);
         let (reports, held) = watch::channel(held());
-        let talk = talk(
-            address.to_string(),
-            Duration::from_secs(2),
-            Arc::new(config),
-            asked,
-            held,
-            sender,
-        );
+        let witness = arbiter::Witness::new(address.to_string(), Arc::new(config));
+        let talk = talk(witness, Duration::from_secs(2), asked, held, sender);
         tokio::spawn(talk);
         Node {
             questions,

@@ -1,5 +1,7 @@
 //! A pair under `lockstepd` with a witness on a third machine: nobody types a command when something breaks.
 
+mod etcd;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -22,10 +24,20 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 /// The networks of the heartbeats, in their order.
 pub const INTERCONNECTS: [Net; 2] = [Net::Inter, Net::Lan];
 
+/// What decides on the third machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arbiter {
+    /// `lockstepd witness`.
+    Witness,
+    /// Debian's etcd, one member, with TLS.
+    Etcd,
+}
+
 /// A pair, its control plane and its witness.
 pub struct Controlled {
     /// Both nodes and the volume.
     pub pair: Pair,
+    arbiter: Arbiter,
 }
 
 impl Controlled {
@@ -34,15 +46,17 @@ impl Controlled {
     /// # Errors
     /// If a machine does not boot or a command fails.
     pub fn boot(context: &Context) -> anyhow::Result<Self> {
-        Self::boot_with(context, "", &[])
+        Self::boot_with(context, Arbiter::Witness, "", &[])
     }
 
-    /// The same with resources of the group, as the configuration names them, and the scripts that these read.
+    /// The same with another arbiter, with resources of the group, as the configuration names them, and with the scripts that
+    /// these read.
     ///
     /// # Errors
     /// If a machine does not boot or a command fails.
     pub fn boot_with(
         context: &Context,
+        arbiter: Arbiter,
         resources: &str,
         scripts: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
@@ -52,6 +66,7 @@ impl Controlled {
             .boot()?;
         let controlled = Self {
             pair: Pair::active(cluster)?,
+            arbiter,
         };
         for node in [controlled.pair.one(), controlled.pair.two()] {
             for (path, text) in scripts {
@@ -85,10 +100,12 @@ impl Controlled {
                 addresses.join(", ")
             );
         }
-        let witness = self.witness().address(Net::Lan);
-        text + &format!(
-            "[witness]\naddress = \"{witness}:{WITNESS_PORT}\"\n\n[groups.{NAME}]\nvolumes = [\"{NAME}\"]\n{resources}"
-        )
+        let address = self.witness().address(Net::Lan);
+        text += &match self.arbiter {
+            Arbiter::Witness => format!("[witness]\naddress = \"{address}:{WITNESS_PORT}\"\n"),
+            Arbiter::Etcd => etcd::configuration(&address),
+        };
+        text + &format!("\n[groups.{NAME}]\nvolumes = [\"{NAME}\"]\n{resources}")
     }
 
     /// Makes certificates on the first node and brings every machine its own.
@@ -109,11 +126,27 @@ impl Controlled {
             }
             self.place(node, CONFIG_FILE, configuration.clone())?;
         }
+        if self.arbiter == Arbiter::Etcd {
+            return self.distribute_etcd();
+        }
         let names = one.exec_ok("ls /root/trust/witness")?;
         for name in names.lines() {
             let bytes = one.get(&format!("/root/trust/witness/{name}"), 0, FILE_BYTES_MAX)?;
             self.witness()
                 .put(&format!("{WITNESS_STATE}/{name}"), 0o600, &bytes)?;
+        }
+        Ok(())
+    }
+
+    fn distribute_etcd(&self) -> anyhow::Result<()> {
+        let trust = etcd::Trust::create(&self.witness().address(Net::Lan))?;
+        for (path, text) in trust.of_a_node() {
+            for node in [self.pair.one(), self.pair.two()] {
+                self.place(node, path, text.clone().into_bytes())?;
+            }
+        }
+        for (path, text) in trust.of_etcd() {
+            self.witness().put(path, 0o600, text.as_bytes())?;
         }
         Ok(())
     }
@@ -130,7 +163,10 @@ impl Controlled {
     /// # Errors
     /// If the machine is off.
     pub fn start_witness(&self) -> anyhow::Result<()> {
-        let daemon = format!("lockstepd witness --state {WITNESS_STATE}");
+        let daemon = match self.arbiter {
+            Arbiter::Witness => format!("lockstepd witness --state {WITNESS_STATE}"),
+            Arbiter::Etcd => etcd::command(&self.witness().address(Net::Lan)),
+        };
         start(self.witness(), &daemon, "/var/log/lockstep/witness.log")
     }
 
@@ -139,7 +175,12 @@ impl Controlled {
     /// # Errors
     /// If it does not run.
     pub fn kill_witness(&self) -> anyhow::Result<()> {
-        self.witness().exec_ok("pkill -KILL -x lockstepd").map(drop)
+        let name = match self.arbiter {
+            Arbiter::Witness => "lockstepd",
+            Arbiter::Etcd => "etcd",
+        };
+        let command = format!("pkill -KILL -x {name}");
+        self.witness().exec_ok(&command).map(drop)
     }
 
     /// Starts a node's control plane.

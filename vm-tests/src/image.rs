@@ -24,6 +24,7 @@ const PACKAGES: &[&str] = &[
     "curl",
     "dmsetup",
     "e2fsprogs",
+    "etcd-server",
     "fio",
     "iproute2",
     "iputils-ping",
@@ -40,7 +41,7 @@ const PACKAGES: &[&str] = &[
 /// Modules the initramfs needs to find the root disk; what they depend on is loaded before them.
 const BOOT_MODULES: &[&str] = &["virtio_blk", "virtio_net"];
 /// Raise it when the way the image is put together changes.
-const RECIPE_VERSION: u64 = 3;
+const RECIPE_VERSION: u64 = 4;
 const ROOT_SIZE: &str = "1500M";
 
 const FETCH_LIMIT: Duration = Duration::from_secs(240);
@@ -58,6 +59,8 @@ pub struct Image {
     pub root: PathBuf,
     /// Kernel release.
     pub release: String,
+    /// Debian's etcd, for tests on this machine.
+    pub etcd: PathBuf,
 }
 
 /// Where images are kept: `$LOCKSTEP_CACHE/vm-cache`, or in cargo's target directory.
@@ -99,6 +102,7 @@ impl Image {
             kernel: directory.join("vmlinuz"),
             initramfs: directory.join("initramfs"),
             root: directory.join("root.ext4"),
+            etcd: directory.join("etcd"),
             release: release.to_owned(),
         }
     }
@@ -139,6 +143,8 @@ fn build(directory: &Path) -> anyhow::Result<String> {
             symlink(format!("{BIN_DIRECTORY}/vm-guest"), link)?;
         }
     }
+    // Outside as well, for the tests of this machine that want a real one.
+    fs::copy(root.join("usr/bin/etcd"), directory.join("etcd"))?;
     let initramfs = initramfs(&modules)?;
     fs::write(directory.join("initramfs"), initramfs)?;
     fs::copy(

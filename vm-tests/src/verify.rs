@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::binaries::workspace;
+use crate::image;
 use crate::packages;
 use crate::scenario::{self, Scenario};
 use crate::scenarios;
@@ -102,7 +103,7 @@ pub fn run(extent: Extent, names: &[String]) -> Tally {
         tally.count(step.run());
     }
     let mutants = Some(MUTANTS).filter(|_| extent == Extent::All);
-    for step in [Some(simulator(extent)), mutants, Some(LICENCES)] {
+    for step in [Some(simulator(extent)), mutants, Some(LICENCES), Some(ETCD)] {
         if let Some(step) = step.filter(|step| chosen(step.name)) {
             tally.count(step.run());
         }
@@ -153,6 +154,23 @@ fn simulator(extent: Extent) -> Step {
     }
 }
 
+/// The same questions as the witness gets, to a real etcd.
+const ETCD: Step = Step {
+    name: "etcd",
+    about: "etcd as the arbiter gives the answers that a witness gives",
+    program: "cargo",
+    arguments: &[
+        "test",
+        "--quiet",
+        "--package",
+        "controlplane",
+        "--test",
+        "arbiters",
+        "--",
+        "--ignored",
+    ],
+};
+
 /// Licences and sources. The tool is installed where it is missing; advisories are left to
 /// `cargo deny check advisories`, because their database is not in a package registry.
 const LICENCES: Step = Step {
@@ -197,6 +215,18 @@ impl Step {
         }
         let start = Instant::now();
         let mut command = Command::new(self.program);
+        if self.name == ETCD.name {
+            match image::ensure() {
+                Ok(image) => drop(command.env("LOCKSTEP_ETCD", image.etcd)),
+                Err(error) => {
+                    println!(
+                        "{}: FAILED: no image to take etcd from: {error:#}",
+                        self.name
+                    );
+                    return false;
+                }
+            }
+        }
         command.args(self.arguments).current_dir(workspace());
         if !std::io::stdout().is_terminal() {
             command.env("CARGO_TERM_COLOR", "never");

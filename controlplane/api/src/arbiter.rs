@@ -174,7 +174,11 @@ impl AskLine {
 #[serde(tag = "answer", rename_all = "kebab-case")]
 pub enum Reply {
     /// The report was taken.
-    Reported,
+    Reported {
+        /// Who has to report before anything can be granted, one bit a node.
+        #[serde(default)]
+        missing: u8,
+    },
     /// The views may be committed.
     Granted {
         /// In the order of the claim.

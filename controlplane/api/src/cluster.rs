@@ -90,7 +90,7 @@ pub enum PathState {
 /// Who decides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arbiter {
-    /// `witness`, `ping`, `manual` or `none`.
+    /// `witness`, `etcd`, `ping`, `manual` or `none`.
     pub kind: String,
     /// Where it is, for one that is somewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,6 +98,9 @@ pub struct Arbiter {
     /// Whether it answered last; absent if it has not been asked, or is nobody who answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<bool>,
+    /// The nodes that have to report to it before it grants anything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
 }
 
 /// A failover group.

@@ -38,7 +38,7 @@ pub const HANDICAP: Duration = Duration::from_millis(600);
 /// What nobody serves is begun by the preferred node; the other one begins it so much later.
 pub const TURN_WAIT: Duration = Duration::from_secs(3);
 /// A word that was refused is said again after this time, if it is still right; then after twice as long, and so on.
-pub const WORD_RETRY: Duration = Duration::from_millis(100);
+pub const WORD_RETRY: Duration = Duration::from_millis(25);
 /// No longer than that.
 pub const WORD_RETRY_MAX: Duration = Duration::from_millis(1600);
 

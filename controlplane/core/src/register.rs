@@ -104,13 +104,14 @@ pub enum Answer {
 }
 
 /// A register that still waits for reports.
-#[derive(Clone, Copy, Debug, Default)]
-struct Enrolment {
-    reported: NodeSet,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Enrolment {
+    /// Who has reported.
+    pub reported: NodeSet,
     /// The highest view of which a node said that its copy alone counts.
-    sole: ViewMark,
+    pub sole: ViewMark,
     /// Whose copy that is: nobody else is granted anything that does not go on from there, whatever it agreed to in vain.
-    holder: Option<NodeId>,
+    pub holder: Option<NodeId>,
 }
 
 /// All registers of one cluster.
@@ -130,6 +131,21 @@ impl Registers {
             known,
             enrolling: BTreeMap::new(),
         }
+    }
+
+    /// As they were when an arbiter of several parts wrote them down: it forgets no report when one part starts again.
+    pub fn with_enrolling(self, enrolling: BTreeMap<VolumeId, Enrolment>) -> Self {
+        Self { enrolling, ..self }
+    }
+
+    /// The cluster's nodes.
+    pub fn members(&self) -> NodeSet {
+        self.members
+    }
+
+    /// Registers that still wait for reports.
+    pub fn enrolling(&self) -> &BTreeMap<VolumeId, Enrolment> {
+        &self.enrolling
     }
 
     /// What has to be durable before any answer is given.

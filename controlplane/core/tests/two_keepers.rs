@@ -509,16 +509,16 @@ fn a_group_is_taken_over_to_its_last_volume() {
     }
     // The first one's rest is over, the second one's is not.
     let mut said = Vec::new();
-    keeper.handle(at(6112), Event::Tick, &mut said);
+    keeper.handle(at(6037), Event::Tick, &mut said);
     assert_eq!(words(&said), [VOLUME]);
-    keeper.handle(at(6113), Event::WordDone { volume: VOLUME }, &mut said);
+    keeper.handle(at(6038), Event::WordDone { volume: VOLUME }, &mut said);
     let mut said = tell(
         &mut keeper,
-        6120,
+        6039,
         VOLUME,
         facts(Standing::Serving, granted[0]),
     );
-    keeper.handle(at(6125), Event::Tick, &mut said);
+    keeper.handle(at(6041), Event::Tick, &mut said);
     assert_eq!(words(&said), [OTHER]);
     assert!(
         said.iter().all(|effect| !matches!(effect, Effect::Ask(_))),

@@ -22,7 +22,7 @@ impl Node {
                 since_ms: u64::try_from(since).unwrap_or(u64::MAX),
             },
             paths: report::paths(&self.config, &self.shared),
-            arbiter: report::arbiter(&self.config, self.arbiter_answers),
+            arbiter: report::arbiter(&self.config, self.arbiter_answers, self.arbiter_misses),
             groups: (0..self.groups.len())
                 .map(|group| self.group_status(group))
                 .collect(),

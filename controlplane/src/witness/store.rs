@@ -11,11 +11,13 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use controlplane_api::arbiter::{Hex16, Mark};
+use controlplane_api::arbiter::Hex16;
 use controlplane_core::register::{Register, Registers};
-use mirror_core::types::{NodeId, NodeSet, VolumeId};
+use mirror_core::types::{NodeSet, VolumeId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::clerk::RegisterLine;
 
 /// The layout of the file.
 const VERSION: u32 = 1;
@@ -65,17 +67,9 @@ struct FileText {
     /// When this very file was created, nanoseconds since 1970; 0 where the file system does not know it.
     born_nanos: u64,
     members: u8,
-    registers: BTreeMap<String, Line>,
+    registers: BTreeMap<String, RegisterLine>,
     /// BLAKE3 over the registers, as they are written.
     checksum: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Line {
-    view: Mark,
-    basis: Mark,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    holder: Option<NodeId>,
 }
 
 /// The file of one cluster.
@@ -172,14 +166,14 @@ impl Store {
             .metadata()
             .map_err(|source| self.failed("cannot look at", source))?;
         let lines = registers.durable().iter().map(|(volume, register)| {
-            let line = Line {
+            let line = RegisterLine {
                 view: register.mark.into(),
                 basis: register.basis.into(),
                 holder: register.holder,
             };
             (Hex16(volume.0).to_string(), line)
         });
-        let registers: BTreeMap<String, Line> = lines.collect();
+        let registers: BTreeMap<String, RegisterLine> = lines.collect();
         let text = FileText {
             version: VERSION,
             inode: meta.ino(),
@@ -215,7 +209,7 @@ fn born_nanos(meta: &fs::Metadata) -> u64 {
     })
 }
 
-fn checksum(members: u8, registers: &BTreeMap<String, Line>) -> String {
+fn checksum(members: u8, registers: &BTreeMap<String, RegisterLine>) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&[members]);
     let text = serde_json::to_vec(registers).unwrap_or_default();
@@ -227,7 +221,7 @@ fn checksum(members: u8, registers: &BTreeMap<String, Line>) -> String {
 mod tests {
     use super::*;
     use controlplane_core::register::{Answer, Claim};
-    use mirror_core::types::{Epoch, ViewId};
+    use mirror_core::types::{Epoch, NodeId, ViewId};
     use mirror_core::view::{View, ViewHistory, ViewMark};
 
     const VOLUME: VolumeId = VolumeId([7; 16]);

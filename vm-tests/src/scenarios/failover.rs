@@ -36,8 +36,9 @@ pub(super) const LONG: &[Scenario] = &[
 
 const ACKS_BEFORE_CUT: usize = 300;
 /// A write is acknowledged by the other server so long after the cut: the median, less what the host let the machine
-/// wait for a processor. The goal of the product.
+/// wait for a processor. The goal of the product, judged where there are enough cuts for a median.
 const FAILOVER_LIMIT: Duration = Duration::from_secs(3);
+const MEDIAN_CUTS_MIN: usize = 10;
 /// No single one takes longer.
 const FAILOVER_LIMIT_EACH: Duration = Duration::from_secs(5);
 const SERVED_LIMIT: Duration = Duration::from_secs(60);
@@ -107,8 +108,9 @@ fn power_cuts(context: &Context, cuts: u32) -> anyhow::Result<()> {
         median.as_secs_f32(),
         longest.as_secs_f32()
     ));
+    let judged = gaps.len() >= MEDIAN_CUTS_MIN;
     ensure!(
-        median <= FAILOVER_LIMIT && longest <= FAILOVER_LIMIT_EACH,
+        (median <= FAILOVER_LIMIT || !judged) && longest <= FAILOVER_LIMIT_EACH,
         "the goals are {FAILOVER_LIMIT:?} and {FAILOVER_LIMIT_EACH:?}: {gaps:?}"
     );
     pair.assert_equal_copies()
@@ -153,17 +155,30 @@ fn cold_start(
         controlled.logs()
     );
     controlled.bring_back(last)?;
-    let waited = pair.wait_status(active, "/role", "active");
-    let waited = waited.with_context(|| controlled.logs())?;
+    // The one that served is the source of what is copied, and begins; unless everything was copied before its control
+    // plane ran: then the first by name does.
+    let back = Instant::now();
+    let mut serving = active;
+    let served = wait_until(SERVED_LIMIT, "one of both serves", || {
+        for node in [active, pair.other(active)] {
+            if pair.status(node)?["role"] == "active" {
+                serving = node;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    });
+    served.with_context(|| controlled.logs())?;
+    let waited = back.elapsed();
     pair.wait_in_sync()?;
     controlled.wait_ready()?;
     let runs: Vec<u32> = (1..=run).collect();
     let ledger = pair.cluster.ledger(&runs);
-    check(&ledger, active.disk("data")?, Durability::Flushed)?.require_ok()?;
+    check(&ledger, serving.disk("data")?, Durability::Flushed)?.require_ok()?;
     say(format!(
         "{} first and alone: it waited; served by {} {:.1} s after {} was back",
         first.name(),
-        active.name(),
+        serving.name(),
         waited.as_secs_f32(),
         last.name()
     ));

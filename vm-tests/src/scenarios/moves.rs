@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 
 use super::power::endless;
 use crate::checker::{Durability, check};
-use crate::controlled::Controlled;
+use crate::controlled::{Arbiter, Controlled};
 use crate::machine::Machine;
 use crate::progress::say;
 use crate::scenario::{Context, Scenario};
@@ -120,7 +120,7 @@ impl Bed {
 fn planned_moves(context: &Context) -> anyhow::Result<()> {
     let files = [("/root/stop-writer", STOP_WRITER)];
     let bed = Bed {
-        controlled: Controlled::boot_with(context, RESOURCES, &files)?,
+        controlled: Controlled::boot_with(context, Arbiter::Witness, RESOURCES, &files)?,
     };
     let one = bed.controlled.pair.one();
     bed.controlled.wait_log(one, "LS6040", "online")?;

@@ -8,7 +8,7 @@ use vm_guest::record::Kind;
 use super::power::{BLOCKS, endless};
 use crate::agent::Running;
 use crate::checker::{Durability, check};
-use crate::controlled::{Controlled, INTERCONNECTS};
+use crate::controlled::{Arbiter, Controlled, INTERCONNECTS};
 use crate::machine::Machine;
 use crate::network::Net;
 use crate::progress::say;
@@ -23,11 +23,18 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     run: partitions,
 }];
 
-pub(super) const LONG: &[Scenario] = &[Scenario {
-    name: "control-plane-stalls",
-    about: "lockstepd killed or stuck: nothing happens; the active machine stands still for 30 s: it never writes again",
-    run: stalls,
-}];
+pub(super) const LONG: &[Scenario] = &[
+    Scenario {
+        name: "etcd-partitions",
+        about: "the same partitions with etcd as the arbiter",
+        run: partitions_with_etcd,
+    },
+    Scenario {
+        name: "control-plane-stalls",
+        about: "lockstepd killed or stuck: nothing happens; the active machine stands still for 30 s: it never writes again",
+        run: stalls,
+    },
+];
 
 const LIMIT: Duration = Duration::from_secs(60);
 const ACKS: usize = 100;
@@ -95,8 +102,16 @@ impl Story {
 }
 
 fn partitions(context: &Context) -> anyhow::Result<()> {
+    partitions_with(context, Arbiter::Witness)
+}
+
+fn partitions_with_etcd(context: &Context) -> anyhow::Result<()> {
+    partitions_with(context, Arbiter::Etcd)
+}
+
+fn partitions_with(context: &Context, arbiter: Arbiter) -> anyhow::Result<()> {
     let story = Story {
-        controlled: Controlled::boot(context)?,
+        controlled: Controlled::boot_with(context, arbiter, "", &[])?,
     };
     let writer = story.write(1, story.pair().one())?;
     one_by_one(&story)?;

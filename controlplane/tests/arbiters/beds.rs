@@ -1,0 +1,255 @@
+//! Arbiters that a test starts, and that can lose what they knew.
+
+use std::net::TcpListener as StdListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use controlplane::arbiter::{self};
+use controlplane::etcd::{Etcd, Settings};
+use controlplane::trust::{Authority, Identity, node_config, witness_config, witness_identity};
+use controlplane::witness::{Admission, Witness, server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use crate::talk::*;
+
+/// An arbiter that can be started again, and that can lose its data or get old ones back.
+pub(crate) trait Bed: Sized {
+    async fn member(&self, number: u8) -> Node;
+    async fn restart(&mut self);
+    async fn forget(&mut self);
+    /// What it holds becomes what it held at the first call; the first call only remembers.
+    async fn turn_back(&mut self);
+}
+
+pub(crate) struct WitnessBed {
+    authority: Authority,
+    identity: Identity,
+    directory: tempfile::TempDir,
+    address: String,
+    /// Its end takes its connections with it, as that of a process does.
+    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+impl WitnessBed {
+    pub(crate) async fn new() -> Self {
+        let (authority, _) = Authority::create(CLUSTER).expect("an authority");
+        let mut bed = Self {
+            authority,
+            identity: witness_identity().expect("an identity"),
+            directory: tempfile::tempdir().expect("a directory"),
+            address: "127.0.0.1:0".to_string(),
+            running: None,
+        };
+        bed.restart().await;
+        bed
+    }
+
+    fn file(&self) -> PathBuf {
+        self.directory.path().join(format!("{CLUSTER}.json"))
+    }
+}
+
+impl WitnessBed {
+    fn end(&mut self) {
+        if let Some((stop, thread)) = self.running.take() {
+            drop(stop);
+            thread.join().expect("it ended");
+        }
+    }
+}
+
+impl Drop for WitnessBed {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Bed for WitnessBed {
+    async fn member(&self, number: u8) -> Node {
+        let identity = self.authority.issue(node(number)).expect("a certificate");
+        let config = node_config(&identity, &self.identity.certificate).expect("TLS");
+        let address = self.address.clone();
+        Node::talking(arbiter::Witness::new(address, Arc::new(config)))
+    }
+
+    async fn restart(&mut self) {
+        self.end();
+        let witness = Arc::new(Witness::open(self.directory.path()).expect("a witness"));
+        let admission = Admission {
+            version: 1,
+            members: both().bits(),
+            authority: self.authority.certificate().to_string(),
+        };
+        witness.admit(CLUSTER, &admission).expect("admitted");
+        let config = witness_config(&self.identity, Arc::clone(&witness.trusted)).expect("TLS");
+        let listener = StdListener::bind(&self.address).expect("a port");
+        listener.set_nonblocking(true).expect("a socket");
+        self.address = listener.local_addr().expect("an address").to_string();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            runtime.block_on(async {
+                let listener = TcpListener::from_std(listener).expect("a listener");
+                tokio::select! {
+                    _ = server::serve(witness, listener, acceptor) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        self.running = Some((stop, thread));
+    }
+
+    async fn forget(&mut self) {
+        self.end();
+        std::fs::remove_file(self.file()).expect("its file");
+        self.restart().await;
+    }
+
+    async fn turn_back(&mut self) {
+        let backup = self.directory.path().join("backup");
+        if !backup.exists() {
+            std::fs::copy(self.file(), backup).expect("a backup");
+            return;
+        }
+        self.end();
+        std::fs::rename(backup, self.file()).expect("put back");
+        self.restart().await;
+    }
+}
+
+pub(crate) struct EtcdBed {
+    directory: tempfile::TempDir,
+    pub(crate) ports: [u16; 2],
+    process: Option<Child>,
+    backup: Option<String>,
+}
+
+impl EtcdBed {
+    pub(crate) async fn new() -> Self {
+        let port = || {
+            let listener = StdListener::bind("127.0.0.1:0").expect("a port");
+            listener.local_addr().expect("an address").port()
+        };
+        let mut bed = Self {
+            directory: tempfile::tempdir().expect("a directory"),
+            ports: [port(), port()],
+            process: None,
+            backup: None,
+        };
+        bed.restart().await;
+        bed
+    }
+
+    fn end(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("it is killed");
+            process.wait().expect("it ended");
+        }
+    }
+
+    /// One call of the gateway, by hand.
+    pub(crate) async fn call(&self, path: &str, body: serde_json::Value) -> serde_json::Value {
+        let address = ("127.0.0.1", self.ports[0]);
+        let mut stream = TcpStream::connect(address).await.expect("etcd");
+        let body = body.to_string();
+        let request = format!(
+            "POST {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.expect("asked");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("answered");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("HTTP");
+        assert!(head.contains("200"), "{answer}");
+        serde_json::from_str(body).expect("JSON")
+    }
+
+    pub(crate) fn key() -> String {
+        STANDARD.encode(format!("/lockstep/{CLUSTER}/registers"))
+    }
+}
+
+impl Drop for EtcdBed {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl EtcdBed {
+    /// A node that asks these members, by their ports on this machine.
+    pub(crate) fn asks(&self, number: u8, ports: &[u16]) -> Node {
+        let endpoint = |port: &u16| format!("127.0.0.1:{port}").parse().expect("an endpoint");
+        Node::talking(Etcd::new(Settings {
+            endpoints: ports.iter().map(endpoint).collect(),
+            tls: None,
+            server_name: None,
+            cluster: CLUSTER,
+            members: both(),
+            me: node(number),
+            patience: Duration::from_millis(500),
+        }))
+    }
+}
+
+impl Bed for EtcdBed {
+    async fn member(&self, number: u8) -> Node {
+        self.asks(number, &[self.ports[0]])
+    }
+
+    async fn restart(&mut self) {
+        self.end();
+        let binary = std::env::var_os("LOCKSTEP_ETCD").expect("LOCKSTEP_ETCD names etcd");
+        let [client, peer] = self.ports.map(|port| format!("http://127.0.0.1:{port}"));
+        let mut command = Command::new(binary);
+        command
+            .arg("--data-dir")
+            .arg(self.directory.path().join("etcd"))
+            .args(["--listen-client-urls", &client])
+            .args(["--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer])
+            .args(["--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("default={peer}")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        self.process = Some(command.spawn().expect("etcd starts"));
+        let answers = async {
+            while TcpStream::connect(("127.0.0.1", self.ports[0]))
+                .await
+                .is_err()
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(LIMIT, answers).await.expect("etcd listens");
+    }
+
+    async fn forget(&mut self) {
+        let body = serde_json::json!({ "key": Self::key() });
+        self.call("/v3/kv/deleterange", body).await;
+    }
+
+    async fn turn_back(&mut self) {
+        let Some(backup) = self.backup.take() else {
+            let body = serde_json::json!({ "key": Self::key() });
+            let answer = self.call("/v3/kv/range", body).await;
+            let value = answer["kvs"][0]["value"].as_str().expect("a value");
+            self.backup = Some(value.to_string());
+            return;
+        };
+        let body = serde_json::json!({ "key": Self::key(), "value": backup });
+        self.call("/v3/kv/put", body).await;
+    }
+}
