@@ -28,6 +28,10 @@ pub(super) enum Happening {
         node: usize,
         process: u64,
     },
+    Disowned {
+        node: usize,
+        process: u64,
+    },
     DiskMended {
         node: usize,
     },

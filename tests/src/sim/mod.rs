@@ -45,6 +45,7 @@ mod stuck;
 mod theme;
 mod unreadable;
 mod upkeep;
+pub mod whole;
 pub mod world;
 
 pub use run::{Report, Run, keep_panics_quiet};

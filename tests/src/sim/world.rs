@@ -392,6 +392,7 @@ impl World {
             Happening::Tick { node, .. }
             | Happening::DiskEnd { node, .. }
             | Happening::MetaStep { node, .. }
+            | Happening::Disowned { node, .. }
             | Happening::Examined { node, .. }
             | Happening::Measured { node, .. }
             | Happening::EarlyPersisted { node, .. }
@@ -446,6 +447,7 @@ impl World {
             } => self.disk_comes_to_an_end(node, boot, process, ticket),
             Happening::MetaStep { node, process } => self.meta_step(node, process),
             Happening::DiskMended { node } => self.disk_mended(node),
+            Happening::Disowned { node, process } => self.disowned(node, process),
             Happening::Examined {
                 node,
                 process,

@@ -319,6 +319,16 @@ mutants! {
     GrantAfterReboot: "grant-after-reboot", "S1 S11";
     /// A word about an earlier view counts for this one.
     TakeoverOfAnyEpoch: "takeover-of-any-epoch", "S8";
+    /// The metadata of the active node fail, and the service ends although the peer could carry it.
+    MetadataEndService: "metadata-end-service", "I34";
+    /// The peer alone counts before it has agreed: nobody has that written down.
+    CarriedBeforeConsent: "carried-before-consent", "S1 S2";
+    /// The peer agrees that it alone counts, and does not write it down.
+    CarriedViewForgotten: "carried-view-forgotten-by-peer", "S1 S2";
+    /// Nothing tells the next run of the daemon not to believe metadata that failed.
+    CarriedUndisowned: "dead-metadata-believed-after-restart", "I33";
+    /// The activity log is written on after the metadata failed.
+    GivenUpLogWritten: "dead-metadata-written", "I33";
     /// Of what only one side of a split brain has nothing is named: nothing of it would be kept.
     UniqueForgotten: "unique-forgotten", "S8";
 }

@@ -21,6 +21,7 @@ mod split;
 mod stuck;
 mod traps;
 mod upkeep;
+mod whole;
 
 use crate::scenario::Scenario;
 
@@ -43,6 +44,7 @@ pub fn all() -> Vec<Scenario> {
         traps::SCENARIOS,
         upkeep::SCENARIOS,
         disks::SCENARIOS,
+        whole::SCENARIOS,
     ]
     .concat()
 }
