@@ -188,6 +188,17 @@ const MARKS: &[&str] = &[
     "ambush Fails",
     "ambush Heals",
     "disk went back",
+    // Disks that fail as a whole.
+    "acknowledged without metadata",
+    "copy disowned",
+    "daemon started on a disowned copy",
+    "disk Carried",
+    "metadata fail on the active node",
+    "metadata fail on the standby",
+    "service has to go on",
+    "service went on without its disk",
+    "whole disk fails on the active node",
+    "whole disk fails on the standby",
     // What resyncs and verifies cannot read.
     "CopyReadFailed",
     "reads of a resync that failed",

@@ -287,6 +287,15 @@ impl MetaDisk {
         self.read()
     }
 
+    /// The copy is not believed any more, whatever was written last.
+    pub fn copy_has_failed(&mut self) {
+        let mut superblock = self.choose();
+        superblock.failed = true;
+        superblock.sequence += 1;
+        self.write_slots(&superblock);
+        self.chosen = superblock;
+    }
+
     /// Everything durable, from its bytes.
     pub fn read(&self) -> Metadata {
         let superblock = self.chosen.clone();

@@ -1,6 +1,6 @@
 //! The operators: commands at any time, and the manual arbiter's word.
 
-use mirror_core::admin::{Command, Done, LinkState, Refusal, Role, Status};
+use mirror_core::admin::{Command, CopyState, Done, LinkState, Refusal, Role, Status};
 
 use super::node::{MS, Node, id, name};
 use super::world::{Happening, World};
@@ -71,6 +71,7 @@ impl World {
             self.status(node).is_some_and(|status| {
                 status.link.state == LinkState::Up
                     && status.view.insync.len() == 2
+                    && status.copy == CopyState::InSync
                     && status.frozen.is_none()
             })
         });

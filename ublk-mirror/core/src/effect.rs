@@ -96,6 +96,10 @@ pub enum Effect {
     /// The same for the metadata: the write under way is given up, those that wait for it are forgotten.
     /// Nothing newer may be written before it has ended.
     AbandonMetadata,
+    /// The metadata failed, and what they say is not true any more: keep a mark outside of their device, at least until
+    /// the machine boots, that makes the next run of the daemon take this copy for one whose disk failed (S1). Then
+    /// report [`crate::event::Event::Disowned`].
+    Disown,
     /// Look at what was read into a copy buffer, then report [`crate::event::Event::Examined`].
     Examine {
         /// The copy buffer.

@@ -23,6 +23,7 @@ mod split;
 mod stuck;
 mod traps;
 mod upkeep;
+mod whole;
 
 use crate::scenario::Scenario;
 
@@ -47,6 +48,7 @@ pub fn all() -> Vec<Scenario> {
         disks::SCENARIOS,
         failover::SCENARIOS,
         partition::SCENARIOS,
+        whole::SCENARIOS,
     ]
     .concat()
 }
