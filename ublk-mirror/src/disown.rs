@@ -3,8 +3,12 @@
 //! The next run of the daemon writes down that the copy has failed before it believes anything else. After a boot the
 //! mark is gone with the memory that held it; then membership is gone with the boot too (S11).
 //!
+//! Lesser marks say that requests failed which a run under the same device would wait for, so that the next run ends the
+//! device; and that the other node may go on alone, so that the next run takes no arbiter's grant before both have met.
+//!
 //! The file is made when the daemon starts, and one byte of it is changed: nothing is allocated while memory may be short.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -18,8 +22,13 @@ use crate::config::Config;
 use crate::explain::Explain;
 use crate::metadata::{self, MetadataError};
 
-const DISOWNED: &[u8] = b"1";
-const BELIEVED: &[u8] = b"0";
+const BELIEVED: u8 = b'0';
+/// What the mark says, added to that digit.
+const DISOWNED: u8 = 1;
+/// Requests failed that a run under the same device would wait for.
+pub const WRITES_FAILED: u8 = 2;
+/// The other node was asked to go on alone, and may have agreed.
+pub const PEER_ASKED: u8 = 4;
 
 /// Why the mark cannot be had.
 #[derive(Debug, Error)]
@@ -58,6 +67,8 @@ pub struct DisownMark {
     file: File,
     /// The boot's id in hex digits, and a space; then comes the byte that counts.
     boot: String,
+    /// What it says.
+    says: Cell<u8>,
 }
 
 fn path(runtime_dir: &Path, volume: &str) -> PathBuf {
@@ -91,19 +102,29 @@ impl DisownMark {
     ) -> Result<DisownMark, DisownError> {
         let path = path(runtime_dir, &config.volume);
         let boot = format!("{boot} ");
-        if is_disowned(&path, &boot)? {
-            superblock.failed = true;
-            superblock.sequence += 1;
-            for slot in 0..2 {
-                metadata::write_slot(metadata, config, superblock, slot)?;
-            }
-            tracing::warn!(
-                code = "LS3048",
-                "the metadata on {} failed under an earlier run of the daemon: the copy here counts as failed until it was \
-                 filled anew",
-                config.metadata_path().display()
-            );
+        let says = says(&path, &boot)?;
+        if says == 0 {
+            return Self::make(path, boot);
         }
+        superblock.failed |= says & DISOWNED != 0;
+        superblock.drained |= says & WRITES_FAILED != 0 && superblock.serving;
+        if says & PEER_ASKED != 0 {
+            superblock.member_boots[config.node_id().index()] = BootId::NONE;
+        }
+        let follows = if superblock.failed {
+            "the copy here counts as failed until it was filled anew"
+        } else {
+            "requests failed then, or the other node was asked to go on alone: nothing is served here before both have met"
+        };
+        superblock.sequence += 1;
+        for slot in 0..2 {
+            metadata::write_slot(metadata, config, superblock, slot)?;
+        }
+        tracing::warn!(
+            code = "LS3048",
+            "the metadata on {} failed under an earlier run of the daemon: {follows}",
+            config.metadata_path().display()
+        );
         Self::make(path, boot)
     }
 
@@ -116,11 +137,16 @@ impl DisownMark {
             .open(&path)
             .and_then(|file| {
                 file.write_all_at(boot.as_bytes(), 0)?;
-                file.write_all_at(BELIEVED, boot.len() as u64)?;
+                file.write_all_at(&[BELIEVED], boot.len() as u64)?;
                 Ok(file)
             });
         match made {
-            Ok(file) => Ok(DisownMark { path, file, boot }),
+            Ok(file) => Ok(DisownMark {
+                path,
+                file,
+                boot,
+                says: Cell::new(0),
+            }),
             Err(source) => Err(DisownError::Io {
                 action: "make",
                 path,
@@ -131,26 +157,36 @@ impl DisownMark {
 
     /// From now on no run of this boot believes the metadata. Returns whether that is so.
     pub fn keep(&self) -> bool {
-        let kept = self.file.write_all_at(DISOWNED, self.boot.len() as u64);
-        if let Err(error) = &kept {
-            tracing::error!(
+        self.keep_of(DISOWNED);
+        self.says.get() & DISOWNED != 0
+    }
+
+    /// From now on the next run of this boot knows that as well.
+    pub fn keep_of(&self, what: u8) {
+        let says = self.says.get() | what;
+        let kept = self
+            .file
+            .write_all_at(&[BELIEVED + says], self.boot.len() as u64);
+        match kept {
+            Ok(()) => self.says.set(says),
+            Err(error) => tracing::error!(
                 code = "LS2075",
                 %error,
                 "cannot write to {}: the next run of the daemon would believe metadata that have failed",
                 self.path.display()
-            );
+            ),
         }
-        kept.is_ok()
     }
 }
 
-/// Whether the mark of this boot is kept. One that cannot be read may be.
-fn is_disowned(path: &Path, boot: &str) -> Result<bool, DisownError> {
+/// What the mark of this boot says. One that cannot be read may say anything.
+fn says(path: &Path, boot: &str) -> Result<u8, DisownError> {
     match fs::read(path) {
-        Ok(bytes) => Ok(bytes
-            .strip_prefix(boot.as_bytes())
-            .is_some_and(|flag| flag == DISOWNED)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Ok(bytes) => Ok(match bytes.strip_prefix(boot.as_bytes()) {
+            Some([says]) => says.saturating_sub(BELIEVED),
+            Some(_) | None => 0,
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(source) => Err(DisownError::Io {
             action: "read",
             path: path.into(),
@@ -163,24 +199,42 @@ fn is_disowned(path: &Path, boot: &str) -> Result<bool, DisownError> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_mark_is_found_in_its_boot_alone_and_after_it_was_kept() {
-        let directory = std::env::temp_dir().join(format!("disown-{}", std::process::id()));
+    fn place(name: &str) -> (PathBuf, PathBuf) {
+        let directory = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let place = path(&directory, "data");
+        (directory, place)
+    }
+
+    #[test]
+    fn a_mark_is_found_in_its_boot_alone_and_after_it_was_kept() {
+        let (directory, place) = place("disown");
         let (boot, other) = (
             format!("{} ", BootId([1; 16])),
             format!("{} ", BootId([2; 16])),
         );
-        assert!(!is_disowned(&place, &boot).unwrap());
+        assert_eq!(says(&place, &boot).unwrap(), 0);
         let mark = DisownMark::make(place.clone(), boot.clone()).unwrap();
-        assert!(!is_disowned(&place, &boot).unwrap());
+        assert_eq!(says(&place, &boot).unwrap(), 0);
         assert!(mark.keep());
-        assert!(is_disowned(&place, &boot).unwrap());
-        assert!(!is_disowned(&place, &other).unwrap());
+        assert_eq!(says(&place, &boot).unwrap(), DISOWNED);
+        assert_eq!(says(&place, &other).unwrap(), 0);
         forget(&directory, "data").unwrap();
-        assert!(!is_disowned(&place, &boot).unwrap());
+        assert_eq!(says(&place, &boot).unwrap(), 0);
         forget(&directory, "data").unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn what_a_mark_says_it_goes_on_saying() {
+        let (directory, place) = place("disown-writes");
+        let boot = format!("{} ", BootId([1; 16]));
+        let mark = DisownMark::make(place.clone(), boot.clone()).unwrap();
+        mark.keep_of(WRITES_FAILED);
+        assert_eq!(says(&place, &boot).unwrap(), WRITES_FAILED);
+        assert!(mark.keep());
+        mark.keep_of(PEER_ASKED);
+        assert_eq!(says(&place, &boot).unwrap(), 7);
         fs::remove_dir_all(&directory).unwrap();
     }
 }

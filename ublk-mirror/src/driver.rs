@@ -22,7 +22,7 @@ use crate::claim::Claim;
 use crate::device::DeviceError;
 use crate::device_control::isolated::{with_time, without_device};
 use crate::device_control::{DeviceControl, DeviceEvent};
-use crate::disown::DisownMark;
+use crate::disown::{self, DisownMark};
 use crate::explain::{Explain, with_causes};
 use crate::inbox::{Answer, Inbox, Message};
 use crate::keep::Progress;
@@ -498,6 +498,8 @@ impl Driver {
             Effect::Abandon { owner } => self.give_up(owner),
             Effect::AbandonMetadata => parts.persister.give_up(),
             Effect::Disown => self.disowned = Some(parts.disown.keep()),
+            Effect::DisownWrites => parts.disown.keep_of(disown::WRITES_FAILED),
+            Effect::DisownMembership => parts.disown.keep_of(disown::PEER_ASKED),
             Effect::Examine {
                 slot,
                 range,

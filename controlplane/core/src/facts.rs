@@ -7,6 +7,7 @@ use mirror_core::types::{Epoch, VolumeId};
 use mirror_core::view::{ViewHistory, ViewMark};
 
 use crate::keeper::{VolumeFacts, Word};
+use crate::mutant::{self, Mutant};
 use crate::partition::Standing;
 
 /// The peer counts as linked while the link heard it within so many milliseconds: a heartbeat's timeout.
@@ -38,7 +39,10 @@ fn standing(status: &Status, heard: bool) -> Standing {
     let alone = status.view.insync.len() == 1;
     let peer_serves = status.view.active.as_ref() == Some(&status.peer);
     let linked = status.link.state == LinkState::Up;
+    // While the peer carries the service it is linked; a service that ended leaves its device, which answers with errors.
+    let broken = status.copy == CopyState::Failed && !linked && !mutant::is(Mutant::BrokenServes);
     match (status.role, status.frozen) {
+        (Role::Active | Role::Deactivating, _) if broken => Standing::Broken,
         (Role::Active | Role::Deactivating, Some(Frozen::PeerLost)) => Standing::Frozen,
         // The link has not noticed yet that the peer is silent; nothing is acknowledged meanwhile. Who serves must not
         // begin to ask later than the other one.

@@ -54,6 +54,12 @@ impl World {
         usize::from(self.nodes[1].failed_at > self.nodes[0].failed_at)
     }
 
+    /// Whether both disks failed, this node's later: then it missed nothing that was acknowledged.
+    pub(super) fn has_failed_last(&self, node: usize) -> bool {
+        let both = self.nodes.iter().all(|place| place.failed_at.is_some());
+        both && self.failed_last() == node
+    }
+
     /// The operator's way out of it.
     pub fn force_what_failed_last(&mut self) {
         let last = self.failed_last();

@@ -191,14 +191,18 @@ const MARKS: &[&str] = &[
     // Disks that fail as a whole.
     "acknowledged without metadata",
     "copy disowned",
+    "daemon started after the other node was asked",
+    "daemon started after writes were disowned",
     "daemon started on a disowned copy",
     "disk Carried",
+    "membership disowned",
     "metadata fail on the active node",
     "metadata fail on the standby",
     "service has to go on",
     "service went on without its disk",
     "whole disk fails on the active node",
     "whole disk fails on the standby",
+    "writes disowned",
     // What resyncs and verifies cannot read.
     "CopyReadFailed",
     "reads of a resync that failed",

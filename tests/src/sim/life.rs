@@ -218,7 +218,9 @@ impl World {
         place.hidden = 0;
         place.view_flush = 0;
         place.view_flushed = 0;
-        place.worth.disowned = false;
+        // What was not flushed is gone anyway, and both nodes know that of a boot (S11).
+        place.data.went_back = false;
+        self.forget_marks(node);
         self.reset_old_connections(node);
         let after = self.micros(1000, 300_000) / self.plan.haste;
         self.at(after, Happening::Start { node });

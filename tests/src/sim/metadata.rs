@@ -287,10 +287,10 @@ impl MetaDisk {
         self.read()
     }
 
-    /// The copy is not believed any more, whatever was written last.
-    pub fn copy_has_failed(&mut self) {
+    /// What was written last is not all that is true: a starting daemon writes down what a mark says.
+    pub fn mark(&mut self, says: impl FnOnce(&mut Superblock)) {
         let mut superblock = self.choose();
-        superblock.failed = true;
+        says(&mut superblock);
         superblock.sequence += 1;
         self.write_slots(&superblock);
         self.chosen = superblock;

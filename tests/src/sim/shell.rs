@@ -31,6 +31,8 @@ impl World {
             Effect::Abandon { owner } => self.give_up(node, process, owner),
             Effect::AbandonMetadata => self.give_up_metadata(node),
             Effect::Disown => self.disown(node, process),
+            Effect::DisownWrites => self.disown_writes(node),
+            Effect::DisownMembership => self.disown_membership(node),
             Effect::Examine { slot, digest, .. } => self.examine(node, process, slot, digest),
             Effect::Persist(superblock) => self.persist(node, process, superblock),
             Effect::WriteBlock {

@@ -8,6 +8,7 @@
 
 use mirror_core::admin::{CopyState, LinkState, Role};
 use mirror_core::event::Event;
+use mirror_core::types::BootId;
 use mirror_core::view::View;
 
 use super::ambush::{Moment, Trap, Whom};
@@ -29,6 +30,10 @@ const CALM_PERCENT: u64 = 40;
 pub struct Worth {
     /// A mark of this boot says that they are not to be believed.
     pub disowned: bool,
+    /// Another one says that writes failed which the next run would wait for.
+    writes_failed: bool,
+    /// A third one says that the other node was asked to go on alone.
+    asked: bool,
     /// The run of the daemon that met their failure.
     lost_by: u64,
     /// Under which it serves: the other node has that written down.
@@ -205,19 +210,54 @@ impl World {
         self.feed(node, Event::Disowned { kept: true });
     }
 
+    /// No later effect is carried out before that mark is there.
+    pub(super) fn disown_writes(&mut self, node: usize) {
+        self.count("writes disowned");
+        self.nodes[node].worth.writes_failed = true;
+    }
+
+    pub(super) fn disown_membership(&mut self, node: usize) {
+        self.count("membership disowned");
+        self.nodes[node].worth.asked = true;
+    }
+
+    /// A machine boots: its memory is gone, and the marks with it.
+    pub(super) fn forget_marks(&mut self, node: usize) {
+        let worth = &mut self.nodes[node].worth;
+        (worth.disowned, worth.writes_failed, worth.asked) = (false, false, false);
+    }
+
     /// A daemon starts: what its metadata say is believed only without the mark. Returns whether they can be read.
     pub(super) fn reads_its_metadata(&mut self, node: usize) -> bool {
         let place = &mut self.nodes[node];
         if place.data.dead {
             return false;
         }
-        if place.worth.disowned {
-            if place.meta.failing {
-                return false;
+        let worth = &mut place.worth;
+        if !worth.disowned && !worth.writes_failed && !worth.asked {
+            return true;
+        }
+        if place.meta.failing {
+            return false;
+        }
+        let disowned = std::mem::take(&mut worth.disowned);
+        let writes_failed = std::mem::take(&mut worth.writes_failed);
+        let asked = std::mem::take(&mut worth.asked);
+        place.meta.mark(|superblock| {
+            superblock.failed |= disowned;
+            superblock.drained |= writes_failed && superblock.serving;
+            if asked {
+                superblock.member_boots[node] = BootId::NONE;
             }
-            place.worth.disowned = false;
-            place.meta.copy_has_failed();
+        });
+        if disowned {
             self.count("daemon started on a disowned copy");
+        }
+        if writes_failed {
+            self.count("daemon started after writes were disowned");
+        }
+        if asked {
+            self.count("daemon started after the other node was asked");
         }
         true
     }

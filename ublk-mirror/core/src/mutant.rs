@@ -333,6 +333,10 @@ mutants! {
     CarriedUndisowned: "dead-metadata-believed-after-restart", "I33";
     /// The activity log is written on after the metadata failed.
     GivenUpLogWritten: "dead-metadata-written", "I33";
+    /// Writes fail with the metadata, and the next run takes them for still in the kernel's hands.
+    FailedWritesInHand: "failed-writes-in-hand", "S7 I4";
+    /// The peer was asked to go on alone, and the next run takes a grant on the view of before.
+    AskedForgotten: "asked-peer-forgotten", "S8 I40";
     /// Of what only one side of a split brain has nothing is named: nothing of it would be kept.
     UniqueForgotten: "unique-forgotten", "S8";
     /// Who is deposed waits for the end of a device that had ended before both came together.

@@ -132,6 +132,7 @@ impl Shell {
             }
             Effect::AbandonMetadata => self.metadata.clear(),
             Effect::Disown => self.disowned += 1,
+            Effect::DisownWrites | Effect::DisownMembership => {}
             Effect::Examine { slot, digest, .. } => {
                 assert!(!self.in_flight(IoOwner::Copy(slot)), "looked at while read");
                 self.examined.push_back((slot, digest));

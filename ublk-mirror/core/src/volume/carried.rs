@@ -93,6 +93,25 @@ impl Volume {
         self.begin_disowning(effects);
     }
 
+    /// The service ends, and what was not acknowledged fails. A run that finds the device alive would take it for still in
+    /// the kernel's hands, to be handed over again; what else would be written down then (`drained`) a mark says (S7). Where
+    /// the peer does not count, its marks name all of it anyway.
+    pub(super) fn disown_writes(&mut self, effects: &mut Effects) {
+        let lost = self.metadata_only && matches!(self.records, Records::Device | Records::Waiting);
+        let in_hand = self.engine.has_unfinished_writes() || self.recovered;
+        let believed = self.durable.serving && !self.durable.drained && self.peer_counts();
+        if lost && in_hand && believed && !mutant::is(Mutant::FailedWritesInHand) {
+            effects.push(Effect::DisownWrites);
+        }
+    }
+
+    /// The peer is asked now, and may agree without being heard. Then it serves, and tells no arbiter if it is cut off.
+    pub(super) fn disown_membership(&self, effects: &mut Effects) {
+        if self.records == Records::Waiting && !mutant::is(Mutant::AskedForgotten) {
+            effects.push(Effect::DisownMembership);
+        }
+    }
+
     /// Whether the peer may be asked to go on alone: it is known that this copy failed, or it is as good as the peer's.
     pub(super) fn may_ask_peer(&self) -> bool {
         self.durable.failed || (self.records == Records::Waiting && self.metadata_only)

@@ -70,6 +70,7 @@ impl Volume {
             if !self.keeps_records() && mutant::is(Mutant::CarriedBeforeConsent) {
                 return self.persist_change(effects);
             }
+            self.disown_membership(effects);
             self.propose_change(session, Purpose::Diskless, effects);
         }
     }

@@ -50,6 +50,7 @@ impl Volume {
     }
 
     pub(super) fn stop_everything(&mut self, now: Instant, effects: &mut Effects) {
+        self.disown_writes(effects);
         self.stop_waiting();
         self.engine.shut(now, effects);
         self.refuse_all_sessions(effects);
