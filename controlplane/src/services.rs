@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use controlplane_api::Client;
 use controlplane_api::paths::state_directory;
-use controlplane_core::facts::is_over;
 use controlplane_core::group::{
     Action, Effect, Event, Group, GroupState, Manner, Order, Origin, Outcome, Volumes,
 };
@@ -51,8 +50,6 @@ impl Seen {
     /// By its daemon's status.
     pub fn of(status: Option<&Status>) -> Self {
         match status.map(|status| status.role) {
-            // Nothing of the group may run here while the peer begins.
-            _ if status.is_some_and(is_over) => Self::Fenced,
             Some(Role::Active) => Self::Active,
             Some(Role::Fenced) => Self::Fenced,
             Some(Role::Activating | Role::Deactivating) | None => Self::Unclear,

@@ -10,27 +10,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mirror_core::admin::{Command, Kept, Outcome};
-use mirror_core::checksum;
-use mirror_core::effect::{Effect, Effects, PayloadSource};
-use mirror_core::event::{Digest, Event, IoOwner};
+use mirror_core::effect::{Effect, Effects};
+use mirror_core::event::{Digest, Event};
 use mirror_core::limits::{COMMANDS_MAX, COPY_INFLIGHT_MAX};
-use mirror_core::types::{Errno, Instant, SectorRange};
+use mirror_core::types::{Errno, Instant};
 use mirror_core::volume::Volume;
 use thiserror::Error;
 
 use crate::admin_server::{Unanswered, kept_line, outcome_line, status_line, too_many_line};
-use crate::buffers::is_zero;
 use crate::claim::Claim;
 use crate::device::DeviceError;
 use crate::device_control::isolated::{with_time, without_device};
 use crate::device_control::{DeviceControl, DeviceEvent};
+use crate::disown::{self, DisownMark};
 use crate::explain::{Explain, with_causes};
 use crate::inbox::{Answer, Inbox, Message};
 use crate::keep::Progress;
-use crate::local_disk::{Ended, LocalDisk, data_buffer};
+use crate::local_disk::{Ended, LocalDisk};
 use crate::metadata::{Job, Persister, Written};
 use crate::peer_link::PeerLink;
-use crate::ring::{Completion, DATA_FILE, Kind, METADATA_FILE, Memory, Ring, Span, Token};
+use crate::ring::{Completion, DATA_FILE, Kind, METADATA_FILE, Ring, Token};
 use crate::sys;
 use crate::tell::{tell, tell_signal};
 
@@ -40,7 +39,7 @@ mod links;
 mod sizes;
 mod stuck;
 
-use fill::fill;
+use fill::{fill, holder};
 use keep::Keeping;
 use sizes::{measure, note_device_size};
 
@@ -94,6 +93,7 @@ pub struct Parts {
     pub ring: Ring,
     pub disk: LocalDisk,
     pub persister: Persister,
+    pub disown: DisownMark,
     pub link: PeerLink,
     pub device: Option<DeviceControl>,
     pub inbox: Arc<Inbox>,
@@ -120,6 +120,8 @@ pub struct Driver {
     examined: VecDeque<(u16, bool, Option<Digest>)>,
     /// Without a ublk device the core is told that there is none.
     no_device: Vec<DeviceEvent>,
+    /// Whether the mark could be kept; not yet told.
+    disowned: Option<bool>,
 }
 
 /// Nanoseconds since boot, suspend included.
@@ -141,6 +143,7 @@ impl Driver {
             going: None,
             examined: VecDeque::with_capacity(usize::from(COPY_INFLIGHT_MAX)),
             no_device: Vec::new(),
+            disowned: None,
         }
     }
 
@@ -179,6 +182,10 @@ impl Driver {
             let mut busy = self.device_events()?;
             while let Some((slot, zero, digest)) = self.examined.pop_front() {
                 self.feed(Event::Examined { slot, zero, digest });
+                busy = true;
+            }
+            if let Some(kept) = self.disowned.take() {
+                self.feed(Event::Disowned { kept });
                 busy = true;
             }
             while let Some(place) = self.parts.link.fed() {
@@ -490,6 +497,9 @@ impl Driver {
             } => parts.disk.start(&mut parts.ring, owner, operation, range),
             Effect::Abandon { owner } => self.give_up(owner),
             Effect::AbandonMetadata => parts.persister.give_up(),
+            Effect::Disown => self.disowned = Some(parts.disown.keep()),
+            Effect::DisownWrites => parts.disown.keep_of(disown::WRITES_FAILED),
+            Effect::DisownMembership => parts.disown.keep_of(disown::PEER_ASKED),
             Effect::Examine {
                 slot,
                 range,
@@ -521,11 +531,7 @@ impl Driver {
                 body,
                 payload,
             } => {
-                let payload = payload.map(|source| match source {
-                    PayloadSource::Application(tag) => IoOwner::Application(tag),
-                    PayloadSource::Copy(slot) => IoOwner::Copy(slot),
-                    PayloadSource::Serve(slot) => IoOwner::Serve(slot),
-                });
+                let payload = payload.map(holder);
                 parts
                     .link
                     .send(&mut parts.ring, session, frame, &body, payload);
@@ -556,13 +562,6 @@ impl Driver {
         }
     }
 
-    fn examine(&mut self, slot: u16, range: SectorRange, digest: bool) {
-        let bytes = copy_bytes(&self.parts.ring, slot, range);
-        let zero = is_zero(bytes);
-        let digest = (digest && !zero).then(|| checksum::digest(bytes));
-        self.examined.push_back((slot, zero, digest));
-    }
-
     fn watch_inbox(&mut self) {
         let fd = self.parts.inbox.fd();
         self.parts
@@ -586,15 +585,4 @@ fn not_released(error: &dyn std::error::Error) {
         advice = "start and stop the daemon again, or see `dmsetup ls` and `blockdev --setrw`",
         "a device stays protected after the daemon's end: {error}"
     );
-}
-
-/// What a copy buffer holds.
-fn copy_bytes(ring: &Ring, slot: u16, range: SectorRange) -> &[u8] {
-    let buffer = data_buffer(ring, IoOwner::Copy(slot)).expect("a copy has a buffer");
-    ring.bytes(Span {
-        memory: Memory::Data,
-        buffer,
-        offset: 0,
-        bytes: usize::try_from(range.bytes()).expect("a run fits into memory"),
-    })
 }

@@ -26,6 +26,7 @@ use thiserror::Error;
 
 use crate::claim::{Claim, ClaimError, Part};
 use crate::config::Config;
+use crate::disown::{self, DisownError};
 use crate::explain::Explain;
 use crate::metadata::{self, Devices, MetadataError};
 use crate::startup::{LockError, VolumeLock, claim_advice};
@@ -97,6 +98,8 @@ pub enum FormatError {
     },
     #[error(transparent)]
     Metadata(#[from] MetadataError),
+    #[error(transparent)]
+    Disown(#[from] DisownError),
     #[error("cannot ask the kernel")]
     Kernel(#[source] io::Error),
 }
@@ -105,6 +108,7 @@ impl Explain for FormatError {
     fn code(&self) -> &'static str {
         match self {
             Self::Lock(error) => error.code(),
+            Self::Disown(error) => error.code(),
             Self::Signature { .. } => "LS5010",
             Self::Probe { .. } => "LS5011",
             Self::Claim(ClaimError::InUse { .. }) => "LS5012",
@@ -120,6 +124,7 @@ impl Explain for FormatError {
     fn advice(&self) -> String {
         match self {
             Self::Lock(error) => error.advice(),
+            Self::Disown(error) => error.advice(),
             Self::Signature { path, .. } => format!(
                 "see that {} is the right device and nobody needs what is on it; --force overwrites it",
                 path.display()
@@ -190,9 +195,11 @@ pub fn format(config: &Config, request: &FormatRequest) -> Result<Summary, Forma
     for claim in std::iter::once(data).chain(separate) {
         claim.release()?;
     }
+    let superblock = made?;
+    disown::forget(&request.runtime_dir, &config.volume)?;
     Ok(Summary {
         volume: config.volume.clone(),
-        superblock: made?,
+        superblock,
     })
 }
 

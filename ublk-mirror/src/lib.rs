@@ -10,6 +10,7 @@ pub mod config;
 pub mod device;
 pub mod device_control;
 pub mod device_helper;
+pub mod disown;
 pub mod dm;
 pub mod driver;
 pub mod explain;

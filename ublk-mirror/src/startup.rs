@@ -22,6 +22,7 @@ use crate::config::{Config, ConfigError};
 use crate::device::{DeviceError, DeviceHelper};
 use crate::device_control::state_file::{DeviceRecord, StateFile};
 use crate::device_control::{DeviceControl, DeviceSettings};
+use crate::disown::{DisownError, DisownMark};
 use crate::driver::{Driver, DriverError, Parts, now};
 use crate::explain::Explain;
 use crate::inbox::{Inbox, Message};
@@ -97,6 +98,8 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Disown(#[from] DisownError),
     #[error("cannot work with ublk")]
     Device(#[from] DeviceError),
     #[error(transparent)]
@@ -116,6 +119,7 @@ impl Explain for RunError {
             Self::Ring(_) => "LS3033",
             Self::Listen { .. } => "LS3024",
             Self::Admin { .. } => "LS3038",
+            Self::Disown(error) => error.code(),
             Self::Device(_) => "LS3026",
             Self::Driver(error) => error.code(),
         }
@@ -135,6 +139,7 @@ impl Explain for RunError {
             Self::Ring(_) => "see that io_uring is allowed (sysctl kernel.io_uring_disabled = 0) and the kernel is 6.8 or later".into(),
             Self::Listen { .. } => "see that `node.address` is an address of this machine and nobody else uses the port".into(),
             Self::Admin { .. } => "see that the runtime directory is there and writable".into(),
+            Self::Disown(error) => error.advice(),
             Self::Device(_) => "look at the kernel's log; `modprobe ublk_drv`".into(),
             Self::Driver(error) => error.advice(),
         }
@@ -231,9 +236,11 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         "mark the thread as one that memory reclaim depends on",
     );
     let signals = block_signals().map_err(process("block signals"))?;
-    let disks = Disks::claim(&config, options.ublk)?;
+    let mut disks = Disks::claim(&config, options.ublk)?;
     let inbox = Arc::new(Inbox::new().map_err(process("make an eventfd"))?);
     let boot = BootId(sys::boot_id().map_err(process("read the boot id"))?);
+    // Before anything believes the metadata.
+    let disown = disks.believe(options, &config, boot)?;
     // Before the memory is locked: the helper starts with a small copy of this process.
     let (device, recovered) = match options.ublk {
         Ublk::With => prepare_device(&config, options, &disks, boot, &inbox)?,
@@ -262,6 +269,7 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         ring,
         disk: LocalDisk::new(data_start_sectors),
         persister: Persister::new(SESSION_BUFFERS),
+        disown,
         link,
         device,
         inbox,
@@ -321,6 +329,25 @@ impl Disks {
             separate,
             metadata,
         })
+    }
+}
+
+impl Disks {
+    /// What the metadata say is believed, unless an earlier run of this boot disowned them.
+    fn believe(
+        &mut self,
+        options: &RunOptions,
+        config: &Config,
+        boot: BootId,
+    ) -> Result<DisownMark, DisownError> {
+        let holds_metadata = self.separate.as_ref().unwrap_or(&self.data);
+        DisownMark::at_start(
+            &options.runtime_dir,
+            config,
+            boot,
+            holds_metadata.file(),
+            &mut self.metadata.superblock,
+        )
     }
 }
 

@@ -7,6 +7,7 @@ use mirror_core::types::{Epoch, VolumeId};
 use mirror_core::view::{ViewHistory, ViewMark};
 
 use crate::keeper::{VolumeFacts, Word};
+use crate::mutant::{self, Mutant};
 use crate::partition::Standing;
 
 /// The peer counts as linked while the link heard it within so many milliseconds: a heartbeat's timeout.
@@ -33,23 +34,15 @@ pub fn facts(status: &Status) -> Option<VolumeFacts> {
     })
 }
 
-/// Whether the service here ended by itself, although the role is still that of the active node: its disk failed, it served
-/// through the peer's copy, and the connection to that is gone. The peer serves, or will.
-pub fn is_over(status: &Status) -> bool {
-    status.role == Role::Active
-        && status.copy == CopyState::Failed
-        && status.link.state != LinkState::Up
-}
-
 fn standing(status: &Status, heard: bool) -> Standing {
     let counts = status.view.insync.contains(&status.node) && status.copy == CopyState::InSync;
     let alone = status.view.insync.len() == 1;
     let peer_serves = status.view.active.as_ref() == Some(&status.peer);
     let linked = status.link.state == LinkState::Up;
-    if is_over(status) {
-        return Standing::NotCurrent;
-    }
+    // While the peer carries the service it is linked; a service that ended leaves its device, which answers with errors.
+    let broken = status.copy == CopyState::Failed && !linked && !mutant::is(Mutant::BrokenServes);
     match (status.role, status.frozen) {
+        (Role::Active | Role::Deactivating, _) if broken => Standing::Broken,
         (Role::Active | Role::Deactivating, Some(Frozen::PeerLost)) => Standing::Frozen,
         // The link has not noticed yet that the peer is silent; nothing is acknowledged meanwhile. Who serves must not
         // begin to ask later than the other one.

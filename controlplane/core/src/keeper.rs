@@ -491,7 +491,7 @@ impl Keeper {
             Decision::Start => self.begin(now, effects),
             Decision::StepDown(Cause::Superseded) if mutant::is(Mutant::RefusedStays) => {}
             Decision::StepDown(_) => {
-                for standing in [Standing::Frozen, Standing::Serving] {
+                for standing in [Standing::Broken, Standing::Frozen, Standing::Serving] {
                     self.say_to(now, standing, Word::StepDown, effects);
                 }
             }

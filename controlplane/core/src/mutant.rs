@@ -68,6 +68,8 @@ mutants! {
     EarlierRunBelieved: "earlier-run-believed", "I46";
     /// A run that did not prove that it is of now counts.
     UnprovenBelieved: "unproven-run-believed", "I46";
+    /// A node whose disk failed under its service, which nobody carries, goes on as if it served.
+    BrokenServes: "broken-serves-on", "I45";
     /// A frozen node without peer and arbiter goes on waiting.
     LeaseIgnored: "service-lease-ignored", "I45";
     /// A node whose claim was refused goes on waiting.

@@ -25,6 +25,8 @@ pub enum Standing {
     NotCurrent,
     /// The data plane does not answer.
     Silent,
+    /// Serves it by name alone: the disk or the metadata here failed, nobody carries the service, and every request fails.
+    Broken,
 }
 
 /// How the peer is heard.
@@ -225,6 +227,8 @@ pub enum Cause {
     LeaseOver,
     /// No ping target answers: this side is the one that is cut off.
     CutOff,
+    /// The disk or the metadata failed, and the service could not go on through the peer.
+    Failed,
 }
 
 impl fmt::Display for Cause {
@@ -233,6 +237,7 @@ impl fmt::Display for Cause {
             Self::Superseded => "the arbiter granted the volume to the other node",
             Self::LeaseOver => "neither the peer nor the arbiter was heard",
             Self::CutOff => "no ping target answers",
+            Self::Failed => "the disk here failed, and the peer does not carry the service",
         })
     }
 }
@@ -309,8 +314,8 @@ const fn row(standing: Standing, condition: Condition, decision: Decision) -> Ro
 }
 
 /// The table.
-pub const TABLE: [Row; 55] = {
-    use Cause::{CutOff, LeaseOver as Over, Superseded};
+pub const TABLE: [Row; 56] = {
+    use Cause::{CutOff, Failed, LeaseOver as Over, Superseded};
     use ClaimState::{Asked, Granted, Idle, Refused};
     use Condition::{
         Any, Claim, Contact as With, LeaseOver, LinkedInTurn, LinkedWish, Manual, NoClients,
@@ -318,7 +323,7 @@ pub const TABLE: [Row; 55] = {
     };
     use Contact::{HeartbeatsOnly, Linked, Unsure};
     use Decision::{GoAlone, HandOver, Rest, Start, StepDown, Stop, TakeOver, Wait};
-    use Standing::{Alone, Booted, Frozen, NotCurrent, Serving, Silent, Standby, Unserved};
+    use Standing::{Alone, Booted, Broken, Frozen, NotCurrent, Serving, Silent, Standby, Unserved};
     use Wanted::{NotHere, Nowhere, There};
     [
         row(Serving, Wish(There), HandOver),
@@ -380,6 +385,8 @@ pub const TABLE: [Row; 55] = {
         row(Alone, Wish(NotHere), Wait(Missing::NodeResume)),
         row(Alone, NoClients, Wait(Missing::Clients)),
         row(Alone, Any, Start),
+        // Nothing is served here any more; perhaps the peer does.
+        row(Broken, Any, StepDown(Failed)),
     ]
 };
 
@@ -397,7 +404,8 @@ mod tests {
     use super::*;
     use alloc::vec::Vec;
 
-    const STANDINGS: [Standing; 8] = [
+    const STANDINGS: [Standing; 9] = [
+        Standing::Broken,
         Standing::Booted,
         Standing::Unserved,
         Standing::Serving,

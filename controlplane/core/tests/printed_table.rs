@@ -18,6 +18,7 @@ fn standing(standing: Standing) -> &'static str {
         Standing::Alone => "alone",
         Standing::NotCurrent => "not current",
         Standing::Silent => "silent",
+        Standing::Broken => "broken",
     }
 }
 

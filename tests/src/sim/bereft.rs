@@ -5,6 +5,7 @@
 
 use mirror_core::admin::{Command, CopyState, Done, LinkState, Notice, Outcome, Problem, Role};
 
+use super::node::id;
 use super::resolve::{insist, serve_forced};
 use super::world::World;
 
@@ -21,15 +22,18 @@ impl World {
         }
     }
 
-    /// Whether both disks failed since their copies began to count, both work again, and both nodes say that nobody
-    /// can go on.
+    /// Whether both disks failed since their copies began to count, or one did while the other node dropped out, both work
+    /// again, and both nodes say that nobody can go on.
     pub fn is_bereft(&self) -> bool {
         let quiet = !self.chaos && !self.split && self.desk.case.is_none();
         let works = |node: usize| {
             let data = &self.nodes[node].data;
             !data.failing && data.stuck_until <= self.now
         };
-        let failed = self.nodes.iter().all(|node| node.failed_at.is_some());
+        let failed = (0..2).all(|node| {
+            let place = &self.nodes[node];
+            place.failed_at.is_some() || !place.view().insync.contains(id(node))
+        });
         if !quiet || !failed || !works(0) || !works(1) {
             return false;
         }
@@ -48,6 +52,12 @@ impl World {
     /// The node whose disk failed last.
     fn failed_last(&self) -> usize {
         usize::from(self.nodes[1].failed_at > self.nodes[0].failed_at)
+    }
+
+    /// Whether both disks failed, this node's later: then it missed nothing that was acknowledged.
+    pub(super) fn has_failed_last(&self, node: usize) -> bool {
+        let both = self.nodes.iter().all(|place| place.failed_at.is_some());
+        both && self.failed_last() == node
     }
 
     /// The operator's way out of it.

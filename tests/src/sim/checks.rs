@@ -30,12 +30,12 @@ fn overlap_rule(owners: (IoOwner, IoOwner)) -> &'static str {
 impl World {
     /// Members of the view that is durable on the active node, as bits.
     fn members(&self, node: usize) -> u8 {
-        self.nodes[node].view().insync.bits()
+        self.view_in_force(node).insync.bits()
     }
 
     /// Members that know that they are.
     fn sure_members(&self, node: usize) -> u8 {
-        let view = self.nodes[node].view();
+        let view = self.view_in_force(node);
         let sure = |member: usize| {
             view.insync.contains(id(member))
                 && self.nodes[member].view().insync.contains(id(member))
@@ -51,6 +51,7 @@ impl World {
             return;
         }
         let members = self.members(node);
+        self.check_carried(node);
         let request = outstanding.request;
         // Who took over meanwhile: what it has is no lie, however late it is told.
         let is_past = activation != self.newest;
@@ -233,6 +234,7 @@ impl World {
     /// A superblock with another view became durable.
     pub(super) fn view_is_durable(&mut self, node: usize, before: &View, after: &View) {
         self.note(|| format!("{node} durable {after:?}"));
+        self.note_carried(node, after);
         if after.epoch < before.epoch {
             self.fail(format!(
                 "{node}: the epoch went back from {} to {} (S4)",
@@ -249,6 +251,7 @@ impl World {
         if after.insync.contains(me) && !before.insync.contains(me) {
             self.count("copy became a member");
             self.nodes[node].failed_at = None;
+            self.nodes[node].data.went_back = false;
             self.model.joined(node);
         }
         self.check_nothing_aside(node, before, after);

@@ -189,6 +189,7 @@ impl World {
     fn failed(&mut self, node: usize, outstanding: &Outstanding) {
         self.note(|| format!("{node} EIO {:?}", outstanding.request));
         self.count("requests failed");
+        self.check_failed_request(node);
         if let Some(write) = outstanding.write {
             self.model.fail(write);
         }

@@ -68,6 +68,8 @@ pub struct DataDisk {
     tickets: u64,
     /// Every change and every flush fails.
     pub failing: bool,
+    /// Reads fail as well.
+    pub dead: bool,
     /// With its first error it loses what it had not flushed.
     pub forgets: bool,
     /// It has lost something so.
@@ -111,6 +113,7 @@ impl DataDisk {
             running: Vec::new(),
             tickets: 0,
             failing: false,
+            dead: false,
             forgets: false,
             went_back: false,
             stuck_until: 0,

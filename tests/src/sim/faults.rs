@@ -13,6 +13,7 @@ use super::stuck;
 use super::theme::Theme;
 use super::unreadable::{self, Unreadable};
 use super::upkeep::{self, Upkeep};
+use super::whole;
 use super::world::{Happening, World};
 
 /// Kinds of trouble.
@@ -90,6 +91,10 @@ pub enum Kind {
     DiskSticks,
     /// A disk fails for a while, and loses what it had not flushed.
     DiskForgets,
+    /// A disk fails as a whole, its metadata too; at once or at some moment.
+    WholeDisk,
+    /// The same at once.
+    WholeDiskNow,
     /// An operator ends a service, and a moment later throws away what it still has to do.
     EndTwice,
     /// Interconnects, the register, or `lockstepd`.
@@ -221,6 +226,7 @@ impl Schedule {
             troubles.extend(unreadable::troubles(seed, millis.clone(), haste));
             troubles.extend(upkeep::troubles(seed, millis.clone(), haste));
             troubles.extend(outage::troubles(seed, millis.clone(), haste));
+            troubles.extend(whole::troubles(seed, millis.clone(), haste));
             troubles.extend(stuck::troubles(seed, millis, haste));
         }
         troubles.sort_by_key(|trouble| trouble.at);
@@ -318,9 +324,9 @@ impl World {
     }
 
     pub(super) fn trouble(&mut self, trouble: Trouble) {
-        if !self.chaos {
+        let Some(trouble) = self.its_time_has_come(trouble) else {
             return;
-        }
+        };
         let (node, mut dice) = (trouble.node, trouble.dice);
         match trouble.kind {
             Kind::Break => self.break_connections(),
@@ -370,6 +376,8 @@ impl World {
             Kind::Attach => self.attach_isolated(dice.percent(50)),
             Kind::DiskFails => self.disk_fails(node, dice.between(200, 8000)),
             Kind::DiskSticks => self.disk_sticks(node, &mut dice),
+            Kind::WholeDisk => self.whole_disk(node, &mut dice),
+            Kind::WholeDiskNow => self.whole_disk_now(node, &mut dice),
             Kind::EndTwice => self.end_twice(dice, node),
             Kind::DiskForgets => self.disk_forgets(node, dice.between(500, 4000)),
             Kind::SecondConnection => self.second_connection(),

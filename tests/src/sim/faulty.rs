@@ -59,7 +59,9 @@ impl World {
 
     /// The disk works again; a daemon that saw it fail is started anew, once it does not serve any more.
     pub(super) fn disk_mended(&mut self, node: usize) {
+        self.expect_nothing();
         self.nodes[node].data.failing = false;
+        self.nodes[node].data.dead = false;
         self.nodes[node].data.forgets = false;
         if self.chaos {
             self.nodes[node].data.unreadable.clear();
@@ -72,7 +74,8 @@ impl World {
         if status.copy != CopyState::Failed {
             return;
         }
-        if self.nodes[node].data.went_back && !self.nodes[node].meta.peek().failed {
+        let known = self.nodes[node].meta.peek().failed || self.nodes[node].worth.disowned;
+        if self.nodes[node].data.went_back && !known {
             // It is being written down.
             return self.at(10 * MS, Happening::DiskMended { node });
         }
@@ -101,6 +104,7 @@ impl World {
     pub(super) fn spare_the_last_disk(&mut self, node: usize) {
         self.disk_answers(node);
         self.nodes[node].data.failing = false;
+        self.nodes[node].data.dead = false;
         self.nodes[node].data.forgets = false;
         self.nodes[node].meta.failing = false;
     }

@@ -29,6 +29,10 @@ pub(super) enum Happening {
         node: usize,
         process: u64,
     },
+    Disowned {
+        node: usize,
+        process: u64,
+    },
     DiskMended {
         node: usize,
     },
@@ -166,6 +170,7 @@ impl Happening {
             Self::Tick { node, .. }
             | Self::DiskEnd { node, .. }
             | Self::MetaStep { node, .. }
+            | Self::Disowned { node, .. }
             | Self::Examined { node, .. }
             | Self::Measured { node, .. }
             | Self::EarlyPersisted { node, .. }

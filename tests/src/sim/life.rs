@@ -21,6 +21,10 @@ impl World {
             self.at(MS, Happening::Start { node });
             return;
         }
+        if !self.reads_its_metadata(node) {
+            self.at(50 * MS, Happening::Start { node });
+            return;
+        }
         let place = &mut self.nodes[node];
         let mut metadata = place.meta.load();
         let superblock = &mut metadata.superblock;
@@ -214,6 +218,9 @@ impl World {
         place.hidden = 0;
         place.view_flush = 0;
         place.view_flushed = 0;
+        // What was not flushed is gone anyway, and both nodes know that of a boot (S11).
+        place.data.went_back = false;
+        self.forget_marks(node);
         self.reset_old_connections(node);
         let after = self.micros(1000, 300_000) / self.plan.haste;
         self.at(after, Happening::Start { node });

@@ -287,6 +287,15 @@ impl MetaDisk {
         self.read()
     }
 
+    /// What was written last is not all that is true: a starting daemon writes down what a mark says.
+    pub fn mark(&mut self, says: impl FnOnce(&mut Superblock)) {
+        let mut superblock = self.choose();
+        says(&mut superblock);
+        superblock.sequence += 1;
+        self.write_slots(&superblock);
+        self.chosen = superblock;
+    }
+
     /// Everything durable, from its bytes.
     pub fn read(&self) -> Metadata {
         let superblock = self.chosen.clone();

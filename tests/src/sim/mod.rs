@@ -52,6 +52,7 @@ mod theme;
 pub mod told;
 mod unreadable;
 mod upkeep;
+pub mod whole;
 mod wishes;
 mod witness;
 mod words;

@@ -17,6 +17,7 @@ use super::kernel::Device;
 use super::metadata::MetaDisk;
 use super::rng::Rng;
 use super::spin::Spin;
+use super::whole::Worth;
 use super::world::Plan;
 
 /// The cluster's key.
@@ -96,6 +97,8 @@ pub struct Node {
     pub isolated: Isolated,
     /// Its disk or its metadata failed then, and its copy did not begin to count since.
     pub failed_at: Option<u64>,
+    /// What its metadata are worth.
+    pub worth: Worth,
 }
 
 /// How much a clock may be wrong, parts per million.
@@ -157,6 +160,7 @@ impl Node {
             view_flushed: 0,
             isolated: Isolated::default(),
             failed_at: None,
+            worth: Worth::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The operators: commands at any time, and the manual arbiter's word.
 
-use mirror_core::admin::{Command, Done, LinkState, Refusal, Role, Status};
+use mirror_core::admin::{Command, CopyState, Done, LinkState, Refusal, Role, Status};
 
 use super::node::{MS, Node, id, name};
 use super::world::{Happening, World};
@@ -71,6 +71,7 @@ impl World {
             self.status(node).is_some_and(|status| {
                 status.link.state == LinkState::Up
                     && status.view.insync.len() == 2
+                    && status.copy == CopyState::InSync
                     && status.frozen.is_none()
             })
         });
@@ -117,8 +118,11 @@ impl World {
     /// What the operator can know of the other node before giving the word: it has not gone alone.
     fn peer_still_counts(&self, node: usize) -> bool {
         let superblock = self.nodes[1 - node].meta.peek();
-        // Nor was it told that the disk here failed.
-        let quiet = self.nodes[1 - node].meta.is_idle() && !superblock.peer_failed;
+        // Nor was it told that the disk here failed, unless its own had failed before, as the logs say: then what was
+        // acknowledged last is here, and nowhere else (docs/operations.md).
+        let left_last = superblock.failed && self.has_failed_last(node);
+        let told = superblock.peer_failed && !left_last;
+        let quiet = self.nodes[1 - node].meta.is_idle() && !told;
         quiet && (superblock.volume_id.is_none() || superblock.view.insync.contains(id(node)))
     }
 

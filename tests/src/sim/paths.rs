@@ -218,6 +218,7 @@ impl World {
             self.end(number, node, CloseReason::Lost, 300_000 / self.plan.haste);
         }
         self.check_progress();
+        self.check_service();
     }
 
     /// A cut is over; in peace a lame path stays cut.

@@ -17,6 +17,7 @@ impl World {
     /// Something happened that may take a link timeout to get over.
     pub(super) fn disturb(&mut self) {
         self.disturbed = self.disturbed.max(self.now);
+        self.expect_nothing();
     }
 
     /// For so long after the last fault somebody may be frozen although a path works, nanoseconds.

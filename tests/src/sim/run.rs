@@ -302,7 +302,8 @@ pub(super) fn rest(world: &mut World) {
     }
     world.run_for(3000 / world.plan.haste);
     let both = NodeSet::only(id(0)).with(id(1));
-    if world.failure.is_some() || world.nodes[0].view().insync != both {
+    let carried = (0..2).any(|node| world.view_in_force(node).insync != both);
+    if world.failure.is_some() || carried {
         return;
     }
     // What was asked for last may still be under way on a slow disk.

@@ -30,6 +30,9 @@ impl World {
             } => self.disk(node, process, owner, operation, range),
             Effect::Abandon { owner } => self.give_up(node, process, owner),
             Effect::AbandonMetadata => self.give_up_metadata(node),
+            Effect::Disown => self.disown(node, process),
+            Effect::DisownWrites => self.disown_writes(node),
+            Effect::DisownMembership => self.disown_membership(node),
             Effect::Examine { slot, digest, .. } => self.examine(node, process, slot, digest),
             Effect::Persist(superblock) => self.persist(node, process, superblock),
             Effect::WriteBlock {
@@ -90,6 +93,7 @@ impl World {
         block: Box<[u8; BLOCK_BYTES]>,
     ) {
         self.count("metadata blocks");
+        self.check_metadata_write(node, process);
         let (mark, evicts) = self.nodes[node].meta.kind_of(offset_bytes, &block);
         self.count(mark);
         if evicts {
@@ -126,6 +130,7 @@ impl World {
             )
         });
         self.trouble_at_a_step(node, &superblock);
+        self.check_metadata_write(node, process);
         if self.plan.mutant == Some(Mutant::EarlyPersist) {
             self.at(
                 0,
@@ -354,6 +359,7 @@ impl World {
         if self.nodes[node].meta.failing {
             self.nodes[node].meta.fail();
             self.count("metadata error");
+            self.metadata_are_lost(node);
             self.feed(node, Event::PersistFailed { errno: Errno::EIO });
             return;
         }

@@ -336,5 +336,6 @@ impl World {
             ));
         }
         self.nodes[node].meta.give_up();
+        self.metadata_are_lost(node);
     }
 }

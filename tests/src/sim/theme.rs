@@ -39,6 +39,8 @@ pub(super) enum Theme {
     Sweeps,
     /// A disk fails and forgets while it is read and compared, or sticks while a block is made good (S1).
     Disks,
+    /// Disks fail as a whole, in the middle of anything (S2).
+    Wholes,
     /// A verify runs while the service ends, the peer leaves, or a daemon comes back (I8, I14).
     Verifies,
 }
@@ -147,6 +149,17 @@ const VERIFIES: [(Kind, u64); 5] = [
     (Kind::Trap(&RESTARTS_AND_COMPARES), 4),
     (Kind::Upkeep(Upkeep::Verify), 4),
     (Activate, 6),
+];
+
+const WHOLES: [(Kind, u64); 8] = [
+    (Kind::WholeDisk, 30),
+    (Kind::WholeDiskNow, 10),
+    (Kind::Trap(&FALLS_BEHIND), 3),
+    (Break, 4),
+    (Move, 4),
+    (Activate, 4),
+    (Restart, 2),
+    (PowerCut, 2),
 ];
 
 const DISKS: [(Kind, u64); 11] = [
@@ -263,6 +276,7 @@ impl Theme {
             30 => Self::Sweeps,
             31 | 62 | 63 => Self::Disks,
             23 | 55 => Self::Verifies,
+            8 | 40 => Self::Wholes,
             _ => return None,
         })
     }
@@ -280,6 +294,7 @@ impl Theme {
             Self::Sweeps => &SWEEPS,
             Self::Disks => &DISKS,
             Self::Verifies => &VERIFIES,
+            Self::Wholes => &WHOLES,
         }
     }
 
@@ -299,6 +314,7 @@ impl Theme {
             | Self::ThrownAway
             | Self::Boots
             | Self::Disks
+            | Self::Wholes
             | Self::Verifies => None,
         }
     }
@@ -306,6 +322,7 @@ impl Theme {
     /// How many times as long as others the trouble lasts.
     pub(super) fn length(self) -> u64 {
         match self {
+            Self::Wholes => 6,
             Self::OldDisks | Self::Disks => 3,
             Self::Leases
             | Self::Words
@@ -371,6 +388,7 @@ impl Theme {
                 habits.slow_flushes = either(&mut dice);
             }
             Self::Verifies => writes_wait(plan, &mut dice),
+            Self::Wholes => much_is_written(plan, &mut dice),
             Self::Disks => {
                 plan.sectors = 2048;
                 // A run that differs is soon narrowed down to a block, and the peer's flush gives it time.
@@ -388,6 +406,14 @@ impl Theme {
             }
         }
     }
+}
+
+/// A small volume, written to all the time: its copies are soon filled.
+fn much_is_written(plan: &mut Plan, dice: &mut Rng) {
+    plan.sectors = 2048;
+    plan.habits.busy = true;
+    plan.habits.many_spots = dice.percent(50);
+    plan.habits.slow_metadata = dice.percent(30);
 }
 
 /// Activity logs are full, and the peer is slow.

@@ -4,6 +4,7 @@
 mod compared;
 mod ends;
 mod failed;
+mod keepers;
 mod kernel;
 mod proof;
 
@@ -35,7 +36,7 @@ pub struct Told {
 }
 
 /// All of them.
-pub const ALL: [Told; 8] = [
+pub const ALL: [Told; 11] = [
     ends::DEPOSED,
     failed::AGREED_IN_VAIN,
     failed::FILLED,
@@ -44,6 +45,9 @@ pub const ALL: [Told; 8] = [
     compared::COMPARED,
     compared::REFUSED,
     compared::ISOLATED,
+    failed::FAILED_IN_HAND,
+    keepers::CARRIED,
+    keepers::ASKED,
 ];
 
 impl Told {

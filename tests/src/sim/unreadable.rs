@@ -98,6 +98,9 @@ impl World {
             IoOwner::Peer(_) | IoOwner::ViewFlush | IoOwner::LogFlush | IoOwner::Grow => false,
         };
         let data = &self.nodes[node].data;
+        if data.dead {
+            return concerned;
+        }
         let mut bad = data.unreadable.range(range.start..range.end());
         concerned && (bad.next().is_some() || (self.now < data.flaky_until && self.rng.percent(33)))
     }

@@ -396,6 +396,7 @@ impl World {
             } => self.disk_comes_to_an_end(node, boot, process, ticket),
             Happening::MetaStep { node, process } => self.meta_step(node, process),
             Happening::DiskMended { node } => self.disk_mended(node),
+            Happening::Disowned { node, process } => self.disowned(node, process),
             Happening::Examined {
                 node,
                 process,

@@ -96,6 +96,19 @@ pub enum Effect {
     /// The same for the metadata: the write under way is given up, those that wait for it are forgotten.
     /// Nothing newer may be written before it has ended.
     AbandonMetadata,
+    /// The metadata failed, and what they say is not true any more: keep a mark outside of their device, at least until
+    /// the machine boots, that makes the next run of the daemon take this copy for one whose disk failed (S1). Then
+    /// report [`crate::event::Event::Disowned`].
+    Disown,
+    /// Requests fail of which one copy may have something that the other one has not, and the metadata, which failed,
+    /// cannot say so: keep a mark like that of [`Self::Disown`] before any later effect is carried out. The next run of the
+    /// daemon takes the live device for one under which writes were thrown away: it ends it, and what may differ is
+    /// copied (S7, S10). A mark of [`Self::Disown`] says more and stays.
+    DisownWrites,
+    /// The peer is asked to go on alone, and the metadata, which failed, cannot say so: keep a mark like that of
+    /// [`Self::Disown`] before any later effect is carried out. The next run takes no arbiter's grant before both nodes have
+    /// met, as after a boot: the peer may have agreed, and serve (S8, S11). The copy counts as before.
+    DisownMembership,
     /// Look at what was read into a copy buffer, then report [`crate::event::Event::Examined`].
     Examine {
         /// The copy buffer.

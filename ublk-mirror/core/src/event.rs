@@ -124,11 +124,17 @@ pub enum Event<'a> {
         /// The block's number.
         id: u64,
     },
-    /// Metadata could not be made durable: the core stops everything. What was asked for before and is
+    /// Metadata could not be made durable: the core writes none any more, and stops everything that the peer cannot
+    /// carry. What was asked for before and is
     /// not reported is not reported any more.
     PersistFailed {
         /// What the metadata device answered.
         errno: Errno,
+    },
+    /// The mark asked for by [`crate::effect::Effect::Disown`] is there, or cannot be kept.
+    Disowned {
+        /// Whether a later run of this boot will find it.
+        kept: bool,
     },
     /// How large the backing device is now ([`crate::effect::Effect::MeasureBacking`]).
     BackingMeasured {

@@ -323,6 +323,20 @@ mutants! {
     TakeoverOfAnyEpoch: "takeover-of-any-epoch", "S8";
     /// A word about a grant is carried out however late it comes.
     LateGrant: "late-grant", "I40 S8";
+    /// The metadata of the active node fail, and the service ends although the peer could carry it.
+    MetadataEndService: "metadata-end-service", "I34";
+    /// The peer alone counts before it has agreed: nobody has that written down.
+    CarriedBeforeConsent: "carried-before-consent", "S1 S2";
+    /// The peer agrees that it alone counts, and does not write it down.
+    CarriedViewForgotten: "carried-view-forgotten-by-peer", "S1 S2";
+    /// Nothing tells the next run of the daemon not to believe metadata that failed.
+    CarriedUndisowned: "dead-metadata-believed-after-restart", "I33";
+    /// The activity log is written on after the metadata failed.
+    GivenUpLogWritten: "dead-metadata-written", "I33";
+    /// Writes fail with the metadata, and the next run takes them for still in the kernel's hands.
+    FailedWritesInHand: "failed-writes-in-hand", "S7 I4";
+    /// The peer was asked to go on alone, and the next run takes a grant on the view of before.
+    AskedForgotten: "asked-peer-forgotten", "S8 I40";
     /// Of what only one side of a split brain has nothing is named: nothing of it would be kept.
     UniqueForgotten: "unique-forgotten", "S8";
     /// Who is deposed waits for the end of a device that had ended before both came together.

@@ -24,6 +24,7 @@ mod split;
 mod stuck;
 mod traps;
 mod upkeep;
+mod whole;
 
 use crate::scenario::Scenario;
 
@@ -49,6 +50,7 @@ pub fn all() -> Vec<Scenario> {
         failover::SCENARIOS,
         moves::SCENARIOS,
         partition::SCENARIOS,
+        whole::SCENARIOS,
     ]
     .concat()
 }

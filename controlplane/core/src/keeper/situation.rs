@@ -29,6 +29,10 @@ impl Keeper {
             Standing::Alone,
             Standing::Unserved,
         ];
+        if has(Standing::Broken) {
+            // A group is served as a whole: what needs that volume has failed.
+            return Standing::Broken;
+        }
         let serves = has(Standing::Frozen) || has(Standing::Serving);
         let rest = [Standing::Standby, Standing::Unserved];
         let rest = rest.into_iter().find(|standing| has(*standing));
@@ -54,9 +58,11 @@ impl Keeper {
     pub(super) fn linked(&self) -> bool {
         self.facts().all(|(_, facts)| {
             facts.is_some_and(|facts| match facts.standing {
-                Standing::Frozen | Standing::Standby | Standing::Unserved | Standing::Booted => {
-                    facts.linked
-                }
+                Standing::Frozen
+                | Standing::Standby
+                | Standing::Unserved
+                | Standing::Booted
+                | Standing::Broken => facts.linked,
                 Standing::Silent => false,
                 Standing::Serving | Standing::Alone | Standing::NotCurrent => true,
             })
@@ -75,7 +81,8 @@ impl Keeper {
             | Standing::Booted
             | Standing::Alone
             | Standing::NotCurrent
-            | Standing::Silent => Duration::ZERO,
+            | Standing::Silent
+            | Standing::Broken => Duration::ZERO,
         };
         match self.peer {
             Presence::Dead if mutant::is(Mutant::DeadNotNoticed) => Contact::Unsure,

@@ -287,7 +287,8 @@ impl Keeper {
             | Standing::Standby
             | Standing::Booted
             | Standing::NotCurrent
-            | Standing::Silent => Why::NotReady,
+            | Standing::Silent
+            | Standing::Broken => Why::NotReady,
         })
     }
 

@@ -50,6 +50,8 @@ pub(super) struct Shell {
     examined: VecDeque<(u16, bool)>,
     /// Questions for the size of the backing device.
     measures: VecDeque<u64>,
+    /// Marks to be told as kept.
+    disowned: usize,
     live: bool,
     pub(super) open: BTreeSet<SessionId>,
     pub(super) closing: BTreeSet<SessionId>,
@@ -72,6 +74,7 @@ impl Shell {
             device: VecDeque::new(),
             examined: VecDeque::new(),
             measures: VecDeque::new(),
+            disowned: 0,
             live,
             open: BTreeSet::new(),
             closing: BTreeSet::new(),
@@ -97,6 +100,10 @@ impl Shell {
                 zero: slot % 4 == 3,
                 digest: digest.then_some([0x5a; 32]),
             });
+        }
+        while self.disowned > 0 {
+            self.disowned -= 1;
+            self.feed(Event::Disowned { kept: true });
         }
         while let Some(id) = self.measures.pop_front() {
             let sectors = Ok(self.superblock.layout.growth_sectors);
@@ -124,6 +131,8 @@ impl Shell {
                 self.disk.retain(|(other, _, _)| *other != owner);
             }
             Effect::AbandonMetadata => self.metadata.clear(),
+            Effect::Disown => self.disowned += 1,
+            Effect::DisownWrites | Effect::DisownMembership => {}
             Effect::Examine { slot, digest, .. } => {
                 assert!(!self.in_flight(IoOwner::Copy(slot)), "looked at while read");
                 self.examined.push_back((slot, digest));

@@ -8,6 +8,7 @@ use super::{
     until, well, write,
 };
 use crate::sim::node::id;
+use crate::sim::whole::Part;
 use crate::sim::world::{Plan, World};
 
 /// Seeds 1055200 and 1145581.
@@ -110,4 +111,40 @@ fn filled(seed: u64) -> Outcome {
     }
     well(&world)?;
     Ok(true)
+}
+
+/// Seed 20963 of a change that added disks which fail as a whole.
+pub(super) const FAILED_IN_HAND: Told = Told {
+    law: "writes_that_failed_with_the_metadata_are_not_waited_for_by_the_next_run",
+    catches: &["failed-writes-in-hand"],
+    tell: failed_in_hand,
+};
+
+/// A write is on its own disk alone when the connection is lost; while both come together again the metadata fail, and so
+/// does the write. They work again, and a daemon is started under the same device: the kernel hands that write over to
+/// nobody, so that block has to be copied (S7).
+fn failed_in_hand(seed: u64) -> Outcome {
+    let mut world = pair(seed)?;
+    serve(&mut world, 1)?;
+    write(&mut world, 1, 0, 1000, 8);
+    world.run_for(300);
+    world.silence([true, true]);
+    write(&mut world, 1, 1, 1000, 8);
+    until(&mut world, 5000, "the active node waits", |world| {
+        times(world, "Frozen") == 1
+    })?;
+    let met = world.nodes[0].data.content != world.nodes[1].data.content;
+    world.fail_whole(1, Part::Metadata, 600_000);
+    world.silence([false, false]);
+    until(&mut world, 5000, "the write fails", |world| {
+        times(world, "requests failed") == 1
+    })?;
+    world.nodes[1].meta.failing = false;
+    world.kill(1);
+    world.start(1);
+    until(&mut world, 20_000, "the service ends", |world| {
+        is_fenced(world, 1)
+    })?;
+    come_together(&mut world)?;
+    Ok(met)
 }

@@ -44,6 +44,8 @@ pub struct Intent {
     next_id: u64,
     log_writes: u64,
     page_writes: u64,
+    /// The metadata failed, and what they say is believed by nobody: nothing waits for them.
+    given_up: bool,
 }
 
 impl Intent {
@@ -67,6 +69,7 @@ impl Intent {
             next_id: 1,
             log_writes: 0,
             page_writes: 0,
+            given_up: false,
         };
         for (page, found) in (0u64..).zip(&metadata.bitmap) {
             match found {
@@ -222,8 +225,17 @@ impl Intent {
 
     // --- the activity log ---------------------------------------------------------------------
 
+    /// Nothing is written any more, and nothing waits for it: this copy does not count, and all of it will be
+    /// written again.
+    pub fn give_up(&mut self) {
+        self.given_up = !mutant::is(Mutant::GivenUpLogWritten);
+    }
+
     /// Whether a write to `range` may begin.
     pub fn covers(&self, range: SectorRange) -> bool {
+        if self.given_up {
+            return true;
+        }
         let extents = self.geometry.extents(&self.geometry.touched(range));
         self.log.covers(extents)
     }
@@ -307,7 +319,7 @@ impl Intent {
     /// Begins the next write of metadata, if one is due. `idle`: nobody can write here, so that the log
     /// may be emptied.
     pub fn steps(&mut self, idle: bool, effects: &mut Effects) {
-        if self.writing.is_some() {
+        if self.writing.is_some() || self.given_up {
             return;
         }
         if let Some(record) = self.next_record(idle) {

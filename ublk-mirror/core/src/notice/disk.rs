@@ -31,6 +31,9 @@ pub enum DiskNotice {
     Diskless,
     /// The own disk failed, and then the other node was lost: the service ended.
     DisklessLost,
+    /// The metadata failed while the own copy counted, or after the disk: the peer alone has written down that its copy
+    /// counts.
+    Carried,
     /// The peer said at some time that its disk failed, and its copy was not filled since.
     PeerFailed,
 }
@@ -41,6 +44,7 @@ impl DiskNotice {
             Self::ReadHealed { .. } => "LS3005",
             Self::ReadFailed { .. } => "LS3006",
             Self::Diskless | Self::DisklessLost => "LS3007",
+            Self::Carried => "LS3047",
             Self::PeerFailed => "LS3002",
         }
     }
@@ -48,9 +52,11 @@ impl DiskNotice {
     pub(crate) fn level(&self) -> Level {
         match self {
             Self::ReadHealed { .. } => Level::Warning,
-            Self::ReadFailed { .. } | Self::Diskless | Self::DisklessLost | Self::PeerFailed => {
-                Level::Error
-            }
+            Self::ReadFailed { .. }
+            | Self::Diskless
+            | Self::DisklessLost
+            | Self::Carried
+            | Self::PeerFailed => Level::Error,
         }
     }
 
@@ -58,6 +64,7 @@ impl DiskNotice {
         match self {
             Self::Diskless => "the disk here has failed: the volume is served through the other node, which has the only good copy".to_string(),
             Self::DisklessLost => "the disk here has failed, and the other node, which has the only good copy, is lost: the service here has ended".to_string(),
+            Self::Carried => "the metadata here cannot be written: only the other node has written down that its copy alone counts".to_string(),
             Self::PeerFailed => "the other node's disk has failed: its copy does not count before it is filled anew".to_string(),
             Self::ReadHealed {
                 range,
@@ -97,6 +104,9 @@ impl DiskNotice {
             }
             Self::DisklessLost => {
                 "every acknowledged write is on the other node: when it runs, `lockstep volume activate NAME` there, or `takeover` if it says that the copy here still counts. Here replace the disk and start the daemon again".to_string()
+            }
+            Self::Carried => {
+                "move the service to the other node soon, then replace the disk here. If this machine boots before both nodes have met again, never say here that the other node is off: the copy here would be served as it was before its disk failed".to_string()
             }
             Self::PeerFailed => {
                 "mend or replace the disk there, then stop the daemon there and start it: everything is copied".to_string()

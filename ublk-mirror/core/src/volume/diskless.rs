@@ -5,6 +5,8 @@
 //! writes the view down, and only then anything is acknowledged that is not on both disks. This node never
 //! connects again before its daemon was started anew: its copy is then filled from one end to the other. So the
 //! service ends with the connection, and nothing that was acknowledged is anywhere but on the peer.
+//!
+//! If it cannot write anything down because its metadata failed too, see `carried`.
 
 use crate::admin::{Problem, Role};
 use crate::effect::{Effect, Effects};
@@ -64,7 +66,11 @@ impl Volume {
             .change
             .as_ref()
             .is_some_and(|change| matches!(change.step, Step::Drain));
-        if waits && self.durable.failed && self.engine.is_drained() {
+        if waits && self.may_ask_peer() && self.engine.is_drained() {
+            if !self.keeps_records() && mutant::is(Mutant::CarriedBeforeConsent) {
+                return self.persist_change(effects);
+            }
+            self.disown_membership(effects);
             self.propose_change(session, Purpose::Diskless, effects);
         }
     }
@@ -78,6 +84,7 @@ impl Volume {
         self.engine.set_lease(now, ReadLease::NotNeeded, effects);
         self.engine.goes_diskless(now, effects);
         effects.push(Effect::Notice(Notice::Disk(DiskNotice::Diskless)));
+        self.tell_carried(effects);
     }
 
     /// The connection is gone, or the peer's disk failed too: the service ends.

@@ -11,8 +11,11 @@ use super::change::{Kind, Step, Then};
 impl Volume {
     /// A failed disk is a failed member (S1): nothing is retried, nothing is served, the peer is told.
     pub(super) fn disk_failed(&mut self, now: Instant, errno: Errno, effects: &mut Effects) {
-        self.metadata_only = false;
+        let both = core::mem::take(&mut self.metadata_only);
         if self.failed.is_some() {
+            if both {
+                self.disown(effects);
+            }
             return;
         }
         self.failed = Some(errno);
@@ -27,6 +30,9 @@ impl Volume {
     }
 
     pub(super) fn metadata_failed(&mut self, now: Instant, errno: Errno, effects: &mut Effects) {
+        if !self.keeps_records() || self.carry_on(now, errno, effects) {
+            return;
+        }
         self.persists.clear();
         // That the own disk is left has to be written down: else the service ends after all.
         let ends_service = self.engine.without_disk() && self.engine.is_open();
@@ -37,12 +43,15 @@ impl Volume {
             self.failed = Some(errno);
             self.metadata_only = true;
         }
+        self.disown(effects);
         // A standby that was about to withdraw cannot write that down: it closes the connection, so that
         // the operator of the active node can speak.
         self.stop_everything(now, effects);
     }
 
     pub(super) fn stop_everything(&mut self, now: Instant, effects: &mut Effects) {
+        self.disown_writes(effects);
+        self.stop_waiting();
         self.engine.shut(now, effects);
         self.refuse_all_sessions(effects);
         self.isolation_failed(effects);

@@ -1,5 +1,6 @@
 //! One volume on one node: durable state, link, engine and the changes of view, put together.
 
+mod carried;
 mod change;
 mod deactivation;
 mod diskless;
@@ -157,6 +158,8 @@ pub struct Volume {
     isolating: isolation::Isolating,
     /// Disk operations under way.
     watch: stuck::Watch,
+    /// Where what is written down goes.
+    records: carried::Records,
 }
 
 /// What a source tells of the resync's progress.
@@ -232,6 +235,7 @@ impl Volume {
             words: resolve::Words::default(),
             isolating: isolation::Isolating::default(),
             watch: stuck::Watch::new(settings.disk_timeout),
+            records: carried::Records::default(),
             settings,
         };
         let recovers = device == DeviceAtStart::Recovered
@@ -343,6 +347,7 @@ impl Volume {
                 self.engine.go_on(now, effects);
             }
             Event::PersistFailed { errno } => self.metadata_failed(now, errno, effects),
+            Event::Disowned { kept } => self.disowned(now, kept, effects),
             Event::SessionOpened { session, dialled } => {
                 self.session_opened(now, session, dialled, effects)
             }
@@ -390,7 +395,9 @@ impl Volume {
         self.resume_deactivation(effects);
         self.grow_steps(effects);
         self.drop_drained(effects);
+        self.remember(now, effects);
         self.diskless_steps(now, effects);
+        self.remember(now, effects);
         self.restart_isolated(effects);
         self.copy_steps(now, effects);
         self.standby_steps(now, effects);
@@ -482,7 +489,9 @@ impl Volume {
         self.staged.own_boot = self.settings.boot;
         self.staged.incarnation = self.settings.incarnation;
         self.staged.record.last_write_s = self.last_write_s();
-        effects.push(Effect::Persist(Box::new(self.staged.clone())));
+        if self.keeps_records() {
+            effects.push(Effect::Persist(Box::new(self.staged.clone())));
+        }
         self.persists.push_back((self.staged.clone(), then));
     }
 

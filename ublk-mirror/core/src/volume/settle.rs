@@ -491,6 +491,12 @@ impl Volume {
         self.staged.serving = false;
         self.staged.drained = false;
         self.note_boots();
+        if propose.purpose == Purpose::Diskless && mutant::is(Mutant::CarriedViewForgotten) {
+            self.durable = self.staged.clone();
+            self.engine.set_epoch(propose.view.epoch);
+            let now = self.last_heard.unwrap_or_default();
+            return self.after_persist(now, Then::Continue, effects);
+        }
         self.persist(Then::Continue, effects);
     }
 
@@ -528,7 +534,10 @@ impl Volume {
                     self.both_durable();
                 }
             } else {
-                self.engine.forget_pause();
+                if !self.is_member() {
+                    // What an operator paused here goes on being paused when the peer without a disk ends its service.
+                    self.engine.forget_pause();
+                }
                 self.engine.peer_is_out(now, effects);
             }
         } else {

@@ -22,6 +22,9 @@ impl Volume {
             problems.push(Notice::DiskFailed { errno }.problem());
         }
         problems.extend(self.diskless_problem());
+        if self.is_carried() {
+            problems.push(Notice::Disk(DiskNotice::Carried).problem());
+        }
         if self.peer_copy() == CopyState::Failed {
             problems.push(Notice::Disk(DiskNotice::PeerFailed).problem());
         }
