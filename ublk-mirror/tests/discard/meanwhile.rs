@@ -5,7 +5,6 @@ use std::fs::{self};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-
 use crate::bed::*;
 use crate::harness;
 
