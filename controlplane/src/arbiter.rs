@@ -41,6 +41,8 @@ pub enum Heard {
     Enrolled {
         /// Who else has to report before anything can be granted.
         missing: NodeSet,
+        /// Of so many volumes it told.
+        volumes: usize,
     },
     /// The answer to a claim.
     Answered {
@@ -110,9 +112,13 @@ async fn converse(
             _ = reports.tick() => (0, Ask::Report { volumes: held.borrow().clone() }),
         };
         let asked_nanos = boottime_nanos();
+        let volumes = match &ask {
+            Ask::Report { volumes } => volumes.len(),
+            Ask::Claim { .. } | Ask::Release { .. } => 0,
+        };
         let reply = timeout(TIMEOUT, arbiter.ask(number, ask)).await??;
         let contact = Heard::Contact { asked_nanos };
-        let news = news(number, reply)?;
+        let news = news(number, volumes, reply)?;
         for item in std::iter::once(contact).chain(news) {
             if heard.send(item).await.is_err() {
                 return Ok(());
@@ -210,7 +216,7 @@ fn history(history: &ViewHistory) -> Vec<Mark> {
     known.map(|mark| Mark::from(*mark)).collect()
 }
 
-fn news(number: u64, reply: Reply) -> io::Result<Option<Heard>> {
+fn news(number: u64, volumes: usize, reply: Reply) -> io::Result<Option<Heard>> {
     let refused = |volume: Hex16, refusal: Refusal| {
         let volume = VolumeId(volume.0);
         Some(Heard::Answered {
@@ -221,7 +227,7 @@ fn news(number: u64, reply: Reply) -> io::Result<Option<Heard>> {
     Ok(match reply {
         Reply::Reported { missing } => {
             let missing = NodeSet::from_bits(missing);
-            Some(Heard::Enrolled { missing })
+            Some(Heard::Enrolled { missing, volumes })
         }
         Reply::Granted { views } => Some(Heard::Answered {
             number,

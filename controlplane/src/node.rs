@@ -275,13 +275,13 @@ impl Node {
             waiting: Vec::new(),
             teller,
             untold: Vec::new(),
+            arbiter_misses: NodeSet::only(config.me),
             config,
             asked: BTreeMap::new(),
             next_question: 1,
             presence: Presence::Unknown,
             presence_since: now(),
             arbiter_answers: None,
-            arbiter_misses: NodeSet::default(),
             shared,
             queue,
             questions,
@@ -471,7 +471,14 @@ impl Node {
                 let until = Instant::from_nanos(asked_nanos) + self.config.timing.timeout;
                 self.everywhere(&Event::Leased { until });
             }
-            Heard::Enrolled { missing } => {
+            Heard::Enrolled { missing, volumes } => {
+                let all: usize = self.config.groups.iter().map(|it| it.volumes.len()).sum();
+                // Until it heard from this node of every volume.
+                let silent = self.arbiter_misses.contains(self.config.me) && volumes < all;
+                let missing = match silent {
+                    true => missing.with(self.config.me),
+                    false => missing,
+                };
                 let before = std::mem::replace(&mut self.arbiter_misses, missing);
                 if missing != before && !missing.is_empty() {
                     let waits_for = report::names(&self.config, missing);

@@ -200,13 +200,17 @@ impl Controlled {
         self.start_control(node)
     }
 
-    /// Waits until both nodes hear each other and the witness.
+    /// Waits until both nodes hear each other and the arbiter, and it has heard of the volume from both.
     ///
     /// # Errors
     /// If they do not.
     pub fn wait_ready(&self) -> anyhow::Result<()> {
         for node in [self.pair.one(), self.pair.two()] {
-            for (code, wanted) in [("LS6011", "Alive"), ("LS6023\\|LS6016", "LS6023")] {
+            for (code, wanted) in [
+                ("LS6011", "Alive"),
+                ("LS6023\\|LS6016", "LS6023"),
+                ("LS6025", "has heard both"),
+            ] {
                 self.wait_log(node, code, wanted)?;
             }
         }
