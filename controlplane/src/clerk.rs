@@ -1,7 +1,9 @@
 //! What an arbiter does with a question, whoever keeps its registers: this daemon's witness, or etcd.
 
+use std::collections::BTreeMap;
+
 use controlplane_api::arbiter::{Ask, Hex16, Mark, Reply};
-use controlplane_core::register::{Answer, Claim, Refusal, Registers};
+use controlplane_core::register::{Answer, Claim, Refusal, Register, Registers};
 use mirror_core::types::{NodeId, VolumeId};
 use mirror_core::view::ViewHistory;
 use serde::{Deserialize, Serialize};
@@ -18,19 +20,52 @@ pub struct RegisterLine {
     pub holder: Option<NodeId>,
 }
 
+/// The registers of a record, by their volumes.
+pub type RegisterLines = BTreeMap<String, RegisterLine>;
+
+/// As they are written down.
+pub fn lines_of(registers: &Registers) -> RegisterLines {
+    let lines = registers.durable().iter().map(|(volume, register)| {
+        let line = RegisterLine {
+            view: register.mark.into(),
+            basis: register.basis.into(),
+            holder: register.holder,
+        };
+        (Hex16(volume.0).to_string(), line)
+    });
+    lines.collect()
+}
+
+/// As they were written down.
+///
+/// # Errors
+/// What is no volume's id.
+pub fn registers_of(lines: RegisterLines) -> Result<BTreeMap<VolumeId, Register>, String> {
+    let registers = lines.into_iter().map(|(volume, line)| {
+        let volume: Hex16 = volume.parse()?;
+        let register = Register {
+            mark: line.view.into(),
+            basis: line.basis.into(),
+            holder: line.holder,
+        };
+        Ok((VolumeId(volume.0), register))
+    });
+    registers.collect()
+}
+
 /// What the registers are after this, and what is answered. Nothing may be answered before what changed is durable.
 pub fn carry_out(registers: &mut Registers, node: NodeId, ask: Ask) -> Reply {
     match ask {
         Ask::Report { volumes } => {
+            let members = registers.members().bits();
+            let mut missing = 0;
             for held in volumes {
                 let (volume, view) = held.view();
                 registers.report(node, volume, &view);
+                if let Some(enrolment) = registers.enrolling().get(&volume) {
+                    missing |= members & !enrolment.reported.bits();
+                }
             }
-            let enrolling = registers.enrolling().values();
-            let reported = enrolling.fold(registers.members().bits(), |all, enrolment| {
-                all & enrolment.reported.bits()
-            });
-            let missing = registers.members().bits() & !reported;
             Reply::Reported { missing }
         }
         Ask::Claim { claims } => {

@@ -473,12 +473,10 @@ impl Node {
             }
             Heard::Enrolled { missing, volumes } => {
                 let all: usize = self.config.groups.iter().map(|it| it.volumes.len()).sum();
-                // Until it heard from this node of every volume.
-                let silent = self.arbiter_misses.contains(self.config.me) && volumes < all;
-                let missing = match silent {
-                    true => missing.with(self.config.me),
-                    false => missing,
-                };
+                // A volume whose data plane is silent, or whose view changes, is in no report: that tells nothing.
+                if volumes < all {
+                    return;
+                }
                 let before = std::mem::replace(&mut self.arbiter_misses, missing);
                 if missing != before && !missing.is_empty() {
                     let waits_for = report::names(&self.config, missing);

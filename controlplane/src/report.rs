@@ -75,7 +75,10 @@ pub fn arbiter(config: &Config, answers: Option<bool>, misses: NodeSet) -> Arbit
         kind: kind.to_string(),
         address,
         answers: answers.filter(|_| config.arbiter == ArbiterKind::Register),
-        waits_for: names(config, misses),
+        waits_for: match config.arbiter {
+            ArbiterKind::Register => names(config, misses),
+            ArbiterKind::Ping | ArbiterKind::Manual | ArbiterKind::Nobody => Vec::new(),
+        },
     }
 }
 

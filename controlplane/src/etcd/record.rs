@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 
 use controlplane_api::arbiter::{Hex16, Mark};
-use controlplane_core::register::{Enrolment, Register, Registers};
+use controlplane_core::register::{Enrolment, Registers};
 use mirror_core::types::{NodeId, NodeSet, VolumeId};
 use serde::{Deserialize, Serialize};
 
-use crate::clerk::RegisterLine;
+use crate::clerk::{RegisterLines, lines_of, registers_of};
 
 const SCHEMA: &str = "lockstep.registers/1";
 
@@ -20,7 +20,7 @@ struct Text {
     /// As etcd names itself.
     etcd_cluster: String,
     members: u8,
-    registers: BTreeMap<String, RegisterLine>,
+    registers: RegisterLines,
     #[serde(default)]
     enrolling: BTreeMap<String, EnrolmentLine>,
 }
@@ -54,14 +54,6 @@ impl Record {
     }
 
     pub(super) fn encode(&self) -> io::Result<Vec<u8>> {
-        let registers = self.registers.durable().iter().map(|(volume, register)| {
-            let line = RegisterLine {
-                view: register.mark.into(),
-                basis: register.basis.into(),
-                holder: register.holder,
-            };
-            (Hex16(volume.0).to_string(), line)
-        });
         let enrolling = self
             .registers
             .enrolling()
@@ -79,7 +71,7 @@ impl Record {
             number: self.number,
             etcd_cluster: self.etcd_cluster.clone(),
             members: self.registers.members().bits(),
-            registers: registers.collect(),
+            registers: lines_of(&self.registers),
             enrolling: enrolling.collect(),
         };
         serde_json::to_vec(&text).map_err(io::Error::other)
@@ -96,16 +88,7 @@ impl Record {
         if text.members != members.bits() {
             return Err(strange("they are of other nodes".to_string()));
         }
-        let mut known = BTreeMap::new();
-        for (volume, line) in text.registers {
-            let volume: Hex16 = volume.parse().map_err(&strange)?;
-            let register = Register {
-                mark: line.view.into(),
-                basis: line.basis.into(),
-                holder: line.holder,
-            };
-            known.insert(VolumeId(volume.0), register);
-        }
+        let known = registers_of(text.registers).map_err(&strange)?;
         let mut enrolling = BTreeMap::new();
         for (volume, line) in text.enrolling {
             let volume: Hex16 = volume.parse().map_err(&strange)?;

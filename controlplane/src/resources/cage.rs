@@ -3,6 +3,7 @@
 //! With cgroup v2 they are what is in the resource's cgroup. Without it they are the processes that carry the
 //! resource's name in their environment, which a process may wipe away: see docs/groups.md.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -125,10 +126,11 @@ impl Cage {
     /// # Errors
     /// If something survives.
     pub fn end(&self, patience: &Limit) -> Result<(), ResourceError> {
-        self.signal(Signal::SIGTERM);
-        match patience.wait_until(|| Ok(self.processes().is_empty())) {
+        let mut found = Found::default();
+        send(Signal::SIGTERM, &found.left(self));
+        match patience.wait_until(|| Ok(found.left(self).is_empty())) {
             Ok(()) => Ok(()),
-            Err(_) => self.kill(),
+            Err(_) => self.kill_all(&mut found),
         }
     }
 
@@ -137,13 +139,17 @@ impl Cage {
     /// # Errors
     /// If something survives.
     pub fn kill(&self) -> Result<(), ResourceError> {
+        self.kill_all(&mut Found::default())
+    }
+
+    fn kill_all(&self, found: &mut Found) -> Result<(), ResourceError> {
         let at_once = self
             .cgroup
             .as_ref()
             .map(|cgroup| cgroup.join("cgroup.kill"));
         let deadline = std::time::Instant::now() + KILL_TIME;
         loop {
-            let pids = self.processes();
+            let pids = found.left(self);
             if pids.is_empty() {
                 return Ok(());
             }
@@ -155,7 +161,7 @@ impl Cage {
                 .is_some_and(|file| fs::write(file, "1").is_ok());
             if !killed {
                 // Older kernels: what is begun meanwhile is found in the next round.
-                self.signal(Signal::SIGKILL);
+                send(Signal::SIGKILL, &pids);
             }
             std::thread::sleep(super::limit::LOOK);
         }
@@ -176,13 +182,13 @@ impl Cage {
             }
         }
     }
+}
 
-    fn signal(&self, signal: Signal) {
-        for pid in self.processes() {
-            match kill(Pid::from_raw(pid), signal) {
-                Ok(()) | Err(Errno::ESRCH) => {}
-                Err(errno) => tracing::warn!(pid, %errno, "cannot signal a process"),
-            }
+fn send(signal: Signal, pids: &[i32]) {
+    for pid in pids {
+        match kill(Pid::from_raw(*pid), signal) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => tracing::warn!(pid, %errno, "cannot signal a process"),
         }
     }
 }
@@ -233,6 +239,40 @@ fn marked(token: &str) -> Vec<i32> {
     found
 }
 
+/// Processes that were seen, and when each began. A process that ends loses its environment before it closes its files:
+/// by its environment alone it would count as gone while it still holds a file system.
+#[derive(Debug, Default)]
+struct Found {
+    began: BTreeMap<i32, u64>,
+}
+
+impl Found {
+    /// What lives of all that was seen so far.
+    fn left(&mut self, cage: &Cage) -> Vec<i32> {
+        let now = cage.processes();
+        self.began
+            .retain(|pid, began| began_at(*pid) == Some(*began));
+        let seen = now.iter().filter_map(|pid| Some((*pid, began_at(*pid)?)));
+        self.began.extend(seen);
+        let mut left: Vec<i32> = self.began.keys().copied().collect();
+        left.extend(now);
+        left.sort_unstable();
+        left.dedup();
+        left
+    }
+}
+
+/// When a process began, in ticks since the boot; `None` for one that is not there, or a zombie.
+fn began_at(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut fields = rest.split(' ');
+    let alive = !matches!(fields.next()?, "Z" | "X");
+    // The 22nd field of proc_pid_stat(5); the state is the third.
+    let began = fields.nth(18)?.parse().ok()?;
+    alive.then_some(began)
+}
+
 /// The numbers of all processes.
 pub fn all_processes() -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten();
@@ -260,18 +300,15 @@ mod tests {
     use super::super::environment::{Factor, Server};
     use super::*;
 
-    #[test]
-    fn without_cgroups_processes_are_known_by_their_environment() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let places = Places {
-            run: directory.path().to_path_buf(),
-            logs: directory.path().to_path_buf(),
-            devices: directory.path().to_path_buf(),
-            group: format!("cage{}", std::process::id()),
-            resource: "app".to_string(),
-        };
-        let context = Context {
-            places: places.clone(),
+    fn context(directory: &Path, resource: &str) -> Context {
+        Context {
+            places: Places {
+                run: directory.to_path_buf(),
+                logs: directory.to_path_buf(),
+                devices: directory.to_path_buf(),
+                group: format!("cage{}", std::process::id()),
+                resource: resource.to_string(),
+            },
             environment: Environment {
                 group: String::new(),
                 resource: String::new(),
@@ -282,10 +319,41 @@ mod tests {
             },
             limit: Limit::new(Duration::from_secs(10), Arc::default()),
             broke: Arc::new(|_| ()),
-        };
-        let cage = Cage::of(&places).without_cgroup();
-        let command = ["/bin/sh", "-c", "setsid sleep 1000 & exec sleep 1000"];
-        let command = command.map(str::to_string);
+        }
+    }
+
+    fn shell(text: &str) -> [String; 3] {
+        ["/bin/sh", "-c", text].map(str::to_string)
+    }
+
+    #[test]
+    fn a_process_without_its_environment_is_not_gone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let context = context(directory.path(), "ending");
+        let cage = Cage::of(&context.places).without_cgroup();
+        let word = directory.path().join("word");
+        let word = word.display();
+        let text = format!("until [ -e {word} ]; do sleep 0.01; done; exec env -i sleep 1000");
+        let mut child = cage.spawn(&shell(&text), &context).expect("a process");
+        let pid = i32::try_from(child.id()).expect("a pid");
+        let mut found = Found::default();
+        let mut is_left = || found.left(&cage).contains(&pid);
+        let wait = |what: &mut dyn FnMut() -> bool| context.limit.wait_until(|| Ok(what()));
+        wait(&mut is_left).expect("it is seen");
+        fs::write(word.to_string(), "").expect("a file");
+        wait(&mut || cage.processes().is_empty()).expect("it looks as if it was gone");
+        assert!(is_left());
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("killed");
+        wait(&mut || !is_left()).expect("it is gone");
+        reap(&mut child);
+    }
+
+    #[test]
+    fn without_cgroups_processes_are_known_by_their_environment() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let context = context(directory.path(), "app");
+        let cage = Cage::of(&context.places).without_cgroup();
+        let command = shell("setsid sleep 1000 & exec sleep 1000");
         let mut child = cage.spawn(&command, &context).expect("a process");
         let both = || Ok(cage.processes().len() == 2);
         context.limit.wait_until(both).expect("both processes");

@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use controlplane_api::arbiter::Hex16;
-use controlplane_core::register::{Register, Registers};
-use mirror_core::types::{NodeSet, VolumeId};
+use controlplane_core::register::Registers;
+use mirror_core::types::NodeSet;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::clerk::RegisterLine;
+use crate::clerk::{RegisterLines, lines_of, registers_of};
 
 /// The layout of the file.
 const VERSION: u32 = 1;
@@ -67,7 +67,7 @@ struct FileText {
     /// When this very file was created, nanoseconds since 1970; 0 where the file system does not know it.
     born_nanos: u64,
     members: u8,
-    registers: BTreeMap<String, RegisterLine>,
+    registers: RegisterLines,
     /// BLAKE3 over the registers, as they are written.
     checksum: String,
 }
@@ -130,16 +130,7 @@ impl Store {
         if !itself || parsed.members != members.bits() {
             return Ok((Registers::new(members, BTreeMap::new()), Found::Restored));
         }
-        let mut known = BTreeMap::new();
-        for (volume, line) in parsed.registers {
-            let volume: Hex16 = volume.parse().map_err(&damaged)?;
-            let register = Register {
-                mark: line.view.into(),
-                basis: line.basis.into(),
-                holder: line.holder,
-            };
-            known.insert(VolumeId(volume.0), register);
-        }
+        let known = registers_of(parsed.registers).map_err(damaged)?;
         Ok((Registers::new(members, known), Found::Latest))
     }
 
@@ -165,15 +156,7 @@ impl Store {
         let meta = file
             .metadata()
             .map_err(|source| self.failed("cannot look at", source))?;
-        let lines = registers.durable().iter().map(|(volume, register)| {
-            let line = RegisterLine {
-                view: register.mark.into(),
-                basis: register.basis.into(),
-                holder: register.holder,
-            };
-            (Hex16(volume.0).to_string(), line)
-        });
-        let registers: BTreeMap<String, RegisterLine> = lines.collect();
+        let registers = lines_of(registers);
         let text = FileText {
             version: VERSION,
             inode: meta.ino(),
@@ -209,7 +192,7 @@ fn born_nanos(meta: &fs::Metadata) -> u64 {
     })
 }
 
-fn checksum(members: u8, registers: &BTreeMap<String, RegisterLine>) -> String {
+fn checksum(members: u8, registers: &RegisterLines) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&[members]);
     let text = serde_json::to_vec(registers).unwrap_or_default();
@@ -221,7 +204,7 @@ fn checksum(members: u8, registers: &BTreeMap<String, RegisterLine>) -> String {
 mod tests {
     use super::*;
     use controlplane_core::register::{Answer, Claim};
-    use mirror_core::types::{Epoch, NodeId, ViewId};
+    use mirror_core::types::{Epoch, NodeId, ViewId, VolumeId};
     use mirror_core::view::{View, ViewHistory, ViewMark};
 
     const VOLUME: VolumeId = VolumeId([7; 16]);

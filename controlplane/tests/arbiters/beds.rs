@@ -1,5 +1,6 @@
 //! Arbiters that a test starts, and that can lose what they knew.
 
+use std::io;
 use std::net::TcpListener as StdListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use controlplane::arbiter::{self};
+use controlplane::arbiter;
 use controlplane::etcd::{Etcd, Settings};
 use controlplane::trust::{Authority, Identity, node_config, witness_config, witness_identity};
 use controlplane::witness::{Admission, Witness, server};
@@ -32,8 +33,9 @@ pub(crate) trait Bed: Sized {
 
 pub(crate) struct WitnessBed {
     authority: Authority,
-    identity: Identity,
-    directory: tempfile::TempDir,
+    /// Whom its nodes expect.
+    pub(crate) identity: Identity,
+    pub(crate) directory: tempfile::TempDir,
     address: String,
     /// Its end takes its connections with it, as that of a process does.
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
@@ -56,9 +58,14 @@ impl WitnessBed {
     fn file(&self) -> PathBuf {
         self.directory.path().join(format!("{CLUSTER}.json"))
     }
-}
 
-impl WitnessBed {
+    /// Whoever comes with this certificate.
+    pub(crate) fn asks(&self, identity: &Identity) -> Node {
+        let config = node_config(identity, &self.identity.certificate).expect("TLS");
+        let address = self.address.clone();
+        Node::talking(arbiter::Witness::new(address, Arc::new(config)))
+    }
+
     fn end(&mut self) {
         if let Some((stop, thread)) = self.running.take() {
             drop(stop);
@@ -76,9 +83,7 @@ impl Drop for WitnessBed {
 impl Bed for WitnessBed {
     async fn member(&self, number: u8) -> Node {
         let identity = self.authority.issue(node(number)).expect("a certificate");
-        let config = node_config(&identity, &self.identity.certificate).expect("TLS");
-        let address = self.address.clone();
-        Node::talking(arbiter::Witness::new(address, Arc::new(config)))
+        self.asks(&identity)
     }
 
     async fn restart(&mut self) {
@@ -143,8 +148,11 @@ impl EtcdBed {
             let listener = StdListener::bind("127.0.0.1:0").expect("a port");
             listener.local_addr().expect("an address").port()
         };
+        // In memory where there is one: what is asked here are its answers, not its disk.
+        let memory = tempfile::tempdir_in("/dev/shm");
+        let directory = memory.or_else(|_| tempfile::tempdir());
         let mut bed = Self {
-            directory: tempfile::tempdir().expect("a directory"),
+            directory: directory.expect("a directory"),
             ports: [port(), port()],
             process: None,
             backup: None,
@@ -162,19 +170,30 @@ impl EtcdBed {
 
     /// One call of the gateway, by hand.
     pub(crate) async fn call(&self, path: &str, body: serde_json::Value) -> serde_json::Value {
-        let address = ("127.0.0.1", self.ports[0]);
-        let mut stream = TcpStream::connect(address).await.expect("etcd");
+        let answer = self.post(path, &body).await.expect("etcd answers");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("HTTP");
+        assert!(head.contains("200"), "{answer}");
+        serde_json::from_str(body).expect("JSON")
+    }
+
+    async fn post(&self, path: &str, body: &serde_json::Value) -> io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.ports[0])).await?;
         let body = body.to_string();
         let request = format!(
             "POST {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        stream.write_all(request.as_bytes()).await.expect("asked");
+        stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("answered");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("HTTP");
-        assert!(head.contains("200"), "{answer}");
-        serde_json::from_str(body).expect("JSON")
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+
+    /// It listens before it has chosen a leader, a second earlier, and answers no node until then.
+    async fn leads(&self) -> bool {
+        let body = serde_json::json!({ "key": Self::key() });
+        let answer = self.post("/v3/kv/range", &body).await;
+        answer.is_ok_and(|answer| answer.contains(" 200 "))
     }
 
     pub(crate) fn key() -> String {
@@ -226,14 +245,11 @@ impl Bed for EtcdBed {
             .stderr(Stdio::null());
         self.process = Some(command.spawn().expect("etcd starts"));
         let answers = async {
-            while TcpStream::connect(("127.0.0.1", self.ports[0]))
-                .await
-                .is_err()
-            {
+            while !self.leads().await {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(LIMIT, answers).await.expect("etcd listens");
+        timeout(LIMIT, answers).await.expect("etcd has a leader");
     }
 
     async fn forget(&mut self) {

@@ -3,6 +3,7 @@
 mod beds;
 mod etcd;
 mod talk;
+mod witness;
 
 use controlplane::arbiter::Heard;
 use controlplane_core::register::{Answer, Refusal};
