@@ -241,6 +241,32 @@ fn nothing_is_disowned_before_the_peer_agrees_while_the_data_are_well() {
 }
 
 #[test]
+fn a_disk_that_fails_after_its_metadata_ended_the_service_is_not_believed_by_the_next_run() {
+    let mut world = written(13);
+    world.silence([true, true]);
+    world.power_cut(1);
+    world.run_for(1000);
+    // Its last write is under way when the connection ends, and until the limit.
+    world.stick(0, 8000, false);
+    write(&mut world, 0, 1, 64, 16);
+    world.fail_whole(0, Part::Metadata, FOR_EVER_MS);
+    write(&mut world, 0, 2, 4000, 16);
+    assert!(world.run_until(5000, |world| times(world, "disk DisklessLost") == 1));
+    assert_eq!(times(&world, "copy disowned"), 0);
+    assert_eq!(times(&world, "operations given up"), 0);
+    assert!(world.run_until(5000, |world| times(world, "operations given up") > 0));
+    world.run_for(300);
+    assert_eq!(times(&world, "copy disowned"), 1);
+    world.kill(0);
+    world.nodes[0].meta.failing = false;
+    world.start(0);
+    assert!(world.run_until(20_000, |world| world.status(0).is_some()));
+    let copy = world.status(0).map(|status| status.copy);
+    assert_eq!(copy, Some(CopyState::Failed));
+    sound(&world);
+}
+
+#[test]
 fn a_service_that_is_carried_ends_with_the_connection_and_loses_nothing() {
     let mut world = written(12);
     world.fail_whole(0, Part::Whole, FOR_EVER_MS);

@@ -216,7 +216,7 @@ impl World {
         open && marks.iter().filter_map(of).any(|(_, basis)| *basis == held)
     }
 
-    fn agenda_has(&self, wanted: impl Fn(&Step) -> bool) -> bool {
+    pub(super) fn agenda_has(&self, wanted: impl Fn(&Step) -> bool) -> bool {
         self.agenda.iter().any(|entry| {
             let Happening::Control { step } = &entry.0.happening else {
                 return false;

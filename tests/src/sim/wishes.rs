@@ -183,10 +183,11 @@ impl World {
         let Some(device) = self.nodes[node].device.as_mut() else {
             return Services::of_none(stops);
         };
-        if stops {
+        // What is being removed is opened by nobody.
+        if stops || device.stopping {
             device.used = false;
             return if device.is_idle() {
-                Services::Gone
+                Services::of_none(stops)
             } else {
                 Services::There
             };
@@ -422,7 +423,7 @@ impl World {
         self.wish(teller, GROUP, stopped);
         let rests = |world: &Self| {
             let fenced = |node: usize| world.role(node) == Some(Role::Fenced);
-            fenced(0) && fenced(1) && world.wishes_rest()
+            fenced(0) && fenced(1) && world.wishes_rest() && world.words_rest()
         };
         self.must(TOLD_MS + WORDS_MS, "a group is not stopped", "I53", rests);
         if failed(self) != before {

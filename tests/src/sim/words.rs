@@ -117,6 +117,14 @@ impl World {
         }
     }
 
+    /// No data plane has been told to change anything, or will be by what was said already.
+    pub(super) fn words_rest(&self) -> bool {
+        let changes = |node: usize| self.sample(node).facts.is_none_or(|facts| facts.changing);
+        self.control.words.is_empty()
+            && !self.agenda_has(|step| matches!(step, Step::Word { .. }))
+            && !(0..2).any(changes)
+    }
+
     /// Whoever wants the volume served while both are linked, as an operator.
     pub(super) fn activate_if_linked(&mut self, node: usize) {
         let linked = self

@@ -32,6 +32,8 @@ pub(super) enum Records {
     Disowning,
     /// It is remembered in this run alone.
     Memory,
+    /// The same, but no mark says so: the service ended first, and everything that was acknowledged is on the disk here.
+    Unmarked,
 }
 
 impl Volume {
@@ -87,7 +89,13 @@ impl Volume {
     /// would believe it.
     pub(super) fn disown(&mut self, effects: &mut Effects) {
         let both = self.failed.is_some() && !self.metadata_only;
-        if self.keeps_records() && both && !self.durable.failed {
+        let believed = match self.records {
+            Records::Device => !self.durable.failed,
+            Records::Unmarked => true,
+            // The mark is there, or the device's own word; or it is asked for now.
+            Records::Memory | Records::Waiting | Records::Disowning => false,
+        };
+        if believed && both {
             effects.push(Effect::Disown);
         }
         self.begin_disowning(effects);
@@ -120,7 +128,7 @@ impl Volume {
     /// The service ends: nothing was acknowledged that is not on this disk.
     pub(super) fn stop_waiting(&mut self) {
         if self.records == Records::Waiting {
-            self.records = Records::Memory;
+            self.records = Records::Unmarked;
         }
     }
 
@@ -150,7 +158,7 @@ impl Volume {
         if agreed {
             self.begin_disowning(effects);
         }
-        while self.records == Records::Memory
+        while matches!(self.records, Records::Memory | Records::Unmarked)
             && let Some(sequence) = self.persists.front().map(|(next, _)| next.sequence)
         {
             self.persisted(now, sequence, effects);
