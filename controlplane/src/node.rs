@@ -18,21 +18,21 @@ use controlplane_core::view_change::Question;
 use controlplane_core::wish::{GroupKey, Subject, Wish, Wishes};
 use mirror_core::admin::{Done, Problem, Status};
 use mirror_core::types::{Instant, NodeSet, VolumeId};
-use mirror_core::view::View;
 use tokio::sync::{mpsc, watch};
 
 use crate::api::{self, Ask};
-use crate::arbiter::{Heard, Witness, boottime_nanos, talk};
+use crate::arbiter::{Heard, boottime_nanos};
 use crate::config::Config;
-use crate::etcd::Etcd;
 use crate::heartbeat::{Heartbeats, News, Shared};
+use crate::mirror;
 use crate::services::{self, Roots, Seen, Services, Tell};
 use crate::wishes::Store;
-use crate::{mirror, report};
 
+mod arbiter;
 mod operator;
 mod status;
 
+pub use arbiter::RegisterClient;
 pub use operator::{Answer, Verb, subjects};
 
 /// Between two looks at a data plane.
@@ -114,15 +114,6 @@ type Ways = (
     watch::Sender<Vec<Held>>,
     std::sync::mpsc::SyncSender<Wish>,
 );
-/// Who keeps the registers.
-#[derive(Debug)]
-pub enum RegisterClient {
-    /// `lockstepd witness`.
-    Witness(Box<Witness>),
-    /// etcd.
-    Etcd(Box<Etcd>),
-}
-
 /// Runs until the process ends.
 ///
 /// # Errors
@@ -139,24 +130,7 @@ pub async fn run(
     let (held, reports) = watch::channel(Vec::new());
     forward_heartbeats(heartbeats.news, queue.clone())?;
     if let Some(arbiter) = arbiter {
-        let (sender, mut heard) = mpsc::channel(QUEUE_MAX);
-        let timeout = config.timing.timeout;
-        match arbiter {
-            RegisterClient::Witness(witness) => {
-                tokio::spawn(talk(*witness, timeout, asked, reports, sender));
-            }
-            RegisterClient::Etcd(etcd) => {
-                tokio::spawn(talk(*etcd, timeout, asked, reports, sender));
-            }
-        }
-        let queue = queue.clone();
-        tokio::spawn(async move {
-            while let Some(heard) = heard.recv().await {
-                if queue.send(Incoming::Arbiter(heard)).await.is_err() {
-                    return;
-                }
-            }
-        });
+        arbiter.listen(config.timing.timeout, asked, reports, queue.clone());
     }
     let (asks, mut asked_here) = mpsc::channel(QUEUE_MAX);
     tokio::spawn(async move {
@@ -419,96 +393,12 @@ impl Node {
         Some(id)
     }
 
-    /// What the copy holds may be another view soon.
-    fn report_nothing(&mut self, id: VolumeId) {
-        if self.views.remove(&id).is_some() {
-            let all = self.views.values().copied().collect();
-            self.held.send_replace(all);
-        }
-    }
-
-    fn report(&mut self, id: VolumeId, status: &Status) {
-        let Some(facts) = mirror::facts(status) else {
-            return;
-        };
-        let mut insync = NodeSet::EMPTY;
-        for name in &status.view.insync {
-            let own = *name == status.node;
-            insync = insync.with(if own {
-                self.config.me
-            } else {
-                self.config.peer
-            });
-        }
-        let view = View {
-            epoch: facts.view.epoch,
-            id: facts.view.id,
-            active: None,
-            insync,
-        };
-        let held = Held::new(id, &view);
-        if self.views.insert(id, held) != Some(held) {
-            let all = self.views.values().copied().collect();
-            self.held.send_replace(all);
-        }
-    }
-
     /// The peer's last confirmation gives the services their time (DESIGN §3).
     fn lease(&mut self) {
         let confirmed = self.shared.confirmed_nanos.load(Ordering::Relaxed);
         if confirmed > 0 {
             let until = Instant::from_nanos(confirmed) + self.config.timing.timeout;
             self.everywhere(&Event::Leased { until });
-        }
-    }
-
-    fn arbiter(&mut self, heard: Heard) {
-        match heard {
-            Heard::Contact { asked_nanos } => {
-                if self.arbiter_answers.replace(true) != Some(true) {
-                    tracing::info!(code = "LS6023", "the arbiter answers");
-                }
-                let until = Instant::from_nanos(asked_nanos) + self.config.timing.timeout;
-                self.everywhere(&Event::Leased { until });
-            }
-            Heard::Enrolled { missing, volumes } => {
-                let all: usize = self.config.groups.iter().map(|it| it.volumes.len()).sum();
-                // A volume whose data plane is silent, or whose view changes, is in no report: that tells nothing.
-                if volumes < all {
-                    return;
-                }
-                let before = std::mem::replace(&mut self.arbiter_misses, missing);
-                if missing != before && !missing.is_empty() {
-                    let waits_for = report::names(&self.config, missing);
-                    tracing::warn!(
-                        code = "LS6025",
-                        ?waits_for,
-                        "the arbiter grants nothing yet"
-                    );
-                } else if missing != before {
-                    tracing::info!(code = "LS6025", "the arbiter has heard both nodes");
-                }
-            }
-            Heard::Answered { number, answer } => {
-                if let Some((group, number)) = self.asked.remove(&number) {
-                    tracing::info!(code = "LS6015", ?answer, "the arbiter answered");
-                    self.one(group, Event::Answered { number, answer });
-                }
-            }
-            Heard::GivenBack { number } => {
-                if let Some((group, number)) = self.asked.remove(&number) {
-                    self.one(group, Event::GivenBack { number });
-                }
-            }
-            Heard::Lost { reason } => {
-                if self.arbiter_answers.replace(false) != Some(false) {
-                    tracing::warn!(
-                        code = "LS6016",
-                        reason,
-                        "the arbiter is lost: this pair is not ready for a failover"
-                    );
-                }
-            }
         }
     }
 
@@ -546,34 +436,6 @@ impl Node {
                     tracing::info!(code = "LS6017", group = %entry.name, row = row + 1, ?situation, ?decision, "decided");
                 }
             }
-        }
-    }
-
-    /// Numbers of several groups would meet: the arbiter is asked with numbers of the node.
-    fn ask(&mut self, group: usize, question: Question) {
-        if let Question::Claim { claims, .. } = &question {
-            // Before the arbiter can grant it.
-            for claim in claims {
-                self.report_nothing(claim.volume);
-            }
-        }
-        let number = self.next_question;
-        self.next_question += 1;
-        let (own, question) = match question {
-            Question::Claim {
-                number: own,
-                claims,
-            } => (own, Question::Claim { number, claims }),
-            Question::Release {
-                number: own,
-                volumes,
-            } => (own, Question::Release { number, volumes }),
-        };
-        // What is asked again makes the earlier answer worthless.
-        self.asked.retain(|_, (of, _)| *of != group);
-        self.asked.insert(number, (group, own));
-        if self.questions.try_send(question).is_err() {
-            tracing::debug!("the arbiter is not asked now");
         }
     }
 
