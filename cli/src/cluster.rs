@@ -11,7 +11,7 @@ use mirror_core::admin::{LinkState, Role};
 use crate::size;
 use crate::style::{Style, Tone};
 use crate::verdict::{Health, Verdict};
-use crate::waiting::{has_failed, served_by};
+use crate::waiting::{has_failed, may_run, served_by, stops_at};
 
 /// How the cluster is: the worst of its groups, and what it lacks to survive the next failure.
 pub(crate) fn verdict(status: &ClusterStatus) -> Verdict {
@@ -50,7 +50,10 @@ fn verdict_of_group(group: &Group, status: &ClusterStatus) -> Verdict {
         return Verdict::new(Health::Down, "FAILED", sentence).advise(advice);
     }
     match group.wish.as_ref().map(|wish| wish.want) {
-        Some(Want::Stopped) if serves.is_none() => {
+        Some(Want::Stopped)
+            if stops_at(group, status).is_none()
+                && !group.resources.as_ref().is_some_and(may_run) =>
+        {
             let sentence = format!("{name}: an operator stopped it");
             let advice = format!("`lockstep group start {name}` runs it again");
             return Verdict::new(Health::Down, "STOPPED", sentence).advise(advice);

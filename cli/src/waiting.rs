@@ -11,8 +11,9 @@ use mirror_core::admin::{LinkState, Problem, Role};
 pub(crate) struct Wait {
     pub(crate) group: String,
     pub(crate) verb: GroupVerb,
-    /// The wish's number.
+    /// The wish's number, and the node on which it was said.
     pub(crate) number: u64,
+    pub(crate) by: String,
     /// Of a move and a start: where.
     pub(crate) node: Option<String>,
 }
@@ -51,6 +52,18 @@ pub(crate) fn has_failed(resources: &Resources) -> bool {
     )
 }
 
+/// Whether something of the resources may run on this node.
+pub(crate) fn may_run(resources: &Resources) -> bool {
+    match resources.state {
+        ResourcesState::Unknown
+        | ResourcesState::Starting
+        | ResourcesState::Online
+        | ResourcesState::Stopping
+        | ResourcesState::StopFailed => true,
+        ResourcesState::Offline | ResourcesState::StartFailed | ResourcesState::Failed => false,
+    }
+}
+
 /// How far it is.
 pub(crate) fn progress(wait: &Wait, status: &ClusterStatus) -> Progress {
     let name = &wait.group;
@@ -71,10 +84,18 @@ pub(crate) fn progress(wait: &Wait, status: &ClusterStatus) -> Progress {
     }
 }
 
+/// Whether this is what is waited for, or what came of it.
+fn is_waited_for(wait: &Wait, wish: &Wish) -> bool {
+    wish.number == wait.number && wish.by == wait.by
+}
+
 fn of_move(wait: &Wait, wish: &Wish, group: &Group, status: &ClusterStatus) -> Progress {
     let name = &wait.group;
     let place = wait.node.as_deref().unwrap_or("the other node");
-    if wish.number <= wait.number {
+    if !is_waited_for(wait, wish) {
+        return Progress::Failed(overruled(name, wish));
+    }
+    if wish.origin == WishOrigin::Operator {
         // Back before it left: there is nothing to wait for.
         if wish.want != Want::Moves {
             return Progress::Done(format!("{name} stays on {place}"));
@@ -112,26 +133,58 @@ fn of_move(wait: &Wait, wish: &Wish, group: &Group, status: &ClusterStatus) -> P
 
 fn of_stop(wait: &Wait, wish: &Wish, group: &Group, status: &ClusterStatus) -> Progress {
     let name = &wait.group;
-    if wish.number > wait.number && wish.want != Want::Stopped {
+    if !is_waited_for(wait, wish) && wish.want != Want::Stopped {
         return Progress::Failed(overruled(name, wish));
     }
-    let resources = group.resources.as_ref();
-    match served_by(group) {
-        None => Progress::Done(format!("{name} is stopped")),
-        Some(node) if node == status.node => match resources {
-            Some(resources) if has_failed(resources) => {
-                Progress::Failed(stuck(name, node, resources))
-            }
-            Some(resources) => Progress::Going(format!("{node}: {}", resources.text)),
-            None => Progress::Going(format!("{node} serves its volumes")),
+    let node = &status.node;
+    match &group.resources {
+        Some(resources) if resources.state == ResourcesState::StopFailed => {
+            Progress::Failed(stuck(name, node, resources))
+        }
+        Some(resources) if may_run(resources) => {
+            Progress::Going(format!("{node}: {}", resources.text))
+        }
+        Some(_) | None => match stops_at(group, status) {
+            None => Progress::Done(format!("{name} is stopped")),
+            Some(text) => Progress::Going(text),
         },
-        Some(node) => Progress::Going(format!("{node} serves its volumes")),
     }
+}
+
+/// What shows that a group's volumes are not stopped, or that this node cannot tell; `None` if they are.
+pub(crate) fn stops_at(group: &Group, status: &ClusterStatus) -> Option<String> {
+    let (node, peer) = (&status.node, &status.peer.name);
+    for volume in &group.volumes {
+        let name = &volume.name;
+        let Some(told) = &volume.status else {
+            return Some(format!(
+                "the daemon of volume {name} does not answer on {node}"
+            ));
+        };
+        if told.role != Role::Fenced {
+            return Some(if status.agreed {
+                format!("{node} serves its volumes")
+            } else {
+                format!("{node} serves its volumes until {peer} knows that it is stopped")
+            });
+        }
+        if told.link.state == LinkState::Up && told.view.active.is_some() {
+            return Some(format!("{peer} serves its volumes"));
+        }
+        // A peer whose copy counts may serve without being seen here.
+        let alone = told.view.insync.iter().all(|name| name == node);
+        if told.link.state != LinkState::Up && !alone {
+            return Some(format!(
+                "the mirror link of volume {name} is down, and {node} cannot see whether {peer} serves it"
+            ));
+        }
+    }
+    None
 }
 
 fn of_start(wait: &Wait, wish: &Wish, group: &Group, status: &ClusterStatus) -> Progress {
     let name = &wait.group;
-    if wish.number > wait.number && wish.want == Want::Stopped {
+    if !is_waited_for(wait, wish) && wish.want == Want::Stopped {
         return Progress::Failed(overruled(name, wish));
     }
     let resources = group.resources.as_ref();
@@ -191,6 +244,7 @@ mod tests {
             group: "pg".to_string(),
             verb,
             number: 5,
+            by: "node1".to_string(),
             node: Some("node2".to_string()),
         }
     }
@@ -216,14 +270,14 @@ mod tests {
             let going = progress(&wait, &status(serves, moves.clone()));
             assert_eq!(going, Progress::Going(expected.to_string()));
         }
-        let arrived = wish(6, Want::Runs, WishOrigin::Arrived);
+        let arrived = wish(5, Want::Runs, WishOrigin::Arrived);
         let done = progress(&wait, &status(Some("node2"), arrived));
         assert_eq!(done, Progress::Done("pg runs on node2".to_string()));
     }
 
     #[test]
     fn what_comes_to_nothing_has_a_code_and_a_reason() {
-        let mut vain = wish(6, Want::Runs, WishOrigin::InVain);
+        let mut vain = wish(5, Want::Runs, WishOrigin::InVain);
         vain.why = Some("the disk is green".to_string());
         let later = wish(7, Want::Stopped, WishOrigin::Operator);
         let cases = [
@@ -241,13 +295,49 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_is_over_when_nobody_serves_and_a_start_when_all_runs() {
+    fn a_stop_is_over_when_nobody_can_serve_and_a_start_when_all_runs() {
         let stop = wait(GroupVerb::Stop);
         let stopped = wish(5, Want::Stopped, WishOrigin::Operator);
-        let going = progress(&stop, &status(Some("node1"), stopped.clone()));
-        assert!(matches!(going, Progress::Going(_)), "{going:?}");
-        let done = progress(&stop, &status(None, stopped));
-        assert_eq!(done, Progress::Done("pg is stopped".to_string()));
+        let going = |status: &ClusterStatus| match progress(&stop, status) {
+            Progress::Going(text) => text,
+            other @ (Progress::Done(_) | Progress::Failed(_)) => panic!("{other:?}"),
+        };
+        let serves = status(Some("node1"), stopped.clone());
+        assert_eq!(going(&serves), "node1 serves its volumes");
+        let mut serves = status(Some("node2"), stopped.clone());
+        assert_eq!(going(&serves), "node2 serves its volumes");
+        // Who serves is not seen any more.
+        let told = |status: &mut ClusterStatus| {
+            let volume = &mut status.groups[0].volumes[0];
+            volume.status.take().expect("a status")
+        };
+        let mut unseen = told(&mut serves);
+        assert!(going(&serves).contains("does not answer"));
+        unseen.link.state = LinkState::Down;
+        serves.groups[0].volumes[0].status = Some(unseen.clone());
+        assert!(going(&serves).contains("cannot see"));
+        unseen.view.insync = vec!["node1".to_string()];
+        unseen.view.active = None;
+        serves.groups[0].volumes[0].status = Some(unseen);
+        let done = Progress::Done("pg is stopped".to_string());
+        assert_eq!(progress(&stop, &serves), done);
+        let mut ends = status(None, stopped);
+        assert_eq!(progress(&stop, &ends), done);
+        for (state, ended) in [
+            (ResourcesState::Stopping, None),
+            (ResourcesState::StopFailed, Some(false)),
+            (ResourcesState::StartFailed, Some(true)),
+            (ResourcesState::Offline, Some(true)),
+        ] {
+            let text = "so".to_string();
+            ends.groups[0].resources = Some(Resources { state, text });
+            let found = match progress(&stop, &ends) {
+                Progress::Going(_) => None,
+                Progress::Done(_) => Some(true),
+                Progress::Failed(_) => Some(false),
+            };
+            assert_eq!(found, ended, "{state:?}");
+        }
         let start = wait(GroupVerb::Start);
         let runs = wish(5, Want::Runs, WishOrigin::Operator);
         let mut here = status(Some("node1"), runs);

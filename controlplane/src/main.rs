@@ -115,7 +115,7 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
         None => None,
         Some(keeper) => Some(register_client(keeper, cluster, &config, trust)?),
     };
-    let store = Store::of_node();
+    let store = Store::of_node(cluster);
     let wishes = store
         .load()
         .map_err(|error| anyhow::anyhow!("{} {error}", error.code()))?;

@@ -29,6 +29,7 @@ use crate::services::{self, Roots, Seen, Services, Tell};
 use crate::wishes::Store;
 
 mod arbiter;
+mod judge;
 mod operator;
 mod status;
 
@@ -154,6 +155,7 @@ pub async fn run(
     let ways = (queue, questions, held, heartbeats.wishes);
     let mut node = Node::new(config, heartbeats.shared, seed, ways, (store, wishes));
     for group in 0..node.groups.len() {
+        node.forget_failures(group);
         node.wished(group);
     }
     loop {

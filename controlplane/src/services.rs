@@ -217,6 +217,13 @@ impl Services {
         }
     }
 
+    /// An operator's wish with this number: the same, once.
+    pub fn clear_once(&mut self, now: Instant, group: usize, number: u64) {
+        if let Some(service) = self.groups.get_mut(&group) {
+            service.clear_once(now, number);
+        }
+    }
+
     /// How a group stands, for its keeper.
     pub fn standing(&self, now: Instant, group: usize, stops: bool) -> Standing {
         let Some(service) = self.groups.get(&group) else {

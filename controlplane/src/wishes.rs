@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use controlplane_api::arbiter::Hex16;
 use controlplane_api::paths::state_directory;
 use controlplane_core::wire::{wish_bytes, wish_of};
 use controlplane_core::wish::Wish;
@@ -41,6 +42,14 @@ pub enum StoreError {
         /// What is wrong.
         why: String,
     },
+    /// It was written as a member of another cluster.
+    #[error("{} is of another cluster, {cluster}", .path.display())]
+    Foreign {
+        /// Which file.
+        path: PathBuf,
+        /// Whose it is.
+        cluster: String,
+    },
 }
 
 impl StoreError {
@@ -49,6 +58,7 @@ impl StoreError {
         match self {
             Self::Io { .. } => "LS6087",
             Self::Damaged { .. } => "LS6090",
+            Self::Foreign { .. } => "LS6079",
         }
     }
 }
@@ -56,9 +66,11 @@ impl StoreError {
 #[derive(Serialize, Deserialize)]
 struct FileText {
     version: u32,
+    /// Whose wishes these are.
+    cluster: String,
     /// 24 bytes each, as in a heartbeat.
     wishes: Vec<String>,
-    /// BLAKE3 over the wishes, as they are written.
+    /// BLAKE3 over the cluster and the wishes, as they are written.
     checksum: String,
 }
 
@@ -66,18 +78,20 @@ struct FileText {
 #[derive(Clone, Debug)]
 pub struct Store {
     path: PathBuf,
+    cluster: String,
 }
 
 impl Store {
     /// On a real node.
-    pub fn of_node() -> Self {
-        Self::in_directory(&state_directory())
+    pub fn of_node(cluster: Hex16) -> Self {
+        Self::in_directory(&state_directory(), cluster)
     }
 
     /// `directory/wishes.json`.
-    pub fn in_directory(directory: &Path) -> Self {
+    pub fn in_directory(directory: &Path, cluster: Hex16) -> Self {
         Self {
             path: directory.join("wishes.json"),
+            cluster: cluster.to_string(),
         }
     }
 
@@ -88,9 +102,8 @@ impl Store {
     pub fn load(&self) -> Result<Vec<Wish>, StoreError> {
         let mut text = String::new();
         match File::open(&self.path) {
-            Ok(file) => file
-                .take(FILE_BYTES_MAX)
-                .read_to_string(&mut text)
+            Ok(file) => self
+                .read(&file, &mut text)
                 .map_err(|source| self.failed("read", source))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => return Err(self.failed("open", source)),
@@ -100,8 +113,14 @@ impl Store {
         if parsed.version != VERSION {
             return Err(self.damaged(&format!("version {} is not known", parsed.version)));
         }
-        if checksum(&parsed.wishes) != parsed.checksum {
+        if checksum(&parsed.cluster, &parsed.wishes) != parsed.checksum {
             return Err(self.damaged("its checksum is wrong"));
+        }
+        if parsed.cluster != self.cluster {
+            return Err(StoreError::Foreign {
+                path: self.path.clone(),
+                cluster: parsed.cluster,
+            });
         }
         let wishes = parsed.wishes.iter().map(|digits| {
             let wish = bytes_of(digits).and_then(|bytes| wish_of(&bytes));
@@ -122,24 +141,35 @@ impl Store {
         let wishes: Vec<String> = wishes.iter().map(digits).collect();
         let text = FileText {
             version: VERSION,
-            checksum: checksum(&wishes),
+            checksum: checksum(&self.cluster, &wishes),
+            cluster: self.cluster.clone(),
             wishes,
         };
         let text = serde_json::to_string_pretty(&text)
             .map_err(|error| self.failed("write", error.into()))?;
-        let directory = self.path.parent().unwrap_or(Path::new("/"));
         let new = self.path.with_extension("new");
         let write = || {
-            fs::create_dir_all(directory)?;
+            fs::create_dir_all(self.directory())?;
             let mut file = File::options();
             let file = file.write(true).create(true).truncate(true).mode(0o600);
             let mut file = file.open(&new)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&new, &self.path)?;
-            File::open(directory)?.sync_all()
+            File::open(self.directory())?.sync_all()
         };
         write().map_err(|source| self.failed("write", source))
+    }
+
+    fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// What an earlier run wrote may not be durable yet: nothing is followed before it is.
+    fn read(&self, file: &File, text: &mut String) -> io::Result<()> {
+        file.take(FILE_BYTES_MAX).read_to_string(text)?;
+        file.sync_all()?;
+        File::open(self.directory())?.sync_all()
     }
 
     fn failed(&self, what: &'static str, source: io::Error) -> StoreError {
@@ -155,8 +185,8 @@ impl Store {
     }
 }
 
-fn checksum(wishes: &[String]) -> String {
-    blake3::hash(wishes.join("\n").as_bytes())
+fn checksum(cluster: &str, wishes: &[String]) -> String {
+    blake3::hash(format!("{cluster}\n{}", wishes.join("\n")).as_bytes())
         .to_hex()
         .to_string()
 }
@@ -186,7 +216,7 @@ mod tests {
     #[test]
     fn what_was_saved_is_loaded_and_a_damaged_file_is_not_an_empty_one() {
         let directory = tempfile::tempdir().expect("a directory");
-        let store = Store::in_directory(&directory.path().join("state"));
+        let store = Store::in_directory(&directory.path().join("state"), Hex16([1; 16]));
         assert_eq!(store.load().expect("nothing"), []);
         for number in [1, 2] {
             store.save(&[wish(number)]).expect("saved");
@@ -204,11 +234,23 @@ mod tests {
     }
 
     #[test]
+    fn wishes_of_another_cluster_are_not_followed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = |number| Store::in_directory(directory.path(), Hex16([number; 16]));
+        store(1).save(&[wish(1)]).expect("saved");
+        let error = store(2).load().expect_err("another cluster's");
+        assert_eq!(error.code(), "LS6079", "{error}");
+        assert_eq!(store(1).load().expect("loaded"), [wish(1)]);
+    }
+
+    #[test]
     fn a_disk_that_refuses_is_told() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("file");
         fs::write(&file, "").expect("a file");
-        let error = Store::in_directory(&file).save(&[wish(1)]).expect_err("no");
+        let error = Store::in_directory(&file, Hex16([1; 16]))
+            .save(&[wish(1)])
+            .expect_err("no");
         assert_eq!(error.code(), "LS6087", "{error}");
     }
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,6 +25,8 @@ struct Bed {
     directory: tempfile::TempDir,
     group: String,
     role: Arc<Mutex<&'static str>>,
+    /// The other node's copy does not count.
+    alone: Arc<AtomicBool>,
     daemon: Option<Child>,
 }
 
@@ -54,12 +56,16 @@ impl Bed {
         fs::write(path.join("cluster.toml"), config).expect("a configuration");
         let role = Arc::new(Mutex::new("fenced"));
         let listener = UnixListener::bind(path.join("data.sock")).expect("a socket");
-        let told = Arc::clone(&role);
+        let alone = Arc::new(AtomicBool::new(false));
+        let (told, sole) = (Arc::clone(&role), Arc::clone(&alone));
         thread::spawn(move || {
             for mut stream in listener.incoming().filter_map(Result::ok) {
                 let mut request = String::new();
                 let read = BufReader::new(&stream).read_line(&mut request);
-                let status = STATUS.replace("ROLE", *told.lock().expect("a role"));
+                let mut status = STATUS.replace("ROLE", *told.lock().expect("a role"));
+                if sole.load(Ordering::SeqCst) {
+                    status = status.replace("[\"node1\",\"node2\"]", "[\"node1\"]");
+                }
                 if read.is_ok() {
                     let _ = writeln!(stream, "{status}");
                 }
@@ -69,6 +75,7 @@ impl Bed {
             directory,
             group,
             role,
+            alone,
             daemon: None,
         }
     }
@@ -196,8 +203,14 @@ fn what_an_operator_stops_stays_stopped_over_a_restart_until_it_is_started() {
     assert_eq!(status, 200, "{body}");
     assert!(body.contains("\"number\":1"), "{body}");
     bed.says("first", "LS6042");
+    eventually("it ends", || !lives(pid));
+    let (status, body) = bed.operator(&verb("start"), "{\"node\":\"node2\"}");
+    assert!(status == 409 && body.contains("LS6083"), "{body}");
+    // The other node does not know it, and could begin as long as its copy counts.
+    let words = fs::read_to_string(bed.file("first")).expect("words");
+    assert!(!words.contains("Release"), "{words}");
+    bed.alone.store(true, Ordering::SeqCst);
     bed.says("first", "Release");
-    assert!(!lives(pid));
     let (_, body) = bed.operator(&verb("stop"), "{}");
     assert!(body.contains("was stopped already"), "{body}");
     bed.end();
@@ -210,6 +223,31 @@ fn what_an_operator_stops_stays_stopped_over_a_restart_until_it_is_started() {
     assert_eq!(status, 200, "{body}");
     bed.says("second", "online");
     assert!(lives(bed.pid()));
+}
+
+/// A wish that is not durable is no answer to whoever says it again, and is followed once it is.
+#[test]
+fn what_is_not_durable_is_not_so_already() {
+    let mut bed = Bed::new();
+    bed.becomes("active");
+    bed.start("first");
+    bed.says("first", "online");
+    let pid = bed.pid();
+    let state = bed.file("state");
+    let _ = fs::remove_dir_all(&state);
+    fs::write(&state, "in the way").expect("a file");
+    let stop = format!("/v1/groups/{}/stop", bed.group);
+    for _ in 0..2 {
+        let (status, body) = bed.operator(&stop, "{}");
+        assert!(status == 409 && body.contains("LS6087"), "{status} {body}");
+    }
+    assert!(lives(pid));
+    fs::remove_file(&state).expect("room");
+    bed.says("first", "LS6042");
+    eventually("it ends", || !lives(pid));
+    let (status, body) = bed.operator(&stop, "{}");
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains("was stopped already") && body.contains("\"number\":1"));
 }
 
 #[test]

@@ -255,9 +255,22 @@ fn failovers_are_counted_over_restarts_of_the_daemon_until_the_group_is_cleared(
     bed.sees(Seen::Active);
     bed.for_a_while();
     assert_eq!(bed.state(), GroupState::Offline);
-    bed.services.clear(now(bed.began), 0);
+    bed.services.clear_once(now(bed.began), 0, 5);
     assert!(!bed.file("failed").exists());
     bed.comes_to(GroupState::Online);
+    // That wish was carried out: what fails later is not forgotten by it, also after a restart.
+    let began = Clock::now();
+    let cleared = bed.roots.state.join(format!("{}.cleared", bed.group.name));
+    while !cleared.exists() {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::fs::write(bed.file("failed"), "later").expect("a file");
+    bed.restart();
+    bed.services.clear_once(now(bed.began), 0, 5);
+    assert!(bed.file("failed").exists());
+    bed.services.clear_once(now(bed.began), 0, 6);
+    assert!(!bed.file("failed").exists());
 }
 
 #[test]

@@ -55,6 +55,7 @@ pub(crate) fn run(command: Group) -> Result<u8, Failure> {
         group: name,
         verb,
         number,
+        by: said.by.clone().unwrap_or_default(),
         node: said.node.clone(),
     };
     let patience = Duration::from_secs(patience.timeout);

@@ -1,6 +1,7 @@
 //! What operators wish, as they say it: `POST /v1/groups/GROUP/VERB` and `POST /v1/nodes/NODE/VERB` at
 //! [`node_socket`](crate::paths::node_socket), with an [`Asked`] as body. The answer is [`Said`] with status 200 once the
-//! wish is durable on that node, or [`Refused`] with 409 and nothing was changed.
+//! wish is durable on that node, or [`Refused`] with 409 and nothing was changed; but what is only not durable yet (LS6087)
+//! is tried again, and followed then.
 
 use mirror_core::admin::Problem;
 use serde::{Deserialize, Serialize};
@@ -47,9 +48,12 @@ pub struct Said {
     pub schema: String,
     /// True.
     pub ok: bool,
-    /// The wish's number; absent if it was so already.
+    /// The wish's number; absent if it was so already, and there is nothing to wait for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub number: Option<u64>,
+    /// The node on which it was wished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// Of a move or a start: the node it is about, if one is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,

@@ -41,8 +41,11 @@ fn standing(status: &Status, heard: bool) -> Standing {
     let linked = status.link.state == LinkState::Up;
     // While the peer carries the service it is linked; a service that ended leaves its device, which answers with errors.
     let broken = status.copy == CopyState::Failed && !linked && !mutant::is(Mutant::BrokenServes);
+    let asked = status.view.booted && !alone && !mutant::is(Mutant::AskedPeerClaims);
     match (status.role, status.frozen) {
         (Role::Active | Role::Deactivating, _) if broken => Standing::Broken,
+        // The peer was asked to serve, and may have agreed unheard: no grant is taken here (LS1081), and none must be held.
+        (Role::Active, Some(Frozen::PeerLost)) if asked => Standing::Broken,
         (Role::Active | Role::Deactivating, Some(Frozen::PeerLost)) => Standing::Frozen,
         // The link has not noticed yet that the peer is silent; nothing is acknowledged meanwhile. Who serves must not
         // begin to ask later than the other one.

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use mirror_core::auth::Entropy;
-use mirror_core::types::{Epoch, Instant, NodeId, ViewId, VolumeId};
+use mirror_core::types::{Epoch, Instant, ViewId, VolumeId};
 use mirror_core::view::{ViewHistory, ViewMark};
 
 use crate::failure_detector::Presence;
@@ -22,7 +22,7 @@ use crate::partition::{
 };
 use crate::register::{Answer, Claim};
 use crate::view_change::{Question, ViewChange};
-use crate::wish::Origin;
+use crate::wish::{Origin, WishMark};
 
 mod situation;
 mod wished;
@@ -175,7 +175,7 @@ pub enum Effect {
     /// The move that this wish asked for arrived, or came to nothing: from now on the group runs, and this node begins.
     Settle {
         /// The wish, unless there is a newer one.
-        mark: (u64, NodeId),
+        mark: WishMark,
         /// What came of it.
         origin: Origin,
     },
@@ -439,6 +439,9 @@ impl Keeper {
         decision: Decision,
         effects: &mut Vec<Effect>,
     ) {
+        if matches!(decision, Decision::StepDown(_)) {
+            return self.step_down(now, effects);
+        }
         if self.busy() || !self.words_are_over(now) {
             return;
         }
@@ -490,11 +493,7 @@ impl Keeper {
             Decision::GoAlone | Decision::TakeOver => self.act_alone(now, decision, effects),
             Decision::Start => self.begin(now, effects),
             Decision::StepDown(Cause::Superseded) if mutant::is(Mutant::RefusedStays) => {}
-            Decision::StepDown(_) => {
-                for standing in [Standing::Broken, Standing::Frozen, Standing::Serving] {
-                    self.say_to(now, standing, Word::StepDown, effects);
-                }
-            }
+            Decision::StepDown(_) => self.step_down(now, effects),
         }
     }
 
@@ -553,6 +552,12 @@ impl Keeper {
         }
         if !alone {
             self.say_to(now, Standing::Alone, Word::Start, effects);
+        }
+    }
+
+    fn step_down(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        for standing in [Standing::Broken, Standing::Frozen, Standing::Serving] {
+            self.say_to(now, standing, Word::StepDown, effects);
         }
     }
 

@@ -96,6 +96,10 @@ mutants! {
     MoveNeverEnds: "move-never-ends", "I52";
     /// What is handed over is begun again by the node that had it.
     GiverBegins: "giver-begins", "I52";
+    /// A node that asked its peer to go on alone claims what it may not use.
+    AskedPeerClaims: "asked-peer-claims", "I9 I42";
+    /// A stopped group's volumes go although the other node does not know that it is stopped.
+    StopUntold: "stop-untold", "I53";
 }
 
 /// Whether this thread's core is wrong like that.

@@ -573,7 +573,10 @@ mod tests {
     #[test]
     fn what_is_stopped_and_who_is_suspended_begins_and_asks_for_nothing() {
         for situation in all() {
-            let serves = matches!(situation.standing, Standing::Serving | Standing::Frozen);
+            let serves = matches!(
+                situation.standing,
+                Standing::Serving | Standing::Frozen | Standing::Broken
+            );
             let granted = situation.arbiter == Arbiter::Register(ClaimState::Granted);
             let wished = matches!(situation.wanted, Wanted::Nowhere | Wanted::NotHere);
             if wished && !serves && !granted {

@@ -2,7 +2,8 @@
 //!
 //! Each subject has one wish at a time. A wish has a number above every number that its node knew, and names that node:
 //! of two the higher number rules, and of equal numbers the higher node, so that both nodes come to the same one,
-//! whatever order they hear of them in. A node acts on a wish when it is durable there, and tells it from then on, in its
+//! whatever order they hear of them in. What comes of a move keeps the move's number and node, and rules over that move
+//! alone: whatever a person wishes meanwhile is above it. A node acts on a wish when it is durable there, and tells it from then on, in its
 //! heartbeats ([`Teller`]). A wish lets nobody decide alone: it only keeps a node from doing what it otherwise would, or
 //! says who begins where both agree.
 
@@ -72,6 +73,17 @@ pub enum Origin {
     InVain(Why),
 }
 
+impl Origin {
+    /// Of two that settle the same move, the higher one is what both nodes come to.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Operator => 0,
+            Self::InVain(why) => 1 + why as u8,
+            Self::Arrived => u8::MAX,
+        }
+    }
+}
+
 /// Why a move came to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -85,6 +97,29 @@ pub enum Why {
     NotBegun,
     /// It arrived, and its resources do not start there.
     StartFailed,
+}
+
+/// Which one of all the wishes about a subject: the highest rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WishMark {
+    /// See [`Wish::number`].
+    pub number: u64,
+    /// See [`Wish::by`].
+    pub by: NodeId,
+    /// 0 for an operator's; above it, what came of that.
+    settled: u8,
+}
+
+impl WishMark {
+    /// Of an operator's wish.
+    pub fn said(number: u64, by: NodeId) -> Self {
+        let settled = 0;
+        Self {
+            number,
+            by,
+            settled,
+        }
+    }
 }
 
 /// A wish.
@@ -104,8 +139,12 @@ pub struct Wish {
 
 impl Wish {
     /// Which one rules.
-    pub fn mark(&self) -> (u64, NodeId) {
-        (self.number, self.by)
+    pub fn mark(&self) -> WishMark {
+        WishMark {
+            number: self.number,
+            by: self.by,
+            settled: self.origin.rank(),
+        }
     }
 
     /// Whether this one rules over the other one, of the same subject.
@@ -222,11 +261,13 @@ impl Wishes {
         })
     }
 
-    /// The same, if this is still the newest one that is known here.
-    pub fn say_after(&mut self, mark: (u64, NodeId), wish: (Subject, Want, Origin)) {
-        let (subject, want, origin) = wish;
-        if self.known.get(&subject).map(Wish::mark) == Some(mark) {
-            self.say(subject, want, origin);
+    /// What came of this wish, if it is still the newest one that is known here.
+    pub fn settle(&mut self, mark: WishMark, outcome: (Subject, Want, Origin)) {
+        let (subject, want, origin) = outcome;
+        if let Some(known) = self.known.get_mut(&subject)
+            && known.mark() == mark
+        {
+            (known.want, known.origin) = (want, origin);
         }
     }
 
@@ -348,161 +389,4 @@ impl Teller {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::vec;
-
-    fn node(number: u8) -> NodeId {
-        NodeId::new(number).expect("a node")
-    }
-
-    fn group() -> Subject {
-        Subject::Group(GroupKey::of("pg"))
-    }
-
-    fn wishes(me: u8) -> Wishes {
-        Wishes::new(node(me), [group(), Subject::Node(node(0))], [])
-    }
-
-    fn store(wishes: &mut Wishes) -> Vec<Wish> {
-        let mut effects = Vec::new();
-        wishes.store(&mut effects);
-        let mut rules = Vec::new();
-        while let Some(effect) = effects.pop() {
-            match effect {
-                Effect::Store { version, .. } => wishes.stored(version, &mut effects),
-                Effect::Rules(wish) => rules.push(wish),
-            }
-        }
-        rules
-    }
-
-    const STOPPED: Want = Want::Stopped { home: None };
-
-    #[test]
-    fn a_wish_rules_when_it_is_durable_and_not_before() {
-        let mut own = wishes(0);
-        let said = own.say(group(), STOPPED, Origin::Operator).expect("said");
-        assert_eq!(own.of(group()), None);
-        let mut effects = Vec::new();
-        own.store(&mut effects);
-        assert_eq!(own.of(group()), None);
-        let [Effect::Store { version, wishes }] = effects.as_slice() else {
-            panic!("{effects:?}")
-        };
-        assert_eq!(*wishes, [said]);
-        let version = *version;
-        own.not_stored(version);
-        effects.clear();
-        own.stored(version, &mut effects);
-        assert_eq!(effects, []);
-        assert_eq!(store(&mut own), [said]);
-        assert_eq!(own.of(group()), Some(&said));
-    }
-
-    #[test]
-    fn what_is_said_while_an_earlier_one_is_written_is_written_next() {
-        let mut own = wishes(0);
-        own.say(group(), STOPPED, Origin::Operator);
-        let mut effects = Vec::new();
-        own.store(&mut effects);
-        let runs = Want::Runs { home: None };
-        let last = own.say(group(), runs, Origin::Operator).expect("said");
-        own.store(&mut effects);
-        assert_eq!(effects.len(), 1);
-        effects.clear();
-        own.stored(1, &mut effects);
-        assert!(
-            matches!(&effects[..], [Effect::Rules(_), Effect::Store { version: 2, wishes }] if *wishes == [last])
-        );
-    }
-
-    /// Two operators at once: whoever hears of the other one first or last, both nodes come to one wish.
-    #[test]
-    fn two_operators_come_to_one_wish() {
-        let mut both = [wishes(0), wishes(1)];
-        let own = both[0].say(group(), STOPPED, Origin::Operator);
-        let to = node(1);
-        let other = both[1].say(group(), Want::Moves { to }, Origin::Operator);
-        let (own, other) = (own.expect("said"), other.expect("said"));
-        both[0].hear(other);
-        both[1].hear(own);
-        both[0].hear(own);
-        for wishes in &mut both {
-            store(wishes);
-            assert_eq!(wishes.of(group()), Some(&other));
-        }
-    }
-
-    #[test]
-    fn a_later_wish_has_a_higher_number_than_all_that_were_heard() {
-        let (mut own, mut other) = (wishes(0), wishes(1));
-        for _ in 0..3 {
-            let suspended = (Subject::Node(node(0)), Want::Suspended, Origin::Operator);
-            other.say(suspended.0, suspended.1, suspended.2);
-        }
-        store(&mut other);
-        for wish in other.durable() {
-            own.hear(*wish);
-        }
-        let said = own.say(group(), STOPPED, Origin::Operator).expect("said");
-        assert_eq!(said.number, 4);
-        own.say_after((3, node(0)), (group(), STOPPED, Origin::Arrived));
-        assert_eq!(store(&mut own).len(), 2);
-        assert_eq!(own.of(group()), Some(&said));
-        assert!(own.is_suspended(node(0)) && !own.is_suspended(node(1)));
-    }
-
-    #[test]
-    fn nobody_wishes_anything_about_a_group_that_is_not_there() {
-        let mut own = wishes(0);
-        let subject = Subject::Group(GroupKey::of("other"));
-        assert_eq!(own.say(subject, STOPPED, Origin::Operator), None);
-        own.hear(Wish {
-            subject,
-            number: 9,
-            by: node(1),
-            want: STOPPED,
-            origin: Origin::Operator,
-        });
-        assert_eq!(store(&mut own), vec![]);
-    }
-
-    #[test]
-    fn every_wish_is_told_and_the_newest_most_often() {
-        let mut teller = Teller::with_room(3);
-        assert_eq!(teller.say(), Saying::default());
-        let wish = |subject, number| Wish {
-            subject,
-            number,
-            by: node(0),
-            want: Want::Suspended,
-            origin: Origin::Operator,
-        };
-        let subjects = [0, 1, 2].map(|number| Subject::Node(node(number)));
-        let told = subjects.iter().zip(1..);
-        let told: Vec<Wish> = told
-            .map(|(subject, number)| wish(*subject, number))
-            .collect();
-        for wish in &told {
-            teller.learn(*wish);
-        }
-        let sayings: Vec<Option<Wish>> = (0..12).map(|_| teller.say().wish).collect();
-        let times = |wish: Wish| sayings.iter().filter(|said| **said == Some(wish)).count();
-        assert_eq!(
-            told.iter().map(|wish| times(*wish)).collect::<Vec<_>>(),
-            [2, 2, 8]
-        );
-        // The same wishes, learnt in another order and one of them twice, are the same.
-        let mut other = Teller::with_room(3);
-        other.learn(wish(subjects[0], 7));
-        for wish in told.iter().rev() {
-            other.learn(*wish);
-        }
-        assert_eq!(teller.digest(), other.digest());
-        let all = Wishes::new(node(0), subjects, told.clone());
-        assert_eq!(all.digest(), Some(teller.digest()));
-        assert!(!teller.is_news(&told[1]));
-        assert!(teller.is_news(&wish(subjects[1], 8)));
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@ use controlplane_core::keeper::{
 };
 use controlplane_core::partition::{Decision, Missing, Standing};
 use controlplane_core::view_change::Question;
-use controlplane_core::wish::{Origin, Why};
+use controlplane_core::wish::{Origin, Why, WishMark};
 use mirror_core::types::{Epoch, Instant, NodeId, ViewId, VolumeId};
 use mirror_core::view::{ViewHistory, ViewMark};
 
@@ -24,6 +24,8 @@ struct Node {
     now: u64,
     standings: [Standing; 2],
     linked: bool,
+    /// No other copy counts.
+    alone: bool,
     presence: Presence,
     wished: Wished,
     /// Once they were told to stop.
@@ -46,6 +48,7 @@ impl Node {
             now: 0,
             standings: [standing; 2],
             linked: true,
+            alone: false,
             presence: Presence::Alive,
             wished: Wished::default(),
             services: Services::There,
@@ -62,9 +65,9 @@ impl Node {
     }
 
     fn wishes(&mut self, desire: Desire) {
-        let number = self.wished.mark.map_or(1, |mark| mark.0 + 1);
+        let number = self.wished.mark.map_or(1, |mark| mark.number + 1);
         self.wished = Wished {
-            mark: Some((number, NodeId::new(0).expect("a node"))),
+            mark: Some(WishMark::said(number, NodeId::new(0).expect("a node"))),
             desire,
             agreed: true,
             ..self.wished
@@ -81,7 +84,7 @@ impl Node {
             history: ViewHistory::default(),
             next_epoch: Epoch(6),
             linked: self.linked,
-            alone: false,
+            alone: self.alone,
             changing: false,
         }
     }
@@ -276,6 +279,67 @@ fn a_stopped_group_is_stopped_and_does_not_fail_over_until_it_is_started() {
     standby.wishes(Desire::Runs(None));
     standby.pass(1000);
     assert!(standby.claims > 0);
+}
+
+/// A node that does not know that the group is stopped would begin with its volumes.
+#[test]
+fn what_is_stopped_is_given_up_once_the_other_node_knows_it_or_cannot_have_it() {
+    let mut node = Node::new(Standing::Serving);
+    node.services = Services::Gone;
+    node.wishes(Desire::Stopped);
+    node.wished.agreed = false;
+    node.pass(20_000);
+    assert!(node.keeper.stops_services());
+    assert_eq!(node.words, []);
+    node.wished.agreed = true;
+    node.pass(50);
+    // What is wished of something else meanwhile is not told yet.
+    node.wished.agreed = false;
+    node.pass(1000);
+    assert_eq!(node.words, [Word::Release, Word::Release]);
+    let mut node = Node::new(Standing::Serving);
+    (node.services, node.alone) = (Services::Gone, true);
+    node.wishes(Desire::Stopped);
+    node.wished.agreed = false;
+    node.pass(1000);
+    assert_eq!(node.words, [Word::Release, Word::Release]);
+}
+
+/// Something else is wished while a group is on its way: it goes on.
+#[test]
+fn a_move_under_way_is_not_disturbed_by_other_wishes() {
+    let mut node = Node::new(Standing::Serving);
+    node.wishes(AWAY);
+    node.pass(500);
+    assert!(node.keeper.stops_services());
+    node.wished.agreed = false;
+    node.pass(500);
+    assert!(node.keeper.stops_services());
+    node.services = Services::Gone;
+    node.pass(500);
+    assert_eq!(node.words, [Word::Release, Word::Release]);
+}
+
+#[test]
+fn a_group_that_is_served_in_part_goes_where_it_can_be_served_as_a_whole() {
+    let torn = [Standing::NotCurrent, Standing::Serving];
+    let mut node = Node::new(Standing::Serving);
+    node.standings = torn;
+    node.pass(500);
+    assert!(node.words.contains(&Word::StepDown), "{:?}", node.decision);
+    // Nobody else has the volume that is served here.
+    let mut node = Node::new(Standing::Serving);
+    node.alone = true;
+    node.pass(100);
+    node.standings = torn;
+    node.pass(500);
+    assert_eq!(node.words, []);
+    let mut node = Node::new(Standing::Serving);
+    node.linked = false;
+    node.pass(100);
+    node.standings = torn;
+    node.pass(500);
+    assert!(!node.words.contains(&Word::StepDown));
 }
 
 #[test]

@@ -26,11 +26,16 @@ pub(super) fn append(path: &Path, within: Duration) -> io::Result<()> {
     for ago in recent(path, within).into_iter().chain([Duration::ZERO]) {
         lines.push_str(&format!("{}\n", now.saturating_sub(ago).as_secs()));
     }
+    replace(path, &lines)
+}
+
+/// Durably, and as a whole.
+pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(directory)?;
     let new = path.with_extension("new");
     let mut file = fs::File::create(&new)?;
-    io::Write::write_all(&mut file, lines.as_bytes())?;
+    io::Write::write_all(&mut file, text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&new, path)?;
     fs::File::open(directory)?.sync_all()

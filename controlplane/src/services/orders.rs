@@ -40,8 +40,9 @@ impl Service {
     }
 
     pub(super) fn clear(&mut self, now: Instant) {
-        // Each is gone already, or is tried again by whoever clears it again.
-        let _ = fs::remove_file(self.file("failed"));
+        if remove(&self.file("failed")).is_err() {
+            return;
+        }
         (self.failed, self.inherited) = (false, false);
         self.forget();
         self.handle(now, Event::Order(Order::Clear));
@@ -68,9 +69,32 @@ impl Service {
     }
 
     pub(super) fn forget(&self) {
-        if let Err(error) = fs::remove_file(self.failovers()) {
-            tracing::debug!(%error, "no failovers are remembered");
+        // It was told if it could not be.
+        drop(remove(&self.failovers()));
+    }
+
+    /// The wish with this number, that failures are forgotten, is carried out here once, also if this daemon ended before
+    /// it was.
+    pub(super) fn clear_once(&mut self, now: Instant, number: u64) {
+        let done = fs::read_to_string(self.cleared()).unwrap_or_default();
+        if done.trim().parse().is_ok_and(|done: u64| done == number) {
+            return;
         }
+        self.clear(now);
+        if exists(&self.file("failed")) || exists(&self.failovers()) {
+            return;
+        }
+        let path = self.cleared();
+        spawn("remember", move || {
+            if let Err(error) = failovers::replace(&path, &format!("{number}\n")) {
+                let path = path.display().to_string();
+                tracing::error!(code = "LS6062", path, %error, "cannot remember what was cleared");
+            }
+        });
+    }
+
+    fn cleared(&self) -> PathBuf {
+        self.roots.state.join(format!("{}.cleared", self.name))
     }
 
     pub(super) fn give_up(&mut self, reason: Reason) {
@@ -113,6 +137,18 @@ impl Service {
                 tracing::error!(code = "LS6062", path, %error, "cannot write");
             }
         }
+    }
+}
+
+/// What is gone is removed. What cannot be removed is told: an operator believes that it was.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            let path = path.display().to_string();
+            tracing::error!(code = "LS6062", path, %error, "cannot remove what is forgotten");
+            Err(error)
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

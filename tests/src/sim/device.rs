@@ -70,9 +70,9 @@ impl World {
         let Some(device) = self.nodes[node].device.as_mut() else {
             return;
         };
-        device.used = self.plan.application;
+        device.used = self.plan.application && !self.resting;
         let activation = device.activation;
-        if self.plan.application {
+        if device.used {
             for slot in 0..DEPTH {
                 let after = self.micros(10, 20_000);
                 self.at(

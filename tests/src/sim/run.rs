@@ -294,6 +294,12 @@ fn split(world: &mut World, torn: bool) {
 
 /// The application ends; after a while both copies are equal.
 pub(super) fn rest(world: &mut World) {
+    world.resting = true;
+    come_to_rest(world);
+    world.resting = false;
+}
+
+fn come_to_rest(world: &mut World) {
     world.desk.caring = false;
     for node in &mut world.nodes {
         if let Some(device) = node.device.as_mut() {

@@ -36,7 +36,7 @@ pub struct Told {
 }
 
 /// All of them.
-pub const ALL: [Told; 11] = [
+pub const ALL: [Told; 12] = [
     ends::DEPOSED,
     failed::AGREED_IN_VAIN,
     failed::FILLED,
@@ -48,6 +48,7 @@ pub const ALL: [Told; 11] = [
     failed::FAILED_IN_HAND,
     keepers::CARRIED,
     keepers::ASKED,
+    keepers::ASKED_IN_VAIN,
 ];
 
 impl Told {

@@ -33,7 +33,7 @@ pub struct Worth {
     /// Another one says that writes failed which the next run would wait for.
     writes_failed: bool,
     /// A third one says that the other node was asked to go on alone.
-    asked: bool,
+    pub asked: bool,
     /// The run of the daemon that met their failure.
     lost_by: u64,
     /// Under which it serves: the other node has that written down.

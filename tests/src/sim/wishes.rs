@@ -2,13 +2,13 @@
 //! heartbeats, and followed. The application is the group's only resource: it stops when the keeper wants it to.
 //!
 //! Checked: what a keeper follows is durable on its node (I50); two operators at once come to one wish (I51); a move
-//! arrives within a bound and fails no request, or stays or goes back (I52); what is stopped is served by nobody until it is
-//! started, whoever dies or boots meanwhile (I53); a suspended node takes nothing over, and does when it is resumed (I54).
+//! arrives within a bound and fails no request, or stays or goes back (I52); what is stopped is begun by nobody, also by a
+//! node that was not told, and served by nobody until it is started, whoever dies or boots meanwhile (I53); a suspended node takes nothing over, and does when it is resumed (I54).
 
 use controlplane_core::failure_detector::{PathState, Presence};
 use controlplane_core::keeper::{Event, Services, Wished};
 use controlplane_core::limits::MOVE_WAIT;
-use controlplane_core::wish::{Effect, GroupKey, Origin, Saying, Subject, Want, Wish};
+use controlplane_core::wish::{Effect, GroupKey, Origin, Saying, Subject, Want, Wish, WishMark};
 use mirror_core::admin::Role;
 use mirror_core::types::NodeId;
 
@@ -37,6 +37,8 @@ const NODES: [NodeId; 2] = match (NodeId::new(0), NodeId::new(1)) {
 const TOLD_MS: u64 = 1500;
 /// Words, one after the other, and what each of them carries out.
 const WORDS_MS: u64 = 1500;
+/// So long one node does not hear what is wished, milliseconds without haste.
+const UNTOLD_MS: u64 = 6000;
 /// Between two looks of an operator who wants peace, milliseconds without haste.
 const PEACE_LOOK_MS: u64 = 700;
 /// A write of the file takes so long, milliseconds.
@@ -85,13 +87,13 @@ impl World {
     }
 
     /// A move arrived, or came to nothing.
-    pub(super) fn settle_wish(&mut self, node: usize, mark: (u64, NodeId), origin: Origin) {
+    pub(super) fn settle_wish(&mut self, node: usize, mark: WishMark, origin: Origin) {
         self.note(|| format!("{node} settles {mark:?}: {origin:?}"));
         if let Some(daemon) = self.control.daemons[node].as_mut() {
             let home = Some(id(node));
             daemon
                 .wishes
-                .say_after(mark, (GROUP, Want::Runs { home }, origin));
+                .settle(mark, (GROUP, Want::Runs { home }, origin));
             self.store_wishes(node);
         }
         self.count(match origin {
@@ -288,6 +290,19 @@ impl World {
         }
     }
 
+    /// Longer than a node waits for the one whose turn it is.
+    fn is_begun_by_nobody(&mut self, node: usize) {
+        self.count("wish: stopped and untold");
+        let mut left = UNTOLD_MS / self.plan.haste;
+        while left > 0 && self.failure.is_none() {
+            self.run_for(5);
+            left = left.saturating_sub(5);
+            if self.active() == Some(node) {
+                self.fail(format!("{node} began what is stopped (I53)"));
+            }
+        }
+    }
+
     pub(super) fn play_wish(&mut self, scene: Scene, active: usize) {
         if !self.run_until(self.bound_ms(3 * TOLD_MS), Self::wishes_rest) {
             return self.fail("both nodes know other wishes (I51)".to_string());
@@ -420,7 +435,15 @@ impl World {
         let stopped = Want::Stopped {
             home: Some(id(active)),
         };
+        let untold = self.control.wish_rng.percent(30);
+        if untold {
+            self.control.interconnects.cut_all([true; 2]);
+        }
         self.wish(teller, GROUP, stopped);
+        if untold {
+            self.is_begun_by_nobody(other);
+            self.control.interconnects.cut_all([false; 2]);
+        }
         let rests = |world: &Self| {
             let fenced = |node: usize| world.role(node) == Some(Role::Fenced);
             fenced(0) && fenced(1) && world.wishes_rest() && world.words_rest()

@@ -205,6 +205,8 @@ pub struct World {
     pub notes: bool,
     /// Prints every step.
     pub trace: bool,
+    /// The application has ended, and is begun by nobody.
+    pub(super) resting: bool,
     /// The last steps.
     pub steps: VecDeque<String>,
     /// Activations so far.
@@ -270,6 +272,7 @@ impl World {
             failure: None,
             notes: true,
             trace: false,
+            resting: false,
             steps: VecDeque::new(),
             activations: 0,
             answers: BTreeMap::new(),

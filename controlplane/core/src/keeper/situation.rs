@@ -8,7 +8,7 @@ use crate::failure_detector::Presence;
 use crate::mutant::{self, Mutant};
 use crate::partition::{Arbiter, ClaimState, Contact, Service, Situation, Standing, Turn};
 
-use super::{ArbiterKind, Automatic, HANDICAP, Keeper, LINK_GRACE, TURN_WAIT, Volume};
+use super::{ArbiterKind, Automatic, HANDICAP, Keeper, LINK_GRACE, TURN_WAIT, Volume, VolumeFacts};
 
 impl Keeper {
     /// The volumes' standings as one: the worst that keeps the group from being served, or what it needs.
@@ -29,7 +29,7 @@ impl Keeper {
             Standing::Alone,
             Standing::Unserved,
         ];
-        if has(Standing::Broken) {
+        if has(Standing::Broken) || self.is_torn() {
             // A group is served as a whole: what needs that volume has failed.
             return Standing::Broken;
         }
@@ -52,6 +52,18 @@ impl Keeper {
         }
         let found = worst.into_iter().find(|standing| has(*standing));
         found.unwrap_or(Standing::Silent)
+    }
+
+    /// Whether some volumes are served here, and others can be on the other node alone, which can have all: one of them was
+    /// broken here, and ended before the others.
+    fn is_torn(&self) -> bool {
+        let served = |standing: Standing| matches!(standing, Standing::Serving | Standing::Frozen);
+        let known = || self.facts().filter_map(|(_, facts)| facts);
+        let lost = known().any(|facts| facts.standing == Standing::NotCurrent && facts.linked);
+        let theirs = |facts: VolumeFacts| {
+            facts.standing == Standing::NotCurrent || (facts.linked && !facts.alone)
+        };
+        lost && known().any(|facts| served(facts.standing)) && known().all(theirs)
     }
 
     /// Whether every volume that needs the peer is linked to it. Of a silent data plane nobody knows.

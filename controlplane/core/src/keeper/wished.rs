@@ -15,7 +15,7 @@ use crate::group::GroupState;
 use crate::limits::MOVE_WAIT;
 use crate::mutant::{self, Mutant};
 use crate::partition::{Decision, Situation, Standing, Wanted};
-use crate::wish::{Origin, Subject, Want, Why, Wishes};
+use crate::wish::{Origin, Subject, Want, Why, WishMark, Wishes};
 
 /// Whether a group starts and moves by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +49,8 @@ pub enum Desire {
 /// What operators wish, as far as it is durable here, and how far the other node knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wished {
-    /// Which wish about the group: number and node.
-    pub mark: Option<(u64, NodeId)>,
+    /// Which wish about the group.
+    pub mark: Option<WishMark>,
     /// What it is.
     pub desire: Desire,
     /// This node takes nothing over.
@@ -144,6 +144,8 @@ impl Services {
 pub(super) struct Following {
     pub(super) wished: Wished,
     pub(super) services: Services,
+    /// The last wish about the group of which the other node's control plane was known to know it durably.
+    agreed: Option<WishMark>,
     /// The services stop here for the sake of the other node.
     hands_over: bool,
     /// Since when a move from here does not get on.
@@ -165,7 +167,17 @@ impl Keeper {
             // Whose turn it is begins anew.
             self.idle_since = None;
         }
+        if wished.agreed {
+            following.agreed = wished.mark;
+        }
         following.wished = wished;
+    }
+
+    /// Whether the other node knows durably what is wished of the group, or something later. What is wished of other
+    /// groups meanwhile changes nothing of that.
+    fn is_agreed(&self) -> bool {
+        let following = &self.following;
+        following.wished.mark.is_some() && following.agreed == following.wished.mark
     }
 
     pub(super) fn move_deadline(&self) -> Option<Instant> {
@@ -179,7 +191,7 @@ impl Keeper {
         // Of a volume that was just told something nobody knows for a moment.
         let mut known = self.facts().filter_map(|(_, facts)| facts);
         let ready = self.peer == Presence::Alive
-            && wished.agreed
+            && self.is_agreed()
             && !wished.other_suspended
             && self.unknown == 0
             && known.all(counts);
@@ -292,9 +304,14 @@ impl Keeper {
         })
     }
 
-    /// Nothing of the group runs here any more: its volumes go, in good order.
+    /// Nothing of the group runs here any more: its volumes go, in good order. Another node that does not know what is
+    /// wished would begin with them.
     pub(super) fn release(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        if self.following.services == Services::Gone {
+        let alone =
+            |(_, facts): (_, Option<super::VolumeFacts>)| facts.is_some_and(|facts| facts.alone);
+        let nobody_else = self.facts().all(alone);
+        let known = self.is_agreed() || nobody_else || mutant::is(Mutant::StopUntold);
+        if self.following.services == Services::Gone && known {
             self.say_to(now, Standing::Serving, Word::Release, effects);
         }
     }

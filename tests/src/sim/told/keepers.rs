@@ -106,3 +106,42 @@ fn asked(seed: u64) -> Outcome {
     until(&mut world, 60_000, "all is well again", World::healthy)?;
     Ok(met)
 }
+
+pub(super) const ASKED_IN_VAIN: Told = Told {
+    law: "who_asked_its_peer_in_vain_leaves_the_grant_to_it",
+    catches: &["asked-peer-claims"],
+    tell: asked_in_vain,
+};
+
+/// The same, but the peer never hears that it is asked. The daemon of the first node finds its device again, frozen; it may
+/// take no grant, so the other node has to get it.
+fn asked_in_vain(seed: u64) -> Outcome {
+    let mut world = World::new(seed, plan());
+    world.begin_chaos(&Schedule::default());
+    until(&mut world, 60_000, "the volume is served", World::healthy)?;
+    world.end_chaos();
+    until(&mut world, 60_000, "the volume is served", World::healthy)?;
+    world.control.in_a_scene = true;
+    world.desk.caring = false;
+    let Some(active) = world.active() else {
+        return Err("nobody serves (I9)".to_string());
+    };
+    world.start_application(active);
+    world.run_for(5000);
+    world.fail_whole(active, Part::Metadata, 600_000);
+    let asks = |world: &World| world.nodes[active].worth.asked;
+    if step_until(&mut world, "the peer is asked", asks).is_err() {
+        return well(&world).map(|()| false);
+    }
+    world.part([true; 2]);
+    world.nodes[active].meta.failing = false;
+    world.kill(active);
+    let met = !world.nodes[1 - active].view().is_sole(id(1 - active));
+    world.start(active);
+    until(&mut world, 20_000, "the other node serves", |world| {
+        world.role(1 - active) == Some(Role::Active)
+    })?;
+    world.part([false; 2]);
+    until(&mut world, 60_000, "all is well again", World::healthy)?;
+    Ok(met)
+}
