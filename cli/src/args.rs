@@ -1,6 +1,10 @@
 //! The command line.
 
+mod cluster;
+
 use std::path::PathBuf;
+
+pub(crate) use cluster::{Cluster, Door};
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
@@ -43,6 +47,9 @@ pub(crate) enum Noun {
     /// The servers
     #[command(subcommand)]
     Node(Node),
+    /// Set the cluster up: make its keys and certificates, and let the other machines join
+    #[command(subcommand)]
+    Cluster(Cluster),
     /// Say how the cluster is, as this node's control plane sees it
     #[command(after_help = EXIT_CODES)]
     Status {

@@ -1,4 +1,4 @@
-//! The data plane's program, and its log.
+//! The programs of the data plane and the control plane, and the log of the first.
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
@@ -11,6 +11,7 @@ use controlplane_api::paths::{RUN_DIRECTORY_VARIABLE, run_directory};
 use crate::failure::Failure;
 
 const MIRROR: &str = "ublk-mirror";
+const DAEMON: &str = "lockstepd";
 /// Names the directory of the daemons' logs instead of [`LOG_DIRECTORY`].
 const LOG_DIRECTORY_VARIABLE: &str = "LOCKSTEP_LOG_DIR";
 const LOG_DIRECTORY: &str = "/var/log/lockstep";
@@ -19,13 +20,20 @@ const LOG_TAIL_LINES: usize = 12;
 
 /// `ublk-mirror`: beside this program, else from PATH.
 pub(crate) fn mirror() -> Command {
-    let beside = env::current_exe()
-        .ok()
-        .map(|exe| exe.with_file_name(MIRROR));
+    program(MIRROR)
+}
+
+/// `lockstepd`, found in the same way.
+pub(crate) fn daemon() -> Command {
+    program(DAEMON)
+}
+
+fn program(name: &str) -> Command {
+    let beside = env::current_exe().ok().map(|exe| exe.with_file_name(name));
     Command::new(
         beside
             .filter(|path| path.is_file())
-            .unwrap_or_else(|| PathBuf::from(MIRROR)),
+            .unwrap_or_else(|| PathBuf::from(name)),
     )
 }
 
@@ -38,10 +46,19 @@ pub(crate) fn with_run_directory(command: &mut Command) {
 
 /// It could not be started at all.
 pub(crate) fn not_found(error: &std::io::Error) -> Failure {
+    cannot_run(MIRROR, error)
+}
+
+/// `lockstepd` could not be started at all.
+pub(crate) fn no_daemon(error: &std::io::Error) -> Failure {
+    cannot_run(DAEMON, error)
+}
+
+fn cannot_run(name: &str, error: &std::io::Error) -> Failure {
     Failure::new(
         "LS4008",
-        format!("cannot run {MIRROR}: {error}"),
-        format!("install {MIRROR} beside `lockstep` or in PATH"),
+        format!("cannot run {name}: {error}"),
+        format!("install {name} beside `lockstep` or in PATH"),
     )
 }
 

@@ -49,14 +49,21 @@ pub enum KeyError {
 /// # Errors
 /// [`KeyError`].
 pub fn read(path: &Path) -> Result<[u8; 32], KeyError> {
-    let bytes = read_secret(path)?;
+    of_bytes(path, &read_secret(path)?)
+}
+
+/// The same of what the file `path` holds, or shall hold.
+///
+/// # Errors
+/// [`KeyError::Short`].
+pub fn of_bytes(path: &Path, bytes: &[u8]) -> Result<[u8; 32], KeyError> {
     if bytes.len() < KEY_BYTES_MIN {
         return Err(KeyError::Short {
             path: path.to_path_buf(),
             bytes: bytes.len(),
         });
     }
-    Ok(blake3::derive_key(KEY_CONTEXT, &bytes))
+    Ok(blake3::derive_key(KEY_CONTEXT, bytes))
 }
 
 /// A key in text form, PEM say.
@@ -71,7 +78,10 @@ pub fn read_text(path: &Path) -> Result<String, KeyError> {
 }
 
 /// What nobody else may read.
-fn read_secret(path: &Path) -> Result<Vec<u8>, KeyError> {
+///
+/// # Errors
+/// [`KeyError`].
+pub fn read_secret(path: &Path) -> Result<Vec<u8>, KeyError> {
     let failed = |source| KeyError::Read {
         path: path.to_path_buf(),
         source,

@@ -6,6 +6,7 @@ pub mod clerk;
 pub mod config;
 pub mod etcd;
 pub mod heartbeat;
+pub mod join;
 pub mod key;
 pub mod mirror;
 pub mod node;

@@ -1,9 +1,12 @@
 //! `lockstepd`: the daemon of a node, and the witness.
 
+mod setup;
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -72,9 +75,12 @@ enum Action {
         #[arg(long)]
         into: PathBuf,
     },
+    /// Set a cluster up; `lockstep cluster` is the command for it.
+    #[command(subcommand)]
+    Cluster(setup::Setup),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("LOCKSTEP_LOG")
@@ -89,10 +95,12 @@ fn main() -> anyhow::Result<()> {
             node,
             key,
             trust,
-        } => run(&config, node, &key, &trust),
-        Action::Witness { listen, state } => witness(&listen, &state),
-        Action::Trust { key, into } => make_trust(&key, &into),
+        } => run(&config, node, &key, &trust)?,
+        Action::Witness { listen, state } => witness(&listen, &state)?,
+        Action::Trust { key, into } => make_trust(&key, &into)?,
+        Action::Cluster(command) => return Ok(setup::carry_out(command)),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -14,7 +14,7 @@ use controlplane_api::arbiter::Hex16;
 use mirror_core::types::NodeId;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, PublicKeyData,
 };
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::pem::PemObject;
@@ -26,6 +26,10 @@ use rustls::{
     SignatureScheme,
 };
 use thiserror::Error;
+
+mod request;
+
+pub use request::{OwnKey, check_certificate, check_node, check_witness};
 
 const NODE_SUFFIX: &str = "node.lockstep.internal";
 /// The name in every witness's certificate.
@@ -130,9 +134,17 @@ impl Authority {
     /// # Errors
     /// [`TrustError`] if no key can be made.
     pub fn issue(&self, node: NodeId) -> Result<Identity, TrustError> {
+        let key = OwnKey::generate()?;
+        Ok(Identity {
+            certificate: self.certify(node, &key)?,
+            key: key.pem(),
+        })
+    }
+
+    /// Says that whoever has the private half of `key` is the node.
+    fn certify(&self, node: NodeId, key: &impl PublicKeyData) -> Result<String, TrustError> {
         let failed = content("a node's certificate");
         let name = node_name(self.cluster, node);
-        let key = KeyPair::generate().map_err(|error| failed(error.to_string()))?;
         let mut params =
             CertificateParams::new(vec![name]).map_err(|error| failed(error.to_string()))?;
         params
@@ -143,12 +155,9 @@ impl Authority {
             ExtendedKeyUsagePurpose::ServerAuth,
         ];
         let signed = params
-            .signed_by(&key, &self.issuer)
+            .signed_by(key, &self.issuer)
             .map_err(|error| failed(error.to_string()))?;
-        Ok(Identity {
-            certificate: signed.pem(),
-            key: key.serialize_pem(),
-        })
+        Ok(signed.pem())
     }
 }
 
@@ -157,20 +166,10 @@ impl Authority {
 /// # Errors
 /// [`TrustError`] if no key can be made.
 pub fn witness_identity() -> Result<Identity, TrustError> {
-    let failed = content("the witness's certificate");
-    let key = KeyPair::generate().map_err(|error| failed(error.to_string()))?;
-    let mut params = CertificateParams::new(vec![WITNESS_NAME.to_string()])
-        .map_err(|error| failed(error.to_string()))?;
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "Lockstep witness");
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let signed = params
-        .self_signed(&key)
-        .map_err(|error| failed(error.to_string()))?;
+    let key = OwnKey::generate()?;
     Ok(Identity {
-        certificate: signed.pem(),
-        key: key.serialize_pem(),
+        certificate: key.witness_certificate()?,
+        key: key.pem(),
     })
 }
 
@@ -191,7 +190,7 @@ fn named(certificate: &CertificateDer<'_>) -> Option<(Hex16, NodeId)> {
     Some((cluster.parse().ok()?, NodeId::new(number)?))
 }
 
-fn parse(
+pub(crate) fn parse(
     identity: &Identity,
 ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), TrustError> {
     let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes())
@@ -296,7 +295,7 @@ impl ClientCertVerifier for NodeVerifier {
     }
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 

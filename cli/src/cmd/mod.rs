@@ -1,5 +1,6 @@
 //! One file per noun.
 
+mod cluster;
 mod explain;
 mod group;
 mod node;
@@ -15,6 +16,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Noun::Volume(command) => volume::run(*command),
         Noun::Group(command) => group::run(command),
         Noun::Node(command) => node::run(command),
+        Noun::Cluster(command) => cluster::run(command),
         Noun::Status { json, watch } => status::run(json.into(), watch.into()),
         Noun::Explain { code } => explain::run(&code),
     }

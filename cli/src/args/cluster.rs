@@ -1,0 +1,167 @@
+//! `lockstep cluster ...`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// An invitation does not stay open over night by mistake.
+const SPAN_SECONDS_MAX: u64 = 24 * 3600;
+
+const INVITE_EXIT_CODES: &str = "\
+Exit codes: 0 all who were invited have joined, 1 refused or failed (five wrong tokens
+close the invitation), 3 the time is over and somebody has not joined, 64 wrong usage.";
+
+const JOIN_AFTER: &str = "\
+The token is asked for on the terminal, or read as one line from standard input:
+never as an argument, which every process of the machine could read.
+To join again changes nothing that is there already and is right.
+
+Exit codes: 0 joined, 1 not (the message says what is there), 64 wrong usage.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cluster {
+    /// On the first node: make the key, the authority and this node's certificate, then invite who has not joined
+    #[command(after_help = INVITE_EXIT_CODES)]
+    Init {
+        #[command(flatten)]
+        door: Door,
+    },
+    /// On the first node: let another machine join; shows what to type there, and waits
+    #[command(after_help = INVITE_EXIT_CODES)]
+    Invite {
+        /// The other node's name, or `witness` [default: everybody who has not joined]
+        #[arg(value_name = "NODE|witness")]
+        guest: Option<String>,
+        /// A witness with another certificate takes the place of the one that joined earlier
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        door: Door,
+    },
+    /// On another machine: become a node or the witness, as its token says
+    #[command(after_help = JOIN_AFTER)]
+    Join {
+        /// Where `lockstep cluster invite` listens
+        #[arg(value_name = "ADDRESS:PORT")]
+        address: String,
+        /// This machine's name in cluster.toml, if it becomes a node [default: the host name]
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
+        /// Replace files of another cluster that are in the way
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Door {
+    /// The cluster's configuration; everything else is beside it [default: /etc/lockstep/cluster.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// This node's name in cluster.toml [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+    /// How long others may join, such as 90s, 30m or 2h
+    #[arg(long = "for", value_parser = parse_span, value_name = "TIME", default_value = "1h")]
+    pub(crate) seconds: u64,
+    /// Where to listen [default: port 7423 of this node's first interconnect]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+/// Seconds.
+fn parse_span(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 's')) => (&text[..at], 1),
+        Some((at, 'm')) => (&text[..at], 60),
+        Some((at, 'h')) => (&text[..at], 3600),
+        _ => (text, 1),
+    };
+    let number: Option<u64> = digits.parse().ok();
+    let seconds = number.and_then(|number| number.checked_mul(unit));
+    let seconds = seconds.filter(|seconds| (1..=SPAN_SECONDS_MAX).contains(seconds));
+    seconds.ok_or_else(|| format!("`{text}` is no time such as 90s, 30m or 2h, up to 24h"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Noun};
+    use clap::Parser;
+
+    fn cluster(words: &str) -> Result<Cluster, clap::Error> {
+        let cli = Cli::try_parse_from(words.split_whitespace())?;
+        let Noun::Cluster(command) = cli.noun else {
+            panic!("another noun")
+        };
+        Ok(command)
+    }
+
+    #[test]
+    fn invite_takes_what_the_manual_says() {
+        let words = "lockstep cluster invite node2 --for 30m --listen 10.0.0.1:7423 --node node1";
+        let Ok(Cluster::Invite { guest, force, door }) = cluster(words) else {
+            panic!("not an invitation")
+        };
+        assert_eq!((guest.as_deref(), force), (Some("node2"), false));
+        assert_eq!((door.seconds, door.node.as_deref()), (1800, Some("node1")));
+        assert_eq!(door.listen.unwrap().to_string(), "10.0.0.1:7423");
+        let Ok(Cluster::Init { door, .. }) = cluster("lockstep cluster init") else {
+            panic!("not init")
+        };
+        assert_eq!(door.seconds, 3600);
+    }
+
+    #[test]
+    fn a_token_is_no_argument() {
+        let Ok(Cluster::Join { address, node, .. }) =
+            cluster("lockstep cluster join 10.0.0.1:7423 --node node2")
+        else {
+            panic!("not join")
+        };
+        assert_eq!(
+            (address.as_str(), node.as_deref()),
+            ("10.0.0.1:7423", Some("node2"))
+        );
+        let token = "05E1-0G6Z-396R-4ME2-TY0N-WMMS-BHQ6-WMJZ-6W6A-YG6W-P2EF-YXEZ-SB4Y-A7T4";
+        for words in [
+            format!("lockstep cluster join 10.0.0.1:7423 {token}"),
+            format!("lockstep cluster join 10.0.0.1:7423 --token {token}"),
+            "lockstep cluster join".to_string(),
+        ] {
+            assert!(cluster(&words).is_err(), "{words}");
+        }
+        let help = cluster("lockstep cluster join --help")
+            .unwrap_err()
+            .to_string();
+        assert!(help.contains("standard input"), "{help}");
+    }
+
+    #[test]
+    fn a_time_has_a_unit_and_an_end() {
+        let cases = [
+            ("90", 90),
+            ("90s", 90),
+            ("30m", 1800),
+            ("1h", 3600),
+            ("24h", 86_400),
+        ];
+        for (text, seconds) in cases {
+            assert_eq!(parse_span(text), Ok(seconds));
+        }
+        for wrong in [
+            "",
+            "0",
+            "h",
+            "-1h",
+            "25h",
+            "1d",
+            "1.5h",
+            "99999999999999999999h",
+            "9999999999999999h",
+        ] {
+            assert!(parse_span(wrong).is_err(), "{wrong}");
+        }
+    }
+}

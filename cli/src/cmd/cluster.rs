@@ -1,0 +1,83 @@
+//! `lockstep cluster ...`: becomes `lockstepd cluster ...`, which has TLS and the certificates. So this program stays
+//! small, and what the daemon reads is written by the daemon's own code.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+
+use controlplane_api::paths::state_directory;
+
+use crate::args::{Cluster, Door};
+use crate::config;
+use crate::failure::Failure;
+use crate::programs;
+
+pub(crate) fn run(command: Cluster) -> Result<u8, Failure> {
+    let mut daemon = programs::daemon();
+    daemon.arg("cluster").args(words(command));
+    // Comes back only if there is no such program.
+    Err(programs::no_daemon(&daemon.exec()))
+}
+
+/// As `lockstepd` takes it: every path is named.
+fn words(command: Cluster) -> Vec<OsString> {
+    let mut words = Vec::new();
+    match command {
+        Cluster::Init { door } => {
+            words.push("init".into());
+            words.extend(of_door(door));
+        }
+        Cluster::Invite { guest, force, door } => {
+            words.push("invite".into());
+            words.extend(of_door(door));
+            if force {
+                words.push("--force".into());
+            }
+            words.extend(positional(guest));
+        }
+        Cluster::Join {
+            address,
+            node,
+            force,
+        } => {
+            words.push("join".into());
+            words.extend(of_config(None));
+            words.push("--witness".into());
+            words.push(state_directory().join("witness").into());
+            words.extend(named("--node", node));
+            if force {
+                words.push("--force".into());
+            }
+            words.extend(positional(Some(address)));
+        }
+    }
+    words
+}
+
+fn of_config(config: Option<PathBuf>) -> [OsString; 2] {
+    let default = || config::directory().join("cluster.toml");
+    ["--config".into(), config.unwrap_or_else(default).into()]
+}
+
+fn of_door(door: Door) -> Vec<OsString> {
+    let Door {
+        config,
+        node,
+        seconds,
+        listen,
+    } = door;
+    let mut words = Vec::from(of_config(config));
+    words.extend(["--for".into(), seconds.to_string().into()]);
+    words.extend(named("--node", node));
+    words.extend(named("--listen", listen.map(|listen| listen.to_string())));
+    words
+}
+
+fn named(option: &str, value: Option<String>) -> Vec<OsString> {
+    value.map_or_else(Vec::new, |value| vec![option.into(), value.into()])
+}
+
+/// What an operator typed is never taken for an option.
+fn positional(word: Option<String>) -> Vec<OsString> {
+    named("--", word)
+}

@@ -1,0 +1,223 @@
+//! What is made, what stays, what stands in the way.
+
+use std::fs;
+use std::path::Path;
+
+use controlplane::join::{Existing, Guest, Home, JoinError, Progress, join};
+use controlplane::trust::check_certificate;
+
+use crate::beds::*;
+
+#[test]
+fn init_makes_what_is_missing_and_changes_nothing_the_second_time() {
+    let bed = Bed::bare();
+    let places = bed.places("node1");
+    let (home, notes) = Home::init(&places, "node1").expect("made");
+    assert_eq!(notes.len(), 5);
+    assert!(notes.iter().all(|note| note.written), "{notes:?}");
+    let files = bed.files("node1");
+    for secret in ["cluster.key", "authority/authority.key", "trust/node.key"] {
+        assert_eq!(files[&bed.path("node1").join(secret)].1, 0o600, "{secret}");
+    }
+    let text = |path: &Path| fs::read_to_string(path).expect("text");
+    let certificate = text(&places.trust.join("node.pem"));
+    let authority = text(&places.authority.join("authority.pem"));
+    let (cluster, node) = check_certificate(&certificate, &authority).expect("signed");
+    assert_eq!((cluster, node.number()), (home.cluster, 0));
+    let names: Vec<String> = home.missing().iter().map(Guest::to_string).collect();
+    assert_eq!(names, ["witness", "node2"]);
+
+    let (_, notes) = Home::init(&places, "node1").expect("again");
+    assert!(notes.iter().all(|note| !note.written), "{notes:?}");
+    assert_eq!(bed.files("node1"), files);
+}
+
+#[test]
+fn init_goes_on_where_it_was_broken_off() {
+    let bed = Bed::bare();
+    let places = bed.places("node1");
+    Home::init(&places, "node1").expect("made");
+    let key = fs::read(places.trust.join("node.key")).expect("the key");
+    fs::remove_file(places.trust.join("node.pem")).expect("removed");
+    fs::create_dir(places.authority.with_extension("joining")).expect("a leftover");
+    Home::init(&places, "node1").expect("again");
+    assert_eq!(
+        fs::read(places.trust.join("node.key")).expect("the key"),
+        key
+    );
+}
+
+/// A new key or authority beside what rests on the old one would cut the cluster in two.
+#[test]
+fn init_makes_nothing_anew_on_which_something_rests() {
+    let cases = [
+        ("cluster.key", "authority/authority.key", "put"),
+        ("authority", "trust/node.pem", "is not here"),
+        (
+            "authority/authority.pem",
+            "authority/authority.pem",
+            "cannot read",
+        ),
+        ("trust/node.key", "trust/node.pem", "is missing"),
+    ];
+    for (gone, named, why) in cases {
+        let bed = Bed::new();
+        let gone = bed.path("node1").join(gone);
+        match gone.is_dir() {
+            true => fs::remove_dir_all(&gone).expect("removed"),
+            false => fs::remove_file(&gone).expect("removed"),
+        }
+        let before = bed.files("node1");
+        let error = Home::init(&bed.places("node1"), "node1").expect_err("refused");
+        let problem = error.problem();
+        assert_eq!(problem.code, "LS6027", "{problem:?}");
+        let said = &problem.message;
+        assert!(said.contains(named) && said.contains(why), "{said}");
+        assert_eq!(bed.files("node1"), before);
+    }
+}
+
+#[test]
+fn an_authority_of_another_cluster_is_not_used() {
+    let (one, two) = (Bed::new(), Bed::new());
+    let (from, to) = (two.places("node1"), one.places("node1"));
+    for name in ["authority.key", "authority.pem"] {
+        fs::copy(from.authority.join(name), to.authority.join(name)).expect("copied");
+    }
+    let error = Home::init(&to, "node1").expect_err("refused");
+    assert!(
+        error.to_string().contains("is not of the cluster"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_configuration_that_is_missing_or_wrong_is_told_before_anything_is_made() {
+    let cases = [
+        (None, "node1", "LS6026 cannot read"),
+        (Some("version = 2"), "node1", "LS6026"),
+        (Some(CONFIG), "node9", "this node is \"node9\""),
+    ];
+    for (text, node, expected) in cases {
+        let bed = Bed::bare();
+        let config = bed.places("node1").config;
+        match text {
+            Some(text) => fs::write(&config, text).expect("written"),
+            None => fs::remove_file(&config).expect("removed"),
+        }
+        let before = bed.files("node1").len();
+        let error = Home::init(&bed.places("node1"), node).expect_err("refused");
+        let problem = error.problem();
+        let said = format!("{} {}", problem.code, problem.message);
+        assert!(said.contains(expected), "{said}");
+        assert_eq!(bed.files("node1").len(), before);
+    }
+}
+
+#[test]
+fn only_who_is_in_the_configuration_can_be_invited_and_only_from_where_the_authority_is() {
+    let bed = Bed::new();
+    let error = bed.home().guest("node9").expect_err("nobody");
+    assert_eq!(error.code(), "LS6033");
+    let config = CONFIG.replace("[witness]\naddress = \"127.0.0.1:7422\"\n", "");
+    fs::write(bed.places("node1").config, config).expect("written");
+    let error = bed.home().guest("witness").expect_err("there is none");
+    assert!(error.to_string().contains("there are node2"), "{error}");
+    fs::remove_dir_all(bed.places("node1").authority).expect("removed");
+    let error = Home::open(&bed.places("node1"), "node1").expect_err("not here");
+    assert!(matches!(error, JoinError::NoAuthority { .. }), "{error}");
+}
+
+/// What stands in the way of a node, and of a witness.
+const IN_THE_WAY: [(&str, &str); 7] = [
+    ("node2", "cluster.toml"),
+    ("node2", "cluster.key"),
+    ("node2", "trust/witness.pem"),
+    ("node2", "trust/authority.pem"),
+    ("node2", "trust/node.key"),
+    ("node2", "trust/node.pem"),
+    ("witness", "CLUSTER.cluster"),
+];
+
+#[tokio::test]
+async fn a_file_in_the_way_is_named_and_nothing_is_written_without_force() {
+    let other = Bed::new();
+    for (machine, name) in IN_THE_WAY {
+        let bed = Bed::new();
+        let name = name.replace("CLUSTER", &bed.home().cluster.to_string());
+        let path = bed.path(machine).join(&name);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+        if name == "trust/node.pem" {
+            // A node of another cluster, key and all.
+            for name in ["node.pem", "node.key"] {
+                let from = other.places("node1").trust.join(name);
+                fs::copy(from, path.with_file_name(name)).expect("copied");
+            }
+        } else {
+            fs::write(&path, "something else\n").expect("written");
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            fs::set_permissions(&path, mode).expect("a mode");
+        }
+        let before = bed.files(machine);
+        let mut door = bed.invites(LONG).await;
+        let mut token = door.token(machine).await;
+        if machine == NODE {
+            let witness = door.token(WITNESS).await;
+            bed.joins("witness", &door, witness).await.expect("joined");
+        }
+        let error = bed
+            .joins(machine, &door, token)
+            .await
+            .expect_err("in the way");
+        let problem = error.problem();
+        assert_eq!(problem.code, "LS6027", "{name}: {problem:?}");
+        assert!(problem.message.contains(&name), "{name}: {problem:?}");
+        assert_eq!(bed.files(machine), before, "{name}");
+        let told = door
+            .hears(|progress| matches!(progress, Progress::BrokeOff { .. }))
+            .await;
+        assert!(format!("{told:?}").contains(&name), "{told:?}");
+
+        token = door.token(machine).await;
+        let mut joining = bed.joining(machine, &door.address, token);
+        joining.existing = Existing::Replaced;
+        join(&joining, |_| {}).await.expect("with force");
+        let after = bed.files(machine);
+        assert_ne!(after[&path].0, before[&path].0, "{name}");
+    }
+}
+
+/// The inviting end has a witness already.
+#[tokio::test]
+async fn another_witness_takes_the_place_of_the_first_only_with_force() {
+    let bed = Bed::new();
+    let mut door = bed.invites_only(&["witness"], LONG).await;
+    let token = door.token(WITNESS).await;
+    bed.joins("witness", &door, token).await.expect("joined");
+    door.ends().await.expect("joined");
+    let before = bed.files("node1");
+    fs::remove_dir_all(bed.path("witness")).expect("a new machine");
+
+    let mut door = bed.invites_only(&["witness"], LONG).await;
+    let token = door.token(WITNESS).await;
+    let error = bed
+        .joins("witness", &door, token)
+        .await
+        .expect_err("refused");
+    assert_eq!(error.code(), "LS6027", "{error}");
+    assert!(error.to_string().contains("witness.pem"), "{error}");
+    assert_eq!(bed.files("node1"), before);
+    assert_eq!(bed.files("witness"), Files::default());
+
+    let home = bed.home();
+    let guest = home.guest("witness").expect("a guest");
+    let mut door = Door::open(home, vec![guest], LONG, Existing::Replaced).await;
+    let token = door.token(WITNESS).await;
+    bed.joins("witness", &door, token).await.expect("joined");
+    door.ends().await.expect("joined");
+    let file = |machine: &str, name: &str| fs::read(bed.path(machine).join(name)).expect("there");
+    assert_eq!(
+        file("node1", "trust/witness.pem"),
+        file("witness", "witness.pem")
+    );
+}
