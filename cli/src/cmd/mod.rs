@@ -1,5 +1,6 @@
 //! One file per noun.
 
+pub(crate) mod config;
 mod explain;
 mod group;
 mod node;
@@ -17,5 +18,6 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Noun::Node(command) => node::run(command),
         Noun::Status { json, watch } => status::run(json.into(), watch.into()),
         Noun::Explain { code } => explain::run(&code),
+        Noun::Config(command) => config::run(command),
     }
 }
