@@ -19,7 +19,7 @@ Exit codes of `status` and `volume status`:
   3  unknown: this node cannot tell
   With several volumes the worst counts: 2, then 3, then 1.
 Exit codes of everything else: 0 done, 1 refused or failed (nothing was changed
-unless the message says so), 64 wrong usage.";
+unless the message says so), 64 wrong usage; `config plan`: 2 something changes.";
 
 const VERIFY_EXIT_CODES: &str = "\
 Exit codes with --wait: 0 the whole volume was compared and both copies are equal now, 1 not so.";
@@ -65,6 +65,9 @@ pub(crate) enum Noun {
         /// The code
         code: String,
     },
+    /// The cluster's configuration file, /etc/lockstep/cluster.toml
+    #[command(subcommand)]
+    Config(crate::cmd::config::Command),
 }
 
 #[derive(Debug, Subcommand)]

@@ -57,11 +57,16 @@ const LAYERS: [(&str, &[&str]); 10] = [
         "controlplane",
         &["controlplane-api", "controlplane-core", "mirror-core"],
     ),
-    ("cli", &["controlplane-api", "mirror-core"]),
+    ("cli", &["controlplane", "controlplane-api", "mirror-core"]),
     ("tests", &["controlplane-core", "mirror-core"]),
     (
         "tests/fuzz",
-        &["controlplane-api", "mirror-core", "ublk-mirror"],
+        &[
+            "controlplane",
+            "controlplane-api",
+            "mirror-core",
+            "ublk-mirror",
+        ],
     ),
     ("vm-tests", &["controlplane-api", "vm-guest"]),
     ("vm-tests/guest", &[]),
@@ -97,7 +102,7 @@ const MUTANT_FILE: &str = "ublk-mirror/core/src/mutant.rs";
 const CORE_DEPENDENCIES: [&str; 5] = ["blake3", "crc", "serde", "thiserror", "zerocopy"];
 
 /// Hosts that may be linked to. Examples use addresses from private ranges and no host.
-const HOSTS: [&str; 8] = [
+const HOSTS: [&str; 9] = [
     "127.0.0.1",
     "github.com",
     "docs.rs",
@@ -106,6 +111,7 @@ const HOSTS: [&str; 8] = [
     "www.apache.org",
     "doc.rust-lang.org",
     "crates.io",
+    "json-schema.org",
 ];
 
 fn files(ending: &str) -> Vec<(String, String)> {

@@ -1,6 +1,7 @@
 //! One file per noun.
 
 mod cluster;
+pub(crate) mod config;
 mod explain;
 mod group;
 mod node;
@@ -19,5 +20,6 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Noun::Cluster(command) => cluster::run(command),
         Noun::Status { json, watch } => status::run(json.into(), watch.into()),
         Noun::Explain { code } => explain::run(&code),
+        Noun::Config(command) => config::run(command),
     }
 }

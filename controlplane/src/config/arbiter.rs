@@ -3,29 +3,11 @@
 use std::path::PathBuf;
 
 use controlplane_core::keeper::ArbiterKind;
-use serde::Deserialize;
-use toml::Spanned;
 
-use super::{ConfigError, Place};
+use super::findings::{CONFLICT, Finding, MISSING};
+use super::reader::Reader;
+use super::spot::Spot;
 use crate::etcd::Endpoint;
-
-const ENDPOINTS_MAX: usize = 9;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WitnessTable {
-    address: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct EtcdTable {
-    endpoints: Spanned<Vec<Spanned<String>>>,
-    authority: Option<PathBuf>,
-    certificate: Option<Spanned<PathBuf>>,
-    key: Option<Spanned<PathBuf>>,
-    server_name: Option<Spanned<String>>,
-}
 
 /// Where an arbiter's registers are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,92 +35,90 @@ pub struct EtcdFiles {
 }
 
 pub(super) fn arbiter(
-    place: &Place<'_>,
-    named: Option<&Spanned<String>>,
-    witness: Option<WitnessTable>,
-    etcd: Option<EtcdTable>,
-) -> Result<(ArbiterKind, Option<RegisterKeeper>), ConfigError> {
-    let name = match (named, &witness, &etcd) {
-        (Some(named), ..) => named.get_ref().as_str(),
-        (None, Some(_), Some(table)) => {
-            let both = "with [witness] as well, arbiter = \"witness\" or \"etcd\" says which one";
-            return Err(place.value_of(&table.endpoints, "etcd", String::new(), both.to_string()));
+    reader: &mut Reader,
+    root: &Spot<'_>,
+) -> Option<(ArbiterKind, Option<RegisterKeeper>)> {
+    let (witness, etcd) = (root.get("witness"), root.get("etcd"));
+    // Looked at also where it is not used: it would be as wrong on the day on which it is.
+    let etcd_keeper = etcd.as_ref().map(|table| etcd_of(reader, table));
+    let named = root.get("arbiter");
+    let name = match (&named, &witness, &etcd) {
+        (Some(named), ..) => named.text()?,
+        (None, Some(_), Some(etcd)) => {
+            let what = "both [witness] and [etcd] are there, and `arbiter` is not";
+            let finding = Finding::error(CONFLICT, "etcd", etcd.name_at.clone(), what)
+                .why("two arbiters could decide differently, and both nodes would serve")
+                .advice("remove one of them, or add arbiter = \"witness\" or \"etcd\" at the top of the file");
+            reader.add(finding);
+            return None;
         }
         (None, Some(_), None) => "witness",
         (None, None, Some(_)) => "etcd",
         (None, None, None) => "manual",
     };
-    let refuse = |allowed: &str| {
-        let named = named.ok_or_else(|| ConfigError::Syntax {
-            path: place.path.to_path_buf(),
-            line: 1,
-            message: allowed.to_string(),
-        })?;
-        Err(place.value(named, "arbiter", allowed.to_string()))
-    };
-    match (name, witness, etcd) {
+    match (name, witness, etcd_keeper) {
         ("witness", Some(table), _) => {
-            let keeper = RegisterKeeper::Witness(table.address);
-            Ok((ArbiterKind::Register, Some(keeper)))
+            let address = table.get("address")?.text()?.to_string();
+            let keeper = RegisterKeeper::Witness(address);
+            Some((ArbiterKind::Register, Some(keeper)))
         }
-        ("etcd", _, Some(table)) => Ok((ArbiterKind::Register, Some(etcd_of(place, table)?))),
-        ("manual", ..) => Ok((ArbiterKind::Manual, None)),
-        ("none", ..) => Ok((ArbiterKind::Nobody, None)),
-        ("witness", None, _) => refuse("with a table [witness]"),
-        ("etcd", _, None) => refuse("with a table [etcd]"),
-        _ => refuse("\"witness\", \"etcd\", \"manual\" or \"none\""),
+        ("etcd", _, Some(keeper)) => Some((ArbiterKind::Register, Some(keeper?))),
+        ("manual", ..) => Some((ArbiterKind::Manual, None)),
+        ("none", ..) => Some((ArbiterKind::Nobody, None)),
+        (missing @ ("witness" | "etcd"), ..) => {
+            let named = named?;
+            let what = format!("the arbiter is {missing:?}, and there is no table [{missing}]");
+            let key = if missing == "etcd" {
+                "endpoints"
+            } else {
+                "address"
+            };
+            let finding = Finding::error(MISSING, named.key, named.at, what)
+                .why("nobody knows where it is")
+                .advice(format!("add a table [{missing}] with `{key}`"));
+            reader.add(finding);
+            None
+        }
+        // Told by its form.
+        _ => None,
     }
 }
 
-fn etcd_of(place: &Place<'_>, table: EtcdTable) -> Result<RegisterKeeper, ConfigError> {
-    let listed = table.endpoints.get_ref();
-    if listed.is_empty() || listed.len() > ENDPOINTS_MAX {
-        let value = format!("{} of them", listed.len());
-        let allowed = format!("1 to {ENDPOINTS_MAX} addresses, HOST:PORT");
-        return Err(place.value_of(&table.endpoints, "endpoints", value, allowed));
-    }
+fn etcd_of(reader: &mut Reader, table: &Spot<'_>) -> Option<RegisterKeeper> {
+    let text = |name: &str| table.get(name).and_then(|spot| spot.text());
+    let authority = text("authority");
+    let items = table.get("endpoints").map(|list| list.items());
     let mut endpoints = Vec::new();
-    for text in listed {
-        let endpoint: Endpoint = text
-            .get_ref()
-            .parse()
-            .map_err(|why| place.value(text, "endpoints", format!("{why}")))?;
-        if !endpoint.is_loopback() && table.authority.is_none() {
-            let allowed =
-                "with authority = \"FILE\", who signed etcd's certificates; only a loopback address may do without"
-                    .to_string();
-            return Err(place.value(text, "endpoints", allowed));
+    for item in items.into_iter().flatten() {
+        let Some(endpoint) = item.text().and_then(|text| text.parse::<Endpoint>().ok()) else {
+            continue;
+        };
+        if !endpoint.is_loopback() && authority.is_none() {
+            let what = format!("{endpoint} would be asked without TLS");
+            let finding = Finding::error(MISSING, item.key, item.at, what)
+                .why("whoever is on the way could answer in etcd's name; only a loopback address may do without")
+                .advice("add authority = \"FILE\" to [etcd]: who signed etcd's certificates");
+            reader.add(finding);
         }
         endpoints.push(endpoint);
     }
-    let identity = match (table.certificate, table.key) {
-        (Some(certificate), Some(key)) => Some((certificate.into_inner(), key.into_inner())),
-        (None, None) => None,
-        (Some(path), None) => return Err(lonely(place, &path, "certificate", "key")),
-        (None, Some(path)) => return Err(lonely(place, &path, "key", "certificate")),
-    };
-    if let Some(name) = &table.server_name
-        && rustls::pki_types::ServerName::try_from(name.get_ref().as_str()).is_err()
-    {
-        return Err(place.value(name, "server_name", "the name in a certificate".to_string()));
+    for (have, need) in [("certificate", "key"), ("key", "certificate")] {
+        if let (Some(have_at), None) = (table.get(have), table.get(need)) {
+            let what = format!("`{have}` without `{need}`");
+            let finding = Finding::error(MISSING, have_at.key, have_at.at, what)
+                .why("a node proves who it is with both")
+                .advice(format!("add {need} = \"FILE\", or remove `{have}`"));
+            reader.add(finding);
+        }
     }
-    let files = table.authority.map(|authority| EtcdFiles {
-        authority,
-        identity,
+    let identity = text("certificate").zip(text("key"));
+    let files = authority.map(|authority| EtcdFiles {
+        authority: authority.into(),
+        identity: identity.map(|(certificate, key)| (certificate.into(), key.into())),
     });
-    Ok(RegisterKeeper::Etcd {
+    (!endpoints.is_empty()).then(|| RegisterKeeper::Etcd {
         endpoints,
         files,
-        server_name: table.server_name.map(Spanned::into_inner),
+        server_name: text("server_name").map(str::to_string),
     })
-}
-
-fn lonely(
-    place: &Place<'_>,
-    path: &Spanned<PathBuf>,
-    key: &'static str,
-    missing: &str,
-) -> ConfigError {
-    let value = path.get_ref().display().to_string();
-    place.value_of(path, key, value, format!("with {missing} = \"FILE\""))
 }

@@ -153,7 +153,7 @@ impl FloatingIp {
 }
 
 /// Whether the first so many bits are the same. Link-local addresses are near everywhere, and so nowhere.
-fn same_network(one: IpAddr, other: IpAddr, prefix: u8) -> bool {
+pub(crate) fn same_network(one: IpAddr, other: IpAddr, prefix: u8) -> bool {
     let (bits, one, other) = match (one, other) {
         (IpAddr::V4(one), IpAddr::V4(other)) => {
             (32, u128::from(u32::from(one)), u128::from(u32::from(other)))

@@ -94,7 +94,7 @@ fn an_authority_of_another_cluster_is_not_used() {
 #[test]
 fn a_configuration_that_is_missing_or_wrong_is_told_before_anything_is_made() {
     let cases = [
-        (None, "node1", "LS6026 cannot read"),
+        (None, "node1", "the file does not exist"),
         (Some("version = 2"), "node1", "LS6026"),
         (Some(CONFIG), "node9", "this node is \"node9\""),
     ];

@@ -22,6 +22,7 @@ pub fn seeds(target: &str) -> Vec<Seed> {
         "kept-file" => kept(),
         "rejoin" => rejoins(),
         "config" => texts(&CONFIGS),
+        "cluster-config" => texts(&CLUSTERS),
         "admin-request" => texts(&REQUESTS),
         "admin-answer" => texts(&ANSWERS),
         body => bodies(body),
@@ -284,6 +285,62 @@ const CONFIGS: [(&str, &str); 5] = [
     ),
     ("number-too-large", "version = 99999999999999999999\n"),
 ];
+const CLUSTERS: [(&str, &str); 7] = [
+    ("whole", GOOD_CLUSTER),
+    (
+        "etcd",
+        "version = 1\n[etcd]\nendpoints = [\"127.0.0.1:2379\", \"e:1\"]\nkey = \"k\"\n",
+    ),
+    (
+        "one-node",
+        "version = 1\n[nodes.a]\ninterconnects = []\n[groups]\n",
+    ),
+    (
+        "unknown-key",
+        "version = 1\nversoin = 1\n\"\\u001b[31m\" = 2\n",
+    ),
+    (
+        "numbers",
+        "version = 1\n[timing]\nheartbeat_interval_ms = 9223372036854775807\nheartbeat_timeout_ms = -1\n",
+    ),
+    (
+        "control-character-in-a-number",
+        "version = 1\n[timing]\nheartbeat_interval_ms = 92\u{0}3\n",
+    ),
+    ("no-toml", "[nodes\nx = \"\ny = [1, {a = }\n[[[\n"),
+];
+const GOOD_CLUSTER: &str = r#"version = 1
+[nodes.node1]
+interconnects = ["10.0.0.1:7421", "[fd00::1]:7421"]
+[nodes.node2]
+interconnects = ["10.0.0.2:7421", "[fd00::2]:7421"]
+[witness]
+address = "10.0.0.5:7422"
+[timing]
+heartbeat_timeout_ms = 3000
+[groups.pg]
+volumes = ["data"]
+nodes = ["node2", "node1"]
+stop_failure = "hold"
+[[groups.pg.resources]]
+kind = "filesystem"
+name = "fs"
+volume = "data"
+type = "ext4"
+mount_point = "/srv/data"
+[[groups.pg.resources]]
+kind = "floating_ip"
+name = "ip"
+address = "10.0.0.20/24"
+[[groups.pg.resources]]
+kind = "exec"
+name = "prepare"
+start = ["/usr/bin/prepare"]
+[[groups.pg.resources]]
+kind = "program"
+name = "app"
+command = ["/usr/bin/app"]
+"#;
 const GOOD_CONFIG: &str = r#"version = 1
 volume = "data"
 backing = "/dev/vdb"

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use controlplane::config::{Checked, Findings, Severity, plan};
 use controlplane_api::admin::{AnswerLine, RequestLine, parse_done};
 use ublk_mirror::admin_server;
 use ublk_mirror::config::Config;
@@ -29,6 +30,45 @@ pub fn config(data: &[u8]) {
             );
             assert!(config.padded_name().contains(&0), "a name has an end");
         }
+    }
+}
+
+/// The cluster's configuration. What is refused has a place and a reason; what is accepted is two nodes and their groups.
+pub fn cluster_config(data: &[u8]) {
+    let path = Path::new("/etc/lockstep/cluster.toml");
+    match Checked::parse(path, data) {
+        Err(error) => {
+            assert!(error.0.errors() > 0, "refused without a reason");
+            told(&error.0, Severity::Error);
+            let text = error.to_string();
+            assert!(
+                !text.contains(|c: char| c.is_control() && c != '\n'),
+                "control characters reach the terminal"
+            );
+        }
+        Ok(checked) => {
+            told(&checked.findings, Severity::Warning);
+            let summary = checked.summary();
+            assert!(!summary.is_empty(), "it means something");
+            assert!(
+                !summary.contains(|c: char| c.is_control() && c != '\n'),
+                "control characters reach the terminal"
+            );
+            let cluster = checked.cluster;
+            let [one, two] = &cluster.nodes;
+            assert!(one.name < two.name, "the first one by name is number 0");
+            assert_eq!(one.interconnects.len(), two.interconnects.len());
+            assert!(cluster.timing.timeout >= cluster.timing.interval * 4);
+            let same = plan(&cluster, &cluster, path, path);
+            assert!(same.changes.is_empty(), "nothing changes: {}", same.text());
+        }
+    }
+}
+
+fn told(findings: &Findings, severity: Severity) {
+    for finding in findings.list() {
+        assert_eq!(finding.severity, severity);
+        assert!(!finding.what.is_empty() && !finding.why.is_empty() && !finding.advice.is_empty());
     }
 }
 

@@ -1,0 +1,85 @@
+//! In which order changes are made.
+
+use std::path::Path;
+
+use super::super::resources::Group;
+use super::super::{Cluster, RegisterKeeper};
+use super::{Change, Level, renumbered};
+
+pub(super) fn steps(
+    changes: &[Change],
+    old: &Cluster,
+    new: &Cluster,
+    file: &Path,
+    place: &Path,
+) -> Vec<String> {
+    let needs = |level| changes.iter().any(|change| change.level == level);
+    if changes.is_empty() {
+        return Vec::new();
+    }
+    if let Some((name, _)) = renumbered(old, new) {
+        return vec![format!(
+            "do not do this: choose names with which {name} keeps its place in the order by name"
+        )];
+    }
+    let put = if file == place {
+        format!("copy {} to the other node", place.display())
+    } else {
+        format!(
+            "put {} in place as {} on both nodes",
+            file.display(),
+            place.display()
+        )
+    };
+    if changes.iter().all(|change| change.level == Level::Nothing) {
+        return vec![format!("{put}, whenever you like")];
+    }
+    let cluster = needs(Level::StopCluster);
+    let stopped = |group: &&Group| {
+        let own = |change: &Change| {
+            change.level == Level::StopGroup && change.group.as_ref() == Some(&group.name)
+        };
+        cluster || changes.iter().any(own)
+    };
+    let stopped: Vec<&Group> = old.groups.iter().filter(stopped).collect();
+    let mut steps = vec![format!(
+        "on both nodes: lockstep config check {}",
+        file.display()
+    )];
+    let stop = |group: &&Group| format!("lockstep group stop {} --wait", group.name);
+    steps.extend(stopped.iter().map(stop));
+    let both = cluster || needs(Level::StopLockstepd);
+    if both {
+        steps.push("stop lockstepd on both nodes; until it runs again nothing fails over, and what runs is not watched".to_string());
+    }
+    if cluster {
+        steps.push("write the new names into the volumes' files of both nodes (/etc/lockstep/volumes), and restart the volumes' daemons".to_string());
+    }
+    steps.extend(old_times(changes, new));
+    steps.push(put);
+    steps.push(if both {
+        "start lockstepd on both nodes".to_string()
+    } else {
+        "restart lockstepd on one node, wait until `lockstep status` there shows the other node, then restart the other one".to_string()
+    });
+    let again = stopped.into_iter().filter(|group| {
+        let mut groups = new.groups.iter();
+        groups.any(|new| new.name == group.name)
+    });
+    steps.extend(again.map(|group| format!("lockstep group start {} --wait", group.name)));
+    steps.push("lockstep status".to_string());
+    steps
+}
+
+/// What the new arbiter may know of an earlier time is the past, and nobody can tell.
+fn old_times(changes: &[Change], new: &Cluster) -> Option<String> {
+    changes.iter().find(|change| change.key == "arbiter")?;
+    Some(match new.keeper.as_ref()? {
+        RegisterKeeper::Witness(_) => {
+            "see that the witness admits this cluster (docs/controlplane.md, \"Setting it up\"); if it had it at an earlier time, delete CLUSTER.json there while the witness is stopped".to_string()
+        }
+        RegisterKeeper::Etcd { .. } => {
+            "if etcd had this cluster at an earlier time, delete the key /lockstep/CLUSTER/registers there".to_string()
+        }
+    })
+}

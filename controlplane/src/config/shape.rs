@@ -1,0 +1,474 @@
+//! What may be in the file: every key, its type, its bounds, and what it means. The check and the JSON Schema both
+//! follow these tables, so that neither says what the other one does not.
+
+use controlplane_core::limits::{INTERCONNECTS_MAX, RESOURCES_MAX};
+
+use super::format::Format;
+
+/// The version of the file.
+pub(super) const VERSION: u64 = 1;
+/// Members of etcd at most.
+const ENDPOINTS_MAX: usize = 9;
+const HEARTBEAT_INTERVAL_MS_MAX: u64 = 60_000;
+const HEARTBEAT_TIMEOUT_MS_MAX: u64 = 3_600_000;
+const TIME_MS_MIN: u64 = 100;
+const TIME_MS_MAX: u64 = 24 * 3600 * 1000;
+const COUNT_MAX: u64 = 1000;
+
+/// What a value is.
+#[derive(Debug)]
+pub(super) enum Shape {
+    Text(Format),
+    Number {
+        min: u64,
+        max: u64,
+        unit: &'static str,
+    },
+    Flag,
+    /// A program with its absolute path, and arguments.
+    Command,
+    /// Of texts.
+    List {
+        of: Format,
+        min: usize,
+        max: usize,
+        /// What is in it.
+        of_what: &'static str,
+    },
+    Table(&'static [Key]),
+    /// Tables, each with a name of its own.
+    Named {
+        keys: &'static [Key],
+        min: usize,
+        max: usize,
+        /// How many are wanted.
+        wanted: &'static str,
+    },
+    /// A list of tables whose keys depend on their `kind`.
+    Resources,
+}
+
+/// A key of a table.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) needed: Needed,
+    pub(super) shape: Shape,
+    pub(super) doc: &'static str,
+}
+
+/// Whether it has to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needed {
+    Yes,
+    No,
+    /// Without it this counts.
+    Default(&'static str),
+}
+
+/// A kind of resources.
+#[derive(Debug)]
+pub(super) struct ResourceKind {
+    pub(super) name: &'static str,
+    pub(super) keys: &'static [Key],
+    pub(super) doc: &'static str,
+}
+
+const fn key(name: &'static str, needed: Needed, shape: Shape, doc: &'static str) -> Key {
+    Key {
+        name,
+        needed,
+        shape,
+        doc,
+    }
+}
+
+const fn time() -> Shape {
+    Shape::Number {
+        min: TIME_MS_MIN,
+        max: TIME_MS_MAX,
+        unit: "milliseconds",
+    }
+}
+
+const fn count() -> Shape {
+    Shape::Number {
+        min: 0,
+        max: COUNT_MAX,
+        unit: "",
+    }
+}
+
+const fn text() -> Shape {
+    Shape::Text(Format::Any)
+}
+
+const fn choice(of: &'static [&'static str], what: &'static str, why: &'static str) -> Shape {
+    Shape::Text(Format::Choice { of, what, why })
+}
+
+use Needed::{Default, No, Yes};
+
+/// The file.
+pub(super) const FILE: &[Key] = &[
+    key(
+        "version",
+        Yes,
+        Shape::Number {
+            min: VERSION,
+            max: VERSION,
+            unit: "",
+        },
+        "The version of the file",
+    ),
+    key(
+        "nodes",
+        Yes,
+        Shape::Named {
+            keys: NODE,
+            min: 2,
+            max: 2,
+            wanted: "two nodes, [nodes.NAME] each",
+        },
+        "Both nodes by name; the first one by name is number 0",
+    ),
+    key(
+        "arbiter",
+        No,
+        choice(
+            &["witness", "etcd", "manual", "none"],
+            "arbiter",
+            "nobody else can decide for both nodes",
+        ),
+        "Who decides where the nodes cannot. Without it: the table that is there, [witness] or [etcd]; without both \"manual\", an operator. \"none\": each node decides alone, and both may serve",
+    ),
+    key(
+        "witness",
+        No,
+        Shape::Table(WITNESS),
+        "A witness on a third machine",
+    ),
+    key("etcd", No, Shape::Table(ETCD), "An etcd that runs anyway"),
+    key(
+        "timing",
+        No,
+        Shape::Table(TIMING),
+        "Times of the heartbeats",
+    ),
+    key(
+        "groups",
+        Yes,
+        Shape::Named {
+            keys: GROUP,
+            min: 1,
+            max: usize::MAX,
+            wanted: "at least one group, [groups.NAME]",
+        },
+        "Groups of volumes by name, with what runs on them",
+    ),
+];
+
+const NODE: &[Key] = &[key(
+    "interconnects",
+    Yes,
+    Shape::List {
+        of: Format::Interconnect,
+        min: 1,
+        max: INTERCONNECTS_MAX,
+        of_what: "addresses with ports",
+    },
+    "Where this node hears heartbeats, IP:PORT each, in the same order on both nodes",
+)];
+
+const WITNESS: &[Key] = &[key(
+    "address",
+    Yes,
+    Shape::Text(Format::HostPort),
+    "Where the witness listens, HOST:PORT",
+)];
+
+const ETCD: &[Key] = &[
+    key(
+        "endpoints",
+        Yes,
+        Shape::List {
+            of: Format::HostPort,
+            min: 1,
+            max: ENDPOINTS_MAX,
+            of_what: "addresses, HOST:PORT each",
+        },
+        "The members of etcd, HOST:PORT each, asked in turn",
+    ),
+    key(
+        "authority",
+        No,
+        text(),
+        "The file of the authority that signed etcd's certificates; only a loopback address may do without",
+    ),
+    key(
+        "certificate",
+        No,
+        text(),
+        "The file of this node's certificate for etcd, if etcd asks for one",
+    ),
+    key(
+        "key",
+        No,
+        text(),
+        "The file of the key of that certificate, mode 0600",
+    ),
+    key(
+        "server_name",
+        No,
+        Shape::Text(Format::ServerName),
+        "The name in etcd's certificates, if it is not the endpoint's",
+    ),
+];
+
+const TIMING: &[Key] = &[
+    key(
+        "heartbeat_interval_ms",
+        Default("250"),
+        Shape::Number {
+            min: 1,
+            max: HEARTBEAT_INTERVAL_MS_MAX,
+            unit: "milliseconds",
+        },
+        "Between two heartbeats on an interconnect",
+    ),
+    key(
+        "heartbeat_timeout_ms",
+        Default("2000"),
+        Shape::Number {
+            min: 1,
+            max: HEARTBEAT_TIMEOUT_MS_MAX,
+            unit: "milliseconds",
+        },
+        "A node that is silent on every path for so long counts as dead; at least 4 intervals",
+    ),
+];
+
+const GROUP: &[Key] = &[
+    key(
+        "volumes",
+        Yes,
+        Shape::List {
+            of: Format::Name("volume"),
+            min: 1,
+            max: usize::MAX,
+            of_what: "names of volumes",
+        },
+        "Its volumes; all of them are served here, or nothing starts. A volume belongs to one group",
+    ),
+    key(
+        "nodes",
+        Default("by name"),
+        Shape::List {
+            of: Format::Any,
+            min: 0,
+            max: usize::MAX,
+            of_what: "both nodes",
+        },
+        "Both nodes, the preferred one first",
+    ),
+    key(
+        "resources",
+        Default("none"),
+        Shape::Resources,
+        "What runs on the volumes, in the order of its start; stopped in reverse",
+    ),
+    key(
+        "hard_stop_ms",
+        Default("2000"),
+        time(),
+        "A hard stop is over within this time; after a takeover nothing starts before it has passed",
+    ),
+    key(
+        "doubt_grace_ms",
+        Default("30000"),
+        time(),
+        "Volumes whose daemon does not answer have so long to come back",
+    ),
+    key(
+        "stop_failure",
+        Default("\"fence\""),
+        choice(
+            &["fence", "hold"],
+            "answer to a failed stop",
+            "something has to be done then, and these are the two things",
+        ),
+        "When a resource does not stop: \"fence\" shuts the volumes by force, \"hold\" leaves everything as it is",
+    ),
+    key(
+        "failovers_max",
+        Default("2"),
+        count(),
+        "Starts after a takeover on this node within failovers_within_ms",
+    ),
+    key(
+        "failovers_within_ms",
+        Default("3600000"),
+        time(),
+        "See failovers_max",
+    ),
+];
+
+/// Of every resource.
+pub(super) const RESOURCE: &[Key] = &[
+    key(
+        "name",
+        Yes,
+        Shape::Text(Format::Name("resource")),
+        "Unique in its group",
+    ),
+    key(
+        "start_timeout_ms",
+        Default("60000"),
+        time(),
+        "A start that takes longer is broken off and has failed",
+    ),
+    key(
+        "stop_timeout_ms",
+        Default("60000"),
+        time(),
+        "A stop that takes longer is broken off and has failed",
+    ),
+    key(
+        "retries",
+        Default("1"),
+        count(),
+        "After a failure it is stopped and started again so often",
+    ),
+];
+
+/// Resources of a group at most.
+pub(super) const RESOURCES: usize = RESOURCES_MAX;
+
+/// The kinds of resources.
+pub(super) const KINDS: &[ResourceKind] = &[
+    ResourceKind {
+        name: "filesystem",
+        keys: FILE_SYSTEM,
+        doc: "A mount of a volume",
+    },
+    ResourceKind {
+        name: "floating_ip",
+        keys: FLOATING_IP,
+        doc: "An address that moves with the group",
+    },
+    ResourceKind {
+        name: "exec",
+        keys: EXEC,
+        doc: "Scripts that start and stop something",
+    },
+    ResourceKind {
+        name: "program",
+        keys: PROGRAM,
+        doc: "A supervised program",
+    },
+];
+
+const FILE_SYSTEM: &[Key] = &[
+    key(
+        "volume",
+        Yes,
+        text(),
+        "A volume of the group; /dev/lockstep/VOLUME is mounted",
+    ),
+    key(
+        "type",
+        Yes,
+        choice(
+            &["ext4", "xfs", "btrfs"],
+            "type of a file system",
+            "Lockstep knows how to mount and release these",
+        ),
+        "The type of the file system",
+    ),
+    key(
+        "mount_point",
+        Yes,
+        Shape::Text(Format::MountPoint),
+        "Absolute; made if it is missing",
+    ),
+    key("options", Default("none"), text(), "As for mount -o"),
+    key(
+        "fsck",
+        Default("\"never\""),
+        choice(
+            &["never", "auto"],
+            "check of a file system",
+            "more than the safe repairs needs a person",
+        ),
+        "\"auto\" (ext4 only): fsck.ext4 -p before each mount. Mounting replays the journal anyway",
+    ),
+    key(
+        "kill_users",
+        Default("false"),
+        Shape::Flag,
+        "Processes that keep the mount busy: false names them, and the stop fails; true ends them",
+    ),
+];
+
+const FLOATING_IP: &[Key] = &[
+    key(
+        "address",
+        Yes,
+        Shape::Text(Format::Prefix),
+        "The address with the length of its network, such as 10.0.0.20/24",
+    ),
+    key(
+        "interface",
+        Default("found"),
+        text(),
+        "Without it: the interface that has another address of the same network",
+    ),
+];
+
+const EXEC: &[Key] = &[
+    key(
+        "start",
+        Yes,
+        Shape::Command,
+        "Program with absolute path, and arguments. It ends with 0 when everything runs",
+    ),
+    key(
+        "stop",
+        Default("none"),
+        Shape::Command,
+        "Program with absolute path, and arguments. It ends with 0 when everything is stopped",
+    ),
+    key(
+        "check",
+        Default("none"),
+        Shape::Command,
+        "Program with absolute path, and arguments. It ends with 0 if it runs; asked when lockstepd begins",
+    ),
+];
+
+const PROGRAM: &[Key] = &[
+    key(
+        "command",
+        Yes,
+        Shape::Command,
+        "Program with absolute path, and arguments. It stays in the foreground",
+    ),
+    key(
+        "ready_ms",
+        Default("1000"),
+        time(),
+        "It counts as started when it has run for so long",
+    ),
+    key(
+        "restarts",
+        Default("3"),
+        count(),
+        "When it ends it is started again so often within restart_interval_ms",
+    ),
+    key(
+        "restart_interval_ms",
+        Default("600000"),
+        time(),
+        "See restarts",
+    ),
+];

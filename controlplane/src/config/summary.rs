@@ -1,0 +1,157 @@
+//! What a file means, in a few lines.
+
+use std::fmt::Write as _;
+
+use controlplane_core::group::StopFailure;
+use controlplane_core::keeper::ArbiterKind;
+use serde_json::{Value, json};
+
+use super::resources::{Group, Kind};
+use super::{Cluster, RegisterKeeper};
+
+pub(super) fn text(cluster: &Cluster) -> String {
+    let mut text = String::new();
+    for node in &cluster.nodes {
+        let addresses: Vec<String> = node.interconnects.iter().map(ToString::to_string).collect();
+        let number = node.number.number();
+        let _ = writeln!(
+            text,
+            "node {}  number {number}, heartbeats on {}",
+            node.name,
+            addresses.join(", ")
+        );
+    }
+    let timing = cluster.timing;
+    let _ = writeln!(
+        text,
+        "timing  a heartbeat each {} ms; dead after {} ms",
+        timing.interval.as_millis(),
+        timing.timeout.as_millis()
+    );
+    let _ = writeln!(text, "arbiter  {}", arbiter(cluster));
+    for group in &cluster.groups {
+        let _ = writeln!(
+            text,
+            "group {}  volumes {}; prefers {}; {}",
+            group.name,
+            group.volumes.join(", "),
+            group.nodes.first().map_or("", String::as_str),
+            match group.resources.len() {
+                0 => "starts nothing".to_string(),
+                count => format!("starts {}", super::render::counted(count, "resource")),
+            }
+        );
+        for (index, resource) in group.resources.iter().enumerate() {
+            let (kind, what) = of_kind(&resource.kind);
+            let _ = writeln!(text, "  {}. {}  {kind}: {what}", index + 1, resource.name);
+        }
+    }
+    text
+}
+
+/// Who decides.
+pub(super) fn arbiter(cluster: &Cluster) -> String {
+    match (&cluster.keeper, cluster.arbiter) {
+        (Some(RegisterKeeper::Witness(address)), _) => format!("the witness at {address}"),
+        (
+            Some(RegisterKeeper::Etcd {
+                endpoints, files, ..
+            }),
+            _,
+        ) => {
+            let endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
+            let tls = if files.is_some() { "" } else { ", without TLS" };
+            format!("etcd at {}{tls}", endpoints.join(", "))
+        }
+        (None, ArbiterKind::Manual) => "an operator".to_string(),
+        (None, ArbiterKind::Nobody) => "nobody: each node decides alone".to_string(),
+        (None, ArbiterKind::Register | ArbiterKind::Ping) => "not set".to_string(),
+    }
+}
+
+/// The kind as the file names it, and what it is about.
+pub(super) fn of_kind(kind: &Kind) -> (&'static str, String) {
+    match kind {
+        Kind::FileSystem(mount) => (
+            "filesystem",
+            format!(
+                "{} of {} at {}",
+                mount.kind,
+                mount.volume,
+                mount.mount_point.display()
+            ),
+        ),
+        Kind::FloatingIp(ip) => {
+            let on = ip.interface.as_ref();
+            let on = on.map_or_else(String::new, |name| format!(" on {name}"));
+            ("floating_ip", format!("{}/{}{on}", ip.address, ip.prefix))
+        }
+        Kind::Exec(exec) => ("exec", exec.start.join(" ")),
+        Kind::Program(program) => ("program", program.command.join(" ")),
+    }
+}
+
+pub(super) fn json(cluster: &Cluster) -> Value {
+    let nodes = cluster.nodes.iter().map(|node| {
+        json!({
+            "name": node.name,
+            "number": node.number.number(),
+            "interconnects": node.interconnects,
+        })
+    });
+    json!({
+        "nodes": nodes.collect::<Vec<_>>(),
+        "timing": {
+            "heartbeat_interval_ms": millis(cluster.timing.interval),
+            "heartbeat_timeout_ms": millis(cluster.timing.timeout),
+        },
+        "arbiter": arbiter_json(cluster),
+        "groups": cluster.groups.iter().map(group_json).collect::<Vec<_>>(),
+    })
+}
+
+pub(super) fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn arbiter_json(cluster: &Cluster) -> Value {
+    match (&cluster.keeper, cluster.arbiter) {
+        (Some(RegisterKeeper::Witness(address)), _) => {
+            json!({"kind": "witness", "address": address})
+        }
+        (
+            Some(RegisterKeeper::Etcd {
+                endpoints, files, ..
+            }),
+            _,
+        ) => {
+            let endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
+            json!({"kind": "etcd", "endpoints": endpoints, "tls": files.is_some()})
+        }
+        (None, ArbiterKind::Nobody) => json!({"kind": "none"}),
+        (None, ArbiterKind::Manual | ArbiterKind::Register | ArbiterKind::Ping) => {
+            json!({"kind": "manual"})
+        }
+    }
+}
+
+pub(super) fn stop_failure(policy: StopFailure) -> &'static str {
+    match policy {
+        StopFailure::Fence => "fence",
+        StopFailure::Hold => "hold",
+    }
+}
+
+fn group_json(group: &Group) -> Value {
+    let resources = group.resources.iter().map(|resource| {
+        let (kind, what) = of_kind(&resource.kind);
+        json!({"name": resource.name, "kind": kind, "what": what})
+    });
+    json!({
+        "name": group.name,
+        "volumes": group.volumes,
+        "nodes": group.nodes,
+        "stop_failure": stop_failure(group.policy.stop_failure),
+        "resources": resources.collect::<Vec<_>>(),
+    })
+}
