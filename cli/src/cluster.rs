@@ -109,6 +109,9 @@ fn lacking(status: &ClusterStatus) -> Option<String> {
     let name = match arbiter.kind.as_str() {
         "witness" => Some("the witness"),
         "etcd" => Some("etcd"),
+        "ping" if arbiter.answers != Some(true) => {
+            return Some("not ready for a failover: no ping target answers".to_string());
+        }
         _ => None,
     };
     if let Some(name) = name
@@ -120,6 +123,12 @@ fn lacking(status: &ClusterStatus) -> Option<String> {
         let nodes = arbiter.waits_for.join(" and ");
         return Some(format!(
             "not ready for a failover: {name} has yet to hear {nodes}"
+        ));
+    }
+    if let Some(clients) = status.clients.as_ref().filter(|clients| !clients.answers) {
+        return Some(format!(
+            "nothing is taken over here: nobody in the clients' network answers ({})",
+            clients.address
         ));
     }
     let broken = |state: PathState| !matches!(state, PathState::Up | PathState::Late);
@@ -189,6 +198,14 @@ pub(crate) fn screen(status: &ClusterStatus, style: Style) -> String {
         "  {:<12}{}  {address}  {answers}",
         "arbiter", arbiter.kind
     );
+    if let Some(clients) = &status.clients {
+        let answers = if clients.answers {
+            "answers"
+        } else {
+            "DOES NOT ANSWER"
+        };
+        let _ = writeln!(out, "  {:<12}{}  {answers}", "clients", clients.address);
+    }
     for node in &status.suspended {
         let text = format!("{node}  takes nothing over, nothing is moved there");
         let text = style.paint(Tone::Careful, &text);
@@ -262,7 +279,7 @@ pub(crate) use tests::{good, group, wish};
 #[cfg(test)]
 mod tests {
     use super::*;
-    use controlplane_api::cluster::{Arbiter, Path, Peer, SCHEMA};
+    use controlplane_api::cluster::{Arbiter, Clients, Path, Peer, SCHEMA};
 
     pub(crate) fn wish(number: u64, want: Want, origin: WishOrigin) -> Wish {
         Wish {
@@ -367,6 +384,7 @@ mod tests {
                 answers: Some(true),
                 waits_for: Vec::new(),
             },
+            clients: None,
             groups: Vec::new(),
             suspended: Vec::new(),
             agreed: true,
@@ -389,6 +407,14 @@ mod tests {
         alone.arbiter.answers = Some(false);
         let mut fresh = good();
         fresh.arbiter.waits_for = vec!["node2".to_string()];
+        let mut pings = good();
+        pings.arbiter.kind = "ping".to_string();
+        pings.arbiter.answers = Some(false);
+        let mut unreached = good();
+        unreached.clients = Some(Clients {
+            address: "10.2.0.1".to_string(),
+            answers: false,
+        });
         let mut cut = good();
         cut.paths[0].state = PathState::Down;
         let cases = [
@@ -401,6 +427,8 @@ mod tests {
                 fresh,
                 "not ready for a failover: the witness has yet to hear node2",
             ),
+            (pings, "not ready for a failover: no ping target answers"),
+            (unreached, "nothing is taken over here: nobody in the"),
             (cut, "10.0.0.1:7421 - 10.0.0.2:7421 is down"),
         ];
         for (status, expected) in cases {

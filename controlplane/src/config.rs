@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::ops::Range;
 use std::path::Path;
 
@@ -55,6 +56,10 @@ pub struct Cluster {
     pub arbiter: ArbiterKind,
     /// Where the registers are, for an arbiter that keeps some.
     pub keeper: Option<RegisterKeeper>,
+    /// The targets of the arbiter `ping`.
+    pub ping: Vec<IpAddr>,
+    /// Ping targets in the clients' networks: nothing is taken over while none of them answers.
+    pub clients: Vec<IpAddr>,
     /// All groups.
     pub groups: Vec<Group>,
 }
@@ -88,6 +93,10 @@ pub struct Config {
     pub arbiter: ArbiterKind,
     /// Where the registers are, for an arbiter that keeps some.
     pub keeper: Option<RegisterKeeper>,
+    /// The targets of the arbiter `ping`.
+    pub ping: Vec<IpAddr>,
+    /// Ping targets in the clients' networks: nothing is taken over while none of them answers.
+    pub clients: Vec<IpAddr>,
     /// All groups.
     pub groups: Vec<Group>,
 }
@@ -187,6 +196,8 @@ impl Checked {
             timing,
             arbiter,
             keeper,
+            ping,
+            clients,
             groups,
         } = self.cluster;
         let [first, second] = nodes;
@@ -209,6 +220,8 @@ impl Checked {
             timing,
             arbiter,
             keeper,
+            ping,
+            clients,
             groups,
         })
     }
@@ -241,12 +254,20 @@ fn cluster(reader: &mut Reader, text: &str) -> Option<Cluster> {
     let timing = nodes::timing(reader, &root);
     let arbiter = arbiter::arbiter(reader, &root);
     let groups = resources::groups(reader, &root, nodes::names(&root).as_ref());
+    let ping = arbiter::targets(reader, &root, "ping", nodes.as_ref());
+    let clients = arbiter::targets(reader, &root, "clients", nodes.as_ref());
     let (arbiter, keeper) = arbiter?;
     Some(Cluster {
         nodes: nodes?,
         timing: timing?,
         arbiter,
         keeper,
+        // As with a table of another arbiter, what is not used is left out.
+        ping: ping
+            .into_iter()
+            .filter(|_| arbiter == ArbiterKind::Ping)
+            .collect(),
+        clients,
         groups: groups?,
     })
 }

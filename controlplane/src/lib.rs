@@ -10,6 +10,7 @@ pub mod join;
 pub mod key;
 pub mod mirror;
 pub mod node;
+pub mod ping;
 pub mod report;
 pub mod resources;
 pub mod services;

@@ -32,6 +32,7 @@ mod arbiter;
 mod judge;
 mod operator;
 mod status;
+mod targets;
 
 pub use arbiter::RegisterClient;
 pub use operator::{Answer, Verb, subjects};
@@ -58,6 +59,11 @@ enum Incoming {
         outcome: Result<Done, Problem>,
     },
     Arbiter(Heard),
+    /// A ping target answered a request that was sent then, nanoseconds since boot.
+    Pinged {
+        purpose: targets::Purpose,
+        asked_nanos: u64,
+    },
     /// The heartbeat thread is gone.
     HeartbeatsEnded,
     Asked(Ask),
@@ -93,6 +99,7 @@ struct Node {
     arbiter_answers: Option<bool>,
     /// Whose report it lacks.
     arbiter_misses: NodeSet,
+    targets: Vec<targets::Watched>,
     shared: Arc<Shared>,
     services: Services,
     wishes: Wishes,
@@ -152,15 +159,20 @@ pub async fn run(
             watch_volume(group, volume.clone(), queue.clone())?;
         }
     }
-    let ways = (queue, questions, held, heartbeats.wishes);
+    let ways = (queue.clone(), questions, held, heartbeats.wishes);
     let mut node = Node::new(config, heartbeats.shared, seed, ways, (store, wishes));
+    targets::ask(&node.targets, &queue)?;
+    drop(queue);
     for group in 0..node.groups.len() {
         node.forget_failures(group);
         node.wished(group);
     }
     loop {
         let wait = node.next_tick();
-        match tokio::time::timeout(wait, incoming.recv()).await {
+        let heard = tokio::time::timeout(wait, incoming.recv()).await;
+        // An answer that is too old by now decides nothing.
+        node.look_at_targets();
+        match heard {
             // A node that seems to live and hears nothing is worse than none.
             Ok(Some(Incoming::HeartbeatsEnded)) => anyhow::bail!("the heartbeat thread ended"),
             Ok(Some(incoming)) => node.take(incoming),
@@ -252,6 +264,7 @@ impl Node {
             teller,
             untold: Vec::new(),
             arbiter_misses: NodeSet::only(config.me),
+            targets: targets::configured(&config),
             config,
             asked: BTreeMap::new(),
             next_question: 1,
@@ -272,7 +285,8 @@ impl Node {
             .groups
             .iter()
             .filter_map(|group| group.keeper.deadline(current))
-            .chain(self.services.deadline(current));
+            .chain(self.services.deadline(current))
+            .chain(self.targets_deadline());
         let next = deadlines
             .min()
             .map_or(LOOK_INTERVAL, |at| at.since(current));
@@ -304,6 +318,10 @@ impl Node {
                 self.one(group, Event::WordDone { volume });
             }
             Incoming::Arbiter(heard) => self.arbiter(heard),
+            Incoming::Pinged {
+                purpose,
+                asked_nanos,
+            } => self.pinged(purpose, asked_nanos),
             Incoming::Asked(Ask::Status(answer)) => {
                 // Who asked may be gone.
                 let _ = answer.send(self.status());

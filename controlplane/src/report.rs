@@ -2,9 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use controlplane_api::cluster::{Arbiter, Path, PathState, Presence};
+use controlplane_api::cluster::{Arbiter, Clients, Path, PathState, Presence};
 use controlplane_core::failure_detector;
 use controlplane_core::keeper::ArbiterKind;
+use controlplane_core::partition::Targets;
 use mirror_core::types::NodeSet;
 
 use crate::config::{Config, RegisterKeeper};
@@ -64,22 +65,34 @@ pub fn arbiter(config: &Config, answers: Option<bool>, misses: NodeSet) -> Arbit
         ArbiterKind::Manual => "manual",
         ArbiterKind::Nobody => "none",
     };
-    let address = config.keeper.as_ref().map(|keeper| match keeper {
-        RegisterKeeper::Witness(address) => address.clone(),
-        RegisterKeeper::Etcd { endpoints, .. } => {
-            let names: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
-            names.join(" ")
-        }
-    });
+    let address = match &config.keeper {
+        Some(RegisterKeeper::Witness(address)) => Some(address.clone()),
+        Some(RegisterKeeper::Etcd { endpoints, .. }) => Some(all(endpoints)),
+        None if config.arbiter == ArbiterKind::Ping => Some(all(&config.ping)),
+        None => None,
+    };
     Arbiter {
         kind: kind.to_string(),
         address,
-        answers: answers.filter(|_| config.arbiter == ArbiterKind::Register),
+        answers,
         waits_for: match config.arbiter {
             ArbiterKind::Register => names(config, misses),
             ArbiterKind::Ping | ArbiterKind::Manual | ArbiterKind::Nobody => Vec::new(),
         },
     }
+}
+
+/// The clients' networks, if ping targets in them are configured.
+pub fn clients(config: &Config, targets: Option<Targets>) -> Option<Clients> {
+    targets.map(|targets| Clients {
+        address: all(&config.clients),
+        answers: targets == Targets::Answer,
+    })
+}
+
+fn all(addresses: &[impl ToString]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    addresses.join(" ")
 }
 
 /// The names of some nodes.

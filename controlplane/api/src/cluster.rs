@@ -20,6 +20,9 @@ pub struct ClusterStatus {
     pub paths: Vec<Path>,
     /// Who decides when the nodes cannot hear each other.
     pub arbiter: Arbiter,
+    /// The clients' networks; absent if no ping targets in them are configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<Clients>,
     /// All groups.
     pub groups: Vec<Group>,
     /// The names of the nodes that an operator suspended.
@@ -101,6 +104,15 @@ pub struct Arbiter {
     /// The nodes that have to report to it before it grants anything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<String>,
+}
+
+/// The clients' networks, without which nothing is taken over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clients {
+    /// The ping targets.
+    pub address: String,
+    /// Whether one of them answers.
+    pub answers: bool,
 }
 
 /// A failover group.

@@ -96,17 +96,24 @@ fn arbiter(cluster: &Cluster, places: &BTreeMap<String, Range<usize>>) -> Vec<To
         ArbiterKind::Manual if !named => found.push(told(
             "arbiter",
             "no arbiter is named, so an operator decides every takeover",
-            "there is neither [witness] nor [etcd]",
+            "there is neither [witness] nor [etcd] nor [ping]",
             "write arbiter = \"manual\" if that is meant, or set up a witness",
         )),
-        ArbiterKind::Manual | ArbiterKind::Register | ArbiterKind::Ping => {}
+        ArbiterKind::Ping => found.push(told(
+            "ping",
+            "a ping target cannot see that it answers both nodes",
+            "where the nodes are cut off from each other and both reach a target, both serve, and what one of them wrote is lost",
+            "set up a witness if there is a third machine for it",
+        )),
+        ArbiterKind::Manual | ArbiterKind::Register => {}
     }
     let used = match &cluster.keeper {
         Some(RegisterKeeper::Witness(_)) => "witness",
         Some(RegisterKeeper::Etcd { .. }) => "etcd",
+        None if cluster.arbiter == ArbiterKind::Ping => "ping",
         None => "",
     };
-    for table in ["witness", "etcd"] {
+    for table in ["witness", "etcd", "ping"] {
         if table != used && places.contains_key(table) {
             found.push(told(
                 table,

@@ -1,10 +1,13 @@
-//! Who decides where the nodes cannot: `arbiter`, `[witness]`, `[etcd]`.
+//! Who decides where the nodes cannot: `arbiter`, `[witness]`, `[etcd]`, `[ping]`; and `[clients]`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use controlplane_core::keeper::ArbiterKind;
 
 use super::findings::{CONFLICT, Finding, MISSING};
+use super::format::listed;
+use super::nodes::Node;
 use super::reader::Reader;
 use super::spot::Spot;
 use crate::etcd::Endpoint;
@@ -34,54 +37,102 @@ pub struct EtcdFiles {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
+/// Tables of arbiters, and the key without which nobody knows where it is.
+const TABLES: [(&str, &str); 3] = [
+    ("witness", "address"),
+    ("etcd", "endpoints"),
+    ("ping", "targets"),
+];
+
 pub(super) fn arbiter(
     reader: &mut Reader,
     root: &Spot<'_>,
 ) -> Option<(ArbiterKind, Option<RegisterKeeper>)> {
-    let (witness, etcd) = (root.get("witness"), root.get("etcd"));
     // Looked at also where it is not used: it would be as wrong on the day on which it is.
-    let etcd_keeper = etcd.as_ref().map(|table| etcd_of(reader, table));
+    let etcd = root.get("etcd").map(|table| etcd_of(reader, &table));
     let named = root.get("arbiter");
-    let name = match (&named, &witness, &etcd) {
-        (Some(named), ..) => named.text()?,
-        (None, Some(_), Some(etcd)) => {
-            let what = "both [witness] and [etcd] are there, and `arbiter` is not";
-            let finding = Finding::error(CONFLICT, "etcd", etcd.name_at.clone(), what)
+    let there: Vec<&str> = TABLES
+        .map(|(table, _)| table)
+        .into_iter()
+        .filter(|table| root.get(table).is_some())
+        .collect();
+    let name = match (&named, there.as_slice()) {
+        (Some(named), _) => named.text()?,
+        (None, []) => "manual",
+        (None, [one]) => one,
+        (None, [.., last]) => {
+            let tables: Vec<String> = there.iter().map(|table| format!("[{table}]")).collect();
+            let all = if tables.len() == 2 { "both " } else { "" };
+            let what = format!(
+                "{all}{} are there, and `arbiter` is not",
+                tables.join(" and ")
+            );
+            let at = root.get(last).map(|table| table.name_at)?;
+            let finding = Finding::error(CONFLICT, *last, at, what)
                 .why("two arbiters could decide differently, and both nodes would serve")
-                .advice("remove one of them, or add arbiter = \"witness\" or \"etcd\" at the top of the file");
+                .advice(format!(
+                    "remove one of them, or add arbiter = {} at the top of the file",
+                    listed(&there, "or")
+                ));
             reader.add(finding);
             return None;
         }
-        (None, Some(_), None) => "witness",
-        (None, None, Some(_)) => "etcd",
-        (None, None, None) => "manual",
     };
-    match (name, witness, etcd_keeper) {
-        ("witness", Some(table), _) => {
-            let address = table.get("address")?.text()?.to_string();
+    match (name, etcd) {
+        ("witness", _) if root.get("witness").is_some() => {
+            let address = root.get("witness")?.get("address")?.text()?.to_string();
             let keeper = RegisterKeeper::Witness(address);
             Some((ArbiterKind::Register, Some(keeper)))
         }
-        ("etcd", _, Some(keeper)) => Some((ArbiterKind::Register, Some(keeper?))),
-        ("manual", ..) => Some((ArbiterKind::Manual, None)),
-        ("none", ..) => Some((ArbiterKind::Nobody, None)),
-        (missing @ ("witness" | "etcd"), ..) => {
+        ("etcd", Some(keeper)) => Some((ArbiterKind::Register, Some(keeper?))),
+        ("ping", _) if root.get("ping").is_some() => Some((ArbiterKind::Ping, None)),
+        ("manual", _) => Some((ArbiterKind::Manual, None)),
+        ("none", _) => Some((ArbiterKind::Nobody, None)),
+        (name, _) => {
+            // What is none of these was told by its form.
+            let (table, key) = TABLES.iter().find(|(table, _)| *table == name)?;
             let named = named?;
-            let what = format!("the arbiter is {missing:?}, and there is no table [{missing}]");
-            let key = if missing == "etcd" {
-                "endpoints"
-            } else {
-                "address"
-            };
+            let what = format!("the arbiter is {table:?}, and there is no table [{table}]");
             let finding = Finding::error(MISSING, named.key, named.at, what)
                 .why("nobody knows where it is")
-                .advice(format!("add a table [{missing}] with `{key}`"));
+                .advice(format!("add a table [{table}] with `{key}`"));
             reader.add(finding);
             None
         }
-        // Told by its form.
-        _ => None,
     }
+}
+
+/// The targets in `[ping]` or `[clients]`: none is a node, for a node always reaches itself.
+pub(super) fn targets(
+    reader: &mut Reader,
+    root: &Spot<'_>,
+    table: &str,
+    nodes: Option<&[Node; 2]>,
+) -> Vec<IpAddr> {
+    let list = root.get(table).and_then(|table| table.get("targets"));
+    let mut targets: Vec<IpAddr> = Vec::new();
+    for item in list.into_iter().flat_map(|list| list.items()) {
+        let Some(target) = item.text().and_then(|text| text.parse().ok()) else {
+            continue;
+        };
+        let own = |node: &&Node| node.interconnects.iter().any(|own| own.ip() == target);
+        if let Some(node) = nodes.into_iter().flatten().find(own) {
+            let what = format!("{target} is an address of {}", node.name);
+            let finding = Finding::error(CONFLICT, item.key, item.at, what)
+                .why("a node always reaches itself, so this target would tell it nothing")
+                .advice("name a host that is none of the nodes, such as the gateway");
+            reader.add(finding);
+        } else if targets.contains(&target) {
+            let what = format!("{target} is there twice");
+            let finding = Finding::error(CONFLICT, item.key, item.at, what)
+                .why("the same host answers both times")
+                .advice("remove one of them");
+            reader.add(finding);
+        } else {
+            targets.push(target);
+        }
+    }
+    targets
 }
 
 fn etcd_of(reader: &mut Reader, table: &Spot<'_>) -> Option<RegisterKeeper> {

@@ -29,6 +29,8 @@ pub(super) enum Format {
     Interconnect,
     /// `HOST:PORT`.
     HostPort,
+    /// An address, without a port.
+    Address,
     ServerName,
     MountPoint,
     /// An address with the length of its network.
@@ -72,6 +74,7 @@ impl Format {
             Self::Choice { of, what, why } => choice(text, of, what, why),
             Self::Interconnect => interconnect(text),
             Self::HostPort => host_port(text),
+            Self::Address => address(text),
             Self::ServerName if ServerName::try_from(text).is_ok() => Ok(()),
             Self::ServerName => wrong(
                 format!("{text:?} cannot be a name in a certificate"),
@@ -144,6 +147,26 @@ fn interconnect(text: &str) -> Result<(), Wrong> {
             format!("{text:?} is no address of one machine"),
             "the other node sends its heartbeats there",
             "write the address that this node has in the interconnect's network",
+        );
+    }
+    Ok(())
+}
+
+fn address(text: &str) -> Result<(), Wrong> {
+    let advice = "write an IP address, such as \"10.0.0.254\"";
+    let Ok(address) = text.parse::<IpAddr>() else {
+        return wrong(
+            format!("{text:?} is no IP address"),
+            "host names are not looked up, so that a name server cannot decide; a ping has no port",
+            advice,
+        );
+    };
+    if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+        let why = "a target has to be another machine, and one of them";
+        return wrong(
+            format!("{text:?} is no address of one other machine"),
+            why,
+            advice,
         );
     }
     Ok(())

@@ -13,7 +13,7 @@ use super::Cluster;
 use super::advice::key_of;
 use super::render::harmless;
 use super::resources::{Group, Resource};
-use super::summary::{arbiter, millis, of_kind, stop_failure};
+use super::summary::{all, arbiter, millis, of_kind, stop_failure};
 use facts::resource_changes;
 use steps::steps;
 
@@ -108,6 +108,7 @@ impl Plan {
 pub fn plan(old: &Cluster, new: &Cluster, file: &Path, place: &Path) -> Plan {
     let mut changes = nodes(old, new);
     changes.extend(arbiters(old, new));
+    changes.extend(clients(old, new));
     changes.extend(timing(old, new));
     let named = |cluster: &Cluster, name: &str| {
         let mut groups = cluster.groups.iter();
@@ -204,7 +205,7 @@ fn nodes(old: &Cluster, new: &Cluster) -> Vec<Change> {
 }
 
 fn arbiters(old: &Cluster, new: &Cluster) -> Option<Change> {
-    if (old.arbiter, &old.keeper) == (new.arbiter, &new.keeper) {
+    if (old.arbiter, &old.keeper, &old.ping) == (new.arbiter, &new.keeper, &new.ping) {
         return None;
     }
     let (before, after) = (arbiter(old), arbiter(new));
@@ -224,6 +225,19 @@ fn arbiters(old: &Cluster, new: &Cluster) -> Option<Change> {
         Level::StopLockstepd,
         why,
     ))
+}
+
+fn clients(old: &Cluster, new: &Cluster) -> Option<Change> {
+    let named = |cluster: &Cluster| match cluster.clients.as_slice() {
+        [] => "none".to_string(),
+        targets => all(targets, ", "),
+    };
+    let change = || {
+        let why = "lockstepd reads it when it starts; who serves goes on serving";
+        let what = becomes(named(old), named(new));
+        change("clients", what, Level::Restart, why)
+    };
+    (old.clients != new.clients).then(change)
 }
 
 fn timing(old: &Cluster, new: &Cluster) -> Vec<Change> {

@@ -116,6 +116,7 @@ fn of_format(format: Format) -> Value {
             json!({"type": "string", "pattern": "^[^/]+:[0-9]{1,5}$"})
         }
         Format::MountPoint => json!({"type": "string", "pattern": "^/"}),
+        Format::Address => json!({"type": "string", "pattern": "^[0-9A-Fa-f.:]+$"}),
         Format::Prefix => json!({"type": "string", "pattern": "^[0-9A-Fa-f.:]+/[1-9][0-9]{0,2}$"}),
     }
 }

@@ -9,6 +9,8 @@ use super::format::Format;
 pub(super) const VERSION: u64 = 1;
 /// Members of etcd at most.
 const ENDPOINTS_MAX: usize = 9;
+/// Ping targets at most, of each kind.
+const TARGETS_MAX: usize = 8;
 const HEARTBEAT_INTERVAL_MS_MAX: u64 = 60_000;
 const HEARTBEAT_TIMEOUT_MS_MAX: u64 = 3_600_000;
 const TIME_MS_MIN: u64 = 100;
@@ -136,11 +138,11 @@ pub(super) const FILE: &[Key] = &[
         "arbiter",
         No,
         choice(
-            &["witness", "etcd", "manual", "none"],
+            &["witness", "etcd", "ping", "manual", "none"],
             "arbiter",
             "nobody else can decide for both nodes",
         ),
-        "Who decides where the nodes cannot. Without it: the table that is there, [witness] or [etcd]; without both \"manual\", an operator. \"none\": each node decides alone, and both may serve",
+        "Who decides where the nodes cannot. Without it: the table that is there, [witness], [etcd] or [ping]; without any \"manual\", an operator. \"none\": each node decides alone, and both may serve",
     ),
     key(
         "witness",
@@ -149,6 +151,18 @@ pub(super) const FILE: &[Key] = &[
         "A witness on a third machine",
     ),
     key("etcd", No, Shape::Table(ETCD), "An etcd that runs anyway"),
+    key(
+        "ping",
+        No,
+        Shape::Table(TARGETS),
+        "Hosts that answer pings: a node that reaches one goes on alone. They cannot see that both nodes do: both may serve",
+    ),
+    key(
+        "clients",
+        No,
+        Shape::Table(TARGETS),
+        "Hosts in the clients' networks: a node that reaches none of them takes nothing over, whatever the arbiter is",
+    ),
     key(
         "timing",
         No,
@@ -185,6 +199,18 @@ const WITNESS: &[Key] = &[key(
     Yes,
     Shape::Text(Format::HostPort),
     "Where the witness listens, HOST:PORT",
+)];
+
+const TARGETS: &[Key] = &[key(
+    "targets",
+    Yes,
+    Shape::List {
+        of: Format::Address,
+        min: 1,
+        max: TARGETS_MAX,
+        of_what: "addresses",
+    },
+    "IP addresses; one that answers is enough",
 )];
 
 const ETCD: &[Key] = &[

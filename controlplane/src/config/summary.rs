@@ -29,6 +29,10 @@ pub(super) fn text(cluster: &Cluster) -> String {
         timing.timeout.as_millis()
     );
     let _ = writeln!(text, "arbiter  {}", arbiter(cluster));
+    if !cluster.clients.is_empty() {
+        let targets = all(&cluster.clients, " or ");
+        let _ = writeln!(text, "clients  takes over only who reaches {targets}");
+    }
     for group in &cluster.groups {
         let _ = writeln!(
             text,
@@ -65,8 +69,16 @@ pub(super) fn arbiter(cluster: &Cluster) -> String {
         }
         (None, ArbiterKind::Manual) => "an operator".to_string(),
         (None, ArbiterKind::Nobody) => "nobody: each node decides alone".to_string(),
-        (None, ArbiterKind::Register | ArbiterKind::Ping) => "not set".to_string(),
+        (None, ArbiterKind::Ping) => {
+            format!("ping: whoever reaches {}", all(&cluster.ping, " or "))
+        }
+        (None, ArbiterKind::Register) => "not set".to_string(),
     }
+}
+
+pub(super) fn all(addresses: &[std::net::IpAddr], between: &str) -> String {
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    addresses.join(between)
 }
 
 /// The kind as the file names it, and what it is about.
@@ -106,6 +118,7 @@ pub(super) fn json(cluster: &Cluster) -> Value {
             "heartbeat_timeout_ms": millis(cluster.timing.timeout),
         },
         "arbiter": arbiter_json(cluster),
+        "clients": cluster.clients,
         "groups": cluster.groups.iter().map(group_json).collect::<Vec<_>>(),
     })
 }
@@ -129,7 +142,8 @@ fn arbiter_json(cluster: &Cluster) -> Value {
             json!({"kind": "etcd", "endpoints": endpoints, "tls": files.is_some()})
         }
         (None, ArbiterKind::Nobody) => json!({"kind": "none"}),
-        (None, ArbiterKind::Manual | ArbiterKind::Register | ArbiterKind::Ping) => {
+        (None, ArbiterKind::Ping) => json!({"kind": "ping", "targets": cluster.ping}),
+        (None, ArbiterKind::Manual | ArbiterKind::Register) => {
             json!({"kind": "manual"})
         }
     }

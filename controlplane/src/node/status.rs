@@ -5,6 +5,7 @@ use controlplane_core::group::GroupState;
 use controlplane_core::wish::{Origin, Want, Why, Wish};
 use mirror_core::types::NodeId;
 
+use super::targets::Purpose;
 use super::{Group, Node, now};
 use crate::report;
 
@@ -22,7 +23,8 @@ impl Node {
                 since_ms: u64::try_from(since).unwrap_or(u64::MAX),
             },
             paths: report::paths(&self.config, &self.shared),
-            arbiter: report::arbiter(&self.config, self.arbiter_answers, self.arbiter_misses),
+            arbiter: report::arbiter(&self.config, self.arbiter_state(), self.arbiter_misses),
+            clients: report::clients(&self.config, self.targets_of(Purpose::Clients)),
             groups: (0..self.groups.len())
                 .map(|group| self.group_status(group))
                 .collect(),
