@@ -1,11 +1,13 @@
 //! A pair under `lockstepd` with a witness on a third machine: nobody types a command when something breaks.
 
 mod etcd;
+mod joining;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 
+use crate::cluster::Cluster;
 use crate::machine::Machine;
 use crate::network::Net;
 use crate::scenario::Context;
@@ -31,6 +33,8 @@ pub enum Arbiter {
     Witness,
     /// Debian's etcd, one member, with TLS.
     Etcd,
+    /// Nothing runs there: the machine answers pings.
+    Ping,
 }
 
 /// A pair, its control plane and its witness.
@@ -88,33 +92,62 @@ impl Controlled {
         self.pair.cluster.machine(WITNESS)
     }
 
-    /// The cluster's configuration.
-    fn configuration(&self, resources: &str) -> String {
-        let mut text = String::from("version = 1\n\n");
-        for node in [self.pair.one(), self.pair.two()] {
-            let address = |net: &Net| format!("\"{}:{HEARTBEAT_PORT}\"", node.address(*net));
-            let addresses: Vec<String> = INTERCONNECTS.iter().map(address).collect();
-            text += &format!(
-                "[nodes.{}]\ninterconnects = [{}]\n\n",
-                node.name(),
-                addresses.join(", ")
-            );
-        }
-        let address = self.witness().address(Net::Lan);
-        text += &match self.arbiter {
-            Arbiter::Witness => format!("[witness]\naddress = \"{address}:{WITNESS_PORT}\"\n"),
-            Arbiter::Etcd => etcd::configuration(&address),
+    /// The same, set up as an administrator does it: nothing is copied by hand, and what the screens say is typed.
+    ///
+    /// # Errors
+    /// If a machine does not boot or a command fails.
+    pub fn boot_joined(context: &Context) -> anyhow::Result<Self> {
+        let cluster = with_disks(context.cluster(), VOLUME_BYTES)
+            .extra_machine(WITNESS)
+            .binaries(&context.product()?)
+            .boot()?;
+        joining::join(&cluster, &configuration(&cluster, Arbiter::Witness, ""))?;
+        let controlled = Self {
+            pair: Pair::active(cluster)?,
+            arbiter: Arbiter::Witness,
         };
-        text + &format!("\n[groups.{NAME}]\nvolumes = [\"{NAME}\"]\n{resources}")
+        controlled.start_witness()?;
+        for node in [controlled.pair.one(), controlled.pair.two()] {
+            controlled.start_control(node)?;
+        }
+        controlled.wait_ready()?;
+        Ok(controlled)
     }
 
+    fn witness_address(&self) -> String {
+        self.witness().address(Net::Lan)
+    }
+}
+
+/// The cluster's configuration.
+fn configuration(cluster: &Cluster, arbiter: Arbiter, resources: &str) -> String {
+    let mut text = String::from("version = 1\n\n");
+    for node in ["node1", "node2"].map(|name| cluster.machine(name)) {
+        let address = |net: &Net| format!("\"{}:{HEARTBEAT_PORT}\"", node.address(*net));
+        let addresses: Vec<String> = INTERCONNECTS.iter().map(address).collect();
+        text += &format!(
+            "[nodes.{}]\ninterconnects = [{}]\n\n",
+            node.name(),
+            addresses.join(", ")
+        );
+    }
+    let address = cluster.machine(WITNESS).address(Net::Lan);
+    text += &match arbiter {
+        Arbiter::Witness => format!("[witness]\naddress = \"{address}:{WITNESS_PORT}\"\n"),
+        Arbiter::Etcd => etcd::configuration(&address),
+        Arbiter::Ping => format!("[ping]\ntargets = [\"{address}\"]\n"),
+    };
+    text + &format!("\n[groups.{NAME}]\nvolumes = [\"{NAME}\"]\n{resources}")
+}
+
+impl Controlled {
     /// Makes certificates on the first node and brings every machine its own.
     fn distribute(&self, resources: &str) -> anyhow::Result<()> {
         let (one, two) = (self.pair.one(), self.pair.two());
         one.exec_ok(&format!(
             "lockstepd trust --key {KEY_FILE} --into /root/trust"
         ))?;
-        let configuration = self.configuration(resources).into_bytes();
+        let configuration = configuration(&self.pair.cluster, self.arbiter, resources).into_bytes();
         for (number, node) in [one, two].into_iter().enumerate() {
             for name in ["node.pem", "node.key", "witness.pem"] {
                 let bytes = one.get(
@@ -139,7 +172,7 @@ impl Controlled {
     }
 
     fn distribute_etcd(&self) -> anyhow::Result<()> {
-        let trust = etcd::Trust::create(&self.witness().address(Net::Lan))?;
+        let trust = etcd::Trust::create(&self.witness_address())?;
         for (path, text) in trust.of_a_node() {
             for node in [self.pair.one(), self.pair.two()] {
                 self.place(node, path, text.clone().into_bytes())?;
@@ -165,7 +198,8 @@ impl Controlled {
     pub fn start_witness(&self) -> anyhow::Result<()> {
         let daemon = match self.arbiter {
             Arbiter::Witness => format!("lockstepd witness --state {WITNESS_STATE}"),
-            Arbiter::Etcd => etcd::command(&self.witness().address(Net::Lan)),
+            Arbiter::Etcd => etcd::command(&self.witness_address()),
+            Arbiter::Ping => return Ok(()),
         };
         start(self.witness(), &daemon, "/var/log/lockstep/witness.log")
     }
@@ -178,6 +212,7 @@ impl Controlled {
         let name = match self.arbiter {
             Arbiter::Witness => "lockstepd",
             Arbiter::Etcd => "etcd",
+            Arbiter::Ping => bail!("nothing runs on the ping target"),
         };
         let command = format!("pkill -KILL -x {name}");
         self.witness().exec_ok(&command).map(drop)
@@ -206,12 +241,10 @@ impl Controlled {
     /// If they do not.
     pub fn wait_ready(&self) -> anyhow::Result<()> {
         for node in [self.pair.one(), self.pair.two()] {
-            for (code, wanted) in [
-                ("LS6011", "Alive"),
-                ("LS6023\\|LS6016", "LS6023"),
-                ("LS6025", "has heard both"),
-            ] {
-                self.wait_log(node, code, wanted)?;
+            self.wait_log(node, "LS6011", "Alive")?;
+            self.wait_log(node, "LS6023\\|LS6016", "LS6023")?;
+            if self.arbiter != Arbiter::Ping {
+                self.wait_log(node, "LS6025", "has heard both")?;
             }
         }
         Ok(())

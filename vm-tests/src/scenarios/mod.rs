@@ -20,6 +20,7 @@ mod power;
 mod process;
 mod random;
 mod rejoin;
+mod setup;
 mod split;
 mod stuck;
 mod traps;
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Scenario> {
         upkeep::SCENARIOS,
         disks::SCENARIOS,
         failover::SCENARIOS,
+        setup::SCENARIOS,
         moves::SCENARIOS,
         partition::SCENARIOS,
         whole::SCENARIOS,

@@ -30,6 +30,11 @@ pub(super) const LONG: &[Scenario] = &[
         run: partitions_with_etcd,
     },
     Scenario {
+        name: "ping-partitions",
+        about: "the same with a ping target, as far as it can decide: a node that does not reach it goes on nowhere",
+        run: partitions_with_ping,
+    },
+    Scenario {
         name: "control-plane-stalls",
         about: "lockstepd killed or stuck: nothing happens; the active machine stands still for 30 s: it never writes again",
         run: stalls,
@@ -107,6 +112,46 @@ fn partitions(context: &Context) -> anyhow::Result<()> {
 
 fn partitions_with_etcd(context: &Context) -> anyhow::Result<()> {
     partitions_with(context, Arbiter::Etcd)
+}
+
+fn partitions_with_ping(context: &Context) -> anyhow::Result<()> {
+    let story = Story {
+        controlled: Controlled::boot_with(context, Arbiter::Ping, "", &[])?,
+    };
+    let (one, two) = story.nodes();
+    let _writer = story.write(1, one)?;
+    one_by_one(&story)?;
+    the_mirror_alone(&story)?;
+    the_standby(&story)?;
+    the_active_node(&story)?;
+    let ledger = story.pair().cluster.ledger(&[1, 2, 3]);
+    check(&ledger, two.disk("data")?, Durability::Acked)?.require_ok()?;
+    story.pair().wait_in_sync()?;
+    two.exec_ok("sync")?;
+    check(&ledger, one.disk("data")?, Durability::Acked)?.require_ok()?;
+    story.pair().assert_equal_copies()
+}
+
+/// It does not reach the ping target, and takes nothing over.
+fn the_standby(story: &Story) -> anyhow::Result<()> {
+    let (one, two) = story.nodes();
+    for net in Net::ALL {
+        two.link_down(net)?;
+    }
+    story.controlled.wait_log(two, "LS6011", "Dead")?;
+    story
+        .controlled
+        .wait_log(two, "LS6023\\|LS6016", "LS6016")?;
+    story.goes_on(1)?;
+    story.role(one, "active")?;
+    story.role(two, "fenced")?;
+    for net in Net::ALL {
+        two.link_up(net)?;
+    }
+    story.pair().wait_in_sync()?;
+    story.controlled.wait_ready()?;
+    say("the standby cut off from everybody: the active node went on, the standby waited");
+    Ok(())
 }
 
 fn partitions_with(context: &Context, arbiter: Arbiter) -> anyhow::Result<()> {
