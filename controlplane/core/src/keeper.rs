@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use mirror_core::auth::Entropy;
-use mirror_core::types::{Epoch, Instant, ViewId, VolumeId};
+use mirror_core::types::{Epoch, Instant, VolumeId};
 use mirror_core::view::{ViewHistory, ViewMark};
 
 use crate::failure_detector::Presence;
@@ -26,8 +26,10 @@ use crate::wish::{Origin, WishMark};
 
 mod situation;
 mod wished;
+mod words;
 
 pub use wished::{Automatic, Desire, Services, Side, Wished};
+use words::claimed;
 
 /// The link has so long to come back while the peer's heartbeats come.
 pub const LINK_GRACE: Duration = Duration::from_secs(2);
@@ -225,6 +227,8 @@ pub struct Keeper {
     /// Since when nobody serves while both are linked.
     idle_since: Option<Instant>,
     arbiter_targets: Targets,
+    /// No ping target answered while the peer was silent; it may have gone on alone, until it is heard again.
+    cut_off: bool,
     clients: Targets,
     automatic: Automatic,
     leased_until: Instant,
@@ -254,6 +258,7 @@ impl Keeper {
             preferred: false,
             idle_since: None,
             arbiter_targets: Targets::Silent,
+            cut_off: false,
             clients: Targets::Answer,
             automatic: Automatic::Yes,
             // Whoever ran before left the service running: it may have been heard a moment ago.
@@ -368,6 +373,7 @@ impl Keeper {
             Event::Services(services) => self.following.services = services,
             Event::Tick => {}
         }
+        self.notice_a_cut();
         self.look(now, effects);
     }
 
@@ -495,106 +501,5 @@ impl Keeper {
             Decision::StepDown(Cause::Superseded) if mutant::is(Mutant::RefusedStays) => {}
             Decision::StepDown(_) => self.step_down(now, effects),
         }
-    }
-
-    /// A new view for each volume that stands so.
-    fn claims(&mut self, standings: &[Standing]) -> Vec<Claim> {
-        let mut claims = Vec::new();
-        for (id, volume) in &self.volumes {
-            let Some(facts) = volume
-                .facts
-                .filter(|facts| standings.contains(&facts.standing))
-            else {
-                continue;
-            };
-            let next = ViewMark {
-                epoch: facts.next_epoch.max(facts.view.epoch.next()),
-                id: ViewId(self.entropy.bytes16()),
-            };
-            claims.push(Claim {
-                volume: *id,
-                basis: facts.view,
-                next,
-                history: facts.history,
-            });
-        }
-        claims
-    }
-
-    fn act_alone(&mut self, now: Instant, decision: Decision, effects: &mut Vec<Effect>) {
-        let alone = decision == Decision::GoAlone;
-        let standings = claimed(alone);
-        let unasked =
-            mutant::is(Mutant::TakeoverWithoutClaim) || mutant::is(Mutant::GoAloneWithoutClaim);
-        let asks = self.kind == ArbiterKind::Register && !unasked;
-        let granted: Vec<(Claim, ViewMark)> = if asks {
-            let granted = self.change.granted();
-            granted.map(|(claim, mark)| (*claim, mark)).collect()
-        } else {
-            let claims = self.claims(standings);
-            claims.iter().map(|claim| (*claim, claim.next)).collect()
-        };
-        for (claim, next) in granted {
-            let (basis, until) = (claim.basis, now + WORD_LIFE);
-            let word = if alone {
-                Word::GoAlone { basis, next, until }
-            } else {
-                Word::TakeOver { basis, next, until }
-            };
-            let stands = |volume: &Volume| {
-                volume
-                    .facts
-                    .is_some_and(|facts| standings.contains(&facts.standing))
-            };
-            if self.volumes.get(&claim.volume).is_some_and(stands) {
-                self.say(now, claim.volume, word, effects);
-            }
-        }
-        if !alone {
-            self.say_to(now, Standing::Alone, Word::Start, effects);
-        }
-    }
-
-    fn step_down(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        for standing in [Standing::Broken, Standing::Frozen, Standing::Serving] {
-            self.say_to(now, standing, Word::StepDown, effects);
-        }
-    }
-
-    fn begin(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        for standing in [Standing::Alone, Standing::Unserved] {
-            self.say_to(now, standing, Word::Start, effects);
-        }
-    }
-
-    fn say_to(&mut self, now: Instant, standing: Standing, word: Word, effects: &mut Vec<Effect>) {
-        let stands = |(_, facts): &(&VolumeId, Option<VolumeFacts>)| {
-            facts.is_some_and(|facts| facts.standing == standing)
-        };
-        let volumes: Vec<VolumeId> = self.facts().filter(stands).map(|(id, _)| *id).collect();
-        for volume in volumes {
-            self.say(now, volume, word, effects);
-        }
-    }
-
-    fn say(&mut self, now: Instant, volume: VolumeId, word: Word, effects: &mut Vec<Effect>) {
-        let Some(place) = self.volumes.get_mut(&volume) else {
-            return;
-        };
-        let changing = place.facts.is_some_and(|facts| facts.changing);
-        let ready = !changing || word == Word::StepDown;
-        if !place.told && ready && now >= place.rests_until {
-            place.told = true;
-            effects.push(Effect::Say { volume, word });
-        }
-    }
-}
-
-/// The volumes for which a serving node claims, or one that does not serve.
-fn claimed(serving: bool) -> &'static [Standing] {
-    if serving {
-        &[Standing::Frozen]
-    } else {
-        &[Standing::Standby, Standing::Unserved]
     }
 }

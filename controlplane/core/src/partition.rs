@@ -189,6 +189,8 @@ pub enum Missing {
     Turn,
     /// A client network: no ping target answers.
     Clients,
+    /// The peer or an operator: no ping target of the arbiter answered all the time since the peer was heard.
+    Reach,
     /// An operator's word.
     Operator,
     /// An operator, who stopped the group.
@@ -211,6 +213,9 @@ impl fmt::Display for Missing {
             }
             Self::Turn => "the peer, which begins first",
             Self::Clients => "a ping target that answers",
+            Self::Reach => {
+                "the peer, or an operator: no ping target answered all the time since the peer was heard"
+            }
             Self::Operator => "an operator's word",
             Self::GroupStart => "`lockstep group start`: an operator stopped the group",
             Self::NodeResume => "`lockstep node resume`: an operator suspended this node",
@@ -357,7 +362,7 @@ pub const TABLE: [Row; 56] = {
         row(Standby, Claim(Idle), Decision::Claim),
         row(Standby, Claim(Asked), Wait(Missing::Arbiter)),
         row(Standby, Manual, Wait(Missing::Operator)),
-        row(Standby, Ping(Targets::Silent), Wait(Missing::Clients)),
+        row(Standby, Ping(Targets::Silent), Wait(Missing::Reach)),
         row(Standby, Ping(Targets::Answer), TakeOver),
         row(Standby, Nobody, TakeOver),
         // In sync, and nobody serves: whose turn it is begins; where the peer is lost it is as on a standby.
@@ -376,7 +381,7 @@ pub const TABLE: [Row; 56] = {
         row(Unserved, Claim(Idle), Decision::Claim),
         row(Unserved, Claim(Asked), Wait(Missing::Arbiter)),
         row(Unserved, Manual, Wait(Missing::Operator)),
-        row(Unserved, Ping(Targets::Silent), Wait(Missing::Clients)),
+        row(Unserved, Ping(Targets::Silent), Wait(Missing::Reach)),
         row(Unserved, Ping(Targets::Answer), TakeOver),
         row(Unserved, Nobody, TakeOver),
         // Nobody serves, and nobody else may.

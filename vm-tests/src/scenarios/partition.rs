@@ -119,10 +119,12 @@ fn partitions_with_ping(context: &Context) -> anyhow::Result<()> {
         controlled: Controlled::boot_with(context, Arbiter::Ping, "", &[])?,
     };
     let (one, two) = story.nodes();
-    let _writer = story.write(1, one)?;
+    let writer = story.write(1, one)?;
     one_by_one(&story)?;
     the_mirror_alone(&story)?;
     the_standby(&story)?;
+    one.exec_ok("pkill -f 'vm-guest ledger-write[r]'")?;
+    writer.wait()?;
     the_active_node(&story)?;
     let ledger = story.pair().cluster.ledger(&[1, 2, 3]);
     check(&ledger, two.disk("data")?, Durability::Acked)?.require_ok()?;

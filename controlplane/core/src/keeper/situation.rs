@@ -6,7 +6,7 @@ use mirror_core::types::Instant;
 
 use crate::failure_detector::Presence;
 use crate::mutant::{self, Mutant};
-use crate::partition::{Arbiter, ClaimState, Contact, Service, Situation, Standing, Turn};
+use crate::partition::{Arbiter, ClaimState, Contact, Service, Situation, Standing, Targets, Turn};
 
 use super::{ArbiterKind, Automatic, HANDICAP, Keeper, LINK_GRACE, TURN_WAIT, Volume, VolumeFacts};
 
@@ -116,6 +116,16 @@ impl Keeper {
         }
     }
 
+    /// A ping target that answers again, before the peer is heard, shows that this node was cut off, and not that the peer is
+    /// dead: where a target answered it, it went on alone.
+    pub(super) fn notice_a_cut(&mut self) {
+        self.cut_off = match self.peer {
+            Presence::Alive => false,
+            Presence::Dead if self.arbiter_targets == Targets::Silent => true,
+            Presence::Dead | Presence::Deaf | Presence::Unknown => self.cut_off,
+        };
+    }
+
     pub(super) fn situation(&self, now: Instant) -> Situation {
         let standing = self.standing();
         let leases = matches!(self.kind, ArbiterKind::Register | ArbiterKind::Ping);
@@ -124,6 +134,7 @@ impl Keeper {
             contact: self.contact(now, standing),
             arbiter: match self.kind {
                 ArbiterKind::Register => Arbiter::Register(self.change.state()),
+                ArbiterKind::Ping if self.cut_off => Arbiter::Ping(Targets::Silent),
                 ArbiterKind::Ping => Arbiter::Ping(self.arbiter_targets),
                 ArbiterKind::Manual => Arbiter::Manual,
                 ArbiterKind::Nobody => Arbiter::Nobody,
