@@ -9,6 +9,7 @@
 //! Whatever breaks off in between: nothing counts at the inviting end before the joining one said that all is durable there, and
 //! to join again changes nothing that is there already. So both ends come to one belief by repeating.
 
+mod advice;
 mod door;
 mod error;
 mod files;
@@ -16,11 +17,15 @@ mod frames;
 mod guest;
 mod home;
 mod invite;
+mod keys;
+mod sockets;
+mod strangers;
 mod tls;
 mod token;
 
 pub use error::JoinError;
 pub use files::{Existing, Note};
+pub use frames::Role;
 pub use guest::{Joined, Joining, Step, join};
 pub use home::{Guest, Home, Places};
 pub use invite::{Invitation, Progress, TRIES_MAX, invite};

@@ -16,7 +16,7 @@ use controlplane::etcd::{self, Etcd};
 use controlplane::heartbeat::{Settings, start};
 use controlplane::node::{self, RegisterClient};
 use controlplane::trust::{
-    Authority, Identity, etcd_client_config, node_config, read_identity, witness_config,
+    Authority, Identity, check_own, etcd_client_config, node_config, read_identity, witness_config,
     witness_identity,
 };
 use controlplane::wishes::Store;
@@ -186,6 +186,14 @@ fn register_client(
     match keeper {
         RegisterKeeper::Witness(address) => {
             let identity = read_identity(trust, "node")?;
+            check_own(&identity, (cluster, config.me)).map_err(|error| {
+                let path = trust.join("node.pem");
+                anyhow::anyhow!(
+                    "LS6027 {}: {error}; the witness would not know this node: put the names back as they were, or move \
+                     trust/node.pem and trust/node.key away and let this node join again",
+                    path.display()
+                )
+            })?;
             let witness = read(&trust.join("witness.pem"))?;
             let tls = Arc::new(node_config(&identity, &witness)?);
             let witness = controlplane::arbiter::Witness::new(address.clone(), tls);

@@ -1,24 +1,31 @@
 //! `lockstepd cluster ...`, which `lockstep cluster ...` becomes: what an operator sees while a cluster is set up.
 
+mod screen;
+
 use std::io::{BufRead, IsTerminal, Write, stderr, stdin, stdout};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use controlplane::config::{Config, RegisterKeeper};
 use controlplane::join::{
     Doorplate, Existing, Guest, Home, Invitation, JoinError, Joined, Joining, Note, PORT, Places,
-    Progress, Step, TRIES_MAX, Token, invite, join,
+    Role, Step, TRIES_MAX, Token, invite, join,
 };
 use mirror_core::admin::Problem;
 use tokio::net::TcpListener;
+
+use screen::Screen;
 
 /// Somebody has not joined, and the time is over: what comes of it nobody can tell.
 const EXIT_OVER: u8 = 3;
 /// A door that was closed by wrong tokens still tells so for this long.
 const CLOSED_TIME: Duration = Duration::from_secs(30);
+/// Strangers are told at most so often.
+const STRANGERS_INTERVAL: Duration = Duration::from_secs(10);
 /// An invitation does not stay open over night by mistake.
 const SECONDS_MAX: u64 = 24 * 3600;
 /// A token has 69 characters; a line has room for blanks.
@@ -84,14 +91,20 @@ pub(crate) struct DoorArguments {
 
 impl ThisNode {
     fn places(&self) -> Places {
-        let directory = self.config.parent().unwrap_or(Path::new("/"));
-        let config = self.config.clone();
+        let directory = match self.config.parent() {
+            // A name alone: of the directory in which this runs.
+            Some(directory) if directory.as_os_str().is_empty() => Path::new("."),
+            directory => directory.unwrap_or(Path::new("/")),
+        };
+        let name = self.config.file_name().unwrap_or_default();
+        let config = directory.join(name);
         Places {
             config,
             ..Places::in_directory(directory)
         }
     }
 
+    /// Its name on the node that invites.
     fn name(&self) -> String {
         self.node.clone().unwrap_or_else(host_name)
     }
@@ -158,7 +171,11 @@ fn say(text: &str) {
 
 fn told(notes: &[Note]) {
     for note in notes {
-        let what = if note.written { "made" } else { "kept" };
+        let what = match (note.written, note.replaced) {
+            (true, true) => "REPLACED",
+            (true, false) => "made",
+            (false, _) => "kept",
+        };
         say(&format!("  {what}  {}", note.path.display()));
     }
 }
@@ -230,13 +247,17 @@ fn let_in(
             guests,
             time: Duration::from_secs(door.seconds),
             closed_time: CLOSED_TIME,
+            strangers_interval: STRANGERS_INTERVAL,
             existing,
             doorplate: Doorplate::new()?,
         };
-        invite(home, invitation, listener, move |progress| {
-            say(&shown(&progress, address));
-        })
-        .await
+        let screen = Screen::new(address, stdout()).map_err(not_begun)?;
+        let screen = Arc::new(screen);
+        let tell = Arc::clone(&screen);
+        let tell = move |progress| tell.tell(&progress);
+        let invited = invite(home, invitation, listener, tell).await;
+        screen.end();
+        invited
     })?;
     say(&format!("all who were invited have joined.\n{next}"));
     Ok(())
@@ -246,52 +267,21 @@ fn runtime() -> Result<tokio::runtime::Runtime, JoinError> {
     let made = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    made.map_err(|source| JoinError::File {
+    made.map_err(not_begun)
+}
+
+fn not_begun(source: std::io::Error) -> JoinError {
+    JoinError::File {
         what: "start",
         path: PathBuf::from("lockstepd"),
         source,
-    })
+    }
 }
 
 fn span(seconds: u64) -> String {
     match (seconds / 60, seconds % 60) {
         (minutes @ 1.., 0) => format!("{minutes} min"),
         _ => format!("{seconds} s"),
-    }
-}
-
-fn shown(progress: &Progress, address: SocketAddr) -> String {
-    match progress {
-        Progress::Token { guest, token } => {
-            let (place, option) = match guest {
-                Guest::Witness => ("on the witness".to_string(), String::new()),
-                Guest::Node { name, .. } => (format!("on {name}"), format!(" --node {name}")),
-            };
-            format!(
-                "{place}, type:\n    lockstep cluster join {address}{option}\n  and then this token, which works once:\n    {token}\n"
-            )
-        }
-        Progress::Inside { guest, address } => format!("{guest}: joins, from {address}"),
-        Progress::Waits { guest, whom } => {
-            format!("{guest}: waits until the {whom} has joined, to get its certificate")
-        }
-        Progress::Joined {
-            guest,
-            lacks_witness: false,
-        } => format!("{guest}: has joined"),
-        Progress::Joined {
-            guest,
-            lacks_witness: true,
-        } => format!(
-            "{guest}: has joined, without the witness's certificate: when the witness has joined, \
-             `lockstep cluster invite {guest}`, and join there again"
-        ),
-        Progress::BrokeOff { guest, why } => {
-            format!("{guest}: did not get to the end\n{}", lines_of(why, "  "))
-        }
-        Progress::Turned { address, why } => {
-            format!("{address}: not let in\n{}", lines_of(why, "  "))
-        }
     }
 }
 
@@ -325,7 +315,8 @@ fn enter(
     let joining = Joining {
         address,
         token: asked()?,
-        node: node.name(),
+        node: node.node.clone(),
+        host: host_name(),
         places: node.places(),
         witness,
         existing,
@@ -334,9 +325,16 @@ fn enter(
         Step::Welcome {
             cluster,
             fingerprint,
-        } => say(&format!(
-            "cluster {cluster}, its authority is {fingerprint}"
-        )),
+            role,
+        } => {
+            let role = match role {
+                Role::Node => "a node",
+                Role::Witness => "the witness",
+            };
+            say(&format!(
+                "cluster {cluster}, its authority is {fingerprint}; this machine becomes {role}"
+            ));
+        }
         Step::Waits { what } => say(&format!("waits until the {what} has joined")),
     }))?;
     told(&notes);

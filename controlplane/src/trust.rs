@@ -29,7 +29,7 @@ use thiserror::Error;
 
 mod request;
 
-pub use request::{OwnKey, check_certificate, check_node, check_witness};
+pub use request::{OwnKey, check_certificate, check_node, check_own, check_witness};
 
 const NODE_SUFFIX: &str = "node.lockstep.internal";
 /// The name in every witness's certificate.

@@ -1,5 +1,6 @@
 //! Who may come in: tokens, wrong tries, time. No clock, no socket.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::error::JoinError;
@@ -16,7 +17,23 @@ struct Invited {
     /// The image of the token that works; `None`: its bearer is inside, or has joined.
     token: Option<blake3::Hash>,
     used: Vec<blake3::Hash>,
+    /// Who came with the token that was used last.
+    bearer: Option<SocketAddr>,
     joined: bool,
+    /// Whoever came got the cluster's key, and did not come to the end: it gets no new token.
+    lost: bool,
+}
+
+impl Invited {
+    fn why_used(&self, image: blake3::Hash) -> JoinError {
+        match self.bearer {
+            Some(address) if !self.lost && self.used.last() == Some(&image) => {
+                let guest = self.guest.to_string();
+                JoinError::TokenInside { guest, address }
+            }
+            Some(_) | None => JoinError::UsedToken,
+        }
+    }
 }
 
 /// The door of an invitation.
@@ -43,12 +60,15 @@ impl Door {
             Some(invited) => {
                 invited.used.extend(invited.token.take());
                 invited.token = image;
+                invited.bearer = None;
             }
             None => self.invited.push(Invited {
                 guest: guest.clone(),
                 token: image,
                 used: Vec::new(),
+                bearer: None,
                 joined: false,
+                lost: false,
             }),
         }
     }
@@ -59,28 +79,36 @@ impl Door {
     }
 
     /// Somebody knocks. A right token is used up; every image is compared, and each in constant time.
-    pub(super) fn knock(&mut self, secret: &Secret, now: Instant) -> Result<Guest, JoinError> {
+    pub(super) fn knock(
+        &mut self,
+        secret: &Secret,
+        from: SocketAddr,
+        now: Instant,
+    ) -> Result<Guest, JoinError> {
         self.is_open(now)?;
         let image = secret.image();
-        let (mut right, mut used) = (None, false);
+        let (mut right, mut used) = (None, None);
         for (place, invited) in self.invited.iter().enumerate() {
             if invited.token == Some(image) {
                 right = Some(place);
             }
             for old in &invited.used {
-                used |= *old == image;
+                if *old == image {
+                    used = Some(place);
+                }
             }
         }
         if let Some(place) = right {
             let invited = &mut self.invited[place];
             invited.used.extend(invited.token.take());
+            invited.bearer = Some(from);
             if invited.used.len() > USED_MAX {
                 invited.used.remove(0);
             }
             return Ok(invited.guest.clone());
         }
-        if used {
-            return Err(JoinError::UsedToken);
+        if let Some(place) = used {
+            return Err(self.invited[place].why_used(image));
         }
         self.wrong += 1;
         let left = TRIES_MAX - self.wrong;
@@ -105,7 +133,27 @@ impl Door {
     pub(super) fn has_joined(&mut self, guest: &Guest) {
         if let Some(invited) = self.find(guest) {
             invited.joined = true;
+            invited.bearer = None;
         }
+    }
+
+    /// Its bearer has the cluster's key, and did not come to the end.
+    pub(super) fn is_lost(&mut self, guest: &Guest) {
+        if let Some(invited) = self.find(guest) {
+            invited.lost = true;
+        }
+    }
+
+    /// The one of whom that is so, and who came in its name.
+    pub(super) fn lost(&self) -> Option<(Guest, SocketAddr)> {
+        let lost = self.invited.iter().find(|invited| invited.lost)?;
+        Some((lost.guest.clone(), lost.bearer?))
+    }
+
+    /// Whether anybody may still join.
+    pub(super) fn awaits(&self) -> bool {
+        let mut all = self.invited.iter();
+        all.any(|invited| !invited.joined && !invited.lost)
     }
 
     /// Who is invited and has not joined.
@@ -118,8 +166,10 @@ impl Door {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{IpAddr, Ipv4Addr};
     use std::time::Duration;
 
+    const FROM: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn secret(byte: u8) -> Secret {
@@ -136,13 +186,20 @@ mod tests {
     fn a_token_works_once_and_a_new_one_once_more() {
         let now = Instant::now();
         let mut door = door(now);
-        assert_eq!(door.knock(&secret(1), now).expect("in"), Guest::Witness);
-        let again = door.knock(&secret(1), now).expect_err("used");
-        assert!(matches!(again, JoinError::UsedToken), "{again}");
+        assert_eq!(
+            door.knock(&secret(1), FROM, now).expect("in"),
+            Guest::Witness
+        );
+        let again = door.knock(&secret(1), FROM, now).expect_err("inside");
+        assert!(
+            matches!(again, JoinError::TokenInside { address: FROM, .. }),
+            "{again}"
+        );
         door.expect(&Guest::Witness, &secret(2));
-        assert!(door.knock(&secret(2), now).is_ok());
+        assert!(door.knock(&secret(2), FROM, now).is_ok());
+        door.has_joined(&Guest::Witness);
         for old in [1, 2] {
-            let again = door.knock(&secret(old), now).expect_err("used");
+            let again = door.knock(&secret(old), FROM, now).expect_err("used");
             assert!(matches!(again, JoinError::UsedToken), "{again}");
         }
     }
@@ -152,8 +209,8 @@ mod tests {
         let now = Instant::now();
         let mut door = door(now);
         door.expect(&Guest::Witness, &secret(2));
-        assert!(door.knock(&secret(1), now).is_err());
-        assert!(door.knock(&secret(2), now).is_ok());
+        assert!(door.knock(&secret(1), FROM, now).is_err());
+        assert!(door.knock(&secret(2), FROM, now).is_ok());
     }
 
     #[test]
@@ -161,14 +218,14 @@ mod tests {
         let now = Instant::now();
         let mut door = door(now);
         for left in (1..5).rev() {
-            let wrong = door.knock(&secret(9), now).expect_err("wrong");
+            let wrong = door.knock(&secret(9), FROM, now).expect_err("wrong");
             assert!(
                 matches!(wrong, JoinError::WrongToken { left: l } if l == left),
                 "{wrong}"
             );
         }
         for byte in [9, 1] {
-            let closed = door.knock(&secret(byte), now).expect_err("closed");
+            let closed = door.knock(&secret(byte), FROM, now).expect_err("closed");
             assert_eq!(closed.code(), "LS6029");
         }
     }
@@ -179,9 +236,11 @@ mod tests {
         let mut door = door(now);
         let before = now + HOUR - Duration::from_nanos(1);
         for byte in [1, 9, 9, 9, 9, 9, 9] {
-            let over = door.knock(&secret(byte), now + HOUR).expect_err("over");
+            let over = door
+                .knock(&secret(byte), FROM, now + HOUR)
+                .expect_err("over");
             assert_eq!(over.code(), "LS6030");
         }
-        assert!(door.knock(&secret(1), before).is_ok());
+        assert!(door.knock(&secret(1), FROM, before).is_ok());
     }
 }

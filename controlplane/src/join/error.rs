@@ -2,11 +2,14 @@
 
 use std::error::Error as _;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use controlplane_api::arbiter::Hex16;
 use mirror_core::admin::Problem;
 use thiserror::Error;
 
+use super::advice;
 use super::token::TokenError;
 use crate::config::ConfigError;
 use crate::key::KeyError;
@@ -35,6 +38,42 @@ pub enum JoinError {
         /// Which file.
         path: PathBuf,
     },
+    /// The same where `init` stands, which replaces nothing.
+    #[error("{} is there already, and it is another one", .path.display())]
+    InTheWay {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The inviting end knows another witness.
+    #[error("another witness has joined this cluster ({} of the node that invites)", .path.display())]
+    OtherWitness {
+        /// That one's certificate.
+        path: PathBuf,
+    },
+    /// The key of another cluster would be lost.
+    #[error("{} {}, and the invitation is to cluster {cluster}{}", .path.display(), whose(.own.as_ref()), resting(.volumes))]
+    OtherKey {
+        /// Which file.
+        path: PathBuf,
+        /// Its cluster; `None`: it is no key.
+        own: Option<Hex16>,
+        /// Who invites.
+        cluster: Hex16,
+        /// What rests on it.
+        volumes: Vec<String>,
+    },
+    /// A witness that served this cluster before.
+    #[error("{} is there already: what this witness granted in an earlier time", .path.display())]
+    OldRegisters {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// A witness on a node is no third opinion.
+    #[error("this token is for the witness, and this machine is a node ({})", .path.display())]
+    NodeHere {
+        /// What a node has.
+        path: PathBuf,
+    },
     /// What is there cannot be used.
     #[error("{}: {why}", .path.display())]
     Unfit {
@@ -58,6 +97,24 @@ pub enum JoinError {
     /// The token was taken before.
     #[error("this token was used already")]
     UsedToken,
+    /// The token is being used.
+    #[error("this token is in use: {guest} joins with it from {address}")]
+    TokenInside {
+        /// Whose it is.
+        guest: String,
+        /// Who came with it.
+        address: SocketAddr,
+    },
+    /// Who has the key nobody knows.
+    #[error("the cluster's key was handed to {address} in the name of {guest}, and it did not confirm that it joined{}", not_joined(.missing))]
+    KeyIsOut {
+        /// Who it should be.
+        guest: String,
+        /// Who got it.
+        address: SocketAddr,
+        /// Who else did not join.
+        missing: Vec<String>,
+    },
     /// Too many wrong tokens.
     #[error("the invitation is closed: {tries} wrong tokens were tried")]
     Closed {
@@ -129,6 +186,12 @@ pub enum JoinError {
         /// Whose token it is.
         invited: String,
     },
+    /// The token is the witness's, and this shall be a node.
+    #[error("this token is for the witness, and --node {name} was given")]
+    WitnessToken {
+        /// Who it should become.
+        name: String,
+    },
     /// This node cannot invite.
     #[error("there is no authority of the cluster here ({})", .path.display())]
     NoAuthority {
@@ -142,8 +205,13 @@ pub enum JoinError {
         version: u32,
     },
     /// What the other end said.
-    #[error("{}", .0.message)]
-    Told(Problem),
+    #[error("{who} says: {}", .problem.message)]
+    Told {
+        /// Who said it.
+        who: String,
+        /// What.
+        problem: Problem,
+    },
 }
 
 fn not_joined(names: &[String]) -> String {
@@ -154,8 +222,23 @@ fn not_joined(names: &[String]) -> String {
     }
 }
 
-const AGAIN: &str = "get a new token (the inviting end shows one, or `lockstep cluster invite` there), and join again: \
-     what is there already stays";
+fn whose(own: Option<&Hex16>) -> String {
+    own.map_or_else(
+        || "is no key of a cluster".to_string(),
+        |own| format!("is the key of cluster {own}"),
+    )
+}
+
+fn resting(volumes: &[String]) -> String {
+    match volumes {
+        [] => String::new(),
+        [volume] => format!("; the volume {volume} of this machine rests on the old key"),
+        volumes => format!(
+            "; the volumes {} of this machine rest on the old key",
+            volumes.join(", ")
+        ),
+    }
+}
 
 impl JoinError {
     /// A code of docs/codes.md.
@@ -163,8 +246,19 @@ impl JoinError {
         match self {
             Self::Config(_) => "LS6026",
             Self::File { .. } => "LS4010",
-            Self::Occupied { .. } | Self::Unfit { .. } | Self::Key(_) => "LS6027",
-            Self::Typed(_) | Self::WrongToken { .. } | Self::UsedToken => "LS6028",
+            Self::Occupied { .. }
+            | Self::InTheWay { .. }
+            | Self::OtherWitness { .. }
+            | Self::OldRegisters { .. }
+            | Self::NodeHere { .. }
+            | Self::Unfit { .. }
+            | Self::Key(_) => "LS6027",
+            Self::KeyIsOut { .. } => "LS6077",
+            Self::OtherKey { .. } => "LS6078",
+            Self::Typed(_)
+            | Self::WrongToken { .. }
+            | Self::UsedToken
+            | Self::TokenInside { .. } => "LS6028",
             Self::Closed { .. } => "LS6029",
             Self::Over { .. } => "LS6030",
             Self::Stranger { .. } => "LS6031",
@@ -174,63 +268,43 @@ impl JoinError {
             | Self::Unconfirmed { .. }
             | Self::Content(_)
             | Self::Version { .. } => "LS6032",
-            Self::NoSuchGuest { .. } | Self::OtherGuest { .. } | Self::NoAuthority { .. } => {
-                "LS6033"
-            }
-            Self::Told(problem) => &problem.code,
+            Self::NoSuchGuest { .. }
+            | Self::OtherGuest { .. }
+            | Self::WitnessToken { .. }
+            | Self::NoAuthority { .. } => "LS6033",
+            Self::Told { problem, .. } => &problem.code,
         }
     }
 
     fn advice(&self) -> &str {
         match self {
-            Self::Config(_) => {
-                "write cluster.toml on this node first (docs/controlplane.md, \"Setting it up\"); nothing was changed"
-            }
-            Self::File { .. } => {
-                "run the command as root, and see that the file system has room; then repeat it"
-            }
-            Self::Occupied { .. } => {
-                "nothing was changed. If it is of an earlier cluster, move it away, or repeat the command with --force"
-            }
-            Self::Unfit { .. } | Self::Key(_) => {
-                "nothing was changed. Mend it as the message says, or move it away, and repeat the command"
-            }
-            Self::Typed(_) => "nothing was sent, and no try was counted; type it again",
-            Self::WrongToken { .. } | Self::UsedToken => {
-                "take the token that the inviting end shows for this machine; each works once"
-            }
-            Self::Closed { .. } => {
-                "see who tries (the inviting end shows the addresses), then `lockstep cluster invite` there again"
-            }
-            Self::Over { .. } => {
-                "`lockstep cluster invite` on the first node again; it makes new tokens"
-            }
-            Self::Stranger { .. } => {
-                "the token is of an earlier invitation, the address is wrong, or somebody is in between: take address and \
-                 token from the screen of the inviting end"
-            }
-            Self::Unreachable { .. } => {
-                "see that `lockstep cluster invite` runs there, that the address is right, and that no firewall is in between"
-            }
-            Self::Listen { .. } => {
-                "another invitation runs, or the address is not of this machine: --listen ADDRESS:PORT names another one"
-            }
-            Self::Broken { .. } | Self::Content(_) => AGAIN,
-            Self::Unconfirmed { .. } => {
-                "if the inviting end says that this machine has joined, nothing is left to do; else join again with a new token: \
-                 what is there already stays"
-            }
-            Self::NoSuchGuest { .. } => {
-                "name one of them, with `--node NAME` where it joins; another one is written into cluster.toml first"
-            }
-            Self::OtherGuest { .. } => {
-                "take the token that is shown for this machine, or say with --node which one it is"
-            }
-            Self::NoAuthority { .. } => {
-                "invite on the node on which `lockstep cluster init` was run"
-            }
-            Self::Version { .. } => "install the same release on both machines",
-            Self::Told(problem) => &problem.advice,
+            Self::Config(_) => advice::CONFIG,
+            Self::File { .. } => advice::FILE,
+            Self::Occupied { .. } => advice::OCCUPIED,
+            Self::InTheWay { .. } => advice::IN_THE_WAY,
+            Self::OtherWitness { .. } => advice::OTHER_WITNESS,
+            Self::OtherKey { volumes, .. } if volumes.is_empty() => advice::OTHER_KEY,
+            Self::OtherKey { .. } => advice::KEY_OF_VOLUMES,
+            Self::OldRegisters { .. } => advice::OLD_REGISTERS,
+            Self::NodeHere { .. } => advice::NODE_HERE,
+            Self::Unfit { .. } | Self::Key(_) => advice::UNFIT,
+            Self::Typed(_) => advice::TYPED,
+            Self::WrongToken { .. } | Self::UsedToken => advice::ANOTHER_TOKEN,
+            Self::TokenInside { .. } => advice::TOKEN_INSIDE,
+            Self::KeyIsOut { .. } => advice::KEY_IS_OUT,
+            Self::Closed { .. } => advice::CLOSED,
+            Self::Over { .. } => advice::OVER,
+            Self::Stranger { .. } => advice::STRANGER,
+            Self::Unreachable { .. } => advice::UNREACHABLE,
+            Self::Listen { .. } => advice::LISTEN,
+            Self::Broken { .. } | Self::Content(_) => advice::AGAIN,
+            Self::Unconfirmed { .. } => advice::UNCONFIRMED,
+            Self::NoSuchGuest { .. } => advice::NO_SUCH_GUEST,
+            Self::OtherGuest { .. } => advice::OTHER_GUEST,
+            Self::WitnessToken { .. } => advice::WITNESS_TOKEN,
+            Self::NoAuthority { .. } => advice::NO_AUTHORITY,
+            Self::Version { .. } => advice::VERSION,
+            Self::Told { problem, .. } => &problem.advice,
         }
     }
 
@@ -249,7 +323,12 @@ impl JoinError {
         Problem {
             code: self.code().to_string(),
             message,
-            advice: self.advice().to_string(),
+            advice: if let Self::Told { .. } = self {
+                // Where it has to be done, not here.
+                format!("there: {}", self.advice())
+            } else {
+                self.advice().to_string()
+            },
         }
     }
 
@@ -258,6 +337,6 @@ impl JoinError {
         if let Self::Broken { source, .. } = self {
             return source.kind() != io::ErrorKind::InvalidData;
         }
-        matches!(self, Self::Told(_) | Self::Unconfirmed { .. })
+        matches!(self, Self::Told { .. } | Self::Unconfirmed { .. })
     }
 }

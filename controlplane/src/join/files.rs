@@ -30,6 +30,27 @@ pub struct Note {
     pub path: PathBuf,
     /// Whether it was written now; else it was there, and is right.
     pub written: bool,
+    /// Whether another one was there.
+    pub replaced: bool,
+}
+
+impl Note {
+    pub(super) fn made(path: PathBuf) -> Self {
+        let (written, replaced) = (true, false);
+        Self {
+            path,
+            written,
+            replaced,
+        }
+    }
+
+    pub(super) fn kept(path: PathBuf) -> Self {
+        let written = false;
+        Self {
+            written,
+            ..Self::made(path)
+        }
+    }
 }
 
 /// A file as it shall be.
@@ -176,13 +197,18 @@ pub(super) fn install(drafts: &[Draft], existing: Existing) -> Result<Vec<Note>,
     check(drafts, existing)?;
     let mut notes = Vec::new();
     for draft in drafts {
-        let written = draft.stands()? != Some(true);
+        let stands = draft.stands()?;
+        let (written, replaced) = (stands != Some(true), stands == Some(false));
         if written {
             let directory = draft.path.parent().unwrap_or(Path::new("/"));
             make_directory(directory, DIRECTORY_MODE)?;
         }
         let path = draft.path.clone();
-        notes.push(Note { path, written });
+        notes.push(Note {
+            path,
+            written,
+            replaced,
+        });
     }
     let wanted = || {
         let pairs = drafts.iter().zip(&notes);
@@ -233,7 +259,11 @@ mod tests {
         assert!(error.to_string().contains("/b is there already"), "{error}");
         assert!(!place("a").exists());
         let notes = install(&drafts, Existing::Replaced).expect("replaced");
-        assert!(notes.iter().all(|note| note.written));
+        let made: Vec<_> = notes
+            .iter()
+            .map(|note| (note.written, note.replaced))
+            .collect();
+        assert_eq!(made, [(true, false), (true, true)]);
         assert_eq!(fs::read(place("b")).expect("b"), b"open");
         let mode = |name| fs::metadata(place(name)).expect("there").mode() & 0o777;
         assert_eq!(mode("a/key"), 0o600);

@@ -40,8 +40,10 @@ pub(super) enum Ask {
 /// Who the token is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Role {
+pub enum Role {
+    /// One of the two nodes.
     Node,
+    /// The witness.
     Witness,
 }
 

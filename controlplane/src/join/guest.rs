@@ -24,6 +24,7 @@ use super::frames::{
     Answer, Ask, FRAME_TIMEOUT, GIFT_BYTES_MAX, Role, VERSION, printable, read, write,
 };
 use super::home::{Places, Standing, fingerprint_of, node_drafts, standing, unfit};
+use super::keys;
 use super::tls::{ANOTHER, INVITATION_NAME, client_config};
 use super::token::{Fingerprint, Token};
 use crate::config::Config;
@@ -31,6 +32,7 @@ use crate::trust::{
     Identity, OwnKey, TrustError, check_certificate, check_node, check_witness, read_identity,
 };
 use crate::witness::Admission;
+use crate::witness::store::Store;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Only root looks into it.
@@ -45,14 +47,22 @@ pub struct Joining {
     pub address: String,
     /// What it shows for this machine.
     pub token: Token,
-    /// This machine's name in `cluster.toml`, if it becomes a node.
-    pub node: String,
+    /// This machine's name in `cluster.toml`, if it was said that it becomes a node.
+    pub node: Option<String>,
+    /// The name that it has without that.
+    pub host: String,
     /// Where things are, if it becomes a node.
     pub places: Places,
     /// Where things are, if it becomes a witness.
     pub witness: PathBuf,
     /// What happens to other files that are there.
     pub existing: Existing,
+}
+
+impl Joining {
+    fn name(&self) -> &str {
+        self.node.as_ref().unwrap_or(&self.host)
+    }
 }
 
 /// What an operator should see.
@@ -64,6 +74,8 @@ pub enum Step {
         cluster: Hex16,
         /// Names its authority.
         fingerprint: Fingerprint,
+        /// What this machine becomes.
+        role: Role,
     },
     /// The other end waits for somebody else.
     Waits {
@@ -147,7 +159,8 @@ async fn hear(stream: &mut Stream, what: &'static str) -> Result<Answer, JoinErr
     let answer = read(stream, GIFT_BYTES_MAX, FRAME_TIMEOUT).await;
     let answer = answer.map_err(|source| JoinError::Broken { what, source })?;
     if let Answer::Refused(problem) = answer {
-        return Err(JoinError::Told(printable(problem)));
+        let (who, problem) = ("the inviting end".to_string(), printable(problem));
+        return Err(JoinError::Told { who, problem });
     }
     Ok(answer)
 }
@@ -184,11 +197,12 @@ async fn converse(
     tell(Step::Welcome {
         cluster,
         fingerprint,
+        role,
     });
     let (node, notes) = match role {
         Role::Node => {
             let notes = become_node(joining, stream, (cluster, &authority), tell).await?;
-            (Some(joining.node.clone()), notes)
+            (Some(joining.name().to_string()), notes)
         }
         Role::Witness => {
             let notes = become_witness(joining, stream, (cluster, &authority)).await?;
@@ -203,7 +217,8 @@ async fn converse(
         Answer::Done => Ok(Joined { node, notes }),
         Answer::Refused(problem) => {
             let problem = printable(problem);
-            Err(unconfirmed(io::Error::other(problem.message)))
+            let said = format!("the inviting end says: {}", problem.message);
+            Err(unconfirmed(io::Error::other(said)))
         }
         Answer::Welcome { .. }
         | Answer::Wait { .. }
@@ -227,9 +242,10 @@ async fn become_node(
     tell: &impl Fn(Step),
 ) -> Result<Vec<Note>, JoinError> {
     let what = "this node was certified";
+    keys::may_go(&joining.places, cluster.0, joining.existing)?;
     let own = own_key(joining, cluster)?;
     let ask = Ask::Node {
-        name: joining.node.clone(),
+        name: joining.name().to_string(),
         request: own.key.request()?,
     };
     say(stream, &ask, what).await?;
@@ -325,7 +341,7 @@ fn keep_node(
         let why = "it is another cluster's".to_string();
         return Err(content("the cluster's key", why));
     }
-    let config = Config::parse(&places.config, &gift.config, &joining.node)?;
+    let config = Config::parse(&places.config, &gift.config, joining.name())?;
     let me = (cluster, config.me);
     let identity = Identity {
         certificate: match own.certificate {
@@ -342,7 +358,7 @@ fn keep_node(
         return Err(content("the node's certificate", why));
     }
     let mut drafts = vec![
-        Draft::secret(places.key.clone(), gift.key),
+        Draft::secret(places.key.clone(), gift.key.as_slice()),
         Draft::open(places.config.clone(), gift.config),
     ];
     if let Some(witness) = gift.witness {
@@ -350,7 +366,32 @@ fn keep_node(
         drafts.push(Draft::open(places.trusted("witness.pem"), witness));
     }
     drafts.extend(node_drafts(places, &identity, authority));
-    install(&drafts, joining.existing)
+    check(&drafts, joining.existing)?;
+    // Also if that came while it was waited.
+    keys::may_go(places, cluster, joining.existing)?;
+    let mut notes = Vec::from_iter(keys::save(places, &gift.key)?);
+    notes.extend(install(&drafts, joining.existing)?);
+    Ok(notes)
+}
+
+/// What must not become the witness of this cluster.
+fn refuse_witness(joining: &Joining, cluster: Hex16) -> Result<(), JoinError> {
+    if let Some(name) = joining.node.clone() {
+        return Err(JoinError::WitnessToken { name });
+    }
+    let places = &joining.places;
+    let of_node = [places.trusted("node.key"), places.key.clone()];
+    if let Some(path) = of_node.into_iter().find(|path| path.exists())
+        && joining.existing == Existing::Stays
+    {
+        return Err(JoinError::NodeHere { path });
+    }
+    // What it granted in an earlier time would be taken for the present, also by a witness that runs.
+    let path = Store::new(&joining.witness, cluster).path();
+    if path.exists() {
+        return Err(JoinError::OldRegisters { path });
+    }
+    Ok(())
 }
 
 async fn become_witness(
@@ -359,6 +400,7 @@ async fn become_witness(
     (cluster, authority): Cluster<'_>,
 ) -> Result<Vec<Note>, JoinError> {
     let what = "the cluster was admitted";
+    refuse_witness(joining, cluster)?;
     check_authority(cluster, authority)?;
     let identity = witness_identity(joining)?;
     let ask = Ask::Witness {
@@ -386,6 +428,7 @@ async fn become_witness(
         Draft::secret(place(&format!("{cluster}.cluster")), admission),
     ];
     check(&drafts, joining.existing)?;
+    refuse_witness(joining, cluster)?;
     make_directory(&joining.witness, WITNESS_DIRECTORY_MODE)?;
     install(&drafts, joining.existing)
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use controlplane_api::arbiter::Hex16;
@@ -10,13 +11,14 @@ use mirror_core::types::{NodeId, NodeSet};
 
 use super::error::JoinError;
 use super::files::{
-    Draft, Existing, Note, failed, install, make_directory, random, read_text, sync,
+    Draft, Existing, Note, check, failed, install, make_directory, random, read_text, sync,
 };
+use super::keys;
 use super::token::Fingerprint;
 use crate::config::{Config, RegisterKeeper};
 use crate::trust::{
-    Authority, Identity, OwnKey, TrustError, check_certificate, check_node, check_witness,
-    read_identity,
+    Authority, Identity, OwnKey, TrustError, check_certificate, check_node, check_own,
+    check_witness, read_identity,
 };
 
 const KEY_BYTES: usize = 32;
@@ -36,6 +38,8 @@ pub struct Places {
     pub trust: PathBuf,
     /// On the inviting node alone: the authority, and whom it certified.
     pub authority: PathBuf,
+    /// The volumes, a file each: they rest on the key.
+    pub volumes: PathBuf,
 }
 
 impl Places {
@@ -46,6 +50,7 @@ impl Places {
             key: directory.join("cluster.key"),
             trust: directory.join("trust"),
             authority: directory.join("authority"),
+            volumes: directory.join("volumes"),
         }
     }
 
@@ -103,22 +108,39 @@ impl Home {
     /// `node` is this node's name.
     ///
     /// # Errors
-    /// [`JoinError`]: the configuration, or what is there does not fit together; then nothing is made.
+    /// [`JoinError`]: the configuration, or what is there does not fit together; then nothing is made. Or a disk that
+    /// refuses in the middle: then some files are there, each whole.
     pub fn init(places: &Places, node: &str) -> Result<(Self, Vec<Note>), JoinError> {
         let config = Config::read(&places.config, node)?;
         refuse_remains(places)?;
-        let key = Draft::secret(places.key.clone(), new_key()?);
-        let mut notes = if places.key.exists() {
-            let (path, written) = (key.path, false);
-            vec![Note { path, written }]
+        // Everything is made and looked at in memory first.
+        let (key, is_new) = if places.key.exists() {
+            (crate::key::read_secret(&places.key)?, false)
         } else {
-            install(&[key], Existing::Stays)?
+            (new_key()?.into_bytes(), true)
         };
-        let cluster = cluster_of(&places.key)?;
-        notes.push(make_authority(places, cluster)?);
-        let authority = open_authority(places, cluster, config.me)?;
-        notes.extend(certify_this(places, &authority, (cluster, config.me))?);
-        Ok((Self::with(places, config, cluster, authority)?, notes))
+        let cluster = Hex16(cluster_id(&crate::key::of_bytes(&places.key, &key)?).0);
+        let (authority, made) = if places.authority.join("authority.key").exists() {
+            (open_authority(places, cluster, config.me)?, None)
+        } else {
+            let (authority, made) = Authority::create(cluster)?;
+            (authority, Some(made))
+        };
+        let drafts = certify_this(places, &authority, (cluster, config.me))?;
+        check(&drafts, Existing::Stays).map_err(in_the_way)?;
+        let home = Self::with(places, config, authority, (cluster, key))?;
+        let mut notes = if is_new {
+            let draft = Draft::secret(places.key.clone(), home.key.as_slice());
+            install(&[draft], Existing::Stays)?
+        } else {
+            vec![Note::kept(places.key.clone())]
+        };
+        notes.push(match made {
+            Some(made) => keep_authority(places, made)?,
+            None => Note::kept(places.authority.clone()),
+        });
+        notes.extend(install(&drafts, Existing::Stays)?);
+        Ok((home, notes))
     }
 
     /// What [`Home::init`] made earlier.
@@ -131,16 +153,23 @@ impl Home {
             let path = places.authority.clone();
             return Err(JoinError::NoAuthority { path });
         }
-        let cluster = cluster_of(&places.key)?;
+        let key = crate::key::read_secret(&places.key)?;
+        let cluster = Hex16(cluster_id(&crate::key::of_bytes(&places.key, &key)?).0);
         let authority = open_authority(places, cluster, config.me)?;
-        Self::with(places, config, cluster, authority)
+        let path = places.trusted("node.pem");
+        let Standing::Whole(identity) = standing(places)? else {
+            let why = "this node has no certificate: `lockstep cluster init` makes it".to_string();
+            return Err(JoinError::Unfit { path, why });
+        };
+        fits(&path, &identity, &authority, (cluster, config.me))?;
+        Self::with(places, config, authority, (cluster, key))
     }
 
     fn with(
         places: &Places,
         config: Config,
-        cluster: Hex16,
         authority: Authority,
+        (cluster, key): (Hex16, Vec<u8>),
     ) -> Result<Self, JoinError> {
         // What is handed over is what was checked.
         let config_text = read_text(&places.config)?.unwrap_or_default();
@@ -151,7 +180,7 @@ impl Home {
             cluster,
             authority,
             config_text,
-            key: crate::key::read_secret(&places.key)?,
+            key,
         })
     }
 
@@ -247,8 +276,12 @@ pub(super) fn fingerprint_of(certificate: &str) -> Result<Fingerprint, TrustErro
     Ok(Fingerprint::of(&certificate))
 }
 
-fn cluster_of(key: &Path) -> Result<Hex16, JoinError> {
-    Ok(Hex16(cluster_id(&crate::key::read(key)?).0))
+/// `init` replaces nothing, and has no word that would.
+fn in_the_way(error: JoinError) -> JoinError {
+    if let JoinError::Occupied { path } = error {
+        return JoinError::InTheWay { path };
+    }
+    error
 }
 
 fn new_key() -> Result<String, JoinError> {
@@ -262,6 +295,23 @@ fn refuse_remains(places: &Places) -> Result<(), JoinError> {
     let remains = |path: PathBuf, why: String| Err(JoinError::Unfit { path, why });
     let authority = places.authority.join("authority.key");
     let certificate = places.trusted("node.pem");
+    if !places.key.exists()
+        && let [volume, ..] = keys::volumes(places)?.as_slice()
+    {
+        let why = format!(
+            "the key of this volume's cluster is missing, and a new one would not open its copies: put {} back; \
+             or move this file away if the volume is not needed any more",
+            places.key.display()
+        );
+        return remains(places.volumes.join(format!("{volume}.toml")), why);
+    }
+    if is_filled(&places.authority)? && !authority.exists() {
+        let why = format!(
+            "it is missing from {}, which is there: put it back, or invite where it is",
+            places.authority.display()
+        );
+        return remains(authority, why);
+    }
     if authority.exists() && !places.key.exists() {
         let why = format!(
             "it is of the cluster whose key is missing: put {} back",
@@ -279,20 +329,24 @@ fn refuse_remains(places: &Places) -> Result<(), JoinError> {
     Ok(())
 }
 
-/// The directory appears with both files, or not at all.
-fn make_authority(places: &Places, cluster: Hex16) -> Result<Note, JoinError> {
-    let path = places.authority.clone();
-    if path.join("authority.key").exists() {
-        let written = false;
-        return Ok(Note { path, written });
+/// A directory with something in it.
+fn is_filled(path: &Path) -> Result<bool, JoinError> {
+    match fs::read_dir(path) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed("read", path)(error)),
     }
+}
+
+/// The directory appears with both files, or not at all.
+fn keep_authority(places: &Places, made: Identity) -> Result<Note, JoinError> {
+    let path = places.authority.clone();
     let new = path.with_extension("joining");
     if new.exists() {
         // Of an `init` that did not get to its end: nobody ever saw it.
         fs::remove_dir_all(&new).map_err(failed("remove", &new))?;
     }
     make_directory(&new, AUTHORITY_DIRECTORY_MODE)?;
-    let (_, made) = Authority::create(cluster)?;
     let drafts = [
         Draft::secret(new.join("authority.key"), made.key),
         Draft::open(new.join("authority.pem"), made.certificate),
@@ -301,8 +355,7 @@ fn make_authority(places: &Places, cluster: Hex16) -> Result<Note, JoinError> {
     fs::rename(&new, &path)
         .and_then(|()| sync(&path))
         .map_err(failed("make", &path))?;
-    let written = true;
-    Ok(Note { path, written })
+    Ok(Note::made(path))
 }
 
 fn open_authority(places: &Places, cluster: Hex16, me: NodeId) -> Result<Authority, JoinError> {
@@ -322,20 +375,15 @@ fn open_authority(places: &Places, cluster: Hex16, me: NodeId) -> Result<Authori
     Err(JoinError::Unfit { path, why })
 }
 
-/// This node's own key and certificate.
+/// This node's own key and certificate, as they shall be.
 fn certify_this(
     places: &Places,
     authority: &Authority,
     this: (Hex16, NodeId),
-) -> Result<Vec<Note>, JoinError> {
+) -> Result<[Draft; 3], JoinError> {
     let identity = match standing(places)? {
         Standing::Whole(identity) => {
-            let path = places.trusted("node.pem");
-            let named = check_node(&identity, authority.certificate()).map_err(unfit(&path))?;
-            if named != this {
-                let why = format!("it names node {} of {}", named.1.number(), named.0);
-                return Err(JoinError::Unfit { path, why });
-            }
+            fits(&places.trusted("node.pem"), &identity, authority, this)?;
             identity
         }
         Standing::Key(key) => Identity {
@@ -344,8 +392,19 @@ fn certify_this(
         },
         Standing::Nothing => authority.issue(this.1)?,
     };
-    let drafts = node_drafts(places, &identity, authority.certificate());
-    install(&drafts, Existing::Stays)
+    Ok(node_drafts(places, &identity, authority.certificate()))
+}
+
+/// Whether the certificate is this node's, as `cluster.toml` numbers it now.
+fn fits(
+    path: &Path,
+    identity: &Identity,
+    authority: &Authority,
+    this: (Hex16, NodeId),
+) -> Result<(), JoinError> {
+    check_node(identity, authority.certificate())
+        .and_then(|_| check_own(identity, this))
+        .map_err(unfit(path))
 }
 
 /// In this order: the certificate says that all is there.

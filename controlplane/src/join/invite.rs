@@ -25,6 +25,8 @@ use super::frames::{
     write,
 };
 use super::home::{Guest, Home};
+use super::sockets::prepare;
+use super::strangers::Strangers;
 use super::tls::Doorplate;
 use super::token::{Secret, Token};
 use crate::trust::check_witness;
@@ -48,6 +50,8 @@ pub struct Invitation {
     pub time: Duration,
     /// How long a door that was closed by wrong tokens still says so.
     pub closed_time: Duration,
+    /// At most so often a word about strangers, after the first of each.
+    pub strangers_interval: Duration,
     /// Whether a witness that joined earlier is replaced by another one.
     pub existing: Existing,
     /// The certificate of this end.
@@ -85,12 +89,14 @@ pub enum Progress {
         /// A node that has no witness's certificate yet, although there shall be a witness.
         lacks_witness: bool,
     },
-    /// A guest's connection ended before; a new token follows, if there is time.
+    /// A guest's connection ended before; a new token follows, if there is time and the cluster's key was not handed over.
     BrokeOff {
         /// Who.
         guest: Guest,
         /// Why.
         why: Problem,
+        /// That the key was, to whom, and what to do.
+        key_is_out: Option<Problem>,
     },
     /// Somebody without a right token.
     Turned {
@@ -99,12 +105,18 @@ pub enum Progress {
         /// Why.
         why: Problem,
     },
+    /// More of those who proved nothing: the tokens are worth to be shown again.
+    Strangers {
+        /// Since this was said last.
+        count: u64,
+    },
 }
 
 struct Hall {
     home: Home,
     existing: Existing,
     door: Mutex<Door>,
+    strangers: Mutex<Strangers>,
     fingerprint: super::token::Fingerprint,
     acceptor: TlsAcceptor,
     /// Something happened at the door.
@@ -116,6 +128,57 @@ impl Hall {
     fn door(&self) -> MutexGuard<'_, Door> {
         // Nobody panics while it is held: the process would be gone.
         self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn awaits(&self) -> bool {
+        self.door().awaits()
+    }
+
+    fn strangers(&self) -> MutexGuard<'_, Strangers> {
+        self.strangers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells who was not let in; of those who proved nothing only the first ones.
+    fn turned(&self, address: SocketAddr, error: &JoinError) {
+        if matches!(error, JoinError::Broken { .. }) && !self.strangers().came(address.ip()) {
+            return;
+        }
+        let why = error.problem();
+        (self.tell)(Progress::Turned { address, why });
+    }
+
+    /// A guest that was inside did not get to the end.
+    fn broke_off(&self, guest: &Guest, error: &JoinError, handed: Option<SocketAddr>) {
+        let key_is_out = handed.map(|address| {
+            self.door().is_lost(guest);
+            let (guest, missing) = (guest.to_string(), Vec::new());
+            let error = JoinError::KeyIsOut {
+                guest,
+                address,
+                missing,
+            };
+            error.problem()
+        });
+        let is_out = key_is_out.is_some();
+        (self.tell)(Progress::BrokeOff {
+            guest: guest.clone(),
+            why: error.problem(),
+            key_is_out,
+        });
+        if !is_out
+            && self.is_open().is_ok()
+            && let Err(error) = self.give_out(guest)
+        {
+            let (guest, why, key_is_out) = (guest.clone(), error.problem(), None);
+            (self.tell)(Progress::BrokeOff {
+                guest,
+                why,
+                key_is_out,
+            });
+        }
+        self.changed.send_replace(());
     }
 
     /// A new token for a guest.
@@ -147,6 +210,7 @@ impl Hall {
 /// Invites on this socket until all have joined, or the time is over.
 ///
 /// # Errors
+/// [`JoinError::KeyIsOut`] if somebody got the cluster's key and did not say that it joined,
 /// [`JoinError::Over`] if somebody has not joined, [`JoinError::Closed`] after [`TRIES_MAX`] wrong tokens, whatever became
 /// of the others.
 pub async fn invite(
@@ -160,6 +224,7 @@ pub async fn invite(
         home,
         existing: invitation.existing,
         door: Mutex::new(Door::new(over)),
+        strangers: Mutex::default(),
         fingerprint: invitation.doorplate.fingerprint,
         acceptor: TlsAcceptor::from(Arc::clone(&invitation.doorplate.config)),
         changed: watch::channel(()).0,
@@ -172,7 +237,8 @@ pub async fn invite(
     let mut end = over;
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut inside = JoinSet::new();
-    while !hall.names_missing().is_empty() {
+    let mut strangers = tokio::time::interval(invitation.strangers_interval);
+    while hall.awaits() {
         tokio::select! {
             accepted = accept(&listener, &places) => {
                 let (stream, address, place) = accepted?;
@@ -187,6 +253,12 @@ pub async fn invite(
                     end = end.min(Instant::now() + invitation.closed_time);
                 }
             }
+            _ = strangers.tick() => {
+                let count = hall.strangers().since();
+                if count > 0 {
+                    (hall.tell)(Progress::Strangers { count });
+                }
+            }
             _ = tokio::time::sleep_until(end.into()) => break,
             Some(_) = inside.join_next() => {}
         }
@@ -194,7 +266,18 @@ pub async fn invite(
     drop(listener);
     // Whoever is inside has its own deadlines; whoever waits for a guest hears that nobody comes any more.
     hall.changed.send_replace(());
-    while !hall.names_missing().is_empty() && inside.join_next().await.is_some() {}
+    while hall.awaits() && inside.join_next().await.is_some() {}
+    let lost = hall.door().lost();
+    if let Some((guest, address)) = lost {
+        let guest = guest.to_string();
+        let mut missing = hall.names_missing();
+        missing.retain(|name| *name != guest);
+        return Err(JoinError::KeyIsOut {
+            guest,
+            address,
+            missing,
+        });
+    }
     match (hall.names_missing(), hall.is_open()) {
         (missing, _) if missing.is_empty() => Ok(()),
         (_, Err(closed @ JoinError::Closed { .. })) => Err(closed),
@@ -230,17 +313,13 @@ async fn accept(
 async fn receive(hall: &Hall, stream: TcpStream, address: SocketAddr) {
     let mut stream = match handshake(hall, stream).await {
         Ok(stream) => stream,
-        Err(error) => {
-            let why = error.problem();
-            return (hall.tell)(Progress::Turned { address, why });
-        }
+        Err(error) => return hall.turned(address, &error),
     };
-    let guest = match let_in(hall, &mut stream).await {
+    let guest = match let_in(hall, &mut stream, address).await {
         Ok(guest) => guest,
         Err(error) => {
             turn_away(&mut stream, &error).await;
-            let why = error.problem();
-            (hall.tell)(Progress::Turned { address, why });
+            hall.turned(address, &error);
             hall.changed.send_replace(());
             return;
         }
@@ -250,17 +329,10 @@ async fn receive(hall: &Hall, stream: TcpStream, address: SocketAddr) {
         guest: inside,
         address,
     });
-    if let Err(error) = serve(hall, &mut stream, &guest).await {
+    let mut handed = false;
+    if let Err(error) = serve(hall, &mut stream, &guest, &mut handed).await {
         turn_away(&mut stream, &error).await;
-        let why = error.problem();
-        let again = guest.clone();
-        (hall.tell)(Progress::BrokeOff { guest: again, why });
-        if hall.is_open().is_ok()
-            && let Err(error) = hall.give_out(&guest)
-        {
-            let why = error.problem();
-            (hall.tell)(Progress::BrokeOff { guest, why });
-        }
+        hall.broke_off(&guest, &error, handed.then_some(address));
     }
 }
 
@@ -269,7 +341,7 @@ async fn handshake(hall: &Hall, stream: TcpStream) -> Result<TlsStream<TcpStream
         what: "it proved whom it trusts",
         source,
     };
-    stream.set_nodelay(true).map_err(broken)?;
+    prepare(&stream).map_err(broken)?;
     let accepted = timeout(STRANGER_TIMEOUT, hall.acceptor.accept(stream)).await;
     accepted
         .unwrap_or_else(|late| Err(late.into()))
@@ -277,7 +349,11 @@ async fn handshake(hall: &Hall, stream: TcpStream) -> Result<TlsStream<TcpStream
 }
 
 /// Before the token nothing is said.
-async fn let_in(hall: &Hall, stream: &mut TlsStream<TcpStream>) -> Result<Guest, JoinError> {
+async fn let_in(
+    hall: &Hall,
+    stream: &mut TlsStream<TcpStream>,
+    address: SocketAddr,
+) -> Result<Guest, JoinError> {
     let broken = |source| JoinError::Broken {
         what: "its token was awaited",
         source,
@@ -287,7 +363,9 @@ async fn let_in(hall: &Hall, stream: &mut TlsStream<TcpStream>) -> Result<Guest,
         let source = io::Error::new(io::ErrorKind::InvalidData, "another word came first");
         return Err(broken(source));
     };
-    let guest = hall.door().knock(&Secret(secret.0), Instant::now())?;
+    let guest = hall
+        .door()
+        .knock(&Secret(secret.0), address, Instant::now())?;
     if version != VERSION {
         // Its token is used up: the same machine comes again with a new one.
         hall.give_out(&guest)?;
@@ -311,6 +389,7 @@ async fn serve(
     hall: &Hall,
     stream: &mut TlsStream<TcpStream>,
     guest: &Guest,
+    handed: &mut bool,
 ) -> Result<(), JoinError> {
     let broken = |what| move |source| JoinError::Broken { what, source };
     let welcome = Answer::Welcome {
@@ -327,41 +406,18 @@ async fn serve(
         .map_err(broken("it was welcomed"))?;
     let asked = read(stream, ASK_BYTES_MAX, FRAME_TIMEOUT).await;
     let asked = asked.map_err(broken("its request was awaited"))?;
-    let (certificate, gift) = match (guest, asked) {
-        (Guest::Node { name: own, number }, Ask::Node { name, request }) => {
-            if name != *own {
-                // A name that nobody has, or somebody else's.
-                hall.home.guest(&name)?;
-                let invited = own.clone();
-                return Err(JoinError::OtherGuest { name, invited });
-            }
-            let certificate = hall.home.authority.sign(*number, &request)?;
-            await_witness(hall, stream, guest).await?;
-            let gift = node_gift(hall, certificate.clone())?;
-            (certificate, gift)
-        }
-        (Guest::Witness, Ask::Witness { certificate }) => {
-            check_witness(&certificate)?;
-            let draft = hall.home.record_draft(guest, &certificate);
-            check(&[draft], hall.existing)?;
-            let members = hall.home.members();
-            (certificate, Answer::Witness { members })
-        }
-        (_, Ask::Refused(problem)) => return Err(JoinError::Told(printable(problem))),
-        (_, Ask::Hello { .. } | Ask::Node { .. } | Ask::Witness { .. } | Ask::Durable) => {
-            let source = io::Error::new(io::ErrorKind::InvalidData, "another word came");
-            return Err(broken("its request was awaited")(source));
-        }
-    };
+    let (certificate, gift) = gift_for(hall, stream, guest, asked).await?;
     let lacks_witness = matches!(&gift, Answer::Node { witness: None, .. })
         && hall.home.guests().contains(&Guest::Witness);
+    // As soon as the first byte may be under way.
+    *handed = matches!(gift, Answer::Node { .. });
     write(stream, &gift)
         .await
         .map_err(broken("it was given what it needs"))?;
     let durable = read(stream, ASK_BYTES_MAX, DURABLE_TIMEOUT).await;
     match durable.map_err(broken("it made everything durable"))? {
         Ask::Durable => {}
-        Ask::Refused(problem) => return Err(JoinError::Told(printable(problem))),
+        Ask::Refused(problem) => return Err(told(guest, problem)),
         Ask::Hello { .. } | Ask::Node { .. } | Ask::Witness { .. } => {
             let source = io::Error::new(io::ErrorKind::InvalidData, "another word came");
             return Err(broken("it made everything durable")(source));
@@ -383,6 +439,55 @@ async fn serve(
     hall.door().has_joined(guest);
     hall.changed.send_replace(());
     Ok(())
+}
+
+fn told(guest: &Guest, problem: Problem) -> JoinError {
+    let (who, problem) = (guest.to_string(), printable(problem));
+    JoinError::Told { who, problem }
+}
+
+/// What is in the way here is no file of the guest.
+fn other_witness(error: JoinError) -> JoinError {
+    if let JoinError::Occupied { path } = error {
+        return JoinError::OtherWitness { path };
+    }
+    error
+}
+
+/// What the guest needs, and the certificate that shall be written down here.
+async fn gift_for(
+    hall: &Hall,
+    stream: &mut TlsStream<TcpStream>,
+    guest: &Guest,
+    asked: Ask,
+) -> Result<(String, Answer), JoinError> {
+    Ok(match (guest, asked) {
+        (Guest::Node { name: own, number }, Ask::Node { name, request }) => {
+            if name != *own {
+                // A name that nobody has, or somebody else's.
+                hall.home.guest(&name)?;
+                let invited = own.clone();
+                return Err(JoinError::OtherGuest { name, invited });
+            }
+            let certificate = hall.home.authority.sign(*number, &request)?;
+            await_witness(hall, stream, guest).await?;
+            let gift = node_gift(hall, certificate.clone())?;
+            (certificate, gift)
+        }
+        (Guest::Witness, Ask::Witness { certificate }) => {
+            check_witness(&certificate)?;
+            let draft = hall.home.record_draft(guest, &certificate);
+            check(&[draft], hall.existing).map_err(other_witness)?;
+            let members = hall.home.members();
+            (certificate, Answer::Witness { members })
+        }
+        (_, Ask::Refused(problem)) => return Err(told(guest, problem)),
+        (_, Ask::Hello { .. } | Ask::Node { .. } | Ask::Witness { .. } | Ask::Durable) => {
+            let source = io::Error::new(io::ErrorKind::InvalidData, "another word came");
+            let what = "its request was awaited";
+            return Err(JoinError::Broken { what, source });
+        }
+    })
 }
 
 fn node_gift(hall: &Hall, certificate: String) -> Result<Answer, JoinError> {

@@ -139,6 +139,29 @@ pub fn check_node(identity: &Identity, authority: &str) -> Result<(Hex16, NodeId
     Ok(named)
 }
 
+/// Whether the certificate is the one of this node of this cluster: a node that is renamed in `cluster.toml` may get
+/// another number.
+///
+/// # Errors
+/// [`TrustError::Content`].
+pub fn check_own(identity: &Identity, this: (Hex16, NodeId)) -> Result<(), TrustError> {
+    let failed = content("a node's certificate");
+    let (certificate, _) = super::parse(identity)?;
+    let (cluster, node) =
+        named(&certificate).ok_or_else(|| failed("it names no node".to_string()))?;
+    if (cluster, node) == this {
+        return Ok(());
+    }
+    let why = format!(
+        "it names node {} of cluster {cluster}; by cluster.toml and cluster.key this is node {} of cluster {} \
+         (the nodes are numbered in the order of their names)",
+        node.number(),
+        this.1.number(),
+        this.0
+    );
+    Err(failed(why))
+}
+
 /// Whether this is the certificate of a witness, and nothing else.
 ///
 /// # Errors

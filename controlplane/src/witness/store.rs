@@ -88,7 +88,8 @@ impl Store {
         }
     }
 
-    fn path(&self) -> PathBuf {
+    /// Where that is.
+    pub(crate) fn path(&self) -> PathBuf {
         self.directory.join(&self.name)
     }
 

@@ -19,6 +19,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(60);
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 /// A closed door says so for as long as a test may need, not longer.
 pub(crate) const CLOSED_TIME: Duration = Duration::from_secs(2);
+pub(crate) const STRANGERS_INTERVAL: Duration = Duration::from_millis(300);
 pub(crate) const WITNESS: &str = "witness";
 pub(crate) const NODE: &str = "node2";
 
@@ -95,7 +96,8 @@ impl Bed {
         Joining {
             address: address.to_string(),
             token,
-            node: machine.to_string(),
+            node: (machine != WITNESS).then(|| machine.to_string()),
+            host: machine.to_string(),
             places: self.places(machine),
             witness: self.path("witness"),
             existing: Existing::Stays,
@@ -162,6 +164,7 @@ impl Door {
             guests,
             time,
             closed_time: CLOSED_TIME,
+            strangers_interval: STRANGERS_INTERVAL,
             existing,
             doorplate: Doorplate::new().expect("a certificate"),
         };

@@ -70,6 +70,8 @@ enum Outcome {
     Turned,
     /// A new token is needed.
     BrokeOff,
+    /// The cluster's key was under way: nobody gets a new token.
+    KeyIsOut,
     Joined,
 }
 
@@ -85,8 +87,11 @@ async fn outcome(door: &mut Door) -> Outcome {
     if matches!(progress, Progress::Turned { .. }) {
         return Outcome::Turned;
     }
-    if matches!(progress, Progress::BrokeOff { .. }) {
-        return Outcome::BrokeOff;
+    if let Progress::BrokeOff { key_is_out, .. } = progress {
+        return match key_is_out {
+            None => Outcome::BrokeOff,
+            Some(_) => Outcome::KeyIsOut,
+        };
     }
     Outcome::Joined
 }
@@ -98,6 +103,8 @@ struct Ends {
     all: usize,
     /// All is there, and the inviting end has it written down, but its last word was lost.
     believed: usize,
+    /// The inviting end had begun to hand the cluster's key over.
+    out: usize,
 }
 
 /// Breaks after `records_max` records, then joins again; whether it came to the end before.
@@ -122,6 +129,13 @@ async fn breaks_after(machine: &str, whole: usize, records_max: usize, ends: &mu
     let token: Token = match outcome(&mut door).await {
         Outcome::Turned => token,
         Outcome::BrokeOff => door.token(machine).await,
+        Outcome::KeyIsOut => {
+            ends.out += 1;
+            let error = door.ends().await.expect_err("who has it?");
+            assert_eq!(error.problem().code, "LS6077", "{error}");
+            door = bed.invites_only(&[machine], LONG).await;
+            door.token(machine).await
+        }
         Outcome::Joined => {
             assert!(unconfirmed, "{records_max}: joined, and not all is there");
             ends.believed += 1;
@@ -157,6 +171,7 @@ async fn a_connection_that_breaks_at_any_record_leaves_nothing_half_done_and_joi
         // Hello, welcome, request, gift, durable, done: one record each, after those of the handshake.
         assert!(records_max > 8, "{records_max} records");
         assert!(ends.nothing > 4 && ends.all > 0 && ends.believed > 0);
+        assert_eq!(ends.out > 0, machine == NODE, "only a node gets it");
     }
 }
 

@@ -77,6 +77,46 @@ fn init_makes_nothing_anew_on_which_something_rests() {
     }
 }
 
+/// Whatever `init` cannot go on with is found before the first file is made, and is not mended by a word that it has not.
+#[test]
+fn init_looks_at_everything_before_it_makes_anything() {
+    let other = Bed::new();
+    let authority = fs::read(other.places("node1").trust.join("authority.pem")).expect("there");
+    let key = fs::read(other.places("node1").trust.join("node.key")).expect("there");
+    let cases: [(&str, &[u8], u32, &str); 5] = [
+        ("trust/authority.pem", &authority, 0o644, "is there already"),
+        ("trust/node.key", &key, 0o644, "can be read by others"),
+        ("trust/node.key", b"no key\n", 0o600, "a key"),
+        (
+            "authority/n1.pem",
+            b"",
+            0o644,
+            "authority.key: it is missing",
+        ),
+        (
+            "volumes/data.toml",
+            b"",
+            0o644,
+            "volumes/data.toml: the key of",
+        ),
+    ];
+    for (name, content, mode, expected) in cases {
+        let bed = Bed::bare();
+        let path = bed.path("node1").join(name);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+        fs::write(&path, content).expect("written");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(&path, mode).expect("a mode");
+        let before = bed.files("node1");
+        let error = Home::init(&bed.places("node1"), "node1").expect_err("refused");
+        let problem = error.problem();
+        assert_eq!(problem.code, "LS6027", "{problem:?}");
+        assert!(problem.message.contains(expected), "{problem:?}");
+        assert!(!problem.advice.contains("--force"), "{problem:?}");
+        assert_eq!(bed.files("node1"), before, "{name}");
+    }
+}
+
 #[test]
 fn an_authority_of_another_cluster_is_not_used() {
     let (one, two) = (Bed::new(), Bed::new());
@@ -170,14 +210,28 @@ async fn a_file_in_the_way_is_named_and_nothing_is_written_without_force() {
             .await
             .expect_err("in the way");
         let problem = error.problem();
-        assert_eq!(problem.code, "LS6027", "{name}: {problem:?}");
+        let code = if name == "cluster.key" {
+            "LS6078"
+        } else {
+            "LS6027"
+        };
+        assert_eq!(problem.code, code, "{name}: {problem:?}");
         assert!(problem.message.contains(&name), "{name}: {problem:?}");
         assert_eq!(bed.files(machine), before, "{name}");
         let told = door
             .hears(|progress| matches!(progress, Progress::BrokeOff { .. }))
             .await;
-        assert!(format!("{told:?}").contains(&name), "{told:?}");
+        let Progress::BrokeOff { why, .. } = told else {
+            panic!("{told:?}")
+        };
+        // It is a file of the other machine.
+        let said = format!("{machine} says: ");
+        assert!(why.message.starts_with(&said), "{why:?}");
+        assert!(why.message.contains(&name), "{why:?}");
+        assert!(why.advice.starts_with("there: "), "{why:?}");
 
+        // It may have been the one that got the key: then there is no new token.
+        door = bed.invites_only(&[machine], LONG).await;
         token = door.token(machine).await;
         let mut joining = bed.joining(machine, &door.address, token);
         joining.existing = Existing::Replaced;
@@ -204,8 +258,15 @@ async fn another_witness_takes_the_place_of_the_first_only_with_force() {
         .joins("witness", &door, token)
         .await
         .expect_err("refused");
-    assert_eq!(error.code(), "LS6027", "{error}");
-    assert!(error.to_string().contains("witness.pem"), "{error}");
+    let problem = error.problem();
+    assert_eq!(problem.code, "LS6027", "{error}");
+    let expected = "the inviting end says: another witness has joined";
+    assert!(problem.message.starts_with(expected), "{problem:?}");
+    let there = problem.advice.starts_with("there: ");
+    assert!(
+        there && problem.advice.contains("invite witness --force"),
+        "{problem:?}"
+    );
     assert_eq!(bed.files("node1"), before);
     assert_eq!(bed.files("witness"), Files::default());
 

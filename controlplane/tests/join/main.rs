@@ -3,6 +3,8 @@
 mod beds;
 mod broken;
 mod files;
+mod keys;
+mod raw;
 mod screen;
 mod strangers;
 // Of the talk of a node only the contact is needed here.

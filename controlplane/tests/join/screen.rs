@@ -76,6 +76,20 @@ fn what_is_shown_is_what_has_to_be_typed() {
     assert!(said.contains("all have joined"), "{said}");
 }
 
+/// A name without a directory is one of the directory in which it runs.
+#[test]
+fn the_configuration_may_be_named_alone() {
+    let bed = Bed::bare();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lockstepd"));
+    command.args(["cluster", "init", "--config", "cluster.toml"]);
+    command.args(["--node", "node1", "--listen", "127.0.0.1:0", "--for", "1"]);
+    let output = command.current_dir(bed.path("node1")).output();
+    let output = output.expect("it runs");
+    let complained = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{complained}");
+    assert!(bed.places("node1").trust.join("node.pem").exists());
+}
+
 #[test]
 fn exit_codes_tell_what_became_of_it() {
     let bed = Bed::new();
