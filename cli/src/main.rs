@@ -13,6 +13,7 @@ mod detach;
 mod failure;
 mod http;
 mod kept;
+mod patience;
 mod programs;
 mod screen;
 mod size;

@@ -7,6 +7,7 @@ use mirror_core::admin::{Command, Done, Status};
 
 use crate::config;
 use crate::failure::Failure;
+use crate::patience::patiently;
 use crate::size;
 
 /// The new area is filled with zeroes first, on both nodes: the daemon itself gives up answering earlier.
@@ -16,9 +17,8 @@ pub(crate) fn run(name: &str, size_bytes: Option<u64>) -> Result<u8, Failure> {
     config::path_of(name)?;
     let client = Client::of_volume(name);
     let failed = |error| Failure::of_volume(&error, name);
-    let done = client
-        .command_within(Command::Grow { size_bytes }, LIMIT)
-        .map_err(failed)?;
+    let grow = || client.command_within(Command::Grow { size_bytes }, LIMIT);
+    let done = patiently(name, grow).map_err(failed)?;
     let status = client.status().map_err(failed)?;
     println!("{}", words(name, done, &status));
     Ok(0)

@@ -16,6 +16,7 @@ use mirror_core::admin::{Command, Done};
 use crate::args::Volume;
 use crate::config;
 use crate::failure::Failure;
+use crate::patience::patiently;
 
 pub(crate) fn run(command: Volume) -> Result<u8, Failure> {
     match command {
@@ -69,8 +70,8 @@ pub(crate) fn run(command: Volume) -> Result<u8, Failure> {
 /// Gives the daemon a command and says what it did.
 fn tell(name: &str, command: Command) -> Result<u8, Failure> {
     config::path_of(name)?;
-    let done = Client::of_volume(name)
-        .command(command)
+    let client = Client::of_volume(name);
+    let done = patiently(name, || client.command(command.clone()))
         .map_err(|error| Failure::of_volume(&error, name))?;
     println!("{}", done_words(name, done));
     Ok(0)

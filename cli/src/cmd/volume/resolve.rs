@@ -11,6 +11,7 @@ use mirror_core::admin::{Command, Done, Keep, KeepStatus};
 use super::done_words;
 use crate::config;
 use crate::failure::Failure;
+use crate::patience::patiently;
 use crate::screen::progress_bar;
 use crate::size;
 use crate::split;
@@ -71,8 +72,9 @@ pub(crate) fn discard(
         confirm,
         keep,
     };
+    let resolve = || client.resolve(command.clone(), LIMIT);
     let answer = thread::scope(|scope| {
-        let asked = scope.spawn(|| client.resolve(command, LIMIT));
+        let asked = scope.spawn(|| patiently(name, resolve));
         while !asked.is_finished() {
             progress(&client);
             thread::sleep(POLL_INTERVAL);
