@@ -425,12 +425,15 @@ impl World {
                 .device
                 .as_ref()
                 .is_none_or(super::kernel::Device::is_idle);
-            let up = node.process.as_ref().is_some_and(|process| {
-                let status = process.volume.status(node.clock(self.now));
-                status.link.state == LinkState::Up
-                    && !matches!(status.role, Role::Activating | Role::Deactivating)
-            });
-            idle && up && node.data.running.is_empty() && node.meta.is_idle()
+            let up = || {
+                node.process.as_ref().is_some_and(|process| {
+                    let status = process.volume.status(node.clock(self.now));
+                    status.link.state == LinkState::Up
+                        && !matches!(status.role, Role::Activating | Role::Deactivating)
+                })
+            };
+            // The status last: making it costs most.
+            idle && node.data.running.is_empty() && node.meta.is_idle() && up()
         }) && !self.network.silent.contains(&true)
             && !self.network.any_hangs()
             && self

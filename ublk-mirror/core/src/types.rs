@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Bytes of a sector, the unit of every address in the core (Linux block layer).
 pub const SECTOR_BYTES: u64 = 512;
+const NANOS_PER_S: u64 = 1_000_000_000;
 
 /// A point in time: nanoseconds of `CLOCK_BOOTTIME`, which goes on during suspend (S5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,9 +35,22 @@ impl Add<Duration> for Instant {
     type Output = Self;
 
     fn add(self, rhs: Duration) -> Self {
-        let nanos = u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX);
+        // Not `as_nanos`: 128-bit arithmetic costs in what is asked for at every event.
+        let seconds = rhs.as_secs().saturating_mul(NANOS_PER_S);
+        let nanos = seconds.saturating_add(u64::from(rhs.subsec_nanos()));
         Self(self.0.saturating_add(nanos))
     }
+}
+
+/// 32 digits at once: a status has a handful of ids, and the formatter's own way goes digit by digit through `u128`.
+fn write_hex(f: &mut fmt::Formatter<'_>, bytes: [u8; 16]) -> fmt::Result {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 0xf)];
+    }
+    f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
 }
 
 macro_rules! random_id {
@@ -57,7 +71,7 @@ macro_rules! random_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{:032x}", u128::from_be_bytes(self.0))
+                write_hex(f, self.0)
             }
         }
 
