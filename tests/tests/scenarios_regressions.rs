@@ -4,12 +4,15 @@ mod common;
 
 use common::{on, pair, takeover, wait_answer, write};
 use lockstep_tests::sim::world::{Plan, World};
-use mirror_core::admin::{Command, CopyState, Done, LinkState, Refusal, Role};
+use mirror_core::admin::{Command, CopyCause, CopyState, Done, LinkState, Refusal, Role};
 use mirror_core::effect::Effect;
-use mirror_core::engine::{Engine, FLUSH_BACKGROUND};
+use mirror_core::engine::{Engine, FLUSH_BACKGROUND, ReadLease};
 use mirror_core::event::{IoOwner, Request, RequestKind};
 use mirror_core::intent::Intent;
-use mirror_core::types::{Instant, SectorRange, SessionId, Tag};
+use mirror_core::resync::Likeness;
+use mirror_core::types::{CopyId, Errno, Instant, SectorRange, SessionId, Tag};
+use mirror_core::verify::Repair;
+use mirror_core::wire::FrameKind;
 
 /// The moments that matter are shorter than a step of the tests: some of these seeds hit them.
 const SEEDS: std::ops::Range<u64> = 0..40;
@@ -109,6 +112,28 @@ fn two_proposals_that_came_to_nothing_are_no_split_brain() {
     assert!(hits > 0, "no seed hit the moment");
 }
 
+/// The daemon was killed under a service and took its device over. Whoever moves the service long after that finds both
+/// copies equal: the kernel has nothing any more that the other node lacks (found by seed 2321: the move came to nothing).
+#[test]
+fn service_of_a_daemon_that_was_restarted_ends_as_cleanly_as_any_other() {
+    for seed in SEEDS {
+        let mut world = pair(seed);
+        on(&mut world, 0);
+        write(&mut world, 0, 0, 1000, 8);
+        world.kill(0);
+        world.start(0);
+        assert!(world.run_until(20_000, World::healthy), "seed {seed}");
+        world.run_for(20_000);
+        let copies = times(&world, "CopyFinished");
+        let asked = world.command(0, Command::Deactivate { force: false });
+        assert_eq!(wait_answer(&mut world, asked), Ok(Done::Fenced));
+        on(&mut world, 1);
+        assert!(world.run_until(20_000, World::healthy), "seed {seed}");
+        assert_eq!(times(&world, "CopyFinished"), copies, "seed {seed}");
+        assert_eq!(world.failure, None, "seed {seed}");
+    }
+}
+
 /// As soon as both count and are connected.
 fn on_again(world: &mut World) {
     let together = |world: &World| {
@@ -149,6 +174,91 @@ fn work(engine: &mut Engine, now: Instant, effects: &mut Vec<Effect>) {
         }
         next += 1;
     }
+}
+
+/// Everything is copied, and the application writes so much that a checkpoint would be due whenever the last one ends.
+/// The copy counts after a flush that waits for checkpoints: none may begin then (found by seed 1241951, on slow disks).
+#[test]
+fn complete_resync_begins_no_checkpoint_while_the_application_writes() {
+    let world = World::new(1, Plan::quiet(6000));
+    let intent = Intent::new(&world.nodes[0].meta.read(), 64);
+    let mut engine = Engine::new(6000, intent);
+    let (now, peer, mut effects) = (Instant::default(), SessionId(1), Vec::new());
+    engine.open();
+    let (cause, likeness) = (CopyCause::Outdated, Likeness::Different);
+    engine.begin_resync(now, peer, CopyId([1; 16]), cause, likeness, &mut effects);
+    assert!(engine.resync_is_complete(), "nothing is marked");
+    for start in 0..20 {
+        let request = Request {
+            tag: Tag(0),
+            kind: RequestKind::Write,
+            range: SectorRange::new(start * 256, 256),
+            fua: false,
+        };
+        effects.clear();
+        engine.submit(now, request, &mut effects);
+        engine.background_steps(now, &mut effects);
+        work(&mut engine, now, &mut effects);
+        let mirrored = |effect: &Effect| matches!(effect, Effect::Send { frame, .. } if frame.range == request.range);
+        assert!(effects.iter().any(mirrored), "{start}: {effects:?}");
+        engine.background_steps(now, &mut effects);
+        assert_eq!(own_flushes(&effects), 0, "{start}");
+    }
+}
+
+/// Two reads fail where a run of a verify waits for a write: one came before the run, which lets it past, the other
+/// after it, and waits for the run. The first one must not wait for the second (found by seed 1262783: nothing went on).
+#[test]
+fn block_to_be_healed_waits_for_none_that_came_later() {
+    let world = World::new(1, Plan::quiet(6000));
+    let intent = Intent::new(&world.nodes[0].meta.read(), 64);
+    let mut engine = Engine::new(6000, intent);
+    let at = |millis: u64| Instant::from_nanos(millis * 1_000_000);
+    let (peer, mut effects) = (SessionId(1), Vec::new());
+    let request = |tag: u16, kind, start| Request {
+        tag: Tag(tag),
+        kind,
+        range: SectorRange::new(start, 16),
+        fua: false,
+    };
+    engine.open();
+    engine.peer_is_member(at(0), peer, &mut effects);
+    engine.set_lease(at(0), ReadLease::NotNeeded, &mut effects);
+    engine.submit(at(1), request(0, RequestKind::Write, 104), &mut effects);
+    engine.background_steps(at(1), &mut effects);
+    let written = |effect: &Effect| {
+        let Effect::WriteBlock { id, .. } = effect else {
+            return None;
+        };
+        Some(*id)
+    };
+    for id in effects.iter().filter_map(written).collect::<Vec<_>>() {
+        engine.intent.written(id);
+        engine.go_on(at(1), &mut effects);
+    }
+    let sent = |effects: &[Effect], kind| {
+        let frames = effects.iter().filter_map(|effect| {
+            let Effect::Send { frame, .. } = effect else {
+                return None;
+            };
+            (frame.kind == kind).then_some(frame.id)
+        });
+        frames.collect::<Vec<_>>()
+    };
+    let write = sent(&effects, FrameKind::Write)[0];
+    engine.submit(at(2), request(1, RequestKind::Read, 96), &mut effects);
+    engine.verify_begin(at(3), Repair::Nothing, at(3));
+    engine.verify_steps(at(3), &mut effects);
+    assert!(engine.verify_has_runs(), "it waits for the write");
+    engine.submit(at(4), request(2, RequestKind::Read, 100), &mut effects);
+    for tag in [1, 2] {
+        assert!(engine.read_failed(at(5), Tag(tag), Errno::EIO, &mut effects));
+    }
+    effects.clear();
+    engine.local_done(at(6), Tag(0), Ok(()), &mut effects);
+    engine.peer_done(at(6), write, &mut effects);
+    let asked = sent(&effects, FrameKind::Read);
+    assert_eq!(asked.len(), 1, "the first one is asked for: {effects:?}");
 }
 
 /// A flush that makes room in the activity log begins between a resync's last view and its being durable,

@@ -5,8 +5,9 @@
 
 use mirror_core::admin::{Command, CopyState, Done, LinkState, Notice, Outcome, Problem, Role};
 
-use super::node::id;
+use super::node::{id, name};
 use super::resolve::{insist, serve_forced};
+use super::run::peace_ms;
 use super::world::World;
 
 impl World {
@@ -42,7 +43,8 @@ impl World {
         (0..2).all(|node| {
             self.status(node).is_some_and(|status| {
                 let refused = status.link.state == LinkState::Refused;
-                let known = status.copy == CopyState::Failed || node != last;
+                let told = self.nodes[1 - node].meta.peek().peer_failed;
+                let known = told || status.copy == CopyState::Failed || node != last;
                 let waits = refused && status.problems.iter().any(nobody);
                 status.role == Role::Fenced && known && waits
             })
@@ -68,6 +70,10 @@ impl World {
         self.note(|| format!("both disks failed, that of {last} later"));
         self.nodes[other].held_off = true;
         self.power_cut(other);
+        let copy = self.status(last).map(|status| status.copy);
+        if copy == Some(CopyState::InSync) {
+            return self.take_over_what_failed_last(last);
+        }
         let before = self.nodes[last].view().mark();
         let wanted = |_: &World| {
             Some(Command::Force {
@@ -88,5 +94,29 @@ impl World {
         self.begin_split(last);
         self.both_alone = true;
         serve_forced(self, other, last);
+    }
+
+    /// It could not write down that it failed, and counts by its own view (LS1063): the other one knows it.
+    fn take_over_what_failed_last(&mut self, last: usize) {
+        let other = 1 - last;
+        let wanted = |_: &World| {
+            Some(Command::Takeover {
+                confirm: format!("{} is off", name(other)),
+            })
+        };
+        let over = |_: &World, answer: &Outcome| matches!(answer, Ok(Done::Active | Done::Alone));
+        if !insist(self, last, wanted, over) {
+            return self.fail(format!(
+                "both disks failed, and {last}, which counts, could not take over (I9)"
+            ));
+        }
+        self.count("took over after both disks failed");
+        self.nodes[other].held_off = false;
+        self.power_on(other);
+        if !self.run_until(peace_ms(self), Self::healthy) {
+            self.fail(format!(
+                "{last} took over after both disks failed, and {other} is not filled (I9)"
+            ));
+        }
     }
 }

@@ -84,7 +84,11 @@ impl World {
         // A flush was looked at above; the taker does none for the past once it serves.
         let flushed =
             request.kind == RequestKind::Flush && outstanding.submitted < self.newest_since;
-        if is_past && !flushed && !written.is_some_and(landed) {
+        let zeroed = request.kind != RequestKind::Write
+            && outstanding
+                .write
+                .is_some_and(|number| self.are_zeroes(1 - node, request.range, number));
+        if is_past && !flushed && !zeroed && !written.is_some_and(landed) {
             self.fail(format!(
                 "{node}: {request:?} was acknowledged after another node was activated (I1)"
             ));
@@ -104,6 +108,14 @@ impl World {
         }
     }
 
+    /// Whether the zeroes that this change wrote are on that disk, or what was written there later.
+    fn are_zeroes(&self, node: usize, range: SectorRange, number: usize) -> bool {
+        let content = &self.nodes[node].data.content;
+        let start = usize::try_from(range.start).unwrap_or(usize::MAX);
+        let mut sectors = content.iter().skip(start).take(range.count as usize);
+        sectors.all(|value| write_of(*value).is_none_or(|other| other > number))
+    }
+
     /// Everything acknowledged before the flush was asked for is durable on every member (S1).
     fn check_flush(&mut self, members: u8, asked: u64) {
         for member in 0..2 {
@@ -111,8 +123,8 @@ impl World {
                 continue;
             }
             let late = self.nodes[member].data.unflushed().find(|value| {
-                let acked = write_of(*value).and_then(|write| self.model.write(write).acked);
-                acked.is_some_and(|acked| acked < asked)
+                let write = write_of(*value).map(|number| self.model.write(number));
+                write.is_some_and(|write| write.is_acked_before(asked))
             });
             if let Some(value) = late {
                 self.fail(format!(
@@ -139,6 +151,10 @@ impl World {
             let sector = range.start + offset;
             match self.model.judge(sector, *value, asked) {
                 Judgement::Right => {}
+                // What only this node has may be given up in this moment: another value may be read there.
+                Judgement::Settles { .. } if self.is_called_off(node) => {
+                    self.count("reads that settle nothing: the node was called off");
+                }
                 Judgement::Settles { secured, holders } => {
                     let holders = holders & members;
                     self.count("sectors settled by a read");
@@ -300,7 +316,8 @@ impl World {
         }
         if alone {
             let acked = |value: &Value| {
-                write_of(*value).is_some_and(|write| self.model.write(write).acked.is_some())
+                let write = write_of(*value).map(|number| self.model.write(number));
+                write.is_some_and(|write| write.is_acked_before(u64::MAX))
             };
             let unflushed = self.nodes[node].data.unflushed().find(acked);
             if let Some(value) = unflushed {
@@ -336,6 +353,9 @@ impl World {
         self.check_verify(node, notice);
         self.check_disk_notice(node, notice);
         self.note_disk_failed(node, notice);
+        if *notice == Notice::Frozen {
+            self.nodes[node].frozen_at = self.now;
+        }
         if matches!(notice, Notice::LinkUp { .. }) {
             self.check_cover("link up");
         }

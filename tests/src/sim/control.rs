@@ -5,6 +5,7 @@
 //! data plane for its status, words that the data plane carries out late, and one place that decides. It may be killed,
 //! and it may stand still. Its times are those of the product, shorter by the run's haste.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use controlplane_core::facts::{LINKED_MS, facts, volume_id};
@@ -95,6 +96,8 @@ pub(super) struct Daemon {
     /// The volume's id, once its data plane has told it.
     volume: Option<VolumeId>,
     stuck_until: u64,
+    /// What came while it stood still, in the order in which it came: the channel of the product keeps it.
+    pub(super) backlog: VecDeque<Incoming>,
     tick_at: Option<u64>,
     /// The question that is open: its number at the register, and its own.
     asked: Option<(u64, u64)>,
@@ -214,6 +217,7 @@ impl World {
                 run,
                 incoming,
             } => self.decide_on(node, run, incoming),
+            Step::Catch { node, run } => self.catch_up(node, run),
             Step::Tick { node, run } => self.keeper_tick(node, run),
             Step::Word {
                 node,
@@ -290,6 +294,7 @@ impl World {
             writing: None,
             volume: None,
             stuck_until: 0,
+            backlog: VecDeque::new(),
             tick_at: None,
             asked: None,
             questions: 0,
@@ -386,10 +391,36 @@ impl World {
         let Some(daemon) = self.control.daemon(node, run) else {
             return;
         };
-        if daemon.stuck_until > now {
-            let after = daemon.stuck_until - now;
-            return self.incoming(node, run, after, incoming);
+        if daemon.stuck_until > now || !daemon.backlog.is_empty() {
+            daemon.backlog.push_back(incoming);
+            if daemon.backlog.len() == 1 {
+                let after = daemon.stuck_until - now;
+                self.control_later(after, Step::Catch { node, run });
+            }
+            return;
         }
+        self.decide(node, incoming);
+    }
+
+    /// What came while it stood still is decided upon.
+    fn catch_up(&mut self, node: usize, run: u64) {
+        let now = self.now;
+        while let Some(daemon) = self.control.daemon(node, run) {
+            if daemon.stuck_until > now {
+                let after = daemon.stuck_until - now;
+                return self.control_later(after, Step::Catch { node, run });
+            }
+            let Some(incoming) = daemon.backlog.pop_front() else {
+                return;
+            };
+            self.decide(node, incoming);
+        }
+    }
+
+    fn decide(&mut self, node: usize, incoming: Incoming) {
+        let Some(daemon) = self.control.daemons[node].as_mut() else {
+            return;
+        };
         match incoming {
             Incoming::News(Change::Peer(presence)) => {
                 daemon.presence = presence;

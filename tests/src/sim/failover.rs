@@ -24,6 +24,8 @@ const GRACE_MS: u64 = 2000;
 const CARRIED_OUT_MS: u64 = 400;
 /// The same with disks that are slow.
 const SLOWLY_MS: u64 = 4000;
+/// A move that is under way arrives, or has come to nothing and back.
+const MOVES_MS: u64 = 20_000;
 /// A connection on which no answer comes is given up, and another one made.
 const REPLY_MS: u64 = 2000 + 500 + 300;
 /// What has to stay so is looked at for so long, milliseconds without haste.
@@ -149,6 +151,7 @@ impl World {
         let mut granted = daemon.iter().flat_map(|daemon| daemon.keeper().granted());
         let holds = granted.any(|(claim, _)| claim.basis == held);
         told || holds
+            || self.answer_waits(node, held)
             || self.agenda_has(|step| match step {
                 // What comes after its time is refused (LS1080): the mutant `late-grant` shows what happens otherwise.
                 Step::Word {
@@ -191,6 +194,7 @@ impl World {
                 | Step::Replay
                 | Step::Look { .. }
                 | Step::Incoming { .. }
+                | Step::Catch { .. }
                 | Step::Tick { .. }
                 | Step::Connect { .. }
                 | Step::Connected { .. }
@@ -203,6 +207,18 @@ impl World {
                 | Step::Heal
                 | Step::RegisterUp => false,
             })
+    }
+
+    /// Whether a grant that came waits behind a standstill.
+    fn answer_waits(&self, node: usize, held: ViewMark) -> bool {
+        let daemon = self.control.daemons[node].as_ref();
+        let mut waiting = daemon.iter().flat_map(|daemon| &daemon.backlog);
+        waiting.any(|incoming| {
+            let Incoming::Answered { number, answer } = incoming else {
+                return false;
+            };
+            self.would_take(node, *number, answer, held)
+        })
     }
 
     /// Whether this answer, when it comes, grants something on this view.
@@ -421,11 +437,13 @@ pub(super) fn scenes(world: &mut World) {
 }
 
 fn one(world: &mut World, scene: Scene) {
-    let settles_ms = 20_000 / world.plan.haste + 1000;
+    let settles_ms = (20_000 + MOVES_MS) / world.plan.haste + 1000;
     world.run_for(6000 / world.plan.haste);
-    // What nobody serves is begun by one of the two, in its turn.
-    let rests =
-        |world: &World| world.control_rests() && world.active().is_some() && world.healthy();
+    // What nobody serves is begun by one of the two, in its turn; and a move that somebody wished is over.
+    let rests = |world: &World| {
+        let quiet = world.control_rests() && world.wishes_rest();
+        quiet && world.active().is_some() && world.healthy()
+    };
     if !world.run_until(settles_ms, rests) {
         world.fail(format!(
             "{scene:?}: the control planes do not come to rest (I43)"

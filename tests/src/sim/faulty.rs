@@ -68,19 +68,21 @@ impl World {
             self.nodes[node].data.flaky_until = 0;
         }
         self.nodes[node].meta.failing = false;
-        let Some(status) = self.status(node) else {
+        let status = self.status(node);
+        let failed = status.as_ref().filter(|it| it.copy == CopyState::Failed);
+        let known = self.nodes[node].meta.peek().failed || self.nodes[node].worth.disowned;
+        let unknown = self.nodes[node].data.went_back && !known;
+        if unknown && failed.is_none() {
+            return self.comes_back_with_a_boot(node);
+        }
+        let Some(status) = failed else {
             return;
         };
-        if status.copy != CopyState::Failed {
-            return;
-        }
-        let known = self.nodes[node].meta.peek().failed || self.nodes[node].worth.disowned;
-        if self.nodes[node].data.went_back && !known {
+        if unknown {
             // It is being written down.
             return self.at(10 * MS, Happening::DiskMended { node });
         }
         if status.role == Role::Fenced {
-            self.nodes[node].data.went_back = false;
             self.count("daemon started on a mended disk");
             self.kill(node);
             self.at(50 * MS, Happening::Start { node });
@@ -88,6 +90,14 @@ impl World {
         }
         self.command(node, Command::Deactivate { force: true });
         self.at(500 * MS, Happening::DiskMended { node });
+    }
+
+    /// The daemon that saw the disk fail was killed before that was written down anywhere, and nobody looked at the disk
+    /// since. What nobody knows, nobody can mend: such a disk comes back with a boot, of which both nodes know (S11).
+    fn comes_back_with_a_boot(&mut self, node: usize) {
+        self.count("disk that forgot unseen came back with a boot");
+        self.power_cut(node);
+        self.at(50 * MS, Happening::PowerOn { node });
     }
 
     /// Who had no disk and served through this node is gone: some operators do not wait.

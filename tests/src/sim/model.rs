@@ -61,6 +61,14 @@ pub(super) fn value_of(number: usize, offset: usize) -> Value {
     (number as u64) << 8 | offset as u64
 }
 
+impl Write {
+    /// Whether it was acknowledged before then and still has to be somewhere: what two disks that failed have both
+    /// forgotten nobody can flush.
+    pub(super) fn is_acked_before(&self, before: u64) -> bool {
+        self.acked.is_some_and(|acked| acked < before) && (self.secured || self.holders != 0)
+    }
+}
+
 /// Which write a value belongs to.
 pub(super) fn write_of(value: Value) -> Option<usize> {
     if value == 0 {

@@ -97,6 +97,8 @@ pub struct Node {
     pub isolated: Isolated,
     /// Its disk or its metadata failed then, and its copy did not begin to count since.
     pub failed_at: Option<u64>,
+    /// Since then its writes wait for the peer, or waited.
+    pub frozen_at: u64,
     /// What its metadata are worth.
     pub worth: Worth,
 }
@@ -160,6 +162,7 @@ impl Node {
             view_flushed: 0,
             isolated: Isolated::default(),
             failed_at: None,
+            frozen_at: 0,
             worth: Worth::default(),
         }
     }

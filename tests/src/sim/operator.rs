@@ -16,6 +16,13 @@ pub(super) struct Case {
     until: u64,
 }
 
+impl Case {
+    /// Whether this node was told to take over.
+    pub(super) fn is_told(&self, node: usize) -> bool {
+        self.node == node && self.command.is_some()
+    }
+}
+
 /// What the operators are busy with.
 #[derive(Debug, Default)]
 pub(super) struct Desk {

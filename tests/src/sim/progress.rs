@@ -38,11 +38,14 @@ impl World {
         if both.len() < 2 || failed {
             return;
         }
-        for status in both {
-            if status.frozen == Some(Frozen::PeerLost) {
+        for (node, status) in both.into_iter().enumerate() {
+            // An operator's word may end a connection without any fault.
+            let frozen = self.now.saturating_sub(self.nodes[node].frozen_at);
+            if status.frozen == Some(Frozen::PeerLost) && frozen >= self.freeze_bound() {
                 self.fail(format!(
-                    "{} is frozen {} ms after the last fault, and a path works (I9)",
+                    "{} is frozen for {} ms, {} ms after the last fault, and a path works (I9)",
                     status.node,
+                    frozen / MS,
                     calm / MS
                 ));
             }

@@ -28,6 +28,8 @@ pub(super) enum Step {
         run: u64,
         incoming: Incoming,
     },
+    /// What waits behind a standstill is decided upon.
+    Catch { node: usize, run: u64 },
     /// A deadline of the keeper.
     Tick { node: usize, run: u64 },
     /// A word reaches the data plane.
@@ -85,6 +87,7 @@ impl Step {
             | Self::Heartbeat { node, .. }
             | Self::Look { node, .. }
             | Self::Incoming { node, .. }
+            | Self::Catch { node, .. }
             | Self::Tick { node, .. }
             | Self::Word { node, .. }
             | Self::Connected { node, .. }

@@ -234,6 +234,8 @@ impl World {
             return false;
         }
         let worth = &mut place.worth;
+        // From now on it is known that its disk failed, and what else it has lost.
+        place.data.went_back &= !worth.disowned && !place.meta.peek().failed;
         if !worth.disowned && !worth.writes_failed && !worth.asked {
             return true;
         }

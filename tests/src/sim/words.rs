@@ -117,6 +117,15 @@ impl World {
         }
     }
 
+    /// Whether the other node was told to go on without this one, and has not answered yet.
+    pub(super) fn is_called_off(&self, node: usize) -> bool {
+        let by_operator = self.desk.case.is_some_and(|case| case.is_told(1 - node));
+        let goes_on =
+            |told: &Told| matches!(told.word, Word::GoAlone { .. } | Word::TakeOver { .. });
+        let mut told = self.control.words.values();
+        by_operator || told.any(|told| told.node == 1 - node && goes_on(told))
+    }
+
     /// No data plane has been told to change anything, or will be by what was said already.
     pub(super) fn words_rest(&self) -> bool {
         let changes = |node: usize| self.sample(node).facts.is_none_or(|facts| facts.changing);

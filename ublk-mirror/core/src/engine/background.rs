@@ -85,11 +85,12 @@ impl Engine {
         }
     }
 
+    /// Not when everything is copied: both sides flush then before the copy counts, and that flush waits for this one.
+    /// An application that writes all the time would begin one after the other.
     fn begin_checkpoint(&mut self, effects: &mut Effects) {
-        let due = self
-            .copy
-            .as_ref()
-            .is_some_and(|copy| copy.wants_checkpoint(self.checkpoint_bytes()));
+        let due = self.copy.as_ref().is_some_and(|copy| {
+            !copy.is_complete() && copy.wants_checkpoint(self.checkpoint_bytes())
+        });
         if !due || self.background.is_some() || self.background_disk || self.copy_halted {
             return;
         }

@@ -107,8 +107,7 @@ impl Engine {
         if entry.failure.is_none() && open && counts {
             entry.heal = Some((Heal::Wanted, errno));
             entry.stage = Stage::Waiting;
-            // It came before everything that waits.
-            self.waiting.push_front(tag);
+            self.wait_in_turn(tag);
             self.pump(now, effects);
             return true;
         }
@@ -119,6 +118,15 @@ impl Engine {
         }
         self.finish_if_done(now, usize::from(tag.0), effects);
         true
+    }
+
+    /// A read that was running comes before whatever waits there for data to change, but not before another such read
+    /// that came earlier: a run of a verify lets past what came before it, which must not wait for what comes after it.
+    fn wait_in_turn(&mut self, tag: Tag) {
+        let arrived = self.request(tag).map(|entry| entry.arrived);
+        let later = |waits: &Tag| self.request(*waits).map(|entry| entry.arrived) >= arrived;
+        let at = self.waiting.iter().position(later);
+        self.waiting.insert(at.unwrap_or(self.waiting.len()), tag);
     }
 
     fn tell_read_failed(

@@ -141,7 +141,7 @@ pub struct Volume {
     invalidating: Option<(u64, Instant)>,
     /// What an earlier run had in its hands is handed over again by then: until then the copies may differ
     /// where nobody writes.
-    verify_not_before: Instant,
+    handed_over_by: Instant,
     /// Views up to this epoch may be known to the peer.
     told_epoch: Epoch,
     /// The target's marks are being asked for, before the resync begins.
@@ -224,7 +224,7 @@ impl Volume {
             copy_cause: None,
             leaving: None,
             invalidating: None,
-            verify_not_before: now,
+            handed_over_by: now,
             // What earlier runs told is not remembered: all of it may be known.
             told_epoch: superblock_epoch,
             gathering: None,
@@ -260,7 +260,7 @@ impl Volume {
         self.role = Role::Active;
         self.recovered = true;
         if !mutant::is(Mutant::VerifyJumpsQueue) {
-            self.verify_not_before = now + self.settings.link_timeout * 3;
+            self.handed_over_by = now + self.settings.link_timeout * 3;
         }
         if self.durable.failed {
             // The disk failed under an earlier run: its requests fail, nothing is promised any more.

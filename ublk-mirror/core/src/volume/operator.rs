@@ -350,6 +350,16 @@ impl Volume {
         self.answer(change.command(), Ok(Done::Active), effects);
     }
 
+    /// Whether the device ends because an operator asked for it without force: the shell looked first whether it is used.
+    fn ends_politely(&self) -> bool {
+        self.change.as_ref().is_some_and(|change| {
+            let Kind::Deactivate { command, failure } = change.kind else {
+                return false;
+            };
+            command.is_some() && command != self.forced_end && failure.is_none()
+        })
+    }
+
     pub(super) fn device_failed(&mut self, now: Instant, errno: Errno, effects: &mut Effects) {
         if self.failed.is_some() {
             self.role = Role::Fenced;
@@ -398,6 +408,8 @@ impl Volume {
     }
 
     pub(super) fn device_stopped(&mut self, now: Instant, effects: &mut Effects) {
+        // Nobody used it, and the kernel handed everything over long ago: nothing of an earlier run can be lost with it.
+        self.recovered &= !self.ends_politely() || now < self.handed_over_by;
         self.abort_writes(now, effects);
         // The kernel has nothing any more: the next activation makes a fresh device (S12).
         self.recovered = false;

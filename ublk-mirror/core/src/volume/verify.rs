@@ -64,8 +64,7 @@ impl Volume {
             (true, Repair::Peer) if mutant::is(Mutant::RepairFromWrongSide) => Repair::Own,
             (true, right) => right,
         };
-        self.engine
-            .verify_begin(now, repair, self.verify_not_before);
+        self.engine.verify_begin(now, repair, self.handed_over_by);
         let repair = repair != Repair::Nothing;
         effects.push(Effect::Notice(Notice::Upkeep(UpkeepNotice::VerifyBegan {
             repair,
