@@ -135,6 +135,13 @@ pub(crate) enum Node {
         #[arg(long)]
         json: bool,
     },
+    /// Move all groups that run on this node to the other one, one after the other, before this machine goes down
+    #[command(after_help = WAIT_EXIT_CODES)]
+    Leave {
+        /// No longer than this for each group
+        #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+        timeout: u64,
+    },
     /// The node takes over again
     Resume {
         /// The node [default: this one]
@@ -334,12 +341,13 @@ pub(crate) struct Create {
     /// A block device for the metadata; without it a part of the backing device is used
     #[arg(long, value_name = "DEVICE")]
     pub(crate) metadata: Option<PathBuf>,
-    /// This node: its name, and its address on the mirror link, or two for two paths
-    #[arg(long, value_name = "NAME=IP:PORT[,IP:PORT]")]
-    pub(crate) node: NodeAddress,
+    /// This node: its name, and its address on the mirror link, or two for two paths [default: as in cluster.toml, the first
+    /// two interconnects, port 7420]
+    #[arg(long, value_name = "NAME=IP:PORT[,IP:PORT]", requires = "peer")]
+    pub(crate) node: Option<NodeAddress>,
     /// The other node, with as many addresses in the same order
-    #[arg(long, value_name = "NAME=IP:PORT[,IP:PORT]")]
-    pub(crate) peer: NodeAddress,
+    #[arg(long, value_name = "NAME=IP:PORT[,IP:PORT]", requires = "node")]
+    pub(crate) peer: Option<NodeAddress>,
     /// The cluster key, the same on both nodes [default: cluster.key beside the configuration]
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
@@ -395,6 +403,8 @@ mod tests {
         };
         assert_eq!(create.size, Some(1 << 30));
         assert!(create.join && !create.force);
-        assert_eq!(create.peer.name, "node2");
+        assert_eq!(create.peer.map(|peer| peer.name).as_deref(), Some("node2"));
+        let half = "lockstep volume create data --backing /dev/vdb --node node1=10.77.3.1:7420";
+        assert!(Cli::try_parse_from(half.split(' ')).is_err());
     }
 }

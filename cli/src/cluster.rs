@@ -1,5 +1,7 @@
 //! One sentence about the cluster, and the screen below it. Worked out from the status alone.
 
+mod daemon;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -139,11 +141,7 @@ fn lacking(status: &ClusterStatus) -> Option<String> {
 fn verdict_of(volume: &Volume) -> Verdict {
     match &volume.status {
         Some(status) => Verdict::of(status),
-        None => Verdict::new(
-            Health::Unknown,
-            "UNKNOWN",
-            "its daemon does not answer on this node",
-        ),
+        None => daemon::silent(volume),
     }
 }
 
@@ -222,6 +220,7 @@ fn group_rows(out: &mut String, group: &Group) {
     for volume in &group.volumes {
         let Some(status) = &volume.status else {
             let _ = writeln!(out, "  {:<12}{}  no answer", "  volume", volume.name);
+            daemon::row(out, volume);
             continue;
         };
         let active = match (&status.view.active, status.role) {
@@ -240,6 +239,7 @@ fn group_rows(out: &mut String, group: &Group) {
             status.view.insync.join(" and "),
             status.view.epoch
         );
+        daemon::row(out, volume);
     }
     if let Some(wish) = &group.wish {
         let _ = writeln!(out, "  {:<12}{}", "  wished", wished(wish));
@@ -306,6 +306,7 @@ mod tests {
             volumes: vec![Volume {
                 name: "data".to_string(),
                 status: Some(Box::new(status)),
+                daemon: None,
             }],
             decision: None,
             wish: None,
@@ -446,6 +447,7 @@ mod tests {
             volumes: vec![Volume {
                 name: "data".to_string(),
                 status: None,
+                daemon: None,
             }],
             decision: None,
             wish: None,

@@ -20,7 +20,7 @@ const CONFIG_DIRECTORY: &str = "/etc/lockstep";
 /// The format of the file.
 const CONFIG_VERSION: u32 = 1;
 /// The port of the mirror link, if none is given.
-const MIRROR_PORT: u16 = 7420;
+pub(crate) const MIRROR_PORT: u16 = 7420;
 /// Bytes of a cluster key.
 const KEY_BYTES: usize = 32;
 

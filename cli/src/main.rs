@@ -9,7 +9,6 @@ mod cmd;
 mod codes;
 mod config;
 mod copies;
-mod detach;
 mod failure;
 mod http;
 mod kept;

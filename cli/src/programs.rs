@@ -1,40 +1,36 @@
 //! The programs of the data plane and the control plane, and the log of the first.
 
 use std::env;
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::path::Path;
 use std::process::Command;
 
+use controlplane::daemons::stopped::StoppedError;
+use controlplane::daemons::{Places, launch};
 use controlplane_api::paths::{RUN_DIRECTORY_VARIABLE, run_directory};
+use mirror_core::admin::Problem;
 
+use crate::config;
 use crate::failure::Failure;
 
 const MIRROR: &str = "ublk-mirror";
 const DAEMON: &str = "lockstepd";
-/// Names the directory of the daemons' logs instead of [`LOG_DIRECTORY`].
-const LOG_DIRECTORY_VARIABLE: &str = "LOCKSTEP_LOG_DIR";
-const LOG_DIRECTORY: &str = "/var/log/lockstep";
 /// Lines of a log that are shown when a daemon ends at its start.
 const LOG_TAIL_LINES: usize = 12;
 
 /// `ublk-mirror`: beside this program, else from PATH.
 pub(crate) fn mirror() -> Command {
-    program(MIRROR)
+    launch::program(MIRROR)
 }
 
 /// `lockstepd`, found in the same way.
 pub(crate) fn daemon() -> Command {
-    program(DAEMON)
+    launch::program(DAEMON)
 }
 
-fn program(name: &str) -> Command {
-    let beside = env::current_exe().ok().map(|exe| exe.with_file_name(name));
-    Command::new(
-        beside
-            .filter(|path| path.is_file())
-            .unwrap_or_else(|| PathBuf::from(name)),
-    )
+/// Where the daemon of `volume` has its files.
+pub(crate) fn places(volume: &str) -> Places {
+    Places::of(volume, &config::directory())
 }
 
 /// Tells the program where the sockets are, if the environment moves them.
@@ -62,29 +58,19 @@ fn cannot_run(name: &str, error: &std::io::Error) -> Failure {
     )
 }
 
-/// Where the daemon of `volume` writes.
-pub(crate) fn log_path(volume: &str) -> PathBuf {
-    let directory = env::var_os(LOG_DIRECTORY_VARIABLE);
-    directory
-        .map_or_else(|| PathBuf::from(LOG_DIRECTORY), PathBuf::from)
-        .join(format!("{volume}.log"))
-}
-
 /// Opens the log to append to it.
 pub(crate) fn open_log(path: &Path) -> Result<File, Failure> {
-    if let Some(directory) = path.parent() {
-        let made = fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(directory);
-        made.map_err(|error| Failure::file(directory, "make", &error))?;
+    launch::open_log(path).map_err(|(path, error)| Failure::file(&path, "open", &error))
+}
+
+impl From<StoppedError> for Failure {
+    fn from(error: StoppedError) -> Self {
+        Self::from(Problem {
+            code: error.code().to_string(),
+            message: error.to_string(),
+            advice: error.advice().to_string(),
+        })
     }
-    let opened = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o640)
-        .open(path);
-    opened.map_err(|error| Failure::file(path, "open", &error))
 }
 
 /// The last lines that were written to the log from byte `start` on.

@@ -17,6 +17,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::node::{Answer, Verb};
+use crate::notify;
 
 /// A question, and where the answer goes.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ pub async fn serve(asks: mpsc::Sender<Ask>) -> io::Result<()> {
         Ok(()) | Err(_) => {}
     }
     let listener = UnixListener::bind(&path)?;
+    notify::ready();
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/groups/{group}/{verb}", post(group_verb))

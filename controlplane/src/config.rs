@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use controlplane_core::failure_detector::Timing;
 use controlplane_core::keeper::ArbiterKind;
@@ -99,6 +99,8 @@ pub struct Config {
     pub clients: Vec<IpAddr>,
     /// All groups.
     pub groups: Vec<Group>,
+    /// Where the file is: what is known of this node's volumes is beside it.
+    pub directory: PathBuf,
 }
 
 impl Config {
@@ -200,6 +202,7 @@ impl Checked {
             clients,
             groups,
         } = self.cluster;
+        let directory = self.findings.path.parent().map(Path::to_path_buf);
         let [first, second] = nodes;
         let (own, peer) = if index == 0 {
             (first, second)
@@ -223,6 +226,7 @@ impl Checked {
             ping,
             clients,
             groups,
+            directory: directory.unwrap_or_default(),
         })
     }
 

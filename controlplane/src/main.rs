@@ -241,6 +241,7 @@ fn witness(listen: &str, state: &Path) -> anyhow::Result<()> {
             .await
             .with_context(|| listen.to_string())?;
         tracing::info!(code = "LS6022", listen, "the witness listens");
+        controlplane::notify::ready();
         server::serve(witness, listener, TlsAcceptor::from(Arc::new(tls))).await?;
         Ok(())
     })

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use controlplane_api::Client;
 use controlplane_api::arbiter::Held;
+use controlplane_api::cluster::Daemon;
 use controlplane_core::failure_detector::{Change, Presence};
 use controlplane_core::keeper::{Effect, Event, Keeper, Word};
 use controlplane_core::partition::{Decision, Situation};
@@ -29,6 +30,7 @@ use crate::services::{self, Roots, Seen, Services, Tell};
 use crate::wishes::Store;
 
 mod arbiter;
+mod daemons;
 mod judge;
 mod operator;
 mod status;
@@ -51,6 +53,11 @@ enum Incoming {
         /// When it was asked for, nanoseconds since boot.
         asked_nanos: u64,
         status: Option<Box<Status>>,
+    },
+    Daemon {
+        group: usize,
+        name: String,
+        daemon: Daemon,
     },
     Said {
         group: usize,
@@ -84,6 +91,8 @@ struct Group {
     ids: BTreeMap<String, VolumeId>,
     /// What each volume's data plane said last.
     told: BTreeMap<String, Box<Status>>,
+    /// How each volume's daemon is.
+    daemons: BTreeMap<String, Daemon>,
     last: Option<(usize, Situation, Decision)>,
 }
 
@@ -157,6 +166,7 @@ pub async fn run(
     for (group, entry) in config.groups.iter().enumerate() {
         for volume in &entry.volumes {
             watch_volume(group, volume.clone(), queue.clone())?;
+            daemons::keep(group, volume, &config.directory, &queue)?;
         }
     }
     let ways = (queue.clone(), questions, held, heartbeats.wishes);
@@ -247,6 +257,7 @@ impl Node {
                 .expecting(group.volumes.len()),
             ids: BTreeMap::new(),
             told: BTreeMap::new(),
+            daemons: BTreeMap::new(),
             last: None,
         });
         let services = queue.clone();
@@ -302,6 +313,11 @@ impl Node {
                 asked_nanos,
                 status,
             } => self.volume(group, name, asked_nanos, status),
+            Incoming::Daemon {
+                group,
+                name,
+                daemon,
+            } => self.daemon(group, name, daemon),
             Incoming::HeartbeatsEnded => {}
             Incoming::Said {
                 group,

@@ -287,22 +287,28 @@ fn span(seconds: u64) -> String {
 
 fn next_steps(home: &Home) -> String {
     let witness = if home.guests().contains(&Guest::Witness) {
-        "`lockstepd witness` on the witness (one that runs is started again, to know this cluster), "
+        "\n  on the witness: `lockstepd witness` (one that runs is started again, to know this cluster)"
     } else {
         ""
     };
     let Config {
-        peer_name, keeper, ..
+        name,
+        peer_name,
+        keeper,
+        ..
     } = &home.config;
     let etcd = match keeper {
         Some(RegisterKeeper::Etcd { files: Some(_), .. }) => {
-            format!("\nthe files that [etcd] names are not handed over: copy them to {peer_name}.")
+            format!("\n  the files that [etcd] names are not handed over: copy them to {peer_name}")
         }
         Some(RegisterKeeper::Etcd { .. } | RegisterKeeper::Witness(_)) | None => String::new(),
     };
     format!(
-        "next: {witness}`lockstepd run` on both nodes, when their volumes are made; \
-         `lockstep status` says whether the pair is ready.{etcd}"
+        "next, where the units of packaging/systemd do not do it already:{witness}\n  \
+         on both nodes: `lockstepd run`; it starts the daemons of the volumes as they are made{etcd}\n\
+         then the volumes, if they are not made yet:\n  \
+         on {name}: `lockstep volume create NAME --backing DEVICE`, then with --join on {peer_name}\n\
+         `lockstep status` says whether the pair is ready."
     )
 }
 
@@ -349,7 +355,8 @@ fn enter(
                 format!(" --node {name}")
             };
             say(&format!(
-                "this machine is {name}.\nnext: its volumes (`lockstep volume create --join`), then `lockstepd run{option}`."
+                "this machine is {name}.\nnext: `lockstepd run{option}`, where its unit does not start it; then its volumes \
+                 (`lockstep volume create --join`), which lockstepd starts."
             ));
         }
     }

@@ -1,5 +1,10 @@
 //! What the kernel is asked for that has no safe wrapper.
 
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+
 /// SCHED_RR for the calling thread; `false` if it is not allowed.
 pub(crate) fn become_real_time(priority: i32) -> bool {
     let parameters = libc::sched_param {
@@ -13,4 +18,27 @@ pub(crate) fn become_real_time(priority: i32) -> bool {
 pub fn lock_memory() -> bool {
     // SAFETY: no pointer is passed.
     unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) == 0 }
+}
+
+/// Starts a process in a session of its own, and in the cgroup of this `cgroup.procs`.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn spawn_apart(command: &mut Command, cgroup: Option<File>) -> io::Result<Child> {
+    let apart = move || {
+        if let Some(mut processes) = cgroup.as_ref() {
+            // Where the kernel does not want it, it stays in its parent's: it works there as well.
+            let _ = processes.write(b"0");
+        }
+        match nix::unistd::setsid() {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(io::Error::from_raw_os_error(errno as i32)),
+        }
+    };
+    // SAFETY: between fork and exec the closure makes two system calls, write and setsid, which are async-signal-safe; it
+    // takes no lock and allocates nothing.
+    unsafe {
+        command.pre_exec(apart);
+    }
+    command.spawn()
 }

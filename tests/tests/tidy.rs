@@ -14,8 +14,7 @@ const FILE_LINES_MAX: usize = 600;
 
 /// The only places of the product that may say `unsafe`; each block there says why it is sound.
 /// The harness of virtual machines (vm-tests) is not shipped and has its own.
-const UNSAFE_FILES: [&str; 7] = [
-    "cli/src/detach.rs",
+const UNSAFE_FILES: [&str; 6] = [
     "controlplane/src/sys.rs",
     "ublk-mirror/src/buffers.rs",
     "ublk-mirror/src/device_helper.rs",

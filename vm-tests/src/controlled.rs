@@ -21,6 +21,8 @@ const WITNESS_STATE: &str = "/var/lib/lockstep/witness";
 const CONFIG_FILE: &str = "/etc/lockstep/cluster.toml";
 const TRUST: &str = "/etc/lockstep/trust";
 const NODE_LOG: &str = "/var/log/lockstep/lockstepd.log";
+const NODE_COMMAND: &str = "lockstepd run";
+const WITNESS_LOG: &str = "/var/log/lockstep/witness.log";
 const FILE_BYTES_MAX: usize = 64 * 1024;
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// The networks of the heartbeats, in their order.
@@ -102,16 +104,32 @@ impl Controlled {
             .binaries(&context.product()?)
             .boot()?;
         joining::join(&cluster, &configuration(&cluster, Arbiter::Witness, ""))?;
+        start_witness_on(&cluster)?;
+        for node in ["node1", "node2"] {
+            start(cluster.machine(node), NODE_COMMAND, NODE_LOG)?;
+        }
+        // Its daemons are started, and it is activated, by lockstepd.
         let controlled = Self {
-            pair: Pair::active(cluster)?,
+            pair: Pair::made(cluster)?,
             arbiter: Arbiter::Witness,
         };
-        controlled.start_witness()?;
         for node in [controlled.pair.one(), controlled.pair.two()] {
-            controlled.start_control(node)?;
+            for path in joining::FILES {
+                let bytes = node.get(path, 0, FILE_BYTES_MAX)?;
+                controlled.pair.keep(node, path, bytes);
+            }
         }
         controlled.wait_ready()?;
         Ok(controlled)
+    }
+
+    /// Powers a node on and starts nothing but `lockstepd`.
+    ///
+    /// # Errors
+    /// If it does not boot.
+    pub fn boot_again(&self, node: &Machine) -> anyhow::Result<()> {
+        self.pair.boot_again(node)?;
+        self.start_control(node)
     }
 
     fn witness_address(&self) -> String {
@@ -197,11 +215,11 @@ impl Controlled {
     /// If the machine is off.
     pub fn start_witness(&self) -> anyhow::Result<()> {
         let daemon = match self.arbiter {
-            Arbiter::Witness => format!("lockstepd witness --state {WITNESS_STATE}"),
+            Arbiter::Witness => return start_witness_on(&self.pair.cluster),
             Arbiter::Etcd => etcd::command(&self.witness_address()),
             Arbiter::Ping => return Ok(()),
         };
-        start(self.witness(), &daemon, "/var/log/lockstep/witness.log")
+        start(self.witness(), &daemon, WITNESS_LOG)
     }
 
     /// Ends the witness at once.
@@ -223,7 +241,7 @@ impl Controlled {
     /// # Errors
     /// If the machine is off.
     pub fn start_control(&self, node: &Machine) -> anyhow::Result<()> {
-        start(node, "lockstepd run", NODE_LOG)
+        start(node, NODE_COMMAND, NODE_LOG)
     }
 
     /// Powers a node on and starts its daemons.
@@ -312,6 +330,11 @@ impl Controlled {
         }
         all
     }
+}
+
+fn start_witness_on(cluster: &Cluster) -> anyhow::Result<()> {
+    let command = format!("lockstepd witness --state {WITNESS_STATE}");
+    start(cluster.machine(WITNESS), &command, WITNESS_LOG)
 }
 
 fn start(machine: &Machine, daemon: &str, log: &str) -> anyhow::Result<()> {

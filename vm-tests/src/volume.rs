@@ -143,6 +143,30 @@ impl Pair {
         Ok(pair)
     }
 
+    /// Makes the volume on both nodes, where `lockstepd` runs and the key was handed over: nothing else is typed, and the
+    /// volume comes to be served by the first node.
+    ///
+    /// # Errors
+    /// If a command fails, or it does not come to that.
+    pub fn made(cluster: Cluster) -> anyhow::Result<Self> {
+        let pair = Self {
+            cluster,
+            nets: vec![Net::Mirror],
+            kept: Mutex::default(),
+            backing: None,
+        };
+        let (one, two) = (pair.one(), pair.two());
+        one.exec_ok(&pair.create_command(one, two, ""))?;
+        two.exec_ok(&pair.create_command(two, one, "--join"))?;
+        pair.keep_files()?;
+        for node in [one, two] {
+            pair.wait_answer(node)?;
+        }
+        pair.wait_status(one, "/role", "active")?;
+        pair.wait_in_sync()?;
+        Ok(pair)
+    }
+
     /// The command that makes a node's copy.
     #[must_use]
     pub fn create_command(&self, node: &Machine, peer: &Machine, more: &str) -> String {
@@ -331,6 +355,18 @@ impl Pair {
         });
         waited.with_context(|| format!("{last:#}\n{}", self.logs()))?;
         Ok(start.elapsed())
+    }
+
+    /// Waits until a node's daemon answers, which somebody else starts.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn wait_answer(&self, node: &Machine) -> anyhow::Result<()> {
+        let what = format!("the daemon on {} answers", node.name());
+        let answers = || Ok(self.status(node).is_ok());
+        wait_until(COMMAND_LIMIT, &what, answers)
+            .with_context(|| self.logs())
+            .map(drop)
     }
 
     /// Waits until both copies count, as both nodes see it.

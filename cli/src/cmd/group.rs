@@ -133,7 +133,7 @@ pub(crate) fn answer(said: &Said, form: Form) -> u8 {
 }
 
 /// Nobody can tell.
-fn unknown(error: &HttpError) -> Failure {
+pub(crate) fn unknown(error: &HttpError) -> Failure {
     Failure {
         problem: error.problem(),
         exit_code: Health::Unknown.exit_code(),

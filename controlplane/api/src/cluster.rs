@@ -215,6 +215,44 @@ pub struct Volume {
     /// What its daemon on this node said last; absent if it does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<Box<Status>>,
+    /// How its daemon on this node is, which the control plane starts; absent until it was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daemon: Option<Daemon>,
+}
+
+/// How the daemon of a volume is on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Daemon {
+    /// In a word.
+    pub state: DaemonState,
+    /// In words: for one that ended its last ones.
+    pub text: String,
+    /// The code of docs/codes.md, if there is something to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// How often it was started again since it was steady.
+    #[serde(default)]
+    pub restarts: u32,
+}
+
+/// How the daemon of a volume is, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DaemonState {
+    /// That cannot be told, or it cannot be started.
+    Unknown,
+    /// It answers.
+    Runs,
+    /// It does not answer yet.
+    Starts,
+    /// It ended, and is started again after a pause.
+    Pauses,
+    /// It refuses to run, and trying again does not mend that; it is tried rarely.
+    Refuses,
+    /// An operator stopped it.
+    Stopped,
+    /// This node has no copy of the volume.
+    NotMade,
 }
 
 /// A decision of the table in docs/controlplane.md.

@@ -20,6 +20,7 @@ pub mod membership;
 pub mod mutant;
 pub mod partition;
 pub mod register;
+pub mod restarts;
 pub mod view_change;
 pub mod wire;
 pub mod wish;

@@ -38,6 +38,7 @@ impl Node {
         let volume = |name: &String| cluster::Volume {
             name: name.clone(),
             status: group.told.get(name).cloned(),
+            daemon: group.daemons.get(name).cloned(),
         };
         let volumes = self.config.groups[number].volumes.iter();
         let resources = self.services.state(now(), number);

@@ -281,7 +281,7 @@ pub fn all_processes() -> Vec<i32> {
 }
 
 /// Where cgroup v2 is, if this process may use it. In a container it may not: the environment has to do.
-fn cgroup_root() -> Option<PathBuf> {
+pub(crate) fn cgroup_root() -> Option<PathBuf> {
     let mounts = super::mounts::read().ok()?;
     let found = mounts.into_iter().find(|mount| mount.kind == "cgroup2")?;
     let writable = File::options()

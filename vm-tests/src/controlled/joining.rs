@@ -11,6 +11,13 @@ use crate::progress::say;
 use crate::wait::wait_until;
 
 const SCREEN: &str = "/root/init.log";
+/// What a node has from it, and would have on a disk that outlives a boot.
+pub(super) const FILES: [&str; 4] = [
+    CONFIG_FILE,
+    "/etc/lockstep/trust/node.pem",
+    "/etc/lockstep/trust/node.key",
+    "/etc/lockstep/trust/witness.pem",
+];
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The first node makes the cluster; the witness and the second node join it.

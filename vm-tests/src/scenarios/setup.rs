@@ -16,7 +16,8 @@ use crate::writer::{Fsync, Writer};
 
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "cluster-join",
-    about: "a cluster is made and joined by one-time tokens alone, witness included; then the active server loses power",
+    about: "a cluster is made and joined by one-time tokens alone, witness included; lockstepd starts the volume's daemons, \
+            and again the one that is killed; then the active server loses power",
     run: joined,
 }];
 
@@ -41,6 +42,11 @@ fn joined(context: &Context) -> anyhow::Result<()> {
     );
     let writer = endless(1, Fsync::Every(16)).start(one)?;
     pair.wait_acks(1, ACKS)?;
+    // Nobody types anything: lockstepd starts it again under the writer.
+    one.exec_ok("pkill -9 -f '[u]blk-mirror run'")?;
+    pair.wait_acks(1, pair.cluster.ledger(&[1]).count(Kind::Ack) + ACKS)?;
+    controlled.wait_log(one, "LS6121\\|LS6120", "LS6120")?;
+    pair.wait_in_sync()?;
     let waiting = Writer {
         fsync: Fsync::Every(16),
         seconds: 5,
@@ -59,5 +65,9 @@ fn joined(context: &Context) -> anyhow::Result<()> {
     let ledger = pair.cluster.ledger(&[1, 2]);
     check(&ledger, two.disk("data")?, Durability::Acked)?.require_ok()?;
     say("the other server took over: 0 acknowledged writes lost");
+    controlled.boot_again(one)?;
+    pair.wait_answer(one)?;
+    pair.wait_in_sync()?;
+    say("the first server is back: lockstepd alone was started there");
     Ok(())
 }

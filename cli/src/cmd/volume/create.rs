@@ -2,48 +2,60 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
+use controlplane::daemons::stopped::{self, Turn};
+
+use super::ends::{Ends, ends};
 use crate::args::Create;
 use crate::config::{self, VolumeConfig};
 use crate::failure::Failure;
 use crate::programs;
 
+/// Somebody else's start or stop of the same volume is over by then.
+const TURN_LIMIT: Duration = Duration::from_secs(40);
+
 pub(crate) fn run(create: Create) -> Result<u8, Failure> {
     let path = config::path_of(&create.name)?;
-    check_nodes(&create)?;
+    let ends = ends(&create)?;
+    check_nodes(&ends)?;
     let key_file = create
         .key_file
         .clone()
         .unwrap_or_else(|| config::directory().join("cluster.key"));
-    let key_made = prepare_key(&create, &key_file)?;
+    let key_made = prepare_key(&create, &ends, &key_file)?;
     let config = VolumeConfig::new(
         &create.name,
         create.backing.clone(),
         create.metadata.as_deref(),
         key_file.clone(),
-        create.node.clone(),
-        create.peer.clone(),
+        ends.node.clone(),
+        ends.peer.clone(),
     );
+    // A configuration without metadata yet is nothing that `lockstepd` may start a daemon with.
+    let _turn = Turn::take(&programs::places(&create.name), TURN_LIMIT)?;
     config.write_new(&path)?;
     if let Err(failure) = format_device(&create, &path) {
         // Without metadata the configuration would only stand in the way of the next try.
         fs::remove_file(&path).map_err(|error| Failure::file(&path, "remove", &error))?;
         return Err(failure);
     }
-    print!("{}", next_steps(&create, &key_file, key_made));
+    // What was said about an earlier copy of this name does not hold for a new one.
+    stopped::clear(&programs::places(&create.name))?;
+    print!("{}", next_steps(&create, &ends, &key_file, key_made));
     Ok(0)
 }
 
-fn check_nodes(create: &Create) -> Result<(), Failure> {
+fn check_nodes(ends: &Ends) -> Result<(), Failure> {
     let advice = "give each node a name and an address of its own";
-    if create.node.name == create.peer.name {
+    let Ends { node, peer } = ends;
+    if node.name == peer.name {
         return Err(Failure::new(
             "LS4005",
-            format!("both nodes are called {}", create.node.name),
+            format!("both nodes are called {}", node.name),
             advice,
         ));
     }
-    let (node, peer) = (&create.node, &create.peer);
     if let Some(address) = node.addresses.iter().find(|a| peer.addresses.contains(a)) {
         return Err(Failure::new(
             "LS4005",
@@ -67,9 +79,9 @@ fn check_nodes(create: &Create) -> Result<(), Failure> {
 }
 
 /// The first node makes a key; the second must have got it.
-fn prepare_key(create: &Create, key_file: &Path) -> Result<bool, Failure> {
+fn prepare_key(create: &Create, ends: &Ends, key_file: &Path) -> Result<bool, Failure> {
     if create.join && !key_file.exists() {
-        let (peer, file) = (&create.peer.name, key_file.display());
+        let (peer, file) = (&ends.peer.name, key_file.display());
         return Err(Failure::new(
             "LS4009",
             format!("the cluster key {file} is not there"),
@@ -111,14 +123,14 @@ fn format_device(create: &Create, config: &Path) -> Result<(), Failure> {
     ))
 }
 
-fn next_steps(create: &Create, key_file: &Path, key_made: bool) -> String {
-    let Create {
-        name, node, peer, ..
-    } = create;
+fn next_steps(create: &Create, ends: &Ends, key_file: &Path, key_made: bool) -> String {
+    let Create { name, .. } = create;
+    let Ends { node, peer } = ends;
     if create.join {
         return format!(
             "{name}: the copy on {} is made; {} will fill it.\n\
-             next, here:  lockstep volume start {name}\n",
+             next, here, if no lockstepd with {name} in a group runs (it starts it):\n\
+             \x20      lockstep volume start {name}\n",
             node.name, peer.name
         );
     }
@@ -144,11 +156,12 @@ fn next_steps(create: &Create, key_file: &Path, key_made: bool) -> String {
     format!(
         "{name}: the first copy is made on {node}.\n\
          next, the other copy:\n\
-         \x20 1. copy the key to {peer}{made}:\n\
+         \x20 1. copy the key to {peer}{made}, if it did not join the cluster:\n\
          \x20      ssh {peer} mkdir -p {directory} && scp -p {key} {peer}:{key}\n\
          \x20 2. on {peer}, with its own device (what is on it is lost):\n\
          \x20      lockstep volume create {name} --join --backing {backing}{metadata}{key_option}{size}{grow} \
          --node {peer_argument} --peer {node_argument}\n\
+         a lockstepd with {name} in a group does the rest; without it:\n\
          \x20 3. on both nodes:\n\
          \x20      lockstep volume start {name}\n\
          \x20 4. here, when both are connected:\n\
@@ -166,13 +179,20 @@ mod tests {
     use super::*;
     use std::path::PathBuf;
 
-    fn example(node: &str, peer: &str) -> Create {
+    fn of(node: &str, peer: &str) -> Ends {
+        Ends {
+            node: node.parse().unwrap(),
+            peer: peer.parse().unwrap(),
+        }
+    }
+
+    fn example() -> Create {
         Create {
             name: "data".to_string(),
             backing: PathBuf::from("/dev/vdb"),
             metadata: None,
-            node: node.parse().unwrap(),
-            peer: peer.parse().unwrap(),
+            node: None,
+            peer: None,
             key_file: None,
             join: false,
             force: false,
@@ -184,12 +204,12 @@ mod tests {
     #[test]
     fn addresses_that_make_no_pairs_are_refused() {
         let why = |node: &str, peer: &str| {
-            let failure = check_nodes(&example(node, peer)).unwrap_err();
+            let failure = check_nodes(&of(node, peer)).unwrap_err();
             assert_eq!(failure.problem.code, "LS4005");
             failure.problem.message
         };
         let two = "node1=10.77.3.1,10.77.4.1";
-        assert!(check_nodes(&example(two, "node2=10.77.3.2,10.77.4.2")).is_ok());
+        assert!(check_nodes(&of(two, "node2=10.77.3.2,10.77.4.2")).is_ok());
         assert_eq!(
             why(two, "node2=10.77.3.2"),
             "node1 has 2 addresses and node2 has 1"
@@ -202,8 +222,9 @@ mod tests {
 
     #[test]
     fn the_command_for_the_other_node_can_be_copied() {
-        let create = example("node1=10.77.3.1:7420", "node2=10.77.3.2:7420,10.77.4.2");
-        let text = next_steps(&create, Path::new("/etc/lockstep/cluster.key"), true);
+        let ends = of("node1=10.77.3.1:7420", "node2=10.77.3.2:7420,10.77.4.2");
+        let key = Path::new("/etc/lockstep/cluster.key");
+        let text = next_steps(&example(), &ends, key, true);
         let command = "lockstep volume create data --join --backing /dev/vdb --size 1073741824 \
                        --node node2=10.77.3.2:7420,10.77.4.2:7420 --peer node1=10.77.3.1:7420\n";
         assert!(text.contains(command), "{text}");

@@ -2,6 +2,7 @@
 
 mod create;
 mod discarded;
+mod ends;
 mod grow;
 mod resolve;
 mod start;

@@ -1,28 +1,33 @@
 //! `lockstep volume start`: the daemon, detached, and whether it lives.
 
-use std::fs;
 use std::path::Path;
 use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use controlplane::daemons::stopped::{self, StoppedError, Turn};
+use controlplane::daemons::watch::START_LIMIT;
+use controlplane::daemons::{Places, launch};
 use controlplane_api::{Client, ClientError};
 
 use crate::config;
-use crate::detach::spawn_detached;
 use crate::failure::Failure;
 use crate::programs;
 use crate::screen;
 use crate::style::Style;
 use crate::verdict::Verdict;
 
-/// How long a daemon may take to answer.
-const START_LIMIT: Duration = Duration::from_secs(30);
+/// `lockstepd` may be starting it: that is over within its own limit.
+const TURN_LIMIT: Duration = Duration::from_secs(40);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(name: &str) -> Result<u8, Failure> {
-    let config = config::existing_path_of(name)?;
+    config::existing_path_of(name)?;
+    let places = programs::places(name);
     let client = Client::of_volume(name);
+    let turn = turn(&places, &client)?;
+    // From here on it is wished that it runs, whatever comes of this start.
+    stopped::clear(&places)?;
     match client.status() {
         Err(ClientError::NotRunning { .. }) => {}
         Ok(_) => {
@@ -31,18 +36,27 @@ pub(crate) fn run(name: &str) -> Result<u8, Failure> {
         }
         Err(error) => return Err(Failure::of_volume(&error, name)),
     }
-    let log_path = programs::log_path(name);
+    let log_path = places.log();
     let log = programs::open_log(&log_path)?;
     let log_start = log.metadata().map_or(0, |metadata| metadata.len());
-    // The daemon's working directory is `/`.
-    let config =
-        fs::canonicalize(&config).map_err(|error| Failure::file(&config, "read", &error))?;
-    let mut command = programs::mirror();
-    command.arg("run").arg("--config").arg(&config);
-    programs::with_run_directory(&mut command);
     let mut daemon =
-        spawn_detached(&mut command, log).map_err(|error| programs::not_found(&error))?;
-    wait_until_it_answers(name, &client, &mut daemon, &log_path, log_start)
+        launch::start(&places, Some(log)).map_err(|error| programs::not_found(&error))?;
+    let started = wait_until_it_answers(name, &client, &mut daemon, &log_path, log_start);
+    drop(turn);
+    started
+}
+
+/// Waits while somebody else starts it, or until it runs.
+fn turn(places: &Places, client: &Client) -> Result<Option<Turn>, Failure> {
+    let began = Instant::now();
+    loop {
+        match Turn::take(places, Duration::ZERO) {
+            Ok(turn) => return Ok(Some(turn)),
+            Err(StoppedError::Busy { .. }) if client.status().is_ok() => return Ok(None),
+            Err(StoppedError::Busy { .. }) if began.elapsed() < TURN_LIMIT => sleep(POLL_INTERVAL),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn wait_until_it_answers(

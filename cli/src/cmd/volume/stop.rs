@@ -1,25 +1,47 @@
 //! `lockstep volume stop`: done when the daemon is gone, so that a start or a repair may follow at once.
+//!
+//! That it is wished is durable before the daemon hears of it: `lockstepd` starts what ends by itself.
 
-use std::fs::File;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use controlplane_api::paths::daemon_lock;
+use controlplane::daemons::Places;
+use controlplane::daemons::stopped::{self, Turn};
 use controlplane_api::{Client, ClientError};
 use mirror_core::admin::Command;
 
-use super::tell;
+use super::done_words;
+use crate::config;
 use crate::failure::Failure;
+use crate::patience::patiently;
+use crate::programs;
 
 /// How long a daemon that agreed to end may take for it.
 const END_LIMIT: Duration = Duration::from_secs(60);
+/// `lockstepd` may be starting it: that is over within its own limit.
+const TURN_LIMIT: Duration = Duration::from_secs(40);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(name: &str) -> Result<u8, Failure> {
-    let done = tell(name, Command::Stop)?;
-    let client = Client::of_volume(name);
+    config::path_of(name)?;
+    let places = programs::places(name);
+    // One whose configuration was removed too early can still be stopped.
+    match config::existing_path_of(name) {
+        Err(failure) if !answers(name) => return Err(failure),
+        Ok(_) | Err(_) => {}
+    }
+    let _turn = Turn::take(&places, TURN_LIMIT)?;
+    let was_stopped = stopped::is_stopped(&places)?;
+    stopped::set(&places)?;
+    let Some(words) = end(name, &places, was_stopped)? else {
+        println!(
+            "no daemon of {name} runs on this node; it stays so until `lockstep volume start {name}`"
+        );
+        return Ok(0);
+    };
+    println!("{words}");
     let start = Instant::now();
-    while !matches!(client.status(), Err(ClientError::NotRunning { .. })) || holds_its_lock(name) {
+    while answers(name) || places.is_locked() {
         if start.elapsed() > END_LIMIT {
             return Err(Failure::new(
                 "LS4012",
@@ -32,13 +54,43 @@ pub(crate) fn run(name: &str) -> Result<u8, Failure> {
         }
         sleep(POLL_INTERVAL);
     }
-    Ok(done)
+    Ok(0)
 }
 
-/// The kernel lets go of the lock when the process is gone, whatever it was doing.
-fn holds_its_lock(name: &str) -> bool {
-    let Ok(file) = File::open(daemon_lock(name)) else {
-        return false;
-    };
-    file.try_lock().is_err()
+/// Tells it to end; `None` if there is none. A refusal changes nothing, the mark included.
+fn end(name: &str, places: &Places, was_stopped: bool) -> Result<Option<String>, Failure> {
+    let client = Client::of_volume(name);
+    let start = Instant::now();
+    loop {
+        match patiently(name, || client.command(Command::Stop)) {
+            Ok(done) => return Ok(Some(done_words(name, done))),
+            Err(ClientError::NotRunning { .. }) if !places.is_locked() => return Ok(None),
+            // It begins, or is about to be gone.
+            Err(ClientError::NotRunning { .. }) if start.elapsed() < END_LIMIT => {
+                sleep(POLL_INTERVAL);
+            }
+            Err(error) => {
+                let unchanged = matches!(
+                    error,
+                    ClientError::Refused(_) | ClientError::Permission { .. }
+                );
+                if unchanged && !was_stopped {
+                    stopped::clear(places)?;
+                }
+                let mut failure = Failure::of_volume(&error, name);
+                if !unchanged {
+                    let advice = &mut failure.problem.advice;
+                    advice.push_str(&format!(
+                        "\nwhen it ends it stays so until `lockstep volume start {name}`"
+                    ));
+                }
+                return Err(failure);
+            }
+        }
+    }
+}
+
+fn answers(name: &str) -> bool {
+    let status = Client::of_volume(name).status();
+    !matches!(status, Err(ClientError::NotRunning { .. }))
 }
