@@ -482,6 +482,14 @@ fn beside_a_process_that_does_not_answer_no_other_one_is_started() {
     bed.never_twice();
 }
 
+fn stood_still_millis(line: &str) -> u64 {
+    let (_, millis) = line.split_once("millis").expect("how long");
+    let digits = millis.trim_start_matches(|other: char| !other.is_ascii_digit());
+    let end = digits.find(|other: char| !other.is_ascii_digit());
+    let digits = &digits[..end.unwrap_or(digits.len())];
+    digits.parse().expect("milliseconds")
+}
+
 /// What a daemon that hangs at its start holds up is its own thread, and no other one is started beside it.
 #[test]
 fn one_that_hangs_at_its_start_delays_neither_heartbeats_nor_answers() {
@@ -510,6 +518,10 @@ fn one_that_hangs_at_its_start_delays_neither_heartbeats_nor_answers() {
     bed.plays("serves");
     bed.comes_to(DaemonState::Runs);
     assert_eq!(bed.starts(), [pid]);
-    assert!(!bed.words().contains("LS6014"), "{}", bed.words());
+    // What is asked of a processor that others keep busy is late as well; what hangs does so for seconds.
+    let words = bed.words();
+    let stood = words.lines().filter(|line| line.contains("LS6014"));
+    let longest = stood.map(stood_still_millis).max().unwrap_or(0);
+    assert!(longest < 1500, "{words}");
     bed.never_twice();
 }
