@@ -26,6 +26,7 @@ use crate::arbiter::{Heard, boottime_nanos};
 use crate::config::Config;
 use crate::heartbeat::{Heartbeats, News, Shared};
 use crate::mirror;
+use crate::notify;
 use crate::services::{self, Roots, Seen, Services, Tell};
 use crate::wishes::Store;
 
@@ -153,6 +154,8 @@ pub async fn run(
     tokio::spawn(async move {
         if let Err(error) = api::serve(asks).await {
             tracing::error!(code = "LS6024", %error, "no status can be asked for");
+            // It protects all the same: systemd must not end it for that.
+            notify::ready();
         }
     });
     let forward = queue.clone();

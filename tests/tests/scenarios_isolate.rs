@@ -123,11 +123,12 @@ fn only_a_standby_that_counts_and_is_connected_is_isolated() {
         IsolationRefusal::Serving { .. }
     ));
     world.silence([true, true]);
-    assert!(world.run_until(10_000, |world| {
-        world
-            .status(1)
-            .is_some_and(|status| status.link.state == LinkState::Down)
-    }));
+    let down = |world: &World, node| {
+        let link = world.status(node).map(|status| status.link.state);
+        link == Some(LinkState::Down)
+    };
+    let both = |world: &World| down(world, 0) && down(world, 1);
+    assert!(world.run_until(10_000, both));
     assert!(matches!(
         refusal(isolate(&mut world, 1)),
         IsolationRefusal::PeerSilent { .. }

@@ -1,7 +1,8 @@
 //! From a configuration to a running driver. The order matters and is explained where it does.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -206,7 +207,11 @@ impl VolumeLock {
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(0o600)
             .open(&path)
+            .map_err(failed)?;
+        // Whoever may open it may lock it, and would keep the daemon from starting.
+        file.set_permissions(Permissions::from_mode(0o600))
             .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(VolumeLock(file)),

@@ -1,6 +1,11 @@
 //! `lockstep node ...`: what operators wish of a node.
 
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use controlplane_api::cluster;
 use controlplane_api::verbs::Asked;
+use mirror_core::admin::Role;
 
 use crate::args::{Group, Node, Patience};
 use crate::cmd::group::{self, answer, escaped, said, unknown};
@@ -8,6 +13,10 @@ use crate::cmd::volume::status::Form;
 use crate::failure::Failure;
 use crate::http::{cluster_status, tell};
 use crate::waiting::served_by;
+
+/// So long a volume's daemon may say nothing.
+const UNKNOWN_LIMIT: Duration = Duration::from_secs(10);
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(command: Node) -> Result<u8, Failure> {
     let (name, word, json) = match command {
@@ -29,14 +38,38 @@ pub(crate) fn run(command: Node) -> Result<u8, Failure> {
     })
 }
 
+/// A daemon that is being started says nothing for a moment; "nothing runs here" is said of what is known.
+fn what_runs() -> Result<cluster::ClusterStatus, Failure> {
+    let began = Instant::now();
+    loop {
+        let status = cluster_status().map_err(|error| unknown(&error))?;
+        if !status.groups.iter().any(is_unknown) || began.elapsed() >= UNKNOWN_LIMIT {
+            return Ok(status);
+        }
+        sleep(LOOK_INTERVAL);
+    }
+}
+
+fn is_unknown(group: &cluster::Group) -> bool {
+    let role = |volume: &cluster::Volume| volume.status.as_ref().map(|status| status.role);
+    let settled = |role| matches!(role, Some(Role::Active | Role::Fenced));
+    !group.volumes.iter().map(role).all(settled)
+}
+
 /// Each group that this node serves is moved; one that cannot be does not keep the others here.
 fn leave(timeout: u64) -> Result<u8, Failure> {
-    let status = cluster_status().map_err(|error| unknown(&error))?;
-    let served =
-        |group: &&controlplane_api::cluster::Group| served_by(group) == Some(status.node.as_str());
+    let status = what_runs()?;
+    let served = |group: &&cluster::Group| served_by(group) == Some(status.node.as_str());
     let mut worst = 0;
+    for group in status.groups.iter().filter(|group| is_unknown(group)) {
+        eprintln!(
+            "{}: a volume's daemon does not say who serves it",
+            group.name
+        );
+        worst = 3;
+    }
     let mut groups = status.groups.iter().filter(served).peekable();
-    if groups.peek().is_none() {
+    if groups.peek().is_none() && worst == 0 {
         println!("no group runs on {}", status.node);
     }
     for group in groups {

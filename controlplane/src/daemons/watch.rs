@@ -255,23 +255,22 @@ impl Watch {
             self.say(DaemonState::Starts, text.to_string(), None);
             return Ok(LOOK);
         };
-        self.start(&turn)?;
-        Ok(Duration::ZERO)
+        self.start(&turn)
     }
 
-    /// Starts it, and keeps the turn until it answers: who stops it meanwhile would find nobody to stop.
-    fn start(&mut self, _turn: &Turn) -> Result<(), StoppedError> {
+    /// Starts it, and keeps the turn until it answers: who stops it meanwhile would find nobody to stop. Returns when to look
+    /// again, without the turn: where a process without a voice has the lock, others get it in between.
+    fn start(&mut self, _turn: &Turn) -> Result<Duration, StoppedError> {
         // What was seen before this was the turn's holder may be the past.
         if stopped::is_stopped(&self.places)? || !matches!(self.places.door(), Door::Closed) {
-            return Ok(());
+            return Ok(Duration::ZERO);
         }
         let Some(stamp) = self.stamp()? else {
-            return Ok(());
+            return Ok(Duration::ZERO);
         };
         if self.places.is_locked() {
             self.starts();
-            thread::sleep(LOOK);
-            return Ok(());
+            return Ok(LOOK);
         }
         self.tried = Some(stamp);
         self.say(DaemonState::Starts, "is being started".to_string(), None);
@@ -293,7 +292,7 @@ impl Watch {
                     },
                     Duration::ZERO,
                 );
-                return Ok(());
+                return Ok(Duration::ZERO);
             }
         }
         let began = Clock::now();
@@ -303,13 +302,13 @@ impl Watch {
                 None => true,
             };
             if ended || !matches!(self.places.door(), Door::Closed) {
-                return Ok(());
+                return Ok(Duration::ZERO);
             }
             thread::sleep(LOOK / 5);
         }
         let limit = START_LIMIT.as_secs();
         tracing::warn!(code = "LS6128", volume = %self.places.volume, "the volume's daemon does not answer {limit} s after its start");
-        Ok(())
+        Ok(Duration::ZERO)
     }
 
     /// A process of the volume lives and does not answer.

@@ -34,14 +34,14 @@ pub(crate) fn run(create: Create) -> Result<u8, Failure> {
     );
     // A configuration without metadata yet is nothing that `lockstepd` may start a daemon with.
     let _turn = Turn::take(&programs::places(&create.name), TURN_LIMIT)?;
+    // What was said about an earlier copy of this name does not hold for a new one.
+    stopped::clear(&programs::places(&create.name))?;
     config.write_new(&path)?;
     if let Err(failure) = format_device(&create, &path) {
         // Without metadata the configuration would only stand in the way of the next try.
         fs::remove_file(&path).map_err(|error| Failure::file(&path, "remove", &error))?;
         return Err(failure);
     }
-    // What was said about an earlier copy of this name does not hold for a new one.
-    stopped::clear(&programs::places(&create.name))?;
     print!("{}", next_steps(&create, &ends, &key_file, key_made));
     Ok(0)
 }

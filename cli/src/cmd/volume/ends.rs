@@ -30,7 +30,7 @@ pub(super) fn ends(create: &Create) -> Result<Ends, Failure> {
     let host = gethostname().unwrap_or_default();
     let directory = config::directory();
     let ends = of_cluster(&directory.join("cluster.toml"), &host.to_string_lossy())?;
-    refuse_taken(&ends.node, &directory.join("volumes"))?;
+    refuse_taken(&create.name, &ends.node, &directory.join("volumes"))?;
     println!(
         "mirror link, as cluster.toml has the nodes: {} and {}",
         ends.node.to_argument(),
@@ -66,8 +66,9 @@ fn of_cluster(file: &Path, node: &str) -> Result<Ends, Failure> {
 }
 
 /// Each volume needs sockets of its own, and both nodes the same ones: that is not guessed.
-fn refuse_taken(node: &NodeAddress, volumes: &Path) -> Result<(), Failure> {
-    for volume in config::volumes() {
+fn refuse_taken(name: &str, node: &NodeAddress, volumes: &Path) -> Result<(), Failure> {
+    // One that was begun already is named for what it is when it is to be written.
+    for volume in config::volumes().into_iter().filter(|it| it != name) {
         let path = volumes.join(format!("{volume}.toml"));
         let text =
             fs::read_to_string(&path).map_err(|error| Failure::file(&path, "read", &error))?;

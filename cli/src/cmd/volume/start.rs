@@ -25,7 +25,7 @@ pub(crate) fn run(name: &str) -> Result<u8, Failure> {
     config::existing_path_of(name)?;
     let places = programs::places(name);
     let client = Client::of_volume(name);
-    let turn = turn(&places, &client)?;
+    let turn = turn(&places)?;
     // From here on it is wished that it runs, whatever comes of this start.
     stopped::clear(&places)?;
     match client.status() {
@@ -46,13 +46,12 @@ pub(crate) fn run(name: &str) -> Result<u8, Failure> {
     started
 }
 
-/// Waits while somebody else starts it, or until it runs.
-fn turn(places: &Places, client: &Client) -> Result<Option<Turn>, Failure> {
+/// Waits while somebody else starts or stops it.
+fn turn(places: &Places) -> Result<Turn, Failure> {
     let began = Instant::now();
     loop {
         match Turn::take(places, Duration::ZERO) {
-            Ok(turn) => return Ok(Some(turn)),
-            Err(StoppedError::Busy { .. }) if client.status().is_ok() => return Ok(None),
+            Ok(turn) => return Ok(turn),
             Err(StoppedError::Busy { .. }) if began.elapsed() < TURN_LIMIT => sleep(POLL_INTERVAL),
             Err(error) => return Err(error.into()),
         }
