@@ -7,6 +7,7 @@
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use mirror_core::effect::DeviceCommand;
 use mirror_core::event::{IsolatedEvent, Request};
@@ -63,6 +64,10 @@ pub struct DeviceSettings {
     pub owner_tag: u64,
     pub record: DeviceRecord,
 }
+
+/// After the end of a recovery the kernel hands over what a dead daemon had not answered: that takes milliseconds. A
+/// device that ends before it would lose writes that are on one copy already (S10).
+const HAND_OVER: Duration = Duration::from_secs(3);
 
 /// What an answer of the helper belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +133,8 @@ pub struct DeviceControl {
     change: Change,
     generation: u32,
     events: Vec<DeviceEvent>,
+    /// The kernel has handed over by then what a dead daemon had in its hands.
+    handed_over_at: Option<Instant>,
     /// The daemon ends: no device may come any more.
     ending: bool,
     /// The use of the read-only device of this generation is being looked at.
@@ -152,6 +159,7 @@ impl DeviceControl {
             change: Change::None,
             generation: 0,
             events: Vec::with_capacity(256),
+            handed_over_at: None,
             ending: false,
             isolated_asked: None,
         })
@@ -206,7 +214,11 @@ impl DeviceControl {
                     Some(_) if force => self.stop_live(),
                     Some((dev_id, generation)) => {
                         self.change = Change::Asking;
-                        if !in_use::ask(dev_id, generation, self.inbox.clone()) {
+                        let not_before = self.handed_over_at.unwrap_or_else(Instant::now);
+                        let recovers = |(_, job): &(_, Job)| matches!(job, Job::Recover { .. });
+                        if self.jobs.iter().any(recovers)
+                            || !in_use::ask(dev_id, generation, not_before, self.inbox.clone())
+                        {
                             self.on_use(generation, true);
                         }
                     }
@@ -469,6 +481,7 @@ impl DeviceControl {
     }
 
     fn recovered(&mut self, place: usize) {
+        self.handed_over_at = Some(Instant::now() + HAND_OVER);
         let Some(dev_id) = self.places[place].as_ref().map(|found| found.dev_id) else {
             return;
         };

@@ -15,10 +15,11 @@ const PASSING_USE_MAX: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(100);
 const STACK_BYTES: usize = 128 * 1024;
 
-/// Looks in a thread of its own, because the owner thread goes on serving. False: no thread could
-/// be made.
-pub(super) fn ask(dev_id: u32, generation: u32, inbox: Arc<Inbox>) -> bool {
+/// Looks in a thread of its own, because the owner thread goes on serving, and not before that moment. False: no thread
+/// could be made.
+pub(super) fn ask(dev_id: u32, generation: u32, not_before: Instant, inbox: Arc<Inbox>) -> bool {
     let look = move || {
+        thread::sleep(not_before.saturating_duration_since(Instant::now()));
         let in_use = stays_in_use(dev_id);
         if inbox
             .put(Message::DeviceUse { generation, in_use })

@@ -2,7 +2,7 @@
 //! and each run of the daemon (S12), and is gone with the daemon: nobody must go on reading what an
 //! attached copy becomes. It and the live device never exist together, so it uses the same buffers and tags.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use mirror_core::admin::{Command, Status};
 use mirror_core::effect::DeviceCommand;
@@ -90,7 +90,7 @@ impl DeviceControl {
             return self.end_isolated();
         }
         self.isolated_asked = Some(generation);
-        if !in_use::ask(dev_id, generation, self.inbox.clone()) {
+        if !in_use::ask(dev_id, generation, Instant::now(), self.inbox.clone()) {
             self.on_isolated_use(generation, true);
         }
     }
