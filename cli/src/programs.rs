@@ -4,8 +4,9 @@ use std::env;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use controlplane::daemons::stopped::StoppedError;
+use controlplane::daemons::stopped::{StoppedError, Turn};
 use controlplane::daemons::{Places, launch};
 use controlplane_api::paths::{RUN_DIRECTORY_VARIABLE, run_directory};
 use mirror_core::admin::Problem;
@@ -17,6 +18,8 @@ const MIRROR: &str = "ublk-mirror";
 const DAEMON: &str = "lockstepd";
 /// Lines of a log that are shown when a daemon ends at its start.
 const LOG_TAIL_LINES: usize = 12;
+/// Somebody else's start or stop of the same volume is over by then; `lockstepd`'s own limit for a start is shorter.
+const TURN_LIMIT: Duration = Duration::from_secs(40);
 
 /// `ublk-mirror`: beside this program, else from PATH.
 pub(crate) fn mirror() -> Command {
@@ -31,6 +34,11 @@ pub(crate) fn daemon() -> Command {
 /// Where the daemon of `volume` has its files.
 pub(crate) fn places(volume: &str) -> Places {
     Places::of(volume, &config::directory())
+}
+
+/// Waits while somebody else starts, stops or makes the same volume.
+pub(crate) fn turn(places: &Places) -> Result<Turn, Failure> {
+    Ok(Turn::take(places, TURN_LIMIT)?)
 }
 
 /// Tells the program where the sockets are, if the environment moves them.

@@ -262,6 +262,10 @@ fn a_new_copy_is_made_in_its_turn_and_forgets_that_an_earlier_one_was_stopped() 
     assert!(output.status.success(), "{output:?}");
     assert_eq!(bed.notes(), "format, turn taken: true\n");
     assert!(!bed.is_stopped());
+    // A copy that is there keeps what was said of it.
+    stopped::set(&bed.places()).expect("a mark");
+    let output = bed.volume("create", &words);
+    assert!(!output.status.success() && bed.is_stopped(), "{output:?}");
     bed.does("stop");
     let nobody = Bed::new().volume("stop", &[]);
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("LS4005"));

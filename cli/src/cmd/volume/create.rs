@@ -2,18 +2,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
-use controlplane::daemons::stopped::{self, Turn};
+use controlplane::daemons::stopped;
 
 use super::ends::{Ends, ends};
 use crate::args::Create;
 use crate::config::{self, VolumeConfig};
 use crate::failure::Failure;
 use crate::programs;
-
-/// Somebody else's start or stop of the same volume is over by then.
-const TURN_LIMIT: Duration = Duration::from_secs(40);
 
 pub(crate) fn run(create: Create) -> Result<u8, Failure> {
     let path = config::path_of(&create.name)?;
@@ -33,11 +29,12 @@ pub(crate) fn run(create: Create) -> Result<u8, Failure> {
         ends.peer.clone(),
     );
     // A configuration without metadata yet is nothing that `lockstepd` may start a daemon with.
-    let _turn = Turn::take(&programs::places(&create.name), TURN_LIMIT)?;
-    // What was said about an earlier copy of this name does not hold for a new one.
-    stopped::clear(&programs::places(&create.name))?;
+    let places = programs::places(&create.name);
+    let _turn = programs::turn(&places)?;
     config.write_new(&path)?;
-    if let Err(failure) = format_device(&create, &path) {
+    // What was said about an earlier copy of this name does not hold for a new one; if there is a copy, it holds.
+    let forgotten = stopped::clear(&places).map_err(Failure::from);
+    if let Err(failure) = forgotten.and_then(|()| format_device(&create, &path)) {
         // Without metadata the configuration would only stand in the way of the next try.
         fs::remove_file(&path).map_err(|error| Failure::file(&path, "remove", &error))?;
         return Err(failure);

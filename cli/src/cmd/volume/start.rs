@@ -5,9 +5,9 @@ use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use controlplane::daemons::stopped::{self, StoppedError, Turn};
+use controlplane::daemons::launch;
+use controlplane::daemons::stopped;
 use controlplane::daemons::watch::START_LIMIT;
-use controlplane::daemons::{Places, launch};
 use controlplane_api::{Client, ClientError};
 
 use crate::config;
@@ -17,15 +17,13 @@ use crate::screen;
 use crate::style::Style;
 use crate::verdict::Verdict;
 
-/// `lockstepd` may be starting it: that is over within its own limit.
-const TURN_LIMIT: Duration = Duration::from_secs(40);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(name: &str) -> Result<u8, Failure> {
     config::existing_path_of(name)?;
     let places = programs::places(name);
     let client = Client::of_volume(name);
-    let turn = turn(&places)?;
+    let turn = programs::turn(&places)?;
     // From here on it is wished that it runs, whatever comes of this start.
     stopped::clear(&places)?;
     match client.status() {
@@ -44,18 +42,6 @@ pub(crate) fn run(name: &str) -> Result<u8, Failure> {
     let started = wait_until_it_answers(name, &client, &mut daemon, &log_path, log_start);
     drop(turn);
     started
-}
-
-/// Waits while somebody else starts or stops it.
-fn turn(places: &Places) -> Result<Turn, Failure> {
-    let began = Instant::now();
-    loop {
-        match Turn::take(places, Duration::ZERO) {
-            Ok(turn) => return Ok(turn),
-            Err(StoppedError::Busy { .. }) if began.elapsed() < TURN_LIMIT => sleep(POLL_INTERVAL),
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 fn wait_until_it_answers(

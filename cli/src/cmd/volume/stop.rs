@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use controlplane::daemons::Places;
-use controlplane::daemons::stopped::{self, Turn};
+use controlplane::daemons::stopped;
 use controlplane_api::{Client, ClientError};
 use mirror_core::admin::Command;
 
@@ -18,8 +18,6 @@ use crate::programs;
 
 /// How long a daemon that agreed to end may take for it.
 const END_LIMIT: Duration = Duration::from_secs(60);
-/// `lockstepd` may be starting it: that is over within its own limit.
-const TURN_LIMIT: Duration = Duration::from_secs(40);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(name: &str) -> Result<u8, Failure> {
@@ -30,7 +28,7 @@ pub(crate) fn run(name: &str) -> Result<u8, Failure> {
         Err(failure) if !answers(name) => return Err(failure),
         Ok(_) | Err(_) => {}
     }
-    let _turn = Turn::take(&places, TURN_LIMIT)?;
+    let _turn = programs::turn(&places)?;
     let was_stopped = stopped::is_stopped(&places)?;
     stopped::set(&places)?;
     let Some(words) = end(name, &places, was_stopped)? else {

@@ -259,9 +259,7 @@ impl Volume {
     fn serve_recovered(&mut self, now: Instant) {
         self.role = Role::Active;
         self.recovered = true;
-        if !mutant::is(Mutant::VerifyJumpsQueue) {
-            self.handed_over_by = now + self.settings.link_timeout * 3;
-        }
+        self.handed_over_by = now + self.settings.link_timeout * 3;
         if self.durable.failed {
             // The disk failed under an earlier run: its requests fail, nothing is promised any more.
             self.failed = Some(Errno::EIO);

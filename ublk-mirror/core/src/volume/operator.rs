@@ -409,7 +409,9 @@ impl Volume {
 
     pub(super) fn device_stopped(&mut self, now: Instant, effects: &mut Effects) {
         // Nobody used it, and the kernel handed everything over long ago: nothing of an earlier run can be lost with it.
-        self.recovered &= !self.ends_politely() || now < self.handed_over_by;
+        if self.ends_politely() && now >= self.handed_over_by {
+            self.recovered = false;
+        }
         self.abort_writes(now, effects);
         // The kernel has nothing any more: the next activation makes a fresh device (S12).
         self.recovered = false;

@@ -64,7 +64,12 @@ impl Volume {
             (true, Repair::Peer) if mutant::is(Mutant::RepairFromWrongSide) => Repair::Own,
             (true, right) => right,
         };
-        self.engine.verify_begin(now, repair, self.handed_over_by);
+        let not_before = if mutant::is(Mutant::VerifyJumpsQueue) {
+            now
+        } else {
+            self.handed_over_by
+        };
+        self.engine.verify_begin(now, repair, not_before);
         let repair = repair != Repair::Nothing;
         effects.push(Effect::Notice(Notice::Upkeep(UpkeepNotice::VerifyBegan {
             repair,
