@@ -2,7 +2,7 @@
 //! would have to be copied again after a reboot of the peer, and let marks of a resync be taken away.
 
 use super::inflight::Leg;
-use super::{Engine, Gate, Peer, running_changes};
+use super::{Engine, Gate, Peer};
 use crate::effect::{DiskOperation, Effect, Effects};
 use crate::event::IoOwner;
 use crate::limits::{COPY_CHECKPOINT_BYTES, EXTENT_COLD_AFTER, UNFLUSHED_MAX};
@@ -78,7 +78,7 @@ impl Engine {
         if self.background.is_some() || self.background_disk {
             return;
         }
-        let running = running_changes(&self.slots);
+        let running = self.slots.running_changes();
         if self.intent.flush_begins(running) {
             self.unflushed_since = self.intent.has_unflushed().then_some(now);
             self.begin_background(Purpose::Log, effects);
@@ -203,7 +203,7 @@ impl Engine {
         match background.purpose {
             Purpose::Log => self.intent.flush_ended(true),
             Purpose::Checkpoint => {
-                let running = running_changes(&self.slots);
+                let running = self.slots.running_changes();
                 let equal = self.copy.as_mut().map(|copy| copy.checkpoint_done(running));
                 for blocks in equal.into_iter().flatten() {
                     self.intent.equal(blocks);

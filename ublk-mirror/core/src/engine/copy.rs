@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::{Engine, Gate, Peer, running_changes};
+use super::{Engine, Gate, Peer};
 use crate::admin::{CopyCause, CopyProgress};
 use crate::effect::{DiskOperation, Effect, Effects, PayloadSource};
 use crate::event::{Digest, DiskResult, IoOwner};
@@ -118,7 +118,9 @@ impl Engine {
             let unused = |slot: usize| reading[slot].is_none();
             let next = copy.begin(slots_max, unused, |range| {
                 mutant::is(Mutant::RunIntoWrite)
-                    || !running_changes(slots).any(|running| running.overlaps(range))
+                    || !slots
+                        .running_changes()
+                        .any(|running| running.overlaps(range))
             });
             let Some((slot, range)) = next else { return };
             self.copy_reading[usize::from(slot)] = Some(Reading {
@@ -319,15 +321,22 @@ impl Engine {
 
     /// When the resync goes on after a rest.
     pub fn copy_deadline(&self) -> Option<Instant> {
-        let due = self.idle_at().map_or(self.copy_pause_until, |idle| {
-            idle.min(self.copy_pause_until)
-        });
-        let target = matches!(self.peer, Peer::Target(_));
-        let rest = self.copy_rests.then_some(due);
-        let goes_on = !self.copy_rests && !self.copy_halted && !self.copy_is_paused();
+        if !matches!(self.peer, Peer::Target(_)) {
+            return None;
+        }
+        if self.copy_rests {
+            let due = self.idle_at().map_or(self.copy_pause_until, |idle| {
+                idle.min(self.copy_pause_until)
+            });
+            let again = self.retry_of_copy(false);
+            return Some(again.map_or(due, |again| due.min(again)));
+        }
+        self.retry_of_copy(!self.copy_halted && !self.copy_is_paused())
+    }
+
+    fn retry_of_copy(&self, goes_on: bool) -> Option<Instant> {
         let again = self.copy.as_ref().and_then(Resync::retry_at);
-        let again = again.filter(|_| goes_on || mutant::is(Mutant::PausedCopySpins));
-        rest.into_iter().chain(again).min().filter(|_| target)
+        again.filter(|_| goes_on || mutant::is(Mutant::PausedCopySpins))
     }
 
     /// What cannot be read is tried again after this.

@@ -41,7 +41,7 @@ impl Engine {
 
     /// Whether nothing is under way but what the own disk could not do.
     pub fn is_drained(&self) -> bool {
-        let mut running = self.slots.iter().flatten();
+        let mut running = self.slots.iter();
         !running.any(|entry| {
             entry.stage == Stage::Running
                 && !(matches!(entry.local, Leg::Done | Leg::NotNeeded | Leg::Refused)
@@ -51,14 +51,14 @@ impl Engine {
 
     /// Whether both disks refuse something: nobody has it.
     pub fn both_refuse(&self) -> bool {
-        let mut entries = self.slots.iter().flatten();
+        let mut entries = self.slots.iter();
         self.without_disk() && entries.any(|entry| entry.peer == Leg::Refused)
     }
 
     /// The own disk could not do a change or a flush, and is on its way out. Returns whether that is so.
     pub(super) fn refused_here(&mut self, tag: Tag) -> bool {
         let leaving = self.own_disk == OwnDisk::Leaving;
-        let Some(entry) = self.slots[usize::from(tag.0)].as_mut() else {
+        let Some(entry) = self.slots.get_mut(usize::from(tag.0)) else {
             return false;
         };
         if !leaving || entry.failure.is_some() {
@@ -99,8 +99,8 @@ impl Engine {
         self.held = false;
         self.abandon_background();
         self.background_disk = false;
-        for index in 0..self.slots.len() {
-            if let Some(entry) = self.slots[index].as_mut()
+        for index in self.slots.indices() {
+            if let Some(entry) = self.slots.get_mut(index)
                 && entry.local == Leg::Refused
             {
                 entry.local = Leg::Done;
@@ -120,7 +120,7 @@ impl Engine {
         }
         let (peer, _) = self.peer_leg(&request);
         self.note_begin(now, &request);
-        if let Some(entry) = self.slots[usize::from(tag.0)].as_mut() {
+        if let Some(entry) = self.slots.get_mut(usize::from(tag.0)) {
             entry.stage = Stage::Running;
             entry.local = Leg::Done;
             entry.peer = peer;

@@ -90,11 +90,7 @@ impl Engine {
             Peer::Absent => false,
         };
         let open = self.gate == Gate::Open;
-        let Some(entry) = self
-            .slots
-            .get_mut(usize::from(tag.0))
-            .and_then(Option::as_mut)
-        else {
+        let Some(entry) = self.slots.get_mut(usize::from(tag.0)) else {
             return false;
         };
         if entry.writes() || !matches!(entry.local, Leg::Sent) || entry.heal.is_some() {
@@ -152,7 +148,7 @@ impl Engine {
             return;
         };
         let diskless = self.is_diskless();
-        let Some(entry) = self.slots[usize::from(tag.0)].as_mut() else {
+        let Some(entry) = self.slots.get_mut(usize::from(tag.0)) else {
             return;
         };
         entry.stage = Stage::Running;
@@ -172,7 +168,7 @@ impl Engine {
 
     pub(super) fn ask_for_block(&mut self, session: SessionId, tag: Tag, effects: &mut Effects) {
         let epoch = self.epoch;
-        let Some(entry) = self.slots[usize::from(tag.0)].as_mut() else {
+        let Some(entry) = self.slots.get_mut(usize::from(tag.0)) else {
             return;
         };
         let Some(place) = entry.heal.and_then(|(heal, _)| heal.place()) else {
@@ -209,7 +205,7 @@ impl Engine {
             Some(Place::Taken(tag)) => *tag,
         };
         let index = usize::from(tag.0);
-        let Some(entry) = self.slots[index].as_mut() else {
+        let Some(entry) = self.slots.get_mut(index) else {
             return false;
         };
         let Some((heal, errno)) = entry.heal.as_mut() else {
@@ -251,7 +247,7 @@ impl Engine {
 
     /// What was written here is counted.
     pub(super) fn note_healed(&mut self, now: Instant, index: usize, effects: &mut Effects) {
-        let Some(entry) = self.slots[index].as_ref() else {
+        let Some(entry) = self.slots.get(index) else {
             return;
         };
         let (Some((Heal::Writing, errno)), None) = (entry.heal, entry.failure) else {
@@ -272,8 +268,8 @@ impl Engine {
     /// The peer's copy does not count any more: what only it could read fails.
     pub(super) fn heals_lost_copy(&mut self, now: Instant, effects: &mut Effects) {
         self.heals_given_up();
-        for index in 0..self.slots.len() {
-            let Some(entry) = self.slots[index].as_mut() else {
+        for index in self.slots.indices() {
+            let Some(entry) = self.slots.get_mut(index) else {
                 continue;
             };
             let Some((Heal::Wanted | Heal::Asked(_) | Heal::Through(_), errno)) = entry.heal else {
@@ -303,7 +299,7 @@ impl Engine {
     pub(super) fn heals_given_up(&mut self) {
         for place in &mut self.healing.places {
             if let Place::Taken(tag) = *place {
-                let entry = self.slots[usize::from(tag.0)].as_ref();
+                let entry = self.slots.get(usize::from(tag.0));
                 let owed = entry.is_some_and(|entry| entry.peer == Leg::Sent);
                 *place = if owed { Place::GivenUp } else { Place::Free };
             }

@@ -11,6 +11,7 @@ mod healing;
 mod inflight;
 mod pause;
 mod peer;
+mod slots;
 mod verified;
 mod verify;
 
@@ -21,7 +22,6 @@ pub use verified::VerifyAnswer;
 pub use verify::NOT_NOW;
 
 use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::admin::Counters;
@@ -37,6 +37,7 @@ use copy::Reading;
 use diskless::OwnDisk;
 use healing::Healing;
 use inflight::{InFlight, Leg, Stage};
+use slots::Slots;
 use verify::Verifying;
 
 /// What the peer means for the acknowledgement of a write.
@@ -95,7 +96,7 @@ pub struct Engine {
     epoch: Epoch,
     lease: ReadLease,
     size_sectors: u64,
-    slots: Vec<Option<InFlight>>,
+    slots: Slots,
     waiting: VecDeque<Tag>,
     next_id: u64,
     /// What is durable before a write begins, and what remembers differences (S7).
@@ -146,7 +147,7 @@ impl Engine {
             epoch: Epoch(0),
             lease: ReadLease::NotNeeded,
             size_sectors,
-            slots: (0..QUEUE_DEPTH).map(|_| None).collect(),
+            slots: Slots::new(),
             waiting: VecDeque::with_capacity(usize::from(QUEUE_DEPTH)),
             next_id: 1,
             intent,
@@ -187,7 +188,7 @@ impl Engine {
 
     /// Requests in flight or waiting.
     pub fn inflight(&self) -> usize {
-        self.slots.iter().flatten().count()
+        self.slots.len()
     }
 
     /// Whether the peer's copy counts and the peer is gone.
@@ -244,8 +245,8 @@ impl Engine {
         self.waiting.clear();
         self.abandon_background();
         self.heals_given_up();
-        for index in 0..self.slots.len() {
-            let Some(entry) = self.slots[index].as_mut() else {
+        for index in self.slots.indices() {
+            let Some(entry) = self.slots.get_mut(index) else {
                 continue;
             };
             entry.failure = Some(Errno::EIO);
@@ -269,10 +270,7 @@ impl Engine {
     pub fn submit(&mut self, now: Instant, request: Request, effects: &mut Effects) {
         let tag = request.tag;
         let index = usize::from(tag.0);
-        assert!(
-            self.slots.get(index).is_some_and(Option::is_none),
-            "a tag was handed over twice"
-        );
+        assert!(self.slots.is_free(index), "a tag was handed over twice");
         let flush = request.kind == RequestKind::Flush;
         if self.is_refused(&request) || (!flush && !request.range.fits(self.size_sectors)) {
             self.counters.failed += 1;
@@ -283,7 +281,7 @@ impl Engine {
             return;
         }
         self.last_request = Some(now);
-        self.slots[index] = Some(InFlight::new(request, now));
+        self.slots.put(index, InFlight::new(request, now));
         self.waiting.push_back(tag);
         self.pump(now, effects);
     }
@@ -308,7 +306,7 @@ impl Engine {
     }
 
     fn request(&self, tag: Tag) -> Option<&InFlight> {
-        self.slots.get(usize::from(tag.0))?.as_ref()
+        self.slots.get(usize::from(tag.0))
     }
 
     fn may_begin(&mut self, now: Instant, tag: Tag, position: usize) -> bool {
@@ -347,7 +345,10 @@ impl Engine {
         if request.kind == RequestKind::Flush {
             return true;
         }
-        let running = running_changes(&self.slots).any(|other| other.overlaps(request.range));
+        let running = self
+            .slots
+            .running_changes()
+            .any(|other| other.overlaps(request.range));
         let reading = self.copy_reading.iter().flatten();
         let copying = self
             .copy
@@ -408,7 +409,7 @@ impl Engine {
             operation,
             range: request.range,
         });
-        if let Some(entry) = self.slots[usize::from(tag.0)].as_mut() {
+        if let Some(entry) = self.slots.get_mut(usize::from(tag.0)) {
             entry.stage = Stage::Running;
             entry.local = Leg::Sent;
             entry.peer = peer;
@@ -425,7 +426,7 @@ impl Engine {
         match request.kind {
             RequestKind::Read => {}
             RequestKind::Flush if shared => {
-                let running = running_changes(&self.slots);
+                let running = self.slots.running_changes();
                 if self.intent.flush_begins(running) {
                     self.log_freeing = Some(request.tag);
                     self.unflushed_since = self.intent.has_unflushed().then_some(now);
@@ -497,7 +498,7 @@ impl Engine {
         if result.is_ok() && self.read_proves_nothing(now, tag, effects) {
             return;
         }
-        let Some(entry) = self.slots.get_mut(index).and_then(Option::as_mut) else {
+        let Some(entry) = self.slots.get_mut(index) else {
             return;
         };
         entry.local = Leg::Done;
@@ -508,7 +509,7 @@ impl Engine {
         if refused {
             return self.finish_if_done(now, index, effects);
         }
-        let Some(entry) = self.slots[index].as_mut() else {
+        let Some(entry) = self.slots.get_mut(index) else {
             return;
         };
         if let Err(errno) = result {
@@ -524,7 +525,7 @@ impl Engine {
     }
 
     fn finish_if_done(&mut self, now: Instant, index: usize, effects: &mut Effects) {
-        let Some(entry) = self.slots[index].as_ref() else {
+        let Some(entry) = self.slots.get(index) else {
             return;
         };
         let shut = entry.failure.is_some() && entry.local.is_settled();
@@ -540,7 +541,7 @@ impl Engine {
         {
             return;
         }
-        let Some(entry) = self.slots[index].take() else {
+        let Some(entry) = self.slots.take(index) else {
             return;
         };
         self.count(now, &entry);
@@ -590,10 +591,4 @@ impl Engine {
             .longest_wait_ms
             .max(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
     }
-}
-
-/// Where data is being changed right now.
-fn running_changes(slots: &[Option<InFlight>]) -> impl Iterator<Item = SectorRange> {
-    let running = slots.iter().flatten().filter(|entry| entry.is_changing());
-    running.map(|entry| entry.request.range)
 }

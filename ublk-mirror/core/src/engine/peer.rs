@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::inflight::{Leg, Stage};
-use super::{Engine, Gate, Peer, running_changes};
+use super::{Engine, Gate, Peer};
 use crate::effect::{Effect, Effects, PayloadSource};
 use crate::event::{Request, RequestKind};
 use crate::mutant::{self, Mutant};
@@ -14,13 +14,14 @@ impl Engine {
     /// The peer answered a Write, Discard, WriteZeroes or Flush with success. Returns whether the
     /// answer belongs to a request.
     pub fn peer_done(&mut self, now: Instant, id: u64, effects: &mut Effects) -> bool {
-        let Some(index) = self.slots.iter().position(|slot| {
-            slot.as_ref()
-                .is_some_and(|entry| entry.peer == Leg::Sent && entry.wire_id == id)
-        }) else {
+        let asked = |index: &usize| {
+            let entry = self.slots.get(*index);
+            entry.is_some_and(|entry| entry.peer == Leg::Sent && entry.wire_id == id)
+        };
+        let Some(index) = self.slots.indices().find(asked) else {
             return false;
         };
-        if let Some(entry) = self.slots[index].as_mut() {
+        if let Some(entry) = self.slots.get_mut(index) {
             entry.peer = Leg::Done;
         }
         self.finish_if_done(now, index, effects);
@@ -37,7 +38,7 @@ impl Engine {
         }
         let id = self.next_id;
         let epoch = self.epoch;
-        let Some(entry) = self.slots[usize::from(tag.0)].as_mut() else {
+        let Some(entry) = self.slots.get_mut(usize::from(tag.0)) else {
             return;
         };
         self.next_id += 1;
@@ -67,7 +68,7 @@ impl Engine {
 
     /// The peer's disk cannot do this request. It waits until the peer's copy does not count any more.
     pub fn peer_refused(&mut self, id: u64) {
-        let entries = self.slots.iter_mut().flatten();
+        let entries = self.slots.iter_mut();
         for entry in entries.filter(|entry| entry.peer == Leg::Sent && entry.wire_id == id) {
             entry.peer = Leg::Refused;
         }
@@ -78,8 +79,8 @@ impl Engine {
         self.peer = Peer::Member(session);
         self.held &= mutant::is(Mutant::HeldForEver);
         self.copy_paused = None;
-        for index in 0..self.slots.len() {
-            let Some(entry) = self.slots[index].as_ref() else {
+        for index in self.slots.indices() {
+            let Some(entry) = self.slots.get(index) else {
                 continue;
             };
             if entry.stage == Stage::Running && entry.peer == Leg::Unsent {
@@ -133,7 +134,7 @@ impl Engine {
     /// by the local flush that follows.
     pub fn peer_is_joining(&mut self, now: Instant, session: SessionId) {
         self.peer = Peer::Joining(session);
-        for range in running_changes(&self.slots) {
+        for range in self.slots.running_changes() {
             if mutant::is(Mutant::JoinCoversRunning) {
                 break;
             }
@@ -153,8 +154,8 @@ impl Engine {
         self.intent.diverge();
         self.unflushed_since = None;
         self.heals_lost_copy(now, effects);
-        for index in 0..self.slots.len() {
-            let Some(entry) = self.slots[index].as_mut() else {
+        for index in self.slots.indices() {
+            let Some(entry) = self.slots.get_mut(index) else {
                 continue;
             };
             if entry.stage == Stage::Running {
@@ -180,7 +181,7 @@ impl Engine {
             Peer::Member(_) => {
                 self.peer = Peer::Lost;
                 self.verify_lost_peer();
-                for entry in self.slots.iter_mut().flatten() {
+                for entry in self.slots.iter_mut() {
                     let again = matches!(entry.peer, Leg::Sent | Leg::Refused);
                     let kept = entry.heal.is_some() && mutant::is(Mutant::HealNotAskedAgain);
                     if again && !kept && !mutant::is(Mutant::NoResend) {
@@ -200,20 +201,19 @@ impl Engine {
 
     /// Whether nothing is in flight or waiting.
     pub fn is_idle(&self) -> bool {
-        self.slots.iter().all(Option::is_none)
+        self.slots.is_empty()
     }
 
     /// Whether requests that change data or flush are in flight or waiting (they would be lost).
     pub fn has_unfinished_writes(&self) -> bool {
         self.slots
             .iter()
-            .flatten()
             .any(|entry| entry.request.kind != RequestKind::Read)
     }
 
     /// Whether a change of data has begun that may still be acknowledged under the present view.
     pub fn is_changing(&self) -> bool {
-        let mut entries = self.slots.iter().flatten();
+        let mut entries = self.slots.iter();
         entries.any(|entry| {
             let waits = entry.local.is_settled() && entry.peer == Leg::Refused;
             entry.is_changing() && !waits
@@ -227,7 +227,7 @@ impl Engine {
 
     /// Both copies are equal and flushed at this moment, in which the peer's or this one is isolated.
     pub fn equal_at_isolation(&mut self) {
-        if running_changes(&self.slots).next().is_none() {
+        if self.slots.running_changes().next().is_none() {
             self.intent.all_flushed();
             self.unflushed_since = None;
         }

@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Engine, running_changes};
+use super::Engine;
 use crate::effect::{DiskOperation, Effect, Effects, PayloadSource};
 use crate::event::{Digest, IoOwner};
 use crate::limits::{COPY_CHUNK_BYTES, COPY_INFLIGHT_MAX};
@@ -61,7 +61,10 @@ impl Engine {
         effects: &mut Effects,
     ) -> bool {
         let index = usize::from(slot);
-        let running = running_changes(&self.slots).any(|running| running.overlaps(range));
+        let running = self
+            .slots
+            .running_changes()
+            .any(|running| running.overlaps(range));
         if slot >= COPY_INFLIGHT_MAX
             || self.verify_has(slot)
             || self.copy_reading[index].is_some()

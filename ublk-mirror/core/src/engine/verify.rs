@@ -261,8 +261,7 @@ impl Engine {
             return;
         };
         let (began, whole) = (run.began, self.verify_sectors(&run.whole));
-        let mut slots = self.slots.iter().flatten();
-        let overlapped = slots.any(|entry| {
+        let overlapped = self.slots.iter().any(|entry| {
             let earlier = entry.changes_data()
                 && entry.arrived <= began
                 && !mutant::is(Mutant::VerifyJumpsQueue);
@@ -577,11 +576,12 @@ impl Engine {
 
     /// When the verify goes on after a rest.
     pub fn verify_deadline(&self) -> Option<Instant> {
+        if !self.verifying.rests {
+            return None;
+        }
         let due = self.idle_at().map_or(self.verifying.pause_until, |idle| {
             idle.min(self.verifying.pause_until)
         });
-        self.verifying
-            .rests
-            .then_some(due.max(self.verifying.not_before))
+        Some(due.max(self.verifying.not_before))
     }
 }

@@ -15,8 +15,22 @@ use crate::types::{Epoch, Instant, NodeId, SECTOR_BYTES};
 use super::Volume;
 
 impl Volume {
-    /// The state in words and numbers.
+    /// The state in words and numbers, with what operators did.
     pub fn status(&self, now: Instant) -> Status {
+        let operations = self.durable.record.operations.iter();
+        Status {
+            operations: operations.map(OperationStatus::of).collect(),
+            ..self.standing(now)
+        }
+    }
+
+    /// Whether this node serves the volume.
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The status without the operations: for who looks often.
+    pub fn standing(&self, now: Instant) -> Status {
         let mut problems = Vec::new();
         if let Some(errno) = self.failed {
             problems.push(Notice::DiskFailed { errno }.problem());
@@ -76,13 +90,7 @@ impl Volume {
             problems,
             split: self.split_status(now),
             keeping: None,
-            operations: self
-                .durable
-                .record
-                .operations
-                .iter()
-                .map(OperationStatus::of)
-                .collect(),
+            operations: Vec::new(),
         }
     }
 
