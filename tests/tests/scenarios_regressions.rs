@@ -21,6 +21,15 @@ fn times(world: &World, what: &str) -> u64 {
     world.coverage.get(what).copied().unwrap_or(0)
 }
 
+fn step_until(world: &mut World, reached: impl Fn(&World) -> bool) {
+    for _ in 0..10_000 {
+        if reached(world) {
+            return;
+        }
+        world.step();
+    }
+}
+
 /// The device is in use, an operator asks it to stop, and another one forces that before the kernel has
 /// said that it is busy. The answer must not bring the service back: its writes have failed.
 #[test]
@@ -40,6 +49,50 @@ fn force_that_comes_before_the_busy_device_ends_the_service() {
         });
         assert!(ended, "seed {seed}: {:?}", world.role(0));
         hits += times(&world, "device busy");
+        on_again(&mut world);
+        assert!(world.run_until(10_000, World::healthy), "seed {seed}");
+        assert_eq!(world.failure, None, "seed {seed}");
+    }
+    assert!(hits > 0, "no seed hit the moment");
+}
+
+/// The same, and the kernel says that it is busy only when both sides come together again: the end that was put aside for
+/// that goes on afterwards. Seed 1463249: nobody took it up, the node was ending its service for ever.
+#[test]
+fn force_that_comes_before_the_busy_device_outlives_a_handshake() {
+    let mut hits = 0;
+    for seed in SEEDS {
+        // Over the second path they meet at once.
+        let plan = Plan {
+            paths: 2,
+            ..Plan::quiet(6000)
+        };
+        let mut world = World::new(seed, plan);
+        let copied = |world: &World| times(world, "CopyFinished") == 2;
+        assert!(world.run_until(10_000, copied), "seed {seed}");
+        on(&mut world, 0);
+        world.run_for(2000);
+        if let Some(device) = world.nodes[0].device.as_mut() {
+            device.used = true;
+        }
+        write(&mut world, 0, 0, 1000, 8);
+        let handed_over = |world: &World| world.status(0).is_some_and(|status| status.inflight > 0);
+        step_until(&mut world, handed_over);
+        world.command(0, Command::Deactivate { force: false });
+        world.command(0, Command::Deactivate { force: true });
+        let told = |world: &World| times(world, "device busy") > 0;
+        // The other side has agreed to what this one makes of both; its answer is lost.
+        let before = world.nodes[1].view().epoch;
+        let meet = |world: &World| world.nodes[1].view().epoch > before;
+        step_until(&mut world, |world| told(world) || meet(world));
+        hits += u32::from(meet(&world) && !told(&world));
+        world.silence([true, true]);
+        world.run_for(50);
+        world.silence([false, false]);
+        let ended = world.run_until(20_000, |world| {
+            world.role(0) == Some(Role::Fenced) && world.nodes[0].device.is_none()
+        });
+        assert!(ended, "seed {seed}: {:?}", world.role(0));
         on_again(&mut world);
         assert!(world.run_until(10_000, World::healthy), "seed {seed}");
         assert_eq!(world.failure, None, "seed {seed}");

@@ -382,19 +382,23 @@ impl Volume {
         // Somebody asked with force meanwhile: there is no way back.
         let aborted = self.aborted_writes || !self.engine.is_open();
         if let Some(stopping) = self.stopping.take() {
-            self.answer(stopping.command, Err(Refusal::InUse), effects);
             let deposed = self.change.as_ref().is_some_and(|change| {
                 matches!(
                     (&change.kind, &change.step),
                     (Kind::Follow { .. }, Step::Device)
                 )
             });
+            if aborted && !deposed {
+                // Put aside for a change that is under way: it goes on after that one.
+                self.stopping = Some(stopping);
+                self.device(DeviceCommand::StopLive { force: true }, effects);
+                return;
+            }
+            self.answer(stopping.command, Err(Refusal::InUse), effects);
             if deposed {
                 self.device(DeviceCommand::StopLive { force: true }, effects);
-            } else if !aborted {
-                self.role = Role::Active;
             } else {
-                self.device(DeviceCommand::StopLive { force: true }, effects);
+                self.role = Role::Active;
             }
             return;
         }
