@@ -9,6 +9,9 @@ use lockstep_tests::sim::shrink::shrink;
 use lockstep_tests::sim::told;
 use lockstep_tests::sim::{Report, Run, coverage, keep_panics_quiet};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "usage: cargo sim --seed N [--trace | --shrink] [--mutant NAME]
        cargo sim --seeds A..B | --seeds N [--mutant NAME]
        cargo sim --told

@@ -50,18 +50,28 @@ impl World {
         self.desk.split_expected = true;
     }
 
-    /// The status on a node, if its daemon runs and is not paused.
+    /// The status on a node without the operations, if its daemon runs and is not paused.
     pub fn status(&self, node: usize) -> Option<Status> {
         let place = &self.nodes[node];
         if place.paused_until > self.now {
             return None;
         }
-        Some(place.process.as_ref()?.volume.status(place.clock(self.now)))
+        Some(
+            place
+                .process
+                .as_ref()?
+                .volume
+                .standing(place.clock(self.now)),
+        )
     }
 
     /// The role on a node.
     pub fn role(&self, node: usize) -> Option<Role> {
-        self.status(node).map(|status| status.role)
+        let place = &self.nodes[node];
+        if place.paused_until > self.now {
+            return None;
+        }
+        Some(place.process.as_ref()?.volume.role())
     }
 
     /// The node that serves.
@@ -71,7 +81,10 @@ impl World {
 
     /// Whether everything is as it should be.
     pub fn healthy(&self) -> bool {
-        if self.nodes[0].view() != self.nodes[1].view() || self.nodes[0].view().insync.len() < 2 {
+        if self.nodes[0].view() != self.nodes[1].view()
+            || self.nodes[0].view().insync.len() < 2
+            || self.active().is_none()
+        {
             return false;
         }
         let up = (0..2).all(|node| {
@@ -83,7 +96,7 @@ impl World {
             })
         });
         let answers = |node: &Node| node.data.stuck_until <= self.now;
-        up && self.active().is_some() && self.sizes_agree() && self.nodes.iter().all(answers)
+        up && self.sizes_agree() && self.nodes.iter().all(answers)
     }
 
     pub(super) fn work_the_desk(&mut self) {
