@@ -14,6 +14,13 @@ const NEW: u64 = DISK / 256 * 256;
 
 /// A volume of [`OLD`] sectors that is served by the first node; the disks may become larger.
 fn served(seed: u64) -> World {
+    let mut world = fenced(seed);
+    on(&mut world, 0);
+    world
+}
+
+/// The same, and nobody serves it.
+fn fenced(seed: u64) -> World {
     let plan = Plan {
         disk_sectors: DISK,
         grows: true,
@@ -23,7 +30,6 @@ fn served(seed: u64) -> World {
     assert!(world.run_until(10_000, |world| {
         world.coverage.get("CopyFinished") == Some(&2)
     }));
-    on(&mut world, 0);
     world
 }
 
@@ -132,5 +138,38 @@ fn who_took_over_in_the_middle_of_a_grow_may_write_behind_the_old_end() {
     assert!(world.run_until(60_000, World::healthy));
     assert_eq!(sizes(&world), [NEW; 2]);
     world.must_be_equal();
+    sound(&world);
+}
+
+/// Who asked for the grow writes the new size down last, and its disk is slow; the other one begins a verify of all that
+/// it has. Seed 1617955: it was asked about a place that it had not yet durably.
+#[test]
+fn a_verify_waits_for_the_new_size_to_be_durable_on_both_sides() {
+    let mut world = fenced(5);
+    enlarge(&mut world);
+    grow(&mut world, 1, None);
+    for _ in 0..10_000 {
+        if world.coverage.contains_key("Grown") {
+            break;
+        }
+        world.step();
+    }
+    assert_eq!(sizes(&world), [NEW, OLD]);
+    world.nodes[1].meta.stuck_until = world.now + 300_000_000;
+    let command = world.command(
+        0,
+        Command::Verify {
+            repair: false,
+            repair_from: None,
+        },
+    );
+    assert_eq!(wait_answer(&mut world, command), Ok(Done::VerifyBegun));
+    world.run_for(200);
+    assert_eq!(sizes(&world), [NEW, OLD]);
+    sound(&world);
+    assert!(world.run_until(10_000, |world| {
+        world.coverage.get("verify done") == Some(&1)
+    }));
+    assert_eq!(sizes(&world), [NEW; 2]);
     sound(&world);
 }

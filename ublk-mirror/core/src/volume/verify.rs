@@ -180,6 +180,7 @@ impl Volume {
             return false;
         }
         let asked = self.may_be_verified(session)
+            && self.is_durably_inside(frame.range)
             && self
                 .engine
                 .verify_asked(session, slot, frame.range, digest, effects);
@@ -187,6 +188,11 @@ impl Volume {
             self.send_verify_done(session, frame.id, NOT_NOW.0, 0, effects);
         }
         true
+    }
+
+    /// The other side may have written down a larger size before this one has.
+    fn is_durably_inside(&self, range: SectorRange) -> bool {
+        range.fits(self.durable.size_sectors)
     }
 
     /// Both copies count, and this node serves nothing.
@@ -277,7 +283,8 @@ impl Volume {
             return Taken::No;
         }
         let wanted = self.engine.verify_block_came(slot, frame.range);
-        if !wanted && !self.may_be_verified(session) {
+        let may = self.may_be_verified(session) && self.is_durably_inside(frame.range);
+        if !wanted && !may {
             self.send_verify_done(session, frame.id, NOT_NOW.0, 0, effects);
             return Taken::Yes;
         }
