@@ -81,10 +81,20 @@ pub fn carry_out(registers: &mut Registers, node: NodeId, ask: Ask) -> Reply {
             reply_to(registers.claim(node, &claims))
         }
         Ask::Release { volumes } => {
+            let mut unknown = None;
             for (volume, view) in volumes {
-                registers.release(node, VolumeId(volume.0), view.into());
+                let volume = VolumeId(volume.0);
+                registers.release(node, volume, view.into());
+                let missing = registers.missing(volume);
+                unknown = unknown.or(missing.map(|missing| (volume, missing)));
             }
-            Reply::Released
+            match unknown {
+                None => Reply::Released,
+                Some((volume, missing)) => reply_to(Answer::Refused {
+                    volume,
+                    refusal: Refusal::NotEnrolled { missing },
+                }),
+            }
         }
     }
 }

@@ -218,9 +218,13 @@ fn standby_that_leaves_does_not_freeze_the_active_node() {
     sound(&world);
 }
 
+/// Found by random runs: what a node gave back while a restored arbiter still heard everybody stood in the other one's
+/// way for ever.
+const FOUND: [u64; 1] = [1_342_836];
+
 #[test]
 fn seeds() {
-    for seed in 0..100 {
+    for seed in (0..100).chain(FOUND) {
         let report = Run::new(seed, None).once();
         assert!(
             report.failure.is_none(),

@@ -21,7 +21,7 @@ use crate::partition::{
     Cause, ClaimState, Contact, Decision, Situation, Standing, Targets, decide,
 };
 use crate::register::{Answer, Claim};
-use crate::view_change::{Question, ViewChange};
+use crate::view_change::{Held, Question, ViewChange};
 use crate::wish::{Origin, WishMark};
 
 mod situation;
@@ -414,7 +414,10 @@ impl Keeper {
             let facts = volume
                 .facts
                 .filter(|facts| !facts.changing && !volume.told)?;
-            Some(facts.view)
+            Some(Held {
+                view: facts.view,
+                alone: facts.alone,
+            })
         };
         let question = self.change.look_at(now, settled);
         effects.extend(question.map(Effect::Ask));

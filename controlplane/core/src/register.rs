@@ -241,6 +241,7 @@ impl Registers {
     /// peer came back first. Without this the peer could never be granted anything on the view that both still hold.
     /// Returns whether something changed that must be durable.
     ///
+    /// Only of a register that is known ([`Self::missing`]): before that nothing is confirmed, and the node says it again.
     /// The node must have forgotten the grant before, and no change of its view may be under way. Its claims must not
     /// arrive after this: the shell ends a node's older connections when it answers a newer one.
     pub fn release(&mut self, node: NodeId, volume: VolumeId, current: ViewMark) -> bool {
@@ -269,14 +270,22 @@ impl Registers {
             || (mutant::is(Mutant::RegisterGrantTwice) && other && claim.basis == register.basis)
     }
 
+    /// Who has to report before this volume's register is known; `None` if it is.
+    pub fn missing(&self, volume: VolumeId) -> Option<NodeSet> {
+        if self.known.contains_key(&volume) {
+            return None;
+        }
+        let reported = self.enrolling.get(&volume).map(|open| open.reported);
+        let reported = reported.unwrap_or_default().bits();
+        Some(NodeSet::from_bits(self.members.bits() & !reported))
+    }
+
     fn judge(&self, node: NodeId, claim: &Claim) -> Result<ViewMark, Refusal> {
         if claim.next.epoch <= claim.basis.epoch || claim.next.id.is_none() {
             return Err(Refusal::Malformed);
         }
         let Some(register) = self.known.get(&claim.volume) else {
-            let reported = self.enrolling.get(&claim.volume).map(|open| open.reported);
-            let reported = reported.unwrap_or_default().bits();
-            let missing = NodeSet::from_bits(self.members.bits() & !reported);
+            let missing = self.missing(claim.volume).unwrap_or_default();
             return Err(Refusal::NotEnrolled { missing });
         };
         let (mark, epoch) = (register.mark, register.mark.epoch);

@@ -61,6 +61,15 @@ pub struct ViewChange {
     inherits: bool,
 }
 
+/// What a copy holds durably.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Its view.
+    pub view: ViewMark,
+    /// This copy alone counts there.
+    pub alone: bool,
+}
+
 impl Default for ViewChange {
     fn default() -> Self {
         Self {
@@ -156,7 +165,8 @@ impl ViewChange {
         };
     }
 
-    /// The arbiter confirmed that what question `number` gave back is free.
+    /// The arbiter confirmed that what question `number` gave back is free. One that does not know the volume yet confirms
+    /// nothing: what it learns from the reports may be older, and would stand in the other node's way for ever.
     pub fn given_back(&mut self, number: u64) {
         if number == self.number && matches!(self.stage, Stage::GivingBack { .. }) {
             self.inherits = false;
@@ -165,18 +175,19 @@ impl ViewChange {
     }
 
     /// These volumes' copies hold these views durably now, and no change of them is under way; `None`: a change is.
-    /// What was asked on other views is void, and what was granted and not used is given back.
+    /// What was asked on other views is void, and what was granted and not used is given back; but not where this copy
+    /// alone counts by now: the other node may hold a later view, to which it agreed in vain, and has to be kept out.
     pub fn look_at(
         &mut self,
         now: Instant,
-        view: impl Fn(VolumeId) -> Option<ViewMark>,
+        view: impl Fn(VolumeId) -> Option<Held>,
     ) -> Option<Question> {
         if self.stage == Stage::Idle {
             return None;
         }
-        let views: Option<Vec<ViewMark>> =
-            self.claims.iter().map(|claim| view(claim.volume)).collect();
-        let views = views?;
+        let held: Option<Vec<Held>> = self.claims.iter().map(|claim| view(claim.volume)).collect();
+        let held = held?;
+        let views: Vec<ViewMark> = held.iter().map(|held| held.view).collect();
         let stands = |claim: &Claim, view: &ViewMark| claim.basis == *view;
         let mut pairs = self.claims.iter().zip(&views);
         if pairs.all(|(claim, view)| stands(claim, view)) {
@@ -202,9 +213,19 @@ impl ViewChange {
                 return None;
             }
         }
-        for (claim, view) in self.claims.iter_mut().zip(&views) {
-            claim.basis = *view;
+        let shared = self.claims.iter().zip(&held).filter(|pair| !pair.1.alone);
+        let shared: Vec<Claim> = shared
+            .map(|(claim, held)| Claim {
+                basis: held.view,
+                ..*claim
+            })
+            .collect();
+        if shared.is_empty() {
+            self.inherits = true;
+            self.forget();
+            return None;
         }
+        self.claims = shared;
         Some(self.give_back(now))
     }
 
@@ -315,6 +336,11 @@ mod tests {
         }
     }
 
+    fn both(epoch: u64) -> Option<Held> {
+        let view = mark(epoch);
+        Some(Held { view, alone: false })
+    }
+
     fn claims() -> Vec<Claim> {
         vec![Claim {
             volume: VOLUME,
@@ -349,13 +375,50 @@ mod tests {
         let mut change = ViewChange::default();
         let question = change.ask(at(0), claims()).expect("a question");
         change.answered(at(1), number(&question), Answer::Granted(vec![mark(6)]));
-        assert_eq!(change.look_at(at(2), |_| Some(mark(5))), None);
+        assert_eq!(change.look_at(at(2), |_| both(5)), None);
         assert_eq!(change.look_at(at(2), |_| None), None);
         assert_eq!(change.state(), ClaimState::Granted);
-        let release = change.look_at(at(3), |_| Some(mark(7)));
+        let release = change.look_at(at(3), |_| both(7));
         let volumes = vec![(VOLUME, mark(7))];
         assert!(matches!(release, Some(Question::Release { volumes: v, .. }) if v == volumes));
         assert_eq!(change.granted().count(), 0);
+    }
+
+    /// Seed 1342836, and what a reader found in its first mend.
+    #[test]
+    fn a_view_in_which_this_copy_alone_counts_is_never_given_back() {
+        let mut change = ViewChange::default();
+        let release = change.withdraw(at(0), [(VOLUME, mark(5))]);
+        let alone = Held {
+            view: mark(6),
+            alone: true,
+        };
+        assert!(release.is_some());
+        assert_eq!(change.look_at(at(10), |_| Some(alone)), None);
+        assert_eq!(change.state(), ClaimState::Idle);
+        assert_eq!(change.tick(at(9999)), None);
+        // Both again: now it is.
+        let release = change.withdraw(at(10_000), [(VOLUME, mark(7))]);
+        let volumes = vec![(VOLUME, mark(7))];
+        assert!(matches!(release, Some(Question::Release { volumes: v, .. }) if v == volumes));
+    }
+
+    #[test]
+    fn what_an_arbiter_does_not_confirm_is_given_back_again() {
+        let mut change = ViewChange::default();
+        let release = change.withdraw(at(0), [(VOLUME, mark(5))]).expect("asked");
+        let answer = Answer::Refused {
+            volume: VOLUME,
+            refusal: Refusal::NotEnrolled {
+                missing: mirror_core::types::NodeSet::from_bits(2),
+            },
+        };
+        change.answered(at(1), number(&release), answer);
+        assert_eq!(change.state(), ClaimState::Asked);
+        assert!(matches!(
+            change.tick(at(251)),
+            Some(Question::Release { .. })
+        ));
     }
 
     #[test]
@@ -363,7 +426,7 @@ mod tests {
         let mut change = ViewChange::default();
         let question = change.ask(at(0), claims()).expect("a question");
         change.answered(at(1), number(&question), Answer::Granted(vec![mark(6)]));
-        assert_eq!(change.look_at(at(2), |_| Some(mark(6))), None);
+        assert_eq!(change.look_at(at(2), |_| both(6)), None);
         assert_eq!(change.state(), ClaimState::Idle);
     }
 

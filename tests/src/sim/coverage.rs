@@ -238,6 +238,7 @@ const MARKS: &[&str] = &[
     "control: refused, superseded",
     "control: register forgets",
     "control: register put back",
+    "control: release not confirmed",
     "control: replies too late",
     "control: stood still",
     "control: unproven heartbeats",

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use controlplane_core::register::{Answer, Claim, Register, Registers};
+use controlplane_core::register::{Answer, Claim, Refusal, Register, Registers};
 use mirror_core::types::{Instant, NodeSet, ViewId, VolumeId};
 use mirror_core::view::{View, ViewMark};
 
@@ -369,13 +369,23 @@ impl World {
                 for (_, view) in volumes {
                     freed |= registers.release(id(node), VOLUME, view);
                 }
+                let missing = registers.missing(VOLUME);
                 self.note(|| format!("the register: {node} gives back, {freed}"));
-                self.count(if freed {
-                    "control: given back"
-                } else {
-                    "control: nothing to give back"
+                self.count(match (freed, missing) {
+                    (true, _) => "control: given back",
+                    (false, None) => "control: nothing to give back",
+                    (false, Some(_)) => "control: release not confirmed",
                 });
-                Reply::Released { number }
+                match missing {
+                    None => Reply::Released { number },
+                    Some(missing) => Reply::Answer {
+                        number,
+                        answer: Answer::Refused {
+                            volume: VOLUME,
+                            refusal: Refusal::NotEnrolled { missing },
+                        },
+                    },
+                }
             }
             Line::Claim { number, claims } => {
                 let answer = self.witness_judges(node, &claims);
