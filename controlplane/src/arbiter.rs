@@ -104,7 +104,9 @@ async fn converse(
     timeout(TIMEOUT, arbiter.connect()).await??;
     let mut reports = interval(every);
     loop {
+        // In the order in which they were said: a report must not overtake what was given back under an earlier view.
         let (number, ask) = tokio::select! {
+            biased;
             question = questions.recv() => match question {
                 None => return Ok(()),
                 Some(question) => ask_of(question),

@@ -164,7 +164,12 @@ impl Registers {
         }
         let sole = view.is_sole(node).then(|| view.mark());
         if let Some(register) = self.known.get_mut(&volume) {
-            let later = sole.filter(|mark| mark.epoch > register.mark.epoch);
+            // Of the same epoch is what both agreed on instead of a grant that was not used.
+            let instead = register.holder == Some(node) && !mutant::is(Mutant::RegisterSoleUnheard);
+            let later = sole.filter(|mark| {
+                let epoch = register.mark.epoch;
+                mark.epoch > epoch || (instead && mark.epoch == epoch && *mark != register.mark)
+            });
             if let Some(mark) = later {
                 *register = Register {
                     mark,
@@ -499,6 +504,23 @@ mod tests {
         assert!(!registers.release(node(0), VOLUME, mark(5, 5)));
         let other = registers.claim(node(1), &[claim(mark(5, 5), mark(6, 2))]);
         assert_eq!(other, Answer::Granted(vec![mark(6, 2)]));
+    }
+
+    /// It was granted epoch 6, and by consent became alone in another view of that epoch; both went on from there.
+    #[test]
+    fn what_was_not_used_does_not_stand_in_the_way_of_who_went_on_from_a_view_that_both_agreed_on()
+    {
+        let mut registers = enrolled();
+        let granted = registers.claim(node(0), &[claim(mark(5, 5), mark(6, 1))]);
+        assert_eq!(granted, Answer::Granted(vec![mark(6, 1)]));
+        let alone = view(6, 9, NodeSet::only(node(0)));
+        assert!(registers.report(node(0), VOLUME, &alone));
+        assert!(!registers.report(node(0), VOLUME, &alone));
+        let past = registers.claim(node(1), &[claim(mark(5, 5), mark(7, 2))]);
+        assert!(matches!(refusal(&past), Some(Refusal::Superseded { .. })));
+        let claim = claim_after(mark(6, 9), mark(7, 3), mark(8, 2));
+        let now = registers.claim(node(1), &[claim]);
+        assert_eq!(now, Answer::Granted(vec![mark(8, 2)]));
     }
 
     #[test]
