@@ -93,11 +93,20 @@ impl World {
     }
 
     /// The daemon that saw the disk fail was killed before that was written down anywhere, and nobody looked at the disk
-    /// since. What nobody knows, nobody can mend: such a disk comes back with a boot, of which both nodes know (S11).
+    /// since; or a flush failed that a killed daemon had asked for. What nobody knows, nobody can mend: such a disk comes back
+    /// with a boot, of which both nodes know (S11). Without one it is not noticed (docs/failure-model.md).
     fn comes_back_with_a_boot(&mut self, node: usize) {
         self.count("disk that forgot unseen came back with a boot");
         self.power_cut(node);
         self.at(50 * MS, Happening::PowerOn { node });
+    }
+
+    /// A flush fails that a killed daemon had asked for: the next one does not know of it either.
+    pub(super) fn nobody_hears(&mut self, node: usize, process: u64) {
+        if !self.nodes[node].process_is(process) {
+            self.count("flush failed unheard");
+            self.nodes[node].data.went_back = true;
+        }
     }
 
     /// Who had no disk and served through this node is gone: some operators do not wait.

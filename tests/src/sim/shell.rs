@@ -264,6 +264,7 @@ impl World {
         if fails && (flush || self.rng.percent(50)) {
             if flush && self.rng.percent(50) {
                 self.nodes[node].data.lose_unflushed();
+                self.nobody_hears(node, process);
             }
             let place = &mut self.nodes[node];
             // Nothing of it landed.
