@@ -36,9 +36,10 @@ pub struct Told {
 }
 
 /// All of them.
-pub const ALL: [Told; 12] = [
+pub const ALL: [Told; 13] = [
     ends::DEPOSED,
     failed::AGREED_IN_VAIN,
+    failed::FAILED_UNHEARD,
     failed::FILLED,
     kernel::INHERITED,
     proof::TOLD_AFTER_PROOF,

@@ -38,6 +38,8 @@ mutants! {
     DropWithoutFlush: "drop-without-flush", "S2";
     /// A peer's failed disk is forgotten when the peer says that it is well.
     PeerFailureForgotten: "peer-failure-forgotten", "S1 S7 I4";
+    /// That the peer's disk failed is written down only once it has agreed to be filled anew.
+    PeerFailureLate: "peer-failure-late", "S1 S7 I4";
     /// What a failed disk reads back counts for what is on it.
     FailedDiskCompared: "failed-disk-compared", "S1 S7 I2 I3 I4";
     /// What both copies had when the peer was lost is acknowledged while the service is frozen.

@@ -78,6 +78,61 @@ fn mended(world: &mut World, node: usize) -> Result<(), String> {
     Ok(())
 }
 
+/// Seed 1636002.
+pub(super) const FAILED_UNHEARD: Told = Told {
+    law: "a_failed_disk_is_written_anew_also_if_its_answer_to_that_is_lost",
+    catches: &["peer-failure-late"],
+    tell: failed_unheard,
+};
+
+/// The standby's disk fails in a flush while both are parted: it has lost what it still reads back. It is mended, both
+/// meet, the standby agrees to be filled, and its answer is lost. Every block is written again all the same, so that a
+/// power cut shows nothing old.
+fn failed_unheard(seed: u64) -> Outcome {
+    let mut world = pair(seed)?;
+    serve(&mut world, 1)?;
+    write(&mut world, 1, 0, 1000, 8);
+    world.run_for(5);
+    world.silence([true, true]);
+    world.nodes[0].data.failing = true;
+    until(&mut world, 5000, "the active node waits", |world| {
+        times(world, "Frozen") == 1
+    })?;
+    for _ in 0..100 {
+        if world.nodes[0].meta.peek().failed {
+            break;
+        }
+        world.command(0, off(0));
+        world.run_for(50);
+    }
+    write(&mut world, 1, 1, 2000, 8);
+    for _ in 0..100 {
+        if is_fenced(&world, 1) {
+            break;
+        }
+        world.command(1, Command::Deactivate { force: true });
+        world.run_for(20);
+    }
+    world.nodes[0].data.failing = false;
+    world.kill(0);
+    world.start(0);
+    world.silence([false, false]);
+    step_until(&mut world, "the failed copy is to be filled", |world| {
+        world.nodes[0].view().is_sole(id(1))
+    })?;
+    let unheard = !world.nodes[1].view().is_sole(id(1));
+    world.silence([true, true]);
+    world.run_for(5000);
+    world.silence([false, false]);
+    come_together(&mut world)?;
+    world.power_cut(0);
+    world.run_for(100);
+    well(&world)?;
+    world.power_on(0);
+    come_together(&mut world)?;
+    Ok(unheard)
+}
+
 pub(super) const FILLED: Told = Told {
     law: "a_copy_that_is_being_filled_never_takes_the_place_of_its_source",
     catches: &["target-replaces-source"],

@@ -33,6 +33,8 @@ pub(super) enum Then {
     Abort,
     /// An operator marked a copy that did not count any more.
     Invalidated(u64),
+    /// That the disk of the peer failed, which will be filled anew.
+    PeerFailure,
 }
 
 /// Where a change is. Each waits for one thing.
@@ -42,6 +44,8 @@ pub(super) enum Step {
     Accept,
     /// The own disk's flush.
     Flush,
+    /// It to be durable that the peer's disk failed.
+    PeerFailure,
     /// The own superblock.
     Persist,
     /// The live device.
@@ -416,6 +420,7 @@ impl Volume {
             Then::Withdraw => self.withdraw(effects),
             Then::Abort => self.engine.shut(now, effects),
             Then::Invalidated(id) => self.invalidated(id, effects),
+            Then::PeerFailure => self.peer_failure_noted(effects),
         }
     }
 

@@ -10,9 +10,11 @@ use crate::mutant::{self, Mutant};
 use crate::notice::Notice;
 use crate::resync::Likeness;
 use crate::types::{CopyId, Instant, SessionId};
-use crate::wire::{Frame, FrameKind, MARKS_WORDS, Marks};
+use crate::view::View;
+use crate::wire::{Frame, FrameKind, MARKS_WORDS, Marks, Purpose};
 
 use super::Volume;
+use super::change::{Kind, Step};
 
 /// A resync that is about to begin.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +57,27 @@ impl Volume {
     /// The target whose marks are being asked for.
     pub(super) fn gathers_from(&self) -> Option<SessionId> {
         self.gathering.map(|gathering| gathering.session)
+    }
+
+    /// The other side's disk failed, and it is filled anew: that is durable here now.
+    pub(super) fn peer_failure_noted(&mut self, effects: &mut Effects) {
+        let Some(change) = self.change.as_ref() else {
+            return;
+        };
+        if let (Kind::Lead { session, .. }, Step::PeerFailure, Some(view)) =
+            (&change.kind, &change.step, change.view)
+        {
+            let session = *session;
+            self.lead_goes_on(session, view, effects);
+        }
+    }
+
+    pub(super) fn lead_goes_on(&mut self, id: SessionId, view: View, effects: &mut Effects) {
+        if self.needs_flush(view) {
+            self.flush_for_view(effects);
+        } else {
+            self.propose_change(id, Purpose::Settle, effects);
+        }
     }
 
     fn ask_for_marks(&mut self, session: SessionId, word: u64, effects: &mut Effects) {

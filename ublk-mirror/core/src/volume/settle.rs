@@ -157,13 +157,17 @@ impl Volume {
             Verdict::Equal { .. } | Verdict::Apart { .. } | Verdict::Refuse(_) => None,
         };
         self.put_deactivation_aside();
+        let failed = copy.is_some_and(|(_, cause)| cause == CopyCause::DiskFailed);
         if !self.begin_change(Kind::Lead { session: id, copy }, Step::Flush, Some(view)) {
             // Whatever is under way ends first: the next meeting finds that.
             self.close(id, effects);
-        } else if self.needs_flush(view) {
-            self.flush_for_view(effects);
+        } else if failed && !self.durable.peer_failed && !mutant::is(Mutant::PeerFailureLate) {
+            // Who is filled anew forgets it: if its answer is lost, nobody else would know.
+            self.set_step(Step::PeerFailure);
+            self.staged.peer_failed = true;
+            self.persist(Then::PeerFailure, effects);
         } else {
-            self.propose_change(id, Purpose::Settle, effects);
+            self.lead_goes_on(id, view, effects);
         }
     }
 
