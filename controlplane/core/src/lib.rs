@@ -11,6 +11,7 @@ extern crate alloc;
 #[cfg(any(test, feature = "mutants"))]
 extern crate std;
 
+pub mod bounds;
 pub mod facts;
 pub mod failure_detector;
 pub mod group;
@@ -19,6 +20,7 @@ pub mod limits;
 pub mod membership;
 pub mod mutant;
 pub mod partition;
+pub mod push;
 pub mod register;
 pub mod restarts;
 pub mod view_change;
