@@ -209,6 +209,12 @@ pub(crate) fn screen(status: &ClusterStatus, style: Style) -> String {
         let text = style.paint(Tone::Careful, &text);
         let _ = writeln!(out, "  {:<12}{text}", "suspended");
     }
+    if let Some(problem) = &status.config {
+        let text = format!("{} {}", problem.code, problem.message);
+        let text = style.paint(Tone::Careful, &text);
+        let _ = writeln!(out, "  {:<12}{text}", "config");
+        let _ = writeln!(out, "  {:<12}> {}", "", problem.advice);
+    }
     for group in &status.groups {
         group_rows(&mut out, group);
     }
@@ -389,6 +395,7 @@ mod tests {
             groups: Vec::new(),
             suspended: Vec::new(),
             agreed: true,
+            config: None,
         }
     }
 

@@ -11,13 +11,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use controlplane_api::cluster::ClusterStatus;
+use controlplane_api::config::PushAsk;
 use controlplane_api::paths::node_socket;
 use controlplane_api::verbs::{Asked, GroupVerb, NodeVerb, Refused};
+use mirror_core::admin::Problem;
+use serde::Serialize;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::node::{Answer, Verb};
 use crate::notify;
+use crate::push;
 
 /// A question, and where the answer goes.
 #[derive(Debug)]
@@ -32,7 +36,7 @@ pub enum Ask {
 ///
 /// # Errors
 /// If the socket cannot be made.
-pub async fn serve(asks: mpsc::Sender<Ask>) -> io::Result<()> {
+pub async fn serve(asks: mpsc::Sender<Ask>, pusher: push::Handle) -> io::Result<()> {
     let path = node_socket();
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
@@ -48,21 +52,62 @@ pub async fn serve(asks: mpsc::Sender<Ask>) -> io::Result<()> {
         .route("/v1/status", get(status))
         .route("/v1/groups/{group}/{verb}", post(group_verb))
         .route("/v1/nodes/{node}/{verb}", post(node_verb))
-        .with_state(asks);
+        .with_state((asks, pusher.clone()));
+    let config = Router::new()
+        .route("/v1/config", get(config_show))
+        .route("/v1/config/text", get(config_text))
+        .route("/v1/config/push", post(config_push))
+        .route("/v1/config/abandon", post(config_abandon))
+        .with_state(pusher);
+    let router = router.merge(config);
     axum::serve(listener, router).await
 }
 
-async fn status(State(asks): State<mpsc::Sender<Ask>>) -> Result<Json<ClusterStatus>, StatusCode> {
+/// Where questions about the cluster go, and those about its configuration.
+type Doors = (mpsc::Sender<Ask>, push::Handle);
+
+async fn status(State((asks, pusher)): State<Doors>) -> Result<Json<ClusterStatus>, StatusCode> {
     let (sender, answer) = oneshot::channel();
     let gone = |_| StatusCode::SERVICE_UNAVAILABLE;
     asks.send(Ask::Status(sender))
         .await
         .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
-    answer.await.map(Json).map_err(gone)
+    let status = answer.await.map_err(gone)?;
+    let config = pusher.note();
+    Ok(Json(ClusterStatus { config, ..status }))
+}
+
+async fn config_show(State(pusher): State<push::Handle>) -> Response {
+    Json(pusher.show().await).into_response()
+}
+
+async fn config_text(State(pusher): State<push::Handle>) -> Response {
+    match pusher.text().await {
+        Ok(text) => text.into_response(),
+        Err(problem) => (StatusCode::CONFLICT, Json(Refused::new(problem))).into_response(),
+    }
+}
+
+async fn config_push(State(pusher): State<push::Handle>, Json(asked): Json<PushAsk>) -> Response {
+    answer_of(pusher.push(asked).await)
+}
+
+async fn config_abandon(
+    State(pusher): State<push::Handle>,
+    Json(Asked { .. }): Json<Asked>,
+) -> Response {
+    answer_of(pusher.abandon().await)
+}
+
+fn answer_of(outcome: Result<impl Serialize, Problem>) -> Response {
+    match outcome {
+        Ok(said) => Json(said).into_response(),
+        Err(problem) => (StatusCode::CONFLICT, Json(Refused::new(problem))).into_response(),
+    }
 }
 
 async fn group_verb(
-    State(asks): State<mpsc::Sender<Ask>>,
+    State((asks, _)): State<Doors>,
     Path((group, verb)): Path<(String, GroupVerb)>,
     Json(asked): Json<Asked>,
 ) -> Result<Response, StatusCode> {
@@ -71,7 +116,7 @@ async fn group_verb(
 }
 
 async fn node_verb(
-    State(asks): State<mpsc::Sender<Ask>>,
+    State((asks, _)): State<Doors>,
     Path((node, verb)): Path<(String, NodeVerb)>,
     Json(Asked { .. }): Json<Asked>,
 ) -> Result<Response, StatusCode> {

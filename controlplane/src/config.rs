@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use controlplane_core::failure_detector::Timing;
 use controlplane_core::keeper::ArbiterKind;
@@ -87,8 +88,11 @@ pub struct Config {
     pub peer_name: String,
     /// In their order.
     pub interconnects: Vec<Interconnect>,
-    /// Times of the heartbeat.
+    /// Times of the heartbeat: the peer counts as dead by them.
     pub timing: Timing,
+    /// This node goes on for so long without the peer or the arbiter: the heartbeat's timeout, or less while another one
+    /// is being pushed.
+    pub lease: Duration,
     /// Who decides.
     pub arbiter: ArbiterKind,
     /// Where the registers are, for an arbiter that keeps some.
@@ -220,6 +224,7 @@ impl Checked {
             interconnects: interconnects.collect(),
             name: own.name,
             peer_name: peer.name,
+            lease: timing.timeout,
             timing,
             arbiter,
             keeper,

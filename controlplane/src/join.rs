@@ -13,7 +13,7 @@ mod advice;
 mod door;
 mod error;
 mod files;
-mod frames;
+pub(crate) mod frames;
 mod guest;
 mod home;
 mod invite;
@@ -24,6 +24,7 @@ mod tls;
 mod token;
 
 pub use error::JoinError;
+pub(crate) use files::random;
 pub use files::{Existing, Note};
 pub use frames::Role;
 pub use guest::{Joined, Joining, Step, join};

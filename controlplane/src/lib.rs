@@ -13,6 +13,7 @@ pub mod mirror;
 pub mod node;
 pub mod notify;
 pub mod ping;
+pub mod push;
 pub mod report;
 pub mod resources;
 pub mod services;

@@ -15,6 +15,7 @@ use controlplane::config::{Config, RegisterKeeper};
 use controlplane::etcd::{self, Etcd};
 use controlplane::heartbeat::{Settings, start};
 use controlplane::node::{self, RegisterClient};
+use controlplane::push;
 use controlplane::trust::{
     Authority, Identity, check_own, etcd_client_config, node_config, read_identity, witness_config,
     witness_identity,
@@ -29,6 +30,9 @@ use mirror_core::auth::cluster_id;
 use mirror_core::types::{BootId, Incarnation, NodeId, NodeSet};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+
+/// A thread that only waits needs no more.
+const CHILD_STACK_BYTES: usize = 64 * 1024;
 
 #[derive(Parser)]
 #[command(
@@ -116,9 +120,19 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
         Ok(host.to_string_lossy().into_owned())
     };
     let name = name.map_or_else(host, Ok)?;
-    let config = Config::read(config, &name)?;
-    let key = controlplane::key::read(key)?;
+    adopt_children()?;
+    let path = config;
+    let key = match controlplane::key::read(key) {
+        Ok(key) => key,
+        Err(error) => {
+            // What is wrong with the file comes first: it is written first.
+            Config::read(path, &name)?;
+            return Err(error.into());
+        }
+    };
     let cluster = Hex16(cluster_id(&key).0);
+    let pushed = push::Store::of_node(cluster);
+    let push::Loaded { config, record } = push::load(path, &name, &pushed)?;
     let arbiter = match &config.keeper {
         None => None,
         Some(keeper) => Some(register_client(keeper, cluster, &config, trust)?),
@@ -156,6 +170,7 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
             "no real-time priority: load may delay heartbeats"
         );
     }
+    let pusher = pusher(&config, path, trust, (pushed, record))?;
     tracing::info!(code = "LS6021", node = %name, peer = %config.peer_name, "lockstepd runs");
     runtime()?.block_on(node::run(
         config,
@@ -163,7 +178,43 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
         arbiter,
         seed,
         (store, wishes),
+        pusher,
     ))
+}
+
+fn pusher(
+    config: &Config,
+    path: &Path,
+    trust: &Path,
+    (store, record): (push::Store, push::Record),
+) -> anyhow::Result<push::Handle> {
+    let trust = push::Trust::read(trust, store.cluster(), config.peer);
+    let settings = push::Settings {
+        me: config.me,
+        name: config.name.clone(),
+        peer_name: config.peer_name.clone(),
+        path: path.to_path_buf(),
+        interconnects: config.interconnects.clone(),
+        store,
+        trust: trust.map_err(|error| error.to_string()),
+    };
+    push::Pusher::start(settings, record)
+}
+
+/// What an earlier run of `lockstepd` in this process started, before it began anew, goes on. When it ends, somebody has to
+/// take it from the kernel.
+fn adopt_children() -> anyhow::Result<()> {
+    use nix::sys::wait::waitpid;
+    for pid in controlplane::sys::children() {
+        std::thread::Builder::new()
+            .name("child".to_string())
+            .stack_size(CHILD_STACK_BYTES)
+            .spawn(move || {
+                let _ = waitpid(pid, None);
+            })
+            .context("a thread for a child of an earlier run")?;
+    }
+    Ok(())
 }
 
 fn known(config: &Config, wishes: &[Wish]) -> Vec<Wish> {
@@ -225,7 +276,7 @@ fn register_client(
                 cluster,
                 members: NodeSet::from_bits(3),
                 me: config.me,
-                patience: config.timing.timeout / 4,
+                patience: config.lease / 4,
             };
             Ok(RegisterClient::Etcd(Box::new(Etcd::new(settings))))
         }

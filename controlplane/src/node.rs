@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::heartbeat::{Heartbeats, News, Shared};
 use crate::mirror;
 use crate::notify;
+use crate::push;
 use crate::services::{self, Roots, Seen, Services, Tell};
 use crate::wishes::Store;
 
@@ -142,17 +143,18 @@ pub async fn run(
     arbiter: Option<RegisterClient>,
     seed: [u8; 32],
     (store, wishes): (Store, Vec<Wish>),
+    pusher: push::Handle,
 ) -> anyhow::Result<()> {
     let (queue, mut incoming) = mpsc::channel(QUEUE_MAX);
     let (questions, asked) = mpsc::channel(QUEUE_MAX);
     let (held, reports) = watch::channel(Vec::new());
     forward_heartbeats(heartbeats.news, queue.clone())?;
     if let Some(arbiter) = arbiter {
-        arbiter.listen(config.timing.timeout, asked, reports, queue.clone());
+        arbiter.listen(config.lease, asked, reports, queue.clone());
     }
     let (asks, mut asked_here) = mpsc::channel(QUEUE_MAX);
     tokio::spawn(async move {
-        if let Err(error) = api::serve(asks).await {
+        if let Err(error) = api::serve(asks, pusher).await {
             tracing::error!(code = "LS6024", %error, "no status can be asked for");
             // It protects all the same: systemd must not end it for that.
             notify::ready();
@@ -436,7 +438,7 @@ impl Node {
     fn lease(&mut self) {
         let confirmed = self.shared.confirmed_nanos.load(Ordering::Relaxed);
         if confirmed > 0 {
-            let until = Instant::from_nanos(confirmed) + self.config.timing.timeout;
+            let until = Instant::from_nanos(confirmed) + self.config.lease;
             self.everywhere(&Event::Leased { until });
         }
     }

@@ -15,6 +15,8 @@ use controlplane::join::{
     Doorplate, Existing, Guest, Home, Invitation, JoinError, Joined, Joining, Note, PORT, Places,
     Role, Step, TRIES_MAX, Token, invite, join,
 };
+use controlplane::push::put_aside;
+use controlplane_api::paths::state_directory;
 use mirror_core::admin::Problem;
 use tokio::net::TcpListener;
 
@@ -344,6 +346,20 @@ fn enter(
         Step::Waits { what } => say(&format!("waits until the {what} has joined")),
     }))?;
     told(&notes);
+    let config = &joining.places.config;
+    if notes
+        .iter()
+        .any(|note| note.written && note.path == *config)
+    {
+        // What was pushed here before is not what this node joins with.
+        let state = state_directory();
+        let aside = put_aside(&state);
+        aside.map_err(|source| JoinError::File {
+            what: "change",
+            path: state,
+            source,
+        })?;
+    }
     match node {
         None => say(
             "this machine is a witness of the cluster.\nnext: `lockstepd witness`; one that runs is started again, to know this cluster.",

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command};
 
 /// SCHED_RR for the calling thread; `false` if it is not allowed.
@@ -18,6 +19,38 @@ pub(crate) fn become_real_time(priority: i32) -> bool {
 pub fn lock_memory() -> bool {
     // SAFETY: no pointer is passed.
     unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) == 0 }
+}
+
+/// This program begins anew in this process, with the arguments that it had: what it started goes on, and is adopted. Comes
+/// back only if that is not possible.
+pub fn begin_anew() -> io::Error {
+    let own = match std::env::current_exe() {
+        Ok(own) if own.is_file() => own,
+        // It was removed, or replaced, while it ran.
+        Ok(_) | Err(_) => PathBuf::from("/proc/self/exe"),
+    };
+    let mut arguments = std::env::args_os();
+    let mut command = Command::new(own);
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    command.args(arguments).exec()
+}
+
+/// The children that this process has: of an earlier program in it, if this one has not started any.
+pub fn children() -> Vec<nix::unistd::Pid> {
+    let own = std::process::id().to_string();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let is_child = |pid: &i32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name may hold anything; what follows its last parenthesis is state and parent.
+        let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+        rest.split_whitespace().nth(1) == Some(own.as_str())
+    };
+    pids.filter(is_child)
+        .map(nix::unistd::Pid::from_raw)
+        .collect()
 }
 
 /// Starts a process in a session of its own, and in the cgroup of this `cgroup.procs`.

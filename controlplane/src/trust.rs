@@ -173,7 +173,8 @@ pub fn witness_identity() -> Result<Identity, TrustError> {
     })
 }
 
-fn node_name(cluster: Hex16, node: NodeId) -> String {
+/// The name in a node's certificate.
+pub(crate) fn node_name(cluster: Hex16, node: NodeId) -> String {
     format!("n{}.{cluster}.{NODE_SUFFIX}", node.number())
 }
 
@@ -334,6 +335,30 @@ pub fn node_config(identity: &Identity, witness: &str) -> Result<ClientConfig, T
         .with_root_certificates(roots(witness)?)
         .with_client_auth_cert(vec![certificate], key)
         .map_err(|error| failed(error.to_string()))
+}
+
+/// TLS between the nodes of a cluster, for the end that is called and for the one that calls: each shows its own certificate,
+/// and trusts what the cluster's authority signed. Whether that is the other node, the caller asks [`peer_of`].
+///
+/// # Errors
+/// [`TrustError::Content`] if one of both is none.
+pub fn both_ways(
+    identity: &Identity,
+    authority: &str,
+) -> Result<(ServerConfig, ClientConfig), TrustError> {
+    let failed = content("the TLS between the nodes");
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authority)?), provider())
+            .build()
+            .map_err(|error| failed(error.to_string()))?;
+    let (certificate, key) = parse(identity)?;
+    let server = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| failed(error.to_string()))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![certificate], key)
+        .map_err(|error| failed(error.to_string()))?;
+    Ok((server, node_config(identity, authority)?))
 }
 
 /// TLS of a node that asks etcd: `authority` signed etcd's certificates, `identity` is what etcd asks for, if it does.

@@ -1,7 +1,7 @@
 //! What a node's control plane says of itself and of what it sees: `GET /v1/status` at
 //! [`node_socket`](crate::paths::node_socket).
 
-use mirror_core::admin::Status;
+use mirror_core::admin::{Problem, Status};
 use serde::{Deserialize, Serialize};
 
 /// The schema of [`ClusterStatus`]; a later one only adds.
@@ -31,6 +31,9 @@ pub struct ClusterStatus {
     /// Whether the other node knows what operators wish as this one does.
     #[serde(default)]
     pub agreed: bool,
+    /// What an operator should know of the configuration; absent if it is the pushed one, or as nobody changed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Problem>,
 }
 
 /// The other node.

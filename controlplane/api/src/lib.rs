@@ -10,6 +10,7 @@ pub mod admin;
 pub mod arbiter;
 pub mod client;
 pub mod cluster;
+pub mod config;
 pub mod paths;
 pub mod verbs;
 

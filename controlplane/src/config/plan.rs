@@ -6,6 +6,7 @@ mod steps;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use controlplane_core::bounds;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -63,6 +64,18 @@ pub struct Change {
     pub why: String,
     /// Which group, if it is about one.
     pub group: Option<String>,
+}
+
+impl Change {
+    /// Whether `lockstep config push` can make it: it needs no more than one node after the other, or it is a time that has a
+    /// rule of its own for that.
+    pub fn may_be_pushed(&self) -> bool {
+        match self.level {
+            Level::Nothing | Level::Restart => true,
+            Level::StopLockstepd => bounds::rule(&self.key).is_some(),
+            Level::StopGroup | Level::StopCluster => false,
+        }
+    }
 }
 
 /// All changes, and how they are made.
@@ -241,7 +254,7 @@ fn clients(old: &Cluster, new: &Cluster) -> Option<Change> {
 }
 
 fn timing(old: &Cluster, new: &Cluster) -> Vec<Change> {
-    let why = "while the nodes count with different times, one could take over before the other one has given up";
+    let why = "while the nodes count with different times, one could take over before the other one has given up; a push takes care of that, and neither is stopped";
     let times = [
         (
             "heartbeat_interval_ms",

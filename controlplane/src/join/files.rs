@@ -232,7 +232,7 @@ pub(super) fn install(drafts: &[Draft], existing: Existing) -> Result<Vec<Note>,
 }
 
 /// Random bytes of the kernel.
-pub(super) fn random<const N: usize>() -> Result<[u8; N], JoinError> {
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], JoinError> {
     let path = Path::new("/dev/urandom");
     let mut bytes = [0; N];
     File::open(path)

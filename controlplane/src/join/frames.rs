@@ -81,7 +81,7 @@ pub(super) enum Answer {
 }
 
 /// What came from the other end and goes to a terminal.
-pub(super) fn printable(mut problem: Problem) -> Problem {
+pub(crate) fn printable(mut problem: Problem) -> Problem {
     for text in [&mut problem.code, &mut problem.message, &mut problem.advice] {
         text.retain(|c| !c.is_control() || c == '\n');
     }
@@ -89,7 +89,7 @@ pub(super) fn printable(mut problem: Problem) -> Problem {
 }
 
 /// Reads a frame: not more than `bytes_max`, and within `patience`.
-pub(super) async fn read<T: DeserializeOwned>(
+pub(crate) async fn read<T: DeserializeOwned>(
     stream: &mut (impl AsyncRead + Unpin),
     bytes_max: usize,
     patience: Duration,
@@ -113,7 +113,7 @@ pub(super) async fn read<T: DeserializeOwned>(
 }
 
 /// Writes a frame, within [`FRAME_TIMEOUT`].
-pub(super) async fn write(
+pub(crate) async fn write(
     stream: &mut (impl AsyncWrite + Unpin),
     frame: &impl Serialize,
 ) -> io::Result<()> {

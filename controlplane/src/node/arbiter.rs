@@ -93,7 +93,7 @@ impl Node {
                 if self.arbiter_answers.replace(true) != Some(true) {
                     tracing::info!(code = "LS6023", "the arbiter answers");
                 }
-                let until = Instant::from_nanos(asked_nanos) + self.config.timing.timeout;
+                let until = Instant::from_nanos(asked_nanos) + self.config.lease;
                 self.everywhere(&Event::Leased { until });
             }
             Heard::Enrolled { missing, volumes } => {

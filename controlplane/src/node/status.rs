@@ -30,6 +30,7 @@ impl Node {
                 .collect(),
             suspended: suspended.map(|node| self.name_of(node)).collect(),
             agreed: self.agreed(),
+            config: None,
         }
     }
 

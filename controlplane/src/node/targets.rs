@@ -54,7 +54,7 @@ pub(super) fn configured(config: &Config) -> Vec<Watched> {
     let watched = configured.map(|(purpose, addresses)| Watched {
         purpose,
         addresses: addresses.clone(),
-        times: Times::of(config.timing.timeout),
+        times: Times::of(config.lease),
         answered: None,
         state: Targets::Silent,
     });
@@ -99,7 +99,7 @@ impl Node {
         watched.answered = watched.answered.max(Some(asked));
         self.look_at_targets();
         if purpose == Purpose::Arbiter {
-            let until = asked + self.config.timing.timeout;
+            let until = asked + self.config.lease;
             self.everywhere(&Event::Leased { until });
         }
     }

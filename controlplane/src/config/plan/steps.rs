@@ -22,6 +22,14 @@ pub(super) fn steps(
             "do not do this: choose names with which {name} keeps its place in the order by name"
         )];
     }
+    if changes.iter().all(Change::may_be_pushed) {
+        let push = if file == place {
+            "lockstep config push".to_string()
+        } else {
+            format!("lockstep config push {}", file.display())
+        };
+        return vec![push];
+    }
     let put = if file == place {
         format!("copy {} to the other node", place.display())
     } else {
@@ -31,9 +39,6 @@ pub(super) fn steps(
             place.display()
         )
     };
-    if changes.iter().all(|change| change.level == Level::Nothing) {
-        return vec![format!("{put}, whenever you like")];
-    }
     let cluster = needs(Level::StopCluster);
     let stopped = |group: &&Group| {
         let own = |change: &Change| {
@@ -58,9 +63,9 @@ pub(super) fn steps(
     steps.extend(old_times(changes, new));
     steps.push(put);
     steps.push(if both {
-        "start lockstepd on both nodes".to_string()
+        "on both nodes: `lockstep config adopt`, then start lockstepd".to_string()
     } else {
-        "restart lockstepd on one node, wait until `lockstep status` there shows the other node, then restart the other one".to_string()
+        "on one node: stop lockstepd, `lockstep config adopt`, start lockstepd, wait until `lockstep status` there shows the other node; then the same on the other one".to_string()
     });
     let again = stopped.into_iter().filter(|group| {
         let mut groups = new.groups.iter();

@@ -1,0 +1,424 @@
+//! Pushing a configuration to both nodes, or to none: the shell of [`controlplane_core::push`].
+//!
+//! It has a thread of its own: files are flushed and the other node is asked without delaying what is decided about
+//! volumes.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use controlplane_core::push::{
+    Ask, Digest, Durable, Effect, Event, Fit, Proposal, Push, Stage, State, Times, Why,
+};
+use mirror_core::admin::Problem;
+use mirror_core::types::NodeId;
+
+mod begin;
+mod door;
+mod install;
+mod judge;
+mod operator;
+mod record;
+mod told;
+mod words;
+
+pub use begin::{Loaded, load};
+pub use door::Trust;
+pub use judge::{Judged, judge};
+pub use record::{Record, RecordError, Store, Text, put_aside};
+pub use words::{digest, hex};
+
+use crate::config::{Checked, Cluster};
+use crate::heartbeat::Interconnect;
+use crate::sys;
+use words::{AnswerFrame, AskFrame, StateLine, VERSION, WhyWord};
+
+/// Between two looks at a push that is under way, and at `cluster.toml`.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// While nothing is under way every so many looks are enough.
+const IDLE_LOOKS: u64 = 4;
+
+/// What a node's part needs to know.
+pub struct Settings {
+    /// This node.
+    pub me: NodeId,
+    /// Its name.
+    pub name: String,
+    /// The other one's.
+    pub peer_name: String,
+    /// Where `cluster.toml` is.
+    pub path: PathBuf,
+    /// Where the nodes reach each other.
+    pub interconnects: Vec<Interconnect>,
+    /// Where the record is.
+    pub store: Store,
+    /// Certificates, or why there are none.
+    pub trust: Result<Trust, String>,
+}
+
+/// A node's part in pushes.
+pub struct Pusher {
+    me: NodeId,
+    name: String,
+    peer_name: String,
+    path: PathBuf,
+    interconnects: Vec<Interconnect>,
+    store: Store,
+    trust: Result<Arc<Trust>, String>,
+    /// One conversation at a time.
+    talk: tokio::sync::Mutex<()>,
+    inner: Mutex<Inner>,
+    /// What the status says of it.
+    note: Mutex<Option<Problem>>,
+}
+
+struct Inner {
+    push: Push,
+    record: Record,
+    /// What is in force.
+    cluster: Cluster,
+    /// The file of what is driven here, and of what the other node asks for.
+    driven: Option<Text>,
+    offered: Option<Text>,
+    /// `cluster.toml` as it was when the push that is driven here began.
+    seen: Option<Digest>,
+    /// The same on the other node.
+    peer_file: Option<String>,
+    /// How that push ended.
+    ended: Option<Result<(), Why>>,
+    /// Why the other node refused.
+    told: Option<Problem>,
+}
+
+/// What is left to do after an event.
+#[derive(Default)]
+struct Acted {
+    ask: Option<(u64, Ask)>,
+    answer: Option<Why>,
+    restart: bool,
+}
+
+/// The way to a [`Pusher`] from other threads.
+#[derive(Clone)]
+pub struct Handle {
+    pusher: Arc<Pusher>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Pusher {
+    /// Starts a node's part, with what this run loaded.
+    ///
+    /// # Errors
+    /// If the file in force cannot be read again, or there is no thread.
+    pub fn start(settings: Settings, record: Record) -> anyhow::Result<Handle> {
+        let cluster = Checked::parse(&settings.path, record.in_force.text.as_bytes())?.cluster;
+        let (durable, file) = (record.durable, record.durable.in_force.digest);
+        let pusher = Arc::new(Self {
+            me: settings.me,
+            name: settings.name,
+            peer_name: settings.peer_name,
+            path: settings.path,
+            interconnects: settings.interconnects,
+            store: settings.store,
+            trust: settings.trust.map(Arc::new),
+            talk: tokio::sync::Mutex::new(()),
+            inner: Mutex::new(Inner {
+                push: Push::new(settings.me, durable, file),
+                record,
+                cluster,
+                driven: None,
+                offered: None,
+                seen: None,
+                peer_file: None,
+                ended: None,
+                told: None,
+            }),
+            note: Mutex::new(None),
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("a runtime for pushes")?;
+        let handle = Handle {
+            pusher: Arc::clone(&pusher),
+            runtime: runtime.handle().clone(),
+        };
+        std::thread::Builder::new()
+            .name("push".to_string())
+            .spawn(move || runtime.block_on(pusher.keep()))
+            .context("a thread for pushes")?;
+        Ok(handle)
+    }
+
+    /// For ever: the other node is heard, and what is under way gets on.
+    async fn keep(self: Arc<Self>) {
+        if let Ok(trust) = &self.trust {
+            for pair in &self.interconnects {
+                let trust = Arc::clone(trust);
+                tokio::spawn(door::listen(Arc::clone(&self), trust, pair.local));
+            }
+        }
+        let mut looks = tokio::time::interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for look in 0_u64.. {
+            looks.tick().await;
+            let is_idle = {
+                let state = self.inner().push.state();
+                state.driving.is_none() && state.durable.pending.is_none()
+            };
+            if !is_idle || look % IDLE_LOOKS == 0 {
+                self.look_at_the_file();
+            }
+            if !is_idle {
+                let turn = self.talk.lock().await;
+                let acted = self.act(&mut self.inner(), Event::Tick);
+                self.follow(acted).await;
+                drop(turn);
+            }
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One event, and all that follows here.
+    fn act(&self, inner: &mut Inner, event: Event) -> Acted {
+        let mut acted = Acted::default();
+        let mut next = Some(event);
+        while let Some(event) = next.take() {
+            let mut effects = Vec::new();
+            inner.push.handle(event, &mut effects);
+            let mut installed = true;
+            for effect in effects {
+                match effect {
+                    Effect::Ask(number, ask) => acted.ask = Some((number, ask)),
+                    Effect::Answer(why) => acted.answer = why,
+                    Effect::Install(proposal) => installed = self.install(inner, &proposal),
+                    Effect::Save(durable) if installed => next = Some(self.save(inner, durable)),
+                    Effect::Save(_) => next = Some(Event::NotSaved),
+                    Effect::Restart => acted.restart = true,
+                    Effect::Ended(outcome) => inner.ended = Some(outcome),
+                }
+            }
+        }
+        acted
+    }
+
+    fn install(&self, inner: &Inner, proposal: &Proposal) -> bool {
+        let Some(text) = inner.record.pending.as_ref() else {
+            return false;
+        };
+        let [one, other] = proposal.replaces;
+        let known = (one == other).then_some(inner.record.durable.in_force.digest);
+        match install::install(&self.path, &text.text, known) {
+            Ok(None) => {}
+            Ok(Some(aside)) => tracing::error!(
+                code = "LS6108",
+                number = proposal.number,
+                "{} was changed by hand; a push was decided before: what was found is kept as {}",
+                self.path.display(),
+                aside.display()
+            ),
+            Err(error) => {
+                tracing::error!(
+                    code = "LS6109",
+                    "cannot write {}: {error}",
+                    self.path.display()
+                );
+                return false;
+            }
+        }
+        true
+    }
+
+    fn save(&self, inner: &mut Inner, durable: Durable) -> Event {
+        let Some(record) = inner.with(durable) else {
+            tracing::error!(code = "LS6109", "the pushed file is not there");
+            return Event::NotSaved;
+        };
+        if let Err(error) = self.store.save(&record) {
+            tracing::error!(code = error.code(), "{error}");
+            return Event::NotSaved;
+        }
+        told::log(&inner.record.durable, &durable);
+        inner.record = record;
+        Event::Saved
+    }
+
+    /// Asks the other node what is to be asked, until nothing is.
+    async fn follow(&self, mut acted: Acted) {
+        loop {
+            if acted.restart {
+                self.restart();
+            }
+            let Some((number, ask)) = acted.ask else {
+                return;
+            };
+            let frame = self.frame(&ask);
+            let answer = self.exchange(&frame).await;
+            let mut inner = self.inner();
+            let event = match answer {
+                Ok((state, answer)) => {
+                    inner.told = answer.problem.map(crate::join::frames::printable);
+                    let fit = self.unchanged(&inner);
+                    Event::Answered(number, state, answer.why.map(Why::from), fit)
+                }
+                Err(problem) => {
+                    inner.told = Some(problem);
+                    Event::Unanswered(number)
+                }
+            };
+            acted = self.act(&mut inner, event);
+        }
+    }
+
+    fn frame(&self, ask: &Ask) -> AskFrame {
+        let inner = self.inner();
+        let text = match ask {
+            Ask::State => None,
+            Ask::Promise(proposal) | Ask::CarryOut(proposal) => inner.text_of(&proposal.digest),
+        };
+        AskFrame {
+            text: text.map(|text| text.text.clone()),
+            file: inner.peer_file.clone(),
+            ..AskFrame::new(ask)
+        }
+    }
+
+    /// Whether `cluster.toml` here is as it was when the push began that is driven here.
+    fn unchanged(&self, inner: &Inner) -> Fit {
+        if begin::file_digest(&self.path) == inner.seen {
+            Fit::Fits
+        } else {
+            Fit::Unfit
+        }
+    }
+
+    /// One question to the other node, and its answer.
+    async fn exchange(&self, frame: &AskFrame) -> Result<(State, AnswerFrame), Problem> {
+        let trust = self.trust.as_ref().map_err(|why| told::no_trust(why))?;
+        let answer = door::ask(trust, &self.interconnects, frame).await;
+        let answer = answer.map_err(|error| told::silent(&self.peer_name, &error.to_string()))?;
+        let state = answer.state.read().filter(|_| answer.version == VERSION);
+        let state = state.ok_or_else(|| told::other_release(&self.peer_name))?;
+        Ok((state, answer))
+    }
+
+    /// The other node asks.
+    ///
+    /// # Errors
+    /// It is not understood.
+    async fn answer(self: Arc<Self>, frame: AskFrame) -> std::io::Result<AnswerFrame> {
+        let ask = frame.read();
+        let ask = ask.ok_or_else(|| std::io::Error::other("a question that is not understood"))?;
+        let mut inner = self.inner();
+        let judged = if frame.version == VERSION {
+            self.judged(&inner, &ask, &frame)
+        } else {
+            Err(told::other_release(&self.name))
+        };
+        let fit = match &judged {
+            Ok(_) => Fit::Fits,
+            Err(_) => Fit::Unfit,
+        };
+        if let (Some(text), Ask::Promise(_) | Ask::CarryOut(_)) = (&frame.text, ask) {
+            inner.offered = Some(Text::now(text.clone()));
+        }
+        let acted = self.act(&mut inner, Event::Asked(ask, fit));
+        let (judged, problem) = match judged {
+            Ok(judged) => (judged, None),
+            Err(problem) => (None, Some(problem)),
+        };
+        let why = acted.answer;
+        let problem = match (why, ask) {
+            (None, Ask::State) => problem,
+            (None, Ask::Promise(_) | Ask::CarryOut(_)) => None,
+            (Some(Why::Unfit), _) => problem,
+            (Some(why), _) => Some(told::refusal(why, &self.name, &self.peer_name)),
+        };
+        Ok(AnswerFrame {
+            version: VERSION,
+            state: StateLine::from(&inner.push.state()),
+            node: self.node_config(&inner),
+            why: why.map(WhyWord::from),
+            problem,
+            times_differ: judged.as_ref().is_some_and(|it| it.times == Times::Differ),
+            warnings: judged.map(|it| it.warnings).unwrap_or_default(),
+        })
+    }
+
+    /// Whether the file that came, if one did, would do here.
+    fn judged(
+        &self,
+        inner: &Inner,
+        ask: &Ask,
+        frame: &AskFrame,
+    ) -> Result<Option<Judged>, Problem> {
+        let text = frame.text.as_deref();
+        match ask {
+            Ask::State => {}
+            Ask::Promise(proposal) | Ask::CarryOut(proposal) => {
+                let own = text.map(|text| digest(text.as_bytes()));
+                if own != Some(proposal.digest) {
+                    return Err(told::garbled(&self.peer_name));
+                }
+            }
+        }
+        let Some(text) = text else {
+            return Ok(None);
+        };
+        let judged = judge(&inner.cluster, text, &self.path, &self.name)?;
+        if let Ask::Promise(_) = ask
+            && frame.file != begin::file_digest(&self.path).map(|digest| hex(&digest))
+        {
+            return Err(told::edited_meanwhile(&self.name, &self.path));
+        }
+        Ok(Some(judged))
+    }
+
+    /// This run ends here, and the next one begins in its place; if that is not possible, the service manager's.
+    fn restart(&self) -> ! {
+        tracing::info!(code = "LS6116", node = %self.name, "lockstepd begins anew, with the pushed configuration");
+        let error = sys::begin_anew();
+        tracing::error!(code = "LS6116", %error, "lockstepd cannot begin anew by itself, and ends");
+        std::process::exit(1)
+    }
+}
+
+impl Inner {
+    fn text_of(&self, digest: &Digest) -> Option<&Text> {
+        let all = [&self.record.pending, &self.driven, &self.offered];
+        let is = |text: &&Text| words::digest(text.text.as_bytes()) == *digest;
+        all.into_iter().flatten().find(is)
+    }
+
+    /// The record with this, and the files that belong to it.
+    fn with(&self, durable: Durable) -> Option<Record> {
+        let in_force = if durable.in_force == self.record.durable.in_force {
+            self.record.in_force.clone()
+        } else {
+            Text::now(self.record.pending.as_ref()?.text.clone())
+        };
+        let pending = match durable.pending {
+            None => None,
+            Some((proposal, _)) => Some(self.text_of(&proposal.digest)?.clone()),
+        };
+        Some(Record {
+            durable,
+            in_force,
+            pending,
+        })
+    }
+
+    fn is_edited(&self, file: Option<Digest>) -> bool {
+        file.is_none_or(|file| !begin::is_expected(&self.record, file))
+    }
+
+    /// The stage of what is under way here.
+    fn stage(&self) -> Option<Stage> {
+        self.record.durable.pending.map(|(_, stage)| stage)
+    }
+}

@@ -1,0 +1,150 @@
+//! Between the nodes: TLS 1.3 on TCP, at the addresses and port numbers of the interconnects. Each end shows the
+//! certificate of its node, and hangs up unless the other end is the other node of this cluster.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use controlplane_api::arbiter::Hex16;
+use mirror_core::types::NodeId;
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::Pusher;
+use super::words::{AnswerFrame, AskFrame, FRAME_BYTES_MAX};
+use crate::heartbeat::Interconnect;
+use crate::join::frames::{read, write};
+use crate::trust::{TrustError, both_ways, node_name, peer_of, read_identity};
+
+/// Connecting, and each handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A frame, and what is done for it: files are flushed.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(20);
+/// Between two tries to listen on an address that is not there yet.
+const LISTEN_RETRY: Duration = Duration::from_secs(2);
+/// Connections at a time. The other node needs one.
+const CONNECTIONS_MAX: usize = 8;
+
+/// What both ends show, and whom they admit.
+pub struct Trust {
+    acceptor: TlsAcceptor,
+    connector: TlsConnector,
+    cluster: Hex16,
+    peer: NodeId,
+}
+
+impl Trust {
+    /// From the files that `lockstep cluster` makes.
+    ///
+    /// # Errors
+    /// [`TrustError`], also if a file is not there.
+    pub fn read(directory: &Path, cluster: Hex16, peer: NodeId) -> Result<Self, TrustError> {
+        let identity = read_identity(directory, "node")?;
+        let path = directory.join("authority.pem");
+        let authority = std::fs::read_to_string(&path).map_err(|source| TrustError::File {
+            what: format!("cannot read {}", path.display()),
+            source,
+        })?;
+        let (server, client) = both_ways(&identity, &authority)?;
+        Ok(Self {
+            acceptor: TlsAcceptor::from(Arc::new(server)),
+            connector: TlsConnector::from(Arc::new(client)),
+            cluster,
+            peer,
+        })
+    }
+
+    fn is_peer(&self, who: Option<(Hex16, NodeId)>) -> io::Result<()> {
+        if who == Some((self.cluster, self.peer)) {
+            return Ok(());
+        }
+        Err(io::Error::other("the other end is not the other node"))
+    }
+}
+
+/// Listens on one address for ever: at once, or as soon as it is there.
+pub(super) async fn listen(pusher: Arc<Pusher>, trust: Arc<Trust>, address: SocketAddr) {
+    let mut told = false;
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(error) if !told => {
+                told = true;
+                tracing::warn!(
+                    code = "LS6110",
+                    "cannot listen for the other node on {address}: {error}"
+                );
+            }
+            Err(_) => {}
+        }
+        sleep(LISTEN_RETRY).await;
+    };
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let Ok((stream, _)) = listener.accept().await else {
+            // Without file descriptors, say: they come back.
+            sleep(LISTEN_RETRY).await;
+            continue;
+        };
+        let (pusher, trust) = (Arc::clone(&pusher), Arc::clone(&trust));
+        tokio::spawn(async move {
+            if let Err(error) = serve(&pusher, &trust, stream).await {
+                tracing::debug!(%error, "a connection for a push");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn serve(pusher: &Arc<Pusher>, trust: &Trust, stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut stream = timeout(CONNECT_TIMEOUT, trust.acceptor.accept(stream)).await??;
+    trust.is_peer(peer_of(stream.get_ref().1.peer_certificates()))?;
+    let frame: AskFrame = read(&mut stream, FRAME_BYTES_MAX, FRAME_TIMEOUT).await?;
+    let answer = Arc::clone(pusher).answer(frame).await?;
+    write(&mut stream, &answer).await
+}
+
+/// Asks the other node, on the first interconnect on which it answers.
+pub(super) async fn ask(
+    trust: &Trust,
+    interconnects: &[Interconnect],
+    frame: &AskFrame,
+) -> io::Result<AnswerFrame> {
+    let mut last = io::Error::other("there is no interconnect");
+    for pair in interconnects {
+        match connect(pair).await {
+            Ok(stream) => return timeout(FRAME_TIMEOUT, converse(trust, stream, frame)).await?,
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn connect(pair: &Interconnect) -> io::Result<TcpStream> {
+    let socket = match pair.peer {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    let stream = timeout(CONNECT_TIMEOUT, socket.connect(pair.peer)).await??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn converse(trust: &Trust, stream: TcpStream, frame: &AskFrame) -> io::Result<AnswerFrame> {
+    let name = node_name(trust.cluster, trust.peer);
+    let name = ServerName::try_from(name).map_err(io::Error::other)?;
+    let secured = timeout(CONNECT_TIMEOUT, trust.connector.connect(name, stream));
+    let mut stream = secured.await??;
+    trust.is_peer(peer_of(stream.get_ref().1.peer_certificates()))?;
+    write(&mut stream, frame).await?;
+    read(&mut stream, FRAME_BYTES_MAX, FRAME_TIMEOUT).await
+}
