@@ -78,13 +78,7 @@ impl HttpError {
 /// # Errors
 /// [`HttpError`].
 pub(crate) fn cluster_status() -> Result<ClusterStatus, HttpError> {
-    let (status, answer) = exchange(Method::GET, "/v1/status", Bytes::new())?;
-    if status != StatusCode::OK {
-        return Err(HttpError::BadAnswer {
-            what: status.to_string(),
-        });
-    }
-    read(&answer)
+    get("/v1/status", TIMEOUT)
 }
 
 /// Wishes something. Blocks as [`cluster_status`] does.
@@ -92,8 +86,49 @@ pub(crate) fn cluster_status() -> Result<ClusterStatus, HttpError> {
 /// # Errors
 /// [`HttpError`]: it is not known whether it is wished; within: why it was refused.
 pub(crate) fn tell(path: &str, asked: &Asked) -> Result<Result<Said, Problem>, HttpError> {
+    post(path, asked, TIMEOUT)
+}
+
+/// Asks for something. Blocks for `limit` at most; not for use in an async runtime.
+///
+/// # Errors
+/// [`HttpError`].
+pub(crate) fn get<T: serde::de::DeserializeOwned>(
+    path: &str,
+    limit: Duration,
+) -> Result<T, HttpError> {
+    read(&got(path, limit)?)
+}
+
+/// The same for a text.
+///
+/// # Errors
+/// [`HttpError`].
+pub(crate) fn get_text(path: &str, limit: Duration) -> Result<String, HttpError> {
+    String::from_utf8(got(path, limit)?.to_vec()).map_err(|error| broken(&error))
+}
+
+fn got(path: &str, limit: Duration) -> Result<Bytes, HttpError> {
+    let (status, answer) = exchange_within(Method::GET, path, Bytes::new(), limit)?;
+    if status == StatusCode::OK {
+        return Ok(answer);
+    }
+    Err(HttpError::BadAnswer {
+        what: status.to_string(),
+    })
+}
+
+/// Wants something done. Blocks as [`get`] does.
+///
+/// # Errors
+/// [`HttpError`]: it is not known whether it is done; within: why it was refused.
+pub(crate) fn post<A: serde::Serialize, T: serde::de::DeserializeOwned>(
+    path: &str,
+    asked: &A,
+    limit: Duration,
+) -> Result<Result<T, Problem>, HttpError> {
     let body = serde_json::to_vec(asked).map_err(|error| broken(&error))?;
-    let (status, answer) = exchange(Method::POST, path, Bytes::from(body))?;
+    let (status, answer) = exchange_within(Method::POST, path, Bytes::from(body), limit)?;
     match status {
         StatusCode::OK => read(&answer).map(Ok),
         StatusCode::CONFLICT => read::<Refused>(&answer).map(|refused| Err(refused.problem)),
@@ -109,16 +144,21 @@ fn read<T: serde::de::DeserializeOwned>(answer: &Bytes) -> Result<T, HttpError> 
     })
 }
 
-fn exchange(method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), HttpError> {
+fn exchange_within(
+    method: Method,
+    path: &str,
+    body: Bytes,
+    limit: Duration,
+) -> Result<(StatusCode, Bytes), HttpError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| broken(&error))?;
     runtime.block_on(async {
-        match tokio::time::timeout(TIMEOUT, ask(method, path, body)).await {
+        match tokio::time::timeout(limit, ask(method, path, body)).await {
             Ok(answer) => answer,
             Err(_) => Err(HttpError::Broken {
-                reason: format!("not within {} s", TIMEOUT.as_secs()),
+                reason: format!("not within {} s", limit.as_secs()),
             }),
         }
     })

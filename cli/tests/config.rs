@@ -43,6 +43,8 @@ impl Bed {
             .args(words)
             .current_dir(self.path())
             .env("LOCKSTEP_CONFIG_DIR", self.path())
+            .env("LOCKSTEP_RUN_DIR", self.path().join("run"))
+            .env("LOCKSTEP_STATE_DIR", self.path().join("state"))
             .output()
             .expect("lockstep")
     }
@@ -191,4 +193,66 @@ fn the_schema_is_json() {
         schema["required"],
         serde_json::json!(["version", "nodes", "groups"])
     );
+}
+
+#[test]
+fn a_push_that_cannot_begin_says_why_and_how_it_ends() {
+    let bed = Bed::new(GOOD);
+    // Nobody listens.
+    let output = bed.lockstep(&["push"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(said(&output.stderr).contains("LS4016"));
+    let shown = bed.lockstep(&["show", "--json"]);
+    assert_eq!(shown.status.code(), Some(3));
+    let told = json(&shown);
+    assert_eq!(told["schema"], "lockstep.config-show/1");
+    assert_eq!(
+        (&told["ok"], &told["problem"]["code"]),
+        (&false.into(), &"LS4016".into())
+    );
+    // What is wrong with the file is found before anybody is asked.
+    let large = format!("{GOOD}#{}\n", "x".repeat(256 * 1024));
+    let cases = [
+        ("large.toml", large.as_str(), "LS6115"),
+        (
+            "older.toml",
+            &GOOD.replace("version = 1", "version = 0"),
+            "LS6098",
+        ),
+        ("wrong.toml", &GOOD.replace("volumes", "volume"), "LS6036"),
+    ];
+    for (name, text, code) in cases {
+        bed.file(name, text);
+        let output = bed.lockstep(&["push", name, "--json"]);
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        let told = json(&output);
+        assert_eq!(told["schema"], "lockstep.config-push/1");
+        assert_eq!(told["problem"]["code"], code, "{told:#}");
+    }
+    let output = bed.lockstep(&["push", "none.toml"]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn what_was_pushed_is_put_aside_only_for_a_file_that_can_be_used() {
+    let bed = Bed::new(GOOD);
+    let state = bed.path().join("state");
+    fs::create_dir(&state).expect("a directory");
+    let record = state.join("config.json");
+    fs::write(&record, "{}").expect("written");
+    bed.file("cluster.toml", "version = 1\n");
+    let output = bed.lockstep(&["adopt"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(record.exists());
+    bed.file("cluster.toml", GOOD);
+    for words in ["config.json.replaced", "no push is remembered"] {
+        let output = bed.lockstep(&["adopt"]);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output.stderr));
+        assert!(
+            said(&output.stdout).contains(words),
+            "{}",
+            said(&output.stdout)
+        );
+        assert!(!record.exists());
+    }
 }

@@ -7,6 +7,7 @@ use controlplane::config::{Checked, ConfigError, Here, plain, plan, schema};
 use nix::unistd::gethostname;
 use serde_json::{Value, json};
 
+use crate::cmd::push;
 use crate::config::directory;
 use crate::failure::Failure;
 
@@ -49,6 +50,27 @@ pub(crate) enum Command {
     },
     /// A JSON Schema of the file, for editors
     Schema,
+    /// Put a file in force on both nodes, or on none
+    #[command(after_help = push::PUSH_EXIT_CODES)]
+    Push(push::Push),
+    /// Say which file each node goes by, and how a push stands
+    #[command(after_help = push::SHOW_EXIT_CODES)]
+    Show {
+        /// Only the file in force on this node, as it is
+        #[arg(long, conflicts_with = "json")]
+        text: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take back a push that is not decided
+    Abandon {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// While lockstepd is stopped: let cluster.toml be in force here, whatever was pushed
+    Adopt,
 }
 
 pub(crate) fn run(command: Command) -> Result<u8, Failure> {
@@ -71,6 +93,10 @@ pub(crate) fn run(command: Command) -> Result<u8, Failure> {
             print_json(&schema());
             0
         }
+        Command::Push(command) => push::push(command)?,
+        Command::Show { text, json } => push::show(text, json)?,
+        Command::Abandon { json } => push::abandon(json)?,
+        Command::Adopt => push::adopt()?,
     })
 }
 

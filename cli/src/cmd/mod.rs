@@ -5,6 +5,7 @@ pub(crate) mod config;
 mod explain;
 mod group;
 mod node;
+mod push;
 mod status;
 mod volume;
 
