@@ -170,7 +170,8 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
             "no real-time priority: load may delay heartbeats"
         );
     }
-    let pusher = pusher(&config, path, trust, (pushed, record))?;
+    let course = push::Course::new(Arc::clone(&heartbeats.shared), config.lease);
+    let pusher = pusher(&config, course, (path, trust), (pushed, record))?;
     tracing::info!(code = "LS6021", node = %name, peer = %config.peer_name, "lockstepd runs");
     runtime()?.block_on(node::run(
         config,
@@ -184,8 +185,8 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
 
 fn pusher(
     config: &Config,
-    path: &Path,
-    trust: &Path,
+    course: push::Course,
+    (path, trust): (&Path, &Path),
     (store, record): (push::Store, push::Record),
 ) -> anyhow::Result<push::Handle> {
     let trust = push::Trust::read(trust, store.cluster(), config.peer);
@@ -197,6 +198,7 @@ fn pusher(
         interconnects: config.interconnects.clone(),
         store,
         trust: trust.map_err(|error| error.to_string()),
+        course,
     };
     push::Pusher::start(settings, record)
 }

@@ -153,8 +153,9 @@ pub async fn run(
         arbiter.listen(config.lease, asked, reports, queue.clone());
     }
     let (asks, mut asked_here) = mpsc::channel(QUEUE_MAX);
+    let asked_to_push = pusher.clone();
     tokio::spawn(async move {
-        if let Err(error) = api::serve(asks, pusher).await {
+        if let Err(error) = api::serve(asks, asked_to_push).await {
             tracing::error!(code = "LS6024", %error, "no status can be asked for");
             // It protects all the same: systemd must not end it for that.
             notify::ready();
@@ -196,6 +197,7 @@ pub async fn run(
         }
         node.services.tick(now());
         node.tick_wishes(now());
+        pusher.turn(node.presence);
     }
 }
 
@@ -259,6 +261,7 @@ impl Node {
             // Its volumes are known as they tell their ids.
             keeper: Keeper::new(now(), config.arbiter, [], &seed)
                 .preferring(config.me.index() == 0)
+                .leased_for(now(), config.lease)
                 .expecting(group.volumes.len()),
             ids: BTreeMap::new(),
             told: BTreeMap::new(),

@@ -3,9 +3,10 @@
 //! It has a thread of its own: files are flushed and the other node is asked without delaying what is decided about
 //! volumes.
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use controlplane_core::push::{
@@ -15,15 +16,18 @@ use mirror_core::admin::Problem;
 use mirror_core::types::NodeId;
 
 mod begin;
+mod course;
 mod door;
 mod install;
 mod judge;
 mod operator;
+mod ports;
 mod record;
 mod told;
 mod words;
 
 pub use begin::{Loaded, load};
+pub use course::Course;
 pub use door::Trust;
 pub use judge::{Judged, judge};
 pub use record::{Record, RecordError, Store, Text, put_aside};
@@ -39,6 +43,13 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// While nothing is under way every so many looks are enough.
 const IDLE_LOOKS: u64 = 4;
+
+/// And after so many the other node is asked what it goes by: every 30 s.
+const COMPARE_LOOKS: u64 = 60;
+
+/// Between two tries to end this run at a moment that is good for it, and tries in a row.
+const END_PAUSE: Duration = Duration::from_millis(53);
+const END_TRIES: u32 = 8;
 
 /// What a node's part needs to know.
 pub struct Settings {
@@ -56,6 +67,8 @@ pub struct Settings {
     pub store: Store,
     /// Certificates, or why there are none.
     pub trust: Result<Trust, String>,
+    /// How far this run is.
+    pub course: Course,
 }
 
 /// A node's part in pushes.
@@ -67,6 +80,7 @@ pub struct Pusher {
     interconnects: Vec<Interconnect>,
     store: Store,
     trust: Result<Arc<Trust>, String>,
+    course: Course,
     /// One conversation at a time.
     talk: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
@@ -90,6 +104,12 @@ struct Inner {
     ended: Option<Result<(), Why>>,
     /// Why the other node refused.
     told: Option<Problem>,
+    /// This run ends at the next good moment.
+    restart_due: bool,
+    /// Since when the other node runs another file, and no push is under way.
+    differs_since: Option<Instant>,
+    /// Why `cluster.toml` could not be written, as it was told last.
+    not_installed: Option<String>,
 }
 
 /// What is left to do after an event.
@@ -97,7 +117,6 @@ struct Inner {
 struct Acted {
     ask: Option<(u64, Ask)>,
     answer: Option<Why>,
-    restart: bool,
 }
 
 /// The way to a [`Pusher`] from other threads.
@@ -123,6 +142,7 @@ impl Pusher {
             interconnects: settings.interconnects,
             store: settings.store,
             trust: settings.trust.map(Arc::new),
+            course: settings.course,
             talk: tokio::sync::Mutex::new(()),
             inner: Mutex::new(Inner {
                 push: Push::new(settings.me, durable, file),
@@ -134,6 +154,9 @@ impl Pusher {
                 peer_file: None,
                 ended: None,
                 told: None,
+                restart_due: false,
+                differs_since: None,
+                not_installed: None,
             }),
             note: Mutex::new(None),
         });
@@ -164,10 +187,10 @@ impl Pusher {
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for look in 0_u64.. {
             looks.tick().await;
-            let is_idle = {
-                let state = self.inner().push.state();
-                state.driving.is_none() && state.durable.pending.is_none()
-            };
+            let is_idle = self.look_at_the_run();
+            if is_idle && look % COMPARE_LOOKS == COMPARE_LOOKS - 1 {
+                self.compare_with_the_other().await;
+            }
             if !is_idle || look % IDLE_LOOKS == 0 {
                 self.look_at_the_file();
             }
@@ -177,7 +200,52 @@ impl Pusher {
                 self.follow(acted).await;
                 drop(turn);
             }
+            self.end_if_due().await;
         }
+    }
+
+    /// Whether this run came up, and nothing is under way.
+    fn look_at_the_run(&self) -> bool {
+        let mut inner = self.inner();
+        if self.course.is_settled() && !inner.push.state().running.settled {
+            self.act(&mut inner, Event::Settled);
+        }
+        inner.push.is_idle()
+    }
+
+    /// Somebody may have put different files in place by hand, and restarted.
+    async fn compare_with_the_other(&self) {
+        let Ok(turn) = self.talk.try_lock() else {
+            return;
+        };
+        let answer = self.exchange(&AskFrame::new(&Ask::State)).await;
+        drop(turn);
+        // A node that cannot be asked says nothing about its file.
+        if let Ok((peer, _)) = answer {
+            let mut inner = self.inner();
+            let own = inner.push.state();
+            let since = inner.differs_since;
+            inner.differs_since = told::differ_since(since, (&own, &peer), Instant::now());
+        }
+    }
+
+    /// At a moment when the other node has just confirmed this one.
+    async fn end_if_due(&self) {
+        if !self.inner().restart_due {
+            return;
+        }
+        for _ in 0..END_TRIES {
+            if self.course.may_end() {
+                self.restart();
+            }
+            tokio::time::sleep(END_PAUSE).await;
+        }
+    }
+
+    /// The volume whose mirror link needs this port here.
+    fn needs(&self, address: SocketAddr) -> Option<String> {
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        ports::needed_by(&directory.join("volumes"), address)
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -190,7 +258,9 @@ impl Pusher {
         let mut next = Some(event);
         while let Some(event) = next.take() {
             let mut effects = Vec::new();
-            inner.push.handle(event, &mut effects);
+            if let Err(error) = inner.push.handle(event, &mut effects) {
+                tracing::error!(code = "LS6109", %error, "a step of a push; this is a fault of lockstepd");
+            }
             let mut installed = true;
             for effect in effects {
                 match effect {
@@ -199,7 +269,7 @@ impl Pusher {
                     Effect::Install(proposal) => installed = self.install(inner, &proposal),
                     Effect::Save(durable) if installed => next = Some(self.save(inner, durable)),
                     Effect::Save(_) => next = Some(Event::NotSaved),
-                    Effect::Restart => acted.restart = true,
+                    Effect::Restart => inner.restart_due = true,
                     Effect::Ended(outcome) => inner.ended = Some(outcome),
                 }
             }
@@ -207,7 +277,7 @@ impl Pusher {
         acted
     }
 
-    fn install(&self, inner: &Inner, proposal: &Proposal) -> bool {
+    fn install(&self, inner: &mut Inner, proposal: &Proposal) -> bool {
         let Some(text) = inner.record.pending.as_ref() else {
             return false;
         };
@@ -223,14 +293,16 @@ impl Pusher {
                 aside.display()
             ),
             Err(error) => {
-                tracing::error!(
-                    code = "LS6109",
-                    "cannot write {}: {error}",
-                    self.path.display()
-                );
+                // It is tried at each look, and told once.
+                let why = format!("cannot write {}: {error}", self.path.display());
+                if inner.not_installed.as_ref() != Some(&why) {
+                    tracing::error!(code = "LS6109", "{why}");
+                    inner.not_installed = Some(why);
+                }
                 return false;
             }
         }
+        inner.not_installed = None;
         true
     }
 
@@ -251,9 +323,6 @@ impl Pusher {
     /// Asks the other node what is to be asked, until nothing is.
     async fn follow(&self, mut acted: Acted) {
         loop {
-            if acted.restart {
-                self.restart();
-            }
             let Some((number, ask)) = acted.ask else {
                 return;
             };
@@ -262,6 +331,7 @@ impl Pusher {
             let mut inner = self.inner();
             let event = match answer {
                 Ok((state, answer)) => {
+                    let state = self.as_heard(state);
                     inner.told = answer.problem.map(crate::join::frames::printable);
                     let fit = self.unchanged(&inner);
                     Event::Answered(number, state, answer.why.map(Why::from), fit)
@@ -275,13 +345,24 @@ impl Pusher {
         }
     }
 
+    /// What the other node says of its run counts only while its heartbeats are heard.
+    fn as_heard(&self, mut state: State) -> State {
+        state.running.settled &= self.course.is_alive();
+        state
+    }
+
     fn frame(&self, ask: &Ask) -> AskFrame {
         let inner = self.inner();
         let text = match ask {
             Ask::State => None,
             Ask::Promise(proposal) | Ask::CarryOut(proposal) => inner.text_of(&proposal.digest),
         };
+        let state = match ask {
+            Ask::State | Ask::Promise(_) => None,
+            Ask::CarryOut(_) => Some(StateLine::from(&inner.push.state())),
+        };
         AskFrame {
+            state,
             text: text.map(|text| text.text.clone()),
             file: inner.peer_file.clone(),
             ..AskFrame::new(ask)
@@ -333,6 +414,11 @@ impl Pusher {
             Err(problem) => (None, Some(problem)),
         };
         let why = acted.answer;
+        if let (Ask::CarryOut(_), None, Some(state)) = (ask, why, &frame.state)
+            && let Some(state) = state.read()
+        {
+            self.act(&mut inner, Event::Heard(self.as_heard(state)));
+        }
         let problem = match (why, ask) {
             (None, Ask::State) => problem,
             (None, Ask::Promise(_) | Ask::CarryOut(_)) => None,
@@ -370,13 +456,29 @@ impl Pusher {
         let Some(text) = text else {
             return Ok(None);
         };
-        let judged = judge(&inner.cluster, text, &self.path, &self.name)?;
+        if inner.restart_due && !matches!(ask, Ask::CarryOut(_)) {
+            return Err(told::ends(&self.name));
+        }
+        let judged = self.judge(&inner.cluster, text)?;
+        if let Ask::Promise(_) = ask {
+            self.can_install()?;
+        }
         if let Ask::Promise(_) = ask
             && frame.file != begin::file_digest(&self.path).map(|digest| hex(&digest))
         {
             return Err(told::edited_meanwhile(&self.name, &self.path));
         }
         Ok(Some(judged))
+    }
+
+    /// Whether the file would do on this node.
+    fn judge(&self, old: &Cluster, text: &str) -> Result<Judged, Problem> {
+        judge(old, text, &self.path, &self.name)
+    }
+
+    /// Whether a file that is decided could be put in place.
+    fn can_install(&self) -> Result<(), Problem> {
+        install::prove(&self.path).map_err(|why| told::not_installable(&self.name, &why))
     }
 
     /// This run ends here, and the next one begins in its place; if that is not possible, the service manager's.

@@ -363,7 +363,7 @@ fn node(node: &NodeConfig, lines: &mut Vec<String>) {
         .since_unix_s
         .map(|since| format!(", since {}", utc(since)));
     let origin = match node.number {
-        0 => "never pushed: cluster.toml as it was when lockstepd started".to_string(),
+        0 => "never pushed: cluster.toml as it was when lockstepd started, or when the first push began".to_string(),
         number => format!("push {number}{}", since.unwrap_or_default()),
     };
     let (name, digest) = (&node.node, short(&node.digest));

@@ -275,6 +275,13 @@ impl Keeper {
         self
     }
 
+    /// This node goes on alone for so long: what a run before may have left of it is not more.
+    #[must_use]
+    pub fn leased_for(mut self, now: Instant, lease: Duration) -> Self {
+        self.leased_until = now + lease.min(HEARTBEAT_TIMEOUT);
+        self
+    }
+
     /// Of a group that has so many more volumes whose data planes have not told their ids yet: they count as silent.
     #[must_use]
     pub fn expecting(mut self, unknown: usize) -> Self {

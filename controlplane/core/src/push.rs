@@ -6,7 +6,7 @@
 //!
 //! | stage, durable | a run that begins then loads |
 //! |---|---|
-//! | nothing, and never pushed | `cluster.toml` |
+//! | nothing: no push ever began | `cluster.toml` |
 //! | in force | the file in force, whatever `cluster.toml` says |
 //! | promised | the same |
 //! | decided | the same, with times that are safe beside the old and the new file ([`crate::bounds`]) |
@@ -19,214 +19,22 @@
 //! The shell calls [`Push::handle`] with one event after the other, and reports each [`Effect::Save`] before the next event.
 
 use alloc::vec::Vec;
-use core::fmt;
 
 use mirror_core::types::NodeId;
 
+mod terms;
 #[cfg(test)]
 mod tests;
 
-/// BLAKE3 of a file's bytes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Digest(pub [u8; 32]);
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self([a, b, c, d, ..]) = self;
-        write!(f, "{a:02x}{b:02x}{c:02x}{d:02x}")
-    }
-}
-
-/// Names one push: random.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PushId(pub [u8; 16]);
-
-/// Whether the old and the new file have the same times of those that both nodes count with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Times {
-    /// They have: going by the old file is as good as going between both.
-    Same,
-    /// They have not.
-    Differ,
-}
-
-/// What shall be in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Proposal {
-    /// This push.
-    pub id: PushId,
-    /// Who drives it.
-    pub by: NodeId,
-    /// Above the number of what is in force on either node.
-    pub number: u64,
-    /// The new file.
-    pub digest: Digest,
-    /// What it replaces on each node, by the nodes' numbers: nothing else.
-    pub replaces: [Digest; 2],
-    /// See [`Times`].
-    pub times: Times,
-}
-
-/// The file that a node goes by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InForce {
-    /// Of its push; 0: none, it is what `cluster.toml` said when this run began.
-    pub number: u64,
-    /// The file.
-    pub digest: Digest,
-}
-
-/// How far a push is on a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Stage {
-    /// It will be carried out if the driver decides so.
-    Promised,
-    /// It will be carried out.
-    Decided,
-}
-
-/// What a node keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Durable {
-    /// The file in force.
-    pub in_force: InForce,
-    /// A push that is not in force yet.
-    pub pending: Option<(Proposal, Stage)>,
-}
-
-/// What a run loads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Load {
-    /// What `cluster.toml` says: nothing was ever pushed.
-    File,
-    /// The file in force.
-    InForce,
-    /// The same, with times between it and the decided one.
-    Between,
-}
-
-impl Durable {
-    /// What a run that begins now loads.
-    #[must_use]
-    pub fn load(&self) -> Load {
-        match self.pending {
-            Some((_, Stage::Decided)) => Load::Between,
-            Some((_, Stage::Promised)) => Load::InForce,
-            None if self.in_force.number == 0 => Load::File,
-            None => Load::InForce,
-        }
-    }
-
-    fn decided(&self, id: PushId) -> bool {
-        matches!(self.pending, Some((pending, Stage::Decided)) if pending.id == id)
-    }
-
-    fn is_in_force(&self, proposal: &Proposal) -> bool {
-        let InForce { number, digest } = self.in_force;
-        (number, digest) == (proposal.number, proposal.digest)
-    }
-}
-
-/// What this run loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Running {
-    /// The file.
-    pub file: Digest,
-    /// It goes by times that are safe beside the file before and after this push.
-    pub between: Option<PushId>,
-}
-
-/// All that one node tells the other one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct State {
-    /// What is durable there.
-    pub durable: Durable,
-    /// What runs there.
-    pub running: Running,
-    /// The push that it drives and has not decided.
-    pub driving: Option<PushId>,
-}
-
-/// What one node asks the other one. The answer is its [`State`] afterwards, or why not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Ask {
-    /// Only how it stands.
-    State,
-    /// To promise.
-    Promise(Proposal),
-    /// To carry out what is decided.
-    CarryOut(Proposal),
-}
-
-/// Why a node does not do it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Why {
-    /// Another push is under way.
-    Busy,
-    /// Somebody at the other node pushes at the same time, and that one goes first.
-    Overtaken,
-    /// Something else is in force than what the push replaces.
-    Moved,
-    /// The file does not do on that node, or its `cluster.toml` was changed by hand.
-    Unfit,
-    /// It cannot be kept.
-    NotKept,
-    /// The other node does not answer.
-    Silent,
-    /// An operator took it back.
-    Abandoned,
-}
-
-/// What the shell found when it looked at the file and at `cluster.toml`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Fit {
-    /// It will do.
-    Fits,
-    /// It will not.
-    Unfit,
-}
-
-/// What happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// An operator wants this; the shell looked at both nodes.
-    Begin(Proposal),
-    /// The other node asks.
-    Asked(Ask, Fit),
-    /// The other node answered the question of this number. [`Fit`] is of `cluster.toml` here, for what is driven here.
-    Answered(u64, State, Option<Why>, Fit),
-    /// It did not.
-    Unanswered(u64),
-    /// What was to be saved is durable.
-    Saved,
-    /// It may be, or not.
-    NotSaved,
-    /// An operator takes back what is not decided.
-    Abandon,
-    /// Time passed.
-    Tick,
-}
-
-/// What is to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Ask the other node, then report the answer.
-    Ask(u64, Ask),
-    /// The answer to who asked: the state now, or why not.
-    Answer(Option<Why>),
-    /// `cluster.toml` becomes the pushed file, before what follows is saved.
-    Install(Proposal),
-    /// Make this durable, then report it.
-    Save(Durable),
-    /// This run ends; the next one begins with what is durable.
-    Restart,
-    /// The push that was driven here is decided, or is not.
-    Ended(Result<(), Why>),
-}
+pub use terms::{
+    Ask, Digest, Durable, Effect, Event, Fit, InForce, Load, OutOfTurn, Proposal, PushId, Running,
+    Stage, State, Times, Why,
+};
 
 /// What follows once it is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Then {
+    Pinned(Proposal),
     Promised,
     TakenBack,
     Settled,
@@ -278,7 +86,11 @@ impl Push {
         Self {
             me,
             durable,
-            running: Running { file, between },
+            running: Running {
+                file,
+                between,
+                settled: false,
+            },
             drive: None,
             saving: None,
             question: 0,
@@ -312,13 +124,23 @@ impl Push {
         self.conflict
     }
 
+    /// Whether time changes nothing here.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.drive.is_none() && self.durable.pending.is_none() && !self.unsure
+    }
+
     /// Takes one event.
     ///
-    /// # Panics
-    /// If it comes before the last [`Effect::Save`] was reported, or if a report comes unasked.
-    pub fn handle(&mut self, event: Event, effects: &mut Vec<Effect>) {
+    /// # Errors
+    /// [`OutOfTurn`] if it comes before the last [`Effect::Save`] was reported, or if a report comes unasked.
+    pub fn handle(&mut self, event: Event, effects: &mut Vec<Effect>) -> Result<(), OutOfTurn> {
         let is_report = matches!(event, Event::Saved | Event::NotSaved);
-        assert_eq!(is_report, self.saving.is_some(), "{event:?} out of turn");
+        match (is_report, self.saving) {
+            (true, None) => return Err(OutOfTurn::Unasked),
+            (false, Some(_)) => return Err(OutOfTurn::Early),
+            (true, Some(_)) | (false, None) => {}
+        }
         match event {
             Event::Begin(proposal) => self.begin(proposal, effects),
             Event::Asked(ask, fit) => self.asked(ask, fit, effects),
@@ -336,11 +158,14 @@ impl Push {
                     }
                 }
             }
+            Event::Heard(peer) => self.heard(&peer, effects),
+            Event::Settled => self.running.settled = true,
             Event::Saved => self.saved(effects),
             Event::NotSaved => self.not_saved(effects),
             Event::Abandon => self.abandon(effects),
             Event::Tick => self.tick(effects),
         }
+        Ok(())
     }
 
     fn ask(&mut self, ask: Ask, effects: &mut Vec<Effect>) -> u64 {
@@ -358,6 +183,7 @@ impl Push {
     fn pend(&mut self, pending: Option<(Proposal, Stage)>, then: Then, effects: &mut Vec<Effect>) {
         let durable = Durable {
             pending,
+            pinned: true,
             ..self.durable
         };
         self.save(durable, then, effects);
@@ -379,10 +205,17 @@ impl Push {
             effects.push(Effect::Ended(Err(Why::Busy)));
         } else if !self.replaces_own(&proposal) {
             effects.push(Effect::Ended(Err(Why::Moved)));
+        } else if self.durable.pinned {
+            self.ask_for(proposal, effects);
         } else {
-            let question = self.ask(Ask::Promise(proposal), effects);
-            self.drive = Some(Drive::Asking(proposal, question));
+            // Whatever comes of it: `cluster.toml`, which may be the new file already, is not loaded here any more.
+            self.pend(None, Then::Pinned(proposal), effects);
         }
+    }
+
+    fn ask_for(&mut self, proposal: Proposal, effects: &mut Vec<Effect>) {
+        let question = self.ask(Ask::Promise(proposal), effects);
+        self.drive = Some(Drive::Asking(proposal, question));
     }
 
     // --- asked by the other node ---------------------------------------------------------------
@@ -412,10 +245,20 @@ impl Push {
         effects.push(Effect::Answer(refusal));
     }
 
+    /// Whether it can have come about as it says: the other node drives it, and it comes after what is in force.
+    fn makes_sense(&self, proposal: &Proposal) -> bool {
+        proposal.by != self.me
+            && proposal.by.index() < proposal.replaces.len()
+            && proposal.number > self.durable.in_force.number
+    }
+
     /// `Ok(false)`: it is so already.
     fn may_promise(&self, proposal: &Proposal, fit: Fit) -> Result<bool, Why> {
+        if !self.makes_sense(proposal) {
+            return Err(Why::Moved);
+        }
         match (self.durable.pending, self.drive) {
-            (Some((known, _)), _) if known.id == proposal.id => return Ok(false),
+            (Some((known, _)), _) if known == *proposal => return Ok(false),
             // Of two at once the first node's goes on; the other one's is not decided, and never will be.
             (None, Some(Drive::Asking(..))) if proposal.by < self.me => {}
             (Some(_), _) | (None, Some(_)) => return Err(Why::Busy),
@@ -432,9 +275,12 @@ impl Push {
         if self.durable.is_in_force(proposal) {
             return Ok(false);
         }
+        if !self.makes_sense(proposal) {
+            return Err(Why::Moved);
+        }
         match (self.durable.pending, self.drive) {
-            (Some((known, Stage::Promised)), _) if known.id == proposal.id => return Ok(true),
-            (Some((known, Stage::Decided)), _) if known.id == proposal.id => return Ok(false),
+            (Some((known, Stage::Promised)), _) if known == *proposal => return Ok(true),
+            (Some((known, Stage::Decided)), _) if known == *proposal => return Ok(false),
             (Some(_), _) | (None, Some(Drive::Deciding(_))) => return Err(Why::Busy),
             (None, Some(Drive::Asking(..)) | None) => {}
         }
@@ -470,9 +316,25 @@ impl Push {
                 }
             }
             Some((proposal, Stage::Decided)) => {
-                self.conflict = why;
+                self.conflict = why.or_else(|| self.lost(&proposal, peer));
                 self.go_on(proposal, peer, effects);
             }
+        }
+    }
+
+    /// What is decided here and driven there is not known there any more: somebody put something else in force by hand.
+    fn lost(&self, proposal: &Proposal, peer: &State) -> Option<Why> {
+        let known = peer.durable.decided(proposal.id) || peer.durable.is_in_force(proposal);
+        (proposal.by != self.me && !known).then_some(Why::Moved)
+    }
+
+    /// Where only the driver can ask, the other node gets on by what the driver tells.
+    fn heard(&mut self, peer: &State, effects: &mut Vec<Effect>) {
+        if let Some((proposal, Stage::Decided)) = self.durable.pending
+            && proposal.by != self.me
+        {
+            self.conflict = self.lost(&proposal, peer);
+            self.go_on(proposal, peer, effects);
         }
     }
 
@@ -500,9 +362,15 @@ impl Push {
     /// What is decided gets on, as far as the other node is.
     fn go_on(&mut self, proposal: Proposal, peer: &State, effects: &mut Vec<Effect>) {
         let in_force = peer.durable.is_in_force(&proposal);
-        let runs_new = in_force && peer.running.file == proposal.digest;
+        // A process that began and comes to nothing runs nothing.
+        let Running {
+            file,
+            between,
+            settled,
+        } = peer.running;
+        let runs_new = settled && in_force && file == proposal.digest;
         let knows = in_force || peer.durable.decided(proposal.id);
-        let runs_between = runs_new || (knows && peer.running.between == Some(proposal.id));
+        let runs_between = runs_new || (settled && knows && between == Some(proposal.id));
         let drives = proposal.by == self.me;
         // Whoever drives goes last, so that both are never away at once.
         if self.running.between != Some(proposal.id) {
@@ -516,6 +384,7 @@ impl Push {
             let Proposal { number, digest, .. } = proposal;
             let durable = Durable {
                 in_force: InForce { number, digest },
+                pinned: true,
                 pending: None,
             };
             self.save(durable, Then::InForce, effects);
@@ -537,6 +406,7 @@ impl Push {
             self.running.between = Some(proposal.id);
         }
         match then {
+            Then::Pinned(proposal) => self.ask_for(proposal, effects),
             Then::Promised | Then::Told => effects.push(Effect::Answer(None)),
             Then::TakenBack | Then::Settled | Then::Learnt => {}
             Then::Decided => {
@@ -554,6 +424,7 @@ impl Push {
         };
         self.unsure = true;
         match then {
+            Then::Pinned(_) => effects.push(Effect::Ended(Err(Why::NotPinned))),
             Then::Promised | Then::Told => effects.push(Effect::Answer(Some(Why::NotKept))),
             // It may be decided: until it is known, this node drives it, and saves again.
             Then::Decided => effects.push(Effect::Ended(Err(Why::NotKept))),
@@ -573,7 +444,7 @@ impl Push {
     fn tick(&mut self, effects: &mut Vec<Effect>) {
         let decides = matches!(self.drive, Some(Drive::Deciding(_)));
         if self.unsure && !decides {
-            return self.save(self.durable, Then::Settled, effects);
+            return self.pend(self.durable.pending, Then::Settled, effects);
         }
         match (self.drive, self.durable.pending) {
             (Some(Drive::Asking(..)), _) => {}

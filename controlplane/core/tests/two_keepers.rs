@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use controlplane_core::failure_detector::Presence;
 use controlplane_core::keeper::{ArbiterKind, Effect, Event, Keeper, VolumeFacts, Word};
+use controlplane_core::limits::HEARTBEAT_TIMEOUT;
 use controlplane_core::partition::{Decision, Standing};
 use controlplane_core::register::{Answer, Claim, Registers};
 use controlplane_core::view_change::Question;
@@ -524,4 +525,19 @@ fn a_group_is_taken_over_to_its_last_volume() {
         said.iter().all(|effect| !matches!(effect, Effect::Ask(_))),
         "{said:?}"
     );
+}
+
+/// The run before was confirmed at most a moment before its end, and by the times of the file that was in force then.
+#[test]
+fn a_new_run_takes_no_longer_lease_than_the_run_before_can_have_had() {
+    let deadlines = |lease: u64| {
+        let lease = Duration::from_millis(lease);
+        let keeper = Keeper::new(at(0), ArbiterKind::Register, [VOLUME], &[3; 32]);
+        let keeper = keeper.leased_for(at(0), lease);
+        let next = |now: &Instant| keeper.deadline(*now);
+        std::iter::successors(Some(at(0)), next).collect::<Vec<Instant>>()
+    };
+    assert!(deadlines(700).contains(&at(700)));
+    assert!(deadlines(60_000).contains(&(at(0) + HEARTBEAT_TIMEOUT)));
+    assert!(!deadlines(60_000).contains(&at(60_000)));
 }

@@ -78,6 +78,9 @@ impl Change {
     }
 }
 
+/// Counts on both sides of a failover.
+const HARD_STOP: &str = "hard_stop_ms";
+
 /// All changes, and how they are made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Plan {
@@ -340,11 +343,11 @@ fn group_changes(old: &Group, new: &Group) -> Vec<Change> {
     }
     for ((key, before), (_, after)) in policy(old).into_iter().zip(policy(new)) {
         if before != after {
-            let why = "lockstepd reads it when it starts";
+            let (level, why) = policy_level(key);
             changes.push(change(
                 format!("{own}.{key}"),
                 becomes(before, after),
-                Level::Restart,
+                level,
                 why,
             ));
         }
@@ -356,6 +359,16 @@ fn group_changes(old: &Group, new: &Group) -> Vec<Change> {
     changes
 }
 
+/// A time by which one node stops and for which the other one waits may never differ between two that run.
+fn policy_level(key: &str) -> (Level, &'static str) {
+    if key == HARD_STOP {
+        let why = "one node stops within it, and the other one waits for it before it starts: with different times the resources \
+             could run on both";
+        return (Level::StopLockstepd, why);
+    }
+    (Level::Restart, "lockstepd reads it when it starts")
+}
+
 fn policy(group: &Group) -> [(&'static str, String); 5] {
     let policy = &group.policy;
     [
@@ -364,7 +377,7 @@ fn policy(group: &Group) -> [(&'static str, String); 5] {
             "failovers_within_ms",
             millis(policy.failovers_within).to_string(),
         ),
-        ("hard_stop_ms", millis(policy.hard_stop).to_string()),
+        (HARD_STOP, millis(policy.hard_stop).to_string()),
         ("doubt_grace_ms", millis(policy.doubt_grace).to_string()),
         (
             "stop_failure",

@@ -1,4 +1,4 @@
-//! What a run of `lockstepd` begins with: the file in force, whatever `cluster.toml` says, once something was pushed.
+//! What a run of `lockstepd` begins with: the file in force, whatever `cluster.toml` says, once a push began.
 
 use std::fs;
 use std::path::Path;
@@ -180,6 +180,19 @@ mod tests {
             assert_eq!(timeout(&loaded), Duration::from_secs(5));
             assert_eq!(loaded.config.lease, Duration::from_secs(2));
         }
+    }
+
+    /// `cluster.toml` may be what should have been pushed: then this node alone would go by it.
+    #[test]
+    fn where_a_push_came_to_nothing_the_file_in_force_counts() {
+        let bed = Bed::new(2000);
+        let record = bed.load().record;
+        assert_eq!(record.durable.load(), Load::File);
+        bed.store.save(&record).expect("saved");
+        fs::write(bed.path(), text(9000)).expect("written");
+        let loaded = bed.load();
+        assert_eq!(timeout(&loaded), Duration::from_secs(2));
+        assert_eq!(loaded.record.durable.in_force.number, 0);
     }
 
     #[test]

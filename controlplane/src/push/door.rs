@@ -12,7 +12,7 @@ use mirror_core::types::NodeId;
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::Pusher;
@@ -25,8 +25,10 @@ use crate::trust::{TrustError, both_ways, node_name, peer_of, read_identity};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A frame, and what is done for it: files are flushed.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(20);
-/// Between two tries to listen on an address that is not there yet.
+/// Between two tries to listen on an address that is not there yet, and two looks at what the volumes need.
 const LISTEN_RETRY: Duration = Duration::from_secs(2);
+/// Between two looks whether `lockstepd` runs.
+const START_RETRY: Duration = Duration::from_millis(100);
 /// Connections at a time. The other node needs one.
 const CONNECTIONS_MAX: usize = 8;
 
@@ -67,34 +69,75 @@ impl Trust {
     }
 }
 
-/// Listens on one address for ever: at once, or as soon as it is there.
+/// Listens on one address for ever: as soon as it is there, `lockstepd` runs, and no volume needs the port.
 pub(super) async fn listen(pusher: Arc<Pusher>, trust: Arc<Trust>, address: SocketAddr) {
-    let mut told = false;
-    let listener = loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => break listener,
-            Err(error) if !told => {
-                told = true;
+    let mut told = None;
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        match bind(&pusher, address).await {
+            Ok(None) => {
+                sleep(START_RETRY).await;
+                continue;
+            }
+            Ok(Some(listener)) => {
+                told = None;
+                accept(&pusher, &trust, (&listener, address), &places).await;
+                continue;
+            }
+            Err(why) if told.as_ref() != Some(&why) => {
                 tracing::warn!(
                     code = "LS6110",
-                    "cannot listen for the other node on {address}: {error}"
+                    "cannot listen for the other node on {address}: {why}"
                 );
+                told = Some(why);
             }
             Err(_) => {}
         }
         sleep(LISTEN_RETRY).await;
-    };
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    }
+}
+
+/// `None`: not yet, the daemons of volumes come first.
+async fn bind(pusher: &Pusher, address: SocketAddr) -> Result<Option<TcpListener>, String> {
+    if !pusher.course.is_running() {
+        return Ok(None);
+    }
+    if let Some(volume) = pusher.needs(address) {
+        return Err(format!("the mirror link of volume {volume} has that port"));
+    }
+    let listener = TcpListener::bind(address).await;
+    listener.map(Some).map_err(|error| error.to_string())
+}
+
+/// Until a volume needs the port.
+async fn accept(
+    pusher: &Arc<Pusher>,
+    trust: &Arc<Trust>,
+    (listener, address): (&TcpListener, SocketAddr),
+    places: &Arc<Semaphore>,
+) {
+    let mut look_at = Instant::now() + LISTEN_RETRY;
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
+        // However many knock.
+        if Instant::now() >= look_at {
+            if pusher.needs(address).is_some() {
+                return;
+            }
+            look_at = Instant::now() + LISTEN_RETRY;
+        }
+        let Ok(heard) = timeout_at(look_at, listener.accept()).await else {
+            continue;
         };
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, _)) = heard else {
             // Without file descriptors, say: they come back.
             sleep(LISTEN_RETRY).await;
             continue;
         };
-        let (pusher, trust) = (Arc::clone(&pusher), Arc::clone(&trust));
+        // Too many at a time: the other node needs one, and asks again.
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+            continue;
+        };
+        let (pusher, trust) = (Arc::clone(pusher), Arc::clone(trust));
         tokio::spawn(async move {
             if let Err(error) = serve(&pusher, &trust, stream).await {
                 tracing::debug!(%error, "a connection for a push");
@@ -121,12 +164,19 @@ pub(super) async fn ask(
 ) -> io::Result<AnswerFrame> {
     let mut last = io::Error::other("there is no interconnect");
     for pair in interconnects {
-        match connect(pair).await {
-            Ok(stream) => return timeout(FRAME_TIMEOUT, converse(trust, stream, frame)).await?,
+        match ask_on(pair, trust, frame).await {
+            Ok(answer) => return Ok(answer),
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+/// On one of them. A question that was heard, and whose answer was lost, may be asked again: each is answered by how the
+/// other node stands then.
+async fn ask_on(pair: &Interconnect, trust: &Trust, frame: &AskFrame) -> io::Result<AnswerFrame> {
+    let stream = connect(pair).await?;
+    timeout(FRAME_TIMEOUT, converse(trust, stream, frame)).await?
 }
 
 async fn connect(pair: &Interconnect) -> io::Result<TcpStream> {

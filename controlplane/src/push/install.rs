@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use controlplane_core::push::Digest;
 
-use super::record::replace;
+use super::record::{new_beside, replace};
 use super::words::{digest, short};
 
 /// What is changed by hand is kept under this name, and its digest.
@@ -47,6 +47,48 @@ pub(super) fn install(
     Ok(aside)
 }
 
+/// Proves that [`install`] can work: a file can be made beside `path`, and `path` can be replaced by it.
+///
+/// # Errors
+/// Why not, in words.
+pub(super) fn prove(path: &Path) -> Result<(), String> {
+    let of = |what: &Path, error: io::Error| format!("{}: {error}", what.display());
+    match fs::symlink_metadata(path) {
+        Ok(there) if !there.is_file() => {
+            return Err(format!("{} is no plain file", path.display()));
+        }
+        // It would be replaced as a name, and stays as what it names.
+        Ok(there) => {
+            let directory = path.parent().unwrap_or(Path::new("/"));
+            let beside = fs::metadata(directory).map_err(|error| of(directory, error))?;
+            if there.dev() != beside.dev() {
+                return Err(format!(
+                    "{} is mounted by itself, and cannot be replaced",
+                    path.display()
+                ));
+            }
+            // Neither immutable nor append-only (chattr): also root may not write there then.
+            let opened = fs::File::options().write(true).open(path);
+            opened.map_err(|error| of(path, error))?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(of(path, error)),
+    }
+    let new = new_beside(path);
+    try_beside(&new).map_err(|error| of(&new, error))
+}
+
+fn try_beside(new: &Path) -> io::Result<()> {
+    match fs::remove_file(new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let file = fs::File::options().write(true).create_new(true).open(new)?;
+    let made = file.set_len(0).and_then(|()| file.sync_all());
+    fs::remove_file(new)?;
+    made
+}
+
 /// The files that were kept beside `path`, by name.
 pub(super) fn set_aside(path: &Path) -> Vec<String> {
     let directory = path.parent().unwrap_or(Path::new("/"));
@@ -66,6 +108,26 @@ pub(super) fn set_aside(path: &Path) -> Vec<String> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn what_could_not_be_replaced_is_found_before_anything_is_decided() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("cluster.toml");
+        assert_eq!(prove(&path), Ok(()));
+        fs::write(&path, "old").expect("written");
+        assert_eq!(prove(&path), Ok(()));
+        assert_eq!(fs::read(&path).expect("there"), b"old");
+        let entries = fs::read_dir(directory.path()).expect("a directory");
+        assert_eq!(entries.count(), 1, "nothing is left behind");
+        // The name would be replaced, and what it names would stay as it is.
+        let link = directory.path().join("link.toml");
+        std::os::unix::fs::symlink(&path, &link).expect("a link");
+        assert!(prove(&link).is_err_and(|why| why.contains("no plain file")));
+        assert!(prove(&directory.path().join("nowhere/cluster.toml")).is_err());
+        // A directory in the place of the new file.
+        fs::create_dir(directory.path().join(".cluster.toml.new")).expect("a directory");
+        assert!(prove(&path).is_err_and(|why| why.contains(".cluster.toml.new")));
+    }
 
     #[test]
     fn what_was_changed_by_hand_is_kept_beside_the_pushed_file() {

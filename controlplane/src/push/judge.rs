@@ -9,6 +9,7 @@ use controlplane_core::bounds;
 use controlplane_core::push::Times;
 use mirror_core::admin::Problem;
 
+use super::ports::needed_by;
 use crate::config::{
     Change, Checked, Cluster, Finding, Findings, Here, RegisterKeeper, plain, plan,
 };
@@ -99,7 +100,7 @@ pub fn judge(old: &Cluster, text: &str, path: &Path, name: &str) -> Result<Judge
             "push in two steps: where both get longer first the timeout, then the interval; where both get shorter the other way round",
         ));
     }
-    if let Some(why) = would_not_start(old, new, name) {
+    if let Some(why) = would_not_start(old, new, (name, path)) {
         return Err(problem(
             "LS6119",
             format!("lockstepd on {name} could not start with the file: {why}"),
@@ -152,7 +153,7 @@ fn needs_more(hard: &[&Change], steps: &[String]) -> Option<Problem> {
 }
 
 /// What `lockstepd` needs to start, and what changes: the node's own addresses, and the files for etcd.
-fn would_not_start(old: &Cluster, new: &Cluster, name: &str) -> Option<String> {
+fn would_not_start(old: &Cluster, new: &Cluster, (name, path): (&str, &Path)) -> Option<String> {
     let own = |cluster: &Cluster| {
         let mut nodes = cluster.nodes.iter();
         let own = nodes.find(|node| node.name == name);
@@ -163,6 +164,11 @@ fn would_not_start(old: &Cluster, new: &Cluster, name: &str) -> Option<String> {
     for address in own(new).iter().filter(|it| !known.contains(it)) {
         if let Err(error) = UdpSocket::bind(address) {
             return Some(format!("the address {address} cannot be used: {error}"));
+        }
+        if let Some(volume) = needed_by(&path.with_file_name("volumes"), *address) {
+            return Some(format!(
+                "{address} is the mirror link's address of the volume {volume}, and an interconnect needs its port for TCP as well"
+            ));
         }
     }
     let files = match &new.keeper {
@@ -306,6 +312,37 @@ mod tests {
         let problem = refused(&etcd("one"), &etcd("other"));
         assert_eq!(problem.code, "LS6119", "{problem:?}");
         assert!(problem.message.contains("/nowhere"), "{problem:?}");
+    }
+
+    #[test]
+    fn an_interconnect_on_the_port_of_a_volume_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let volumes = directory.path().join("volumes");
+        std::fs::create_dir(&volumes).expect("a directory");
+        let volume = "[node]\nname = \"node1\"\naddress = \"127.1.0.1:7421\"\n";
+        std::fs::write(volumes.join("data.toml"), volume).expect("written");
+        let path = directory.path().join("cluster.toml");
+        let more = [
+            "\"127.0.0.1:7421\", \"127.1.0.1:7421\"",
+            "\"127.0.0.2:7421\", \"127.1.0.2:7421\"",
+        ];
+        let old = Checked::parse(&path, file(PATHS, REST).as_bytes()).expect("a file");
+        let judged = judge(&old.cluster, &file(more, REST), &path, "node1");
+        let problem = judged.expect_err("refused");
+        assert_eq!(problem.code, "LS6119", "{problem:?}");
+        assert!(problem.message.contains("data"), "{problem:?}");
+    }
+
+    /// After a failover one node stops within it, and the other one waits for its own.
+    #[test]
+    fn the_time_of_a_hard_stop_is_not_pushed() {
+        let of = |millis: u64| file(PATHS, &format!("{REST}hard_stop_ms = {millis}\n"));
+        for (old, new) in [(10_000, 1000), (1000, 10_000)] {
+            let problem = refused(&of(old), &of(new));
+            assert_eq!(problem.code, "LS6105", "{problem:?}");
+            assert!(problem.message.contains("hard_stop_ms"), "{problem:?}");
+            assert!(problem.advice.contains("on both nodes"), "{problem:?}");
+        }
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! What operators ask for: a push, how it stands, taking one back.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use controlplane_api::config::{
     Abandoned, ConfigShow, NodeConfig, Outcome, PUSH_SCHEMA, PushAsk, PushStage, Pushed,
     SHOW_SCHEMA,
 };
+use controlplane_core::failure_detector::Presence;
 use controlplane_core::push::{Ask, Digest, Event, Proposal, PushId, Stage, State, Times, Why};
 use mirror_core::admin::Problem;
 
 use super::begin::file_digest;
-use super::judge::{Judged, judge, problem};
+use super::judge::{Judged, problem};
 use super::words::{AnswerFrame, AskFrame, digest, hex};
 use super::{Handle, Pusher, Text, told};
 use crate::join::frames::printable;
@@ -60,6 +62,11 @@ impl Handle {
             inner.record.in_force.text.clone()
         });
         text.await.map_err(|_| ended())
+    }
+
+    /// The loop that decides about volumes took one turn, and holds the other node for this.
+    pub fn turn(&self, peer: Presence) {
+        self.pusher.course.turn(peer, Instant::now());
     }
 
     /// What an operator should know of the configuration.
@@ -114,12 +121,15 @@ impl Pusher {
         if self.is_everywhere(&new, &looked) {
             return Ok(pushed);
         }
-        let number = numbers.into_iter().max().unwrap_or_default() + 1;
+        let last = numbers.into_iter().max().unwrap_or_default();
+        let number = last.checked_add(1);
+        let number = number.ok_or_else(|| told::garbled(&self.peer_name))?;
         pushed.number = number;
         if ask.dry_run {
             pushed.outcome = Outcome::Possible;
             return Ok(pushed);
         }
+        self.can_install()?;
         let proposal = self.proposal(&looked, new, number)?;
         let acted = {
             let mut inner = self.inner();
@@ -158,7 +168,10 @@ impl Pusher {
             if node.push.is_some() {
                 return Err(told::busy(&self.name, node.push.as_ref()));
             }
-            let judged = judge(&inner.cluster, &ask.text, &self.path, &self.name)?;
+            if inner.restart_due {
+                return Err(told::ends(&self.name));
+            }
+            let judged = self.judge(&inner.cluster, &ask.text)?;
             ((state, node, file_digest(&self.path)), judged)
         };
         let frame = AskFrame {

@@ -48,6 +48,14 @@ pub enum RecordError {
         /// What is wrong.
         why: String,
     },
+    /// What is to be written makes no sense: a fault of `lockstepd`.
+    #[error("{} is not written: {why}; this is a fault of lockstepd", .path.display())]
+    Unsound {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        why: &'static str,
+    },
     /// It was written as a member of another cluster.
     #[error("{} is of another cluster, {cluster}; `lockstep config adopt` puts it aside", .path.display())]
     Foreign {
@@ -62,7 +70,7 @@ impl RecordError {
     /// In docs/codes.md.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Io { .. } | Self::Damaged { .. } => "LS6109",
+            Self::Io { .. } | Self::Damaged { .. } | Self::Unsound { .. } => "LS6109",
             Self::Foreign { .. } => "LS6079",
         }
     }
@@ -100,7 +108,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Where nothing was ever pushed: what `cluster.toml` says.
+    /// Where no push ever began: what `cluster.toml` says.
     pub fn of_file(text: &str) -> Self {
         let in_force = InForce {
             number: 0,
@@ -109,6 +117,7 @@ impl Record {
         Self {
             durable: Durable {
                 in_force,
+                pinned: false,
                 pending: None,
             },
             in_force: Text::now(text),
@@ -160,7 +169,7 @@ impl Store {
         self.cluster
     }
 
-    /// What was durable; `None`: nothing was ever pushed.
+    /// What was durable; `None`: no push ever began.
     ///
     /// # Errors
     /// [`RecordError`]. A damaged file is never taken for none.
@@ -203,7 +212,12 @@ impl Store {
             digest: digest(body.in_force.text.as_bytes()),
         };
         Ok(Some(Record {
-            durable: Durable { in_force, pending },
+            // What is kept counts, from then on.
+            durable: Durable {
+                in_force,
+                pinned: true,
+                pending,
+            },
             in_force: body.in_force,
             pending: text,
         }))
@@ -215,12 +229,14 @@ impl Store {
     /// [`RecordError`]; what was there before is there still, or what was to be.
     pub fn save(&self, record: &Record) -> Result<(), RecordError> {
         let pending = match (&record.durable.pending, &record.pending) {
-            (Some((proposal, stage)), Some(text)) => {
-                assert!(text.text.len() <= PUSH_BYTES_MAX, "a push without a bound");
+            (Some((proposal, stage)), Some(text)) if text.text.len() <= PUSH_BYTES_MAX => {
                 Some((proposal.into(), (*stage).into(), text.clone()))
             }
             (None, None) => None,
-            (Some(_), None) | (None, Some(_)) => unreachable!("a push and its file are one"),
+            (Some(_), Some(_)) => return Err(self.unsound("the pushed file is too large")),
+            (Some(_), None) | (None, Some(_)) => {
+                return Err(self.unsound("a push without its file, or a file without its push"));
+            }
         };
         let body = Body {
             cluster: self.cluster,
@@ -259,6 +275,11 @@ impl Store {
         RecordError::Io { what, path, source }
     }
 
+    fn unsound(&self, why: &'static str) -> RecordError {
+        let path = self.path.clone();
+        RecordError::Unsound { path, why }
+    }
+
     fn damaged(&self, why: &str) -> RecordError {
         RecordError::Damaged {
             path: self.path.clone(),
@@ -271,12 +292,17 @@ fn checksum(body: &str) -> String {
     blake3::hash(body.as_bytes()).to_hex().to_string()
 }
 
-/// Replaces a file as a whole; it is durable then, and its name too.
-pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+/// What becomes `path` is written under this name.
+pub(super) fn new_beside(path: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(".new");
-    let new = path.with_file_name(name);
+    path.with_file_name(name)
+}
+
+/// Replaces a file as a whole; it is durable then, and its name too.
+pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let new = new_beside(path);
     // A leftover of a crash would keep its mode.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -335,10 +361,16 @@ mod tests {
         let state = directory.path().join("state");
         let store = Store::in_directory(&state, Hex16([1; 16]));
         assert_eq!(store.load().expect("nothing"), None);
-        for record in [record(), Record::of_file("other"), record()] {
+        for mut record in [record(), Record::of_file("other"), record()] {
             store.save(&record).expect("saved");
+            record.durable.pinned = true;
             assert_eq!(store.load().expect("loaded"), Some(record));
         }
+        let mut unsound = record();
+        unsound.pending = None;
+        assert_eq!(store.save(&unsound).expect_err("no file").code(), "LS6109");
+        unsound.pending = Some(Text::now("x".repeat(PUSH_BYTES_MAX + 1)));
+        assert_eq!(store.save(&unsound).expect_err("large").code(), "LS6109");
         let mode = fs::metadata(state.join(NAME)).expect("a file").mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(record().durable.load(), Load::InForce);

@@ -1,9 +1,10 @@
 //! What is said of pushes: to operators, in the status, in the log.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use controlplane_api::config::{NodeConfig, PushLine, PushStage};
-use controlplane_core::push::{Durable, Stage, Why};
+use controlplane_core::push::{Durable, Stage, State, Why};
 use mirror_core::admin::Problem;
 
 use super::begin::file_digest;
@@ -11,6 +12,9 @@ use super::install::set_aside;
 use super::judge::problem;
 use super::words::{hex, short};
 use super::{Inner, Pusher};
+
+/// For so long the nodes may differ, while somebody restarts them one after the other.
+const DIFFER_TIME: Duration = Duration::from_secs(60);
 
 const LATER: &str = "`lockstep config show` says how it stands; repeat the command when it is over";
 const SEE: &str =
@@ -124,6 +128,11 @@ pub(super) fn refusal(why: Why, node: &str, peer: &str) -> Problem {
             ),
             "see that /var/lib/lockstep has room; `lockstep config show` says what came of it",
         ),
+        Why::NotPinned => problem(
+            "LS6109",
+            format!("{node} cannot write down what is in force; nothing is pushed"),
+            "see that /var/lib/lockstep has room, then repeat the command",
+        ),
         Why::Silent => silent(peer, "it did not answer"),
         Why::Abandoned => problem(
             "LS6114",
@@ -131,6 +140,38 @@ pub(super) fn refusal(why: Why, node: &str, peer: &str) -> Problem {
             "nothing is to be done",
         ),
     }
+}
+
+/// A push came into force, and this run of `lockstepd` still goes by what was before.
+pub(super) fn ends(node: &str) -> Problem {
+    problem(
+        "LS6102",
+        format!("lockstepd on {node} is about to begin anew with what was pushed before"),
+        LATER,
+    )
+}
+
+pub(super) fn not_installable(node: &str, why: &str) -> Problem {
+    problem(
+        "LS6119",
+        format!("on {node} a pushed file could not be put in place: {why}"),
+        "mend that on the node, then repeat the command",
+    )
+}
+
+/// Since when both run different files, where nothing is on its way.
+pub(super) fn differ_since(
+    since: Option<Instant>,
+    (own, peer): (&State, &State),
+    now: Instant,
+) -> Option<Instant> {
+    let is_quiet = |state: &State| state.durable.pending.is_none() && state.driving.is_none();
+    let differ = own.running.file != peer.running.file && is_quiet(own) && is_quiet(peer);
+    differ.then(|| since.unwrap_or(now))
+}
+
+fn differs(since: Option<Instant>, now: Instant) -> bool {
+    since.is_some_and(|since| now.duration_since(since) >= DIFFER_TIME)
 }
 
 /// What became durable, in the log.
@@ -260,6 +301,17 @@ impl Pusher {
                 "`lockstep config show` says how it stands",
             ));
         }
+        if differs(inner.differs_since, Instant::now()) {
+            return Some(problem(
+                "LS6103",
+                format!(
+                    "{} and {} run with different configurations",
+                    self.name, self.peer_name
+                ),
+                "compare `lockstep config show --text` on both; `lockstep config push --replace-edited` on the node with the right one \
+                 makes them the same",
+            ));
+        }
         if node.edited {
             return Some(problem(
                 "LS6111",
@@ -279,5 +331,47 @@ impl Pusher {
             ),
             format!("look at it, push what is worth it, then remove it: rm {aside}"),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::push::words::digest;
+    use controlplane_core::push::{InForce, Running};
+
+    fn state(text: &str) -> State {
+        let file = digest(text.as_bytes());
+        State {
+            durable: Durable {
+                in_force: InForce {
+                    number: 0,
+                    digest: file,
+                },
+                pinned: true,
+                pending: None,
+            },
+            running: Running {
+                file,
+                between: None,
+                settled: true,
+            },
+            driving: None,
+        }
+    }
+
+    #[test]
+    fn nodes_that_run_different_files_are_told_of_after_a_minute() {
+        let (own, other) = (state("one"), state("other"));
+        let began = Instant::now();
+        let later = began + Duration::from_secs(30);
+        let since = differ_since(None, (&own, &other), began);
+        let since = differ_since(since, (&own, &other), later);
+        assert_eq!(since, Some(began));
+        assert!(!differs(since, later) && differs(since, began + DIFFER_TIME));
+        assert_eq!(differ_since(since, (&own, &own), later), None);
+        let mut pushes = other;
+        pushes.driving = Some(controlplane_core::push::PushId([1; 16]));
+        assert_eq!(differ_since(since, (&own, &pushes), later), None);
     }
 }

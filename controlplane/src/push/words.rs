@@ -111,6 +111,8 @@ pub(super) struct StateLine {
     pending: Option<(ProposalLine, StageWord)>,
     runs: String,
     between: Option<Hex16>,
+    /// It came up with it.
+    settled: bool,
     driving: Option<Hex16>,
 }
 
@@ -123,6 +125,7 @@ impl From<&State> for StateLine {
             pending: pending.map(|(proposal, stage)| (proposal.into(), (*stage).into())),
             runs: hex(&state.running.file),
             between: state.running.between.map(|id| Hex16(id.0)),
+            settled: state.running.settled,
             driving: state.driving.map(|id| Hex16(id.0)),
         }
     }
@@ -140,11 +143,14 @@ impl StateLine {
                     number: self.number,
                     digest: digest_of(&self.in_force)?,
                 },
+                // Of no concern to anybody else.
+                pinned: true,
                 pending,
             },
             running: Running {
                 file: digest_of(&self.runs)?,
                 between: self.between.map(|id| PushId(id.0)),
+                settled: self.settled,
             },
             driving: self.driving.map(|id| PushId(id.0)),
         })
@@ -174,6 +180,9 @@ pub(super) struct AskFrame {
     /// `cluster.toml` there, as it was when the push began: it is promised only if it still is so.
     #[serde(default)]
     pub(super) file: Option<String>,
+    /// How the one who asks stands, if something is to be carried out: whoever is asked may not be able to ask.
+    #[serde(default)]
+    pub(super) state: Option<StateLine>,
 }
 
 impl AskFrame {
@@ -189,6 +198,7 @@ impl AskFrame {
             proposal: proposal.map(ProposalLine::from),
             text: None,
             file: None,
+            state: None,
         }
     }
 
@@ -218,7 +228,9 @@ impl From<Why> for WhyWord {
             Why::Moved => Self::Moved,
             Why::Unfit => Self::Unfit,
             Why::NotKept => Self::NotKept,
-            Why::Busy | Why::Overtaken | Why::Silent | Why::Abandoned => Self::Busy,
+            Why::Busy | Why::Overtaken | Why::Silent | Why::Abandoned | Why::NotPinned => {
+                Self::Busy
+            }
         }
     }
 }

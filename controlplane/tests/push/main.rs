@@ -4,7 +4,7 @@ mod beds;
 
 use std::fs;
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::thread;
 
 use beds::{Bed, eventually, lives};
@@ -308,6 +308,25 @@ fn of_two_operators_at_once_one_wins() {
     bed.both_run(&texts[*winner]);
 }
 
+/// Somebody makes a volume whose mirror link has the port of an interconnect, as was possible in earlier releases.
+#[test]
+fn a_volume_gets_its_port_and_the_door_comes_back() {
+    let mut bed = Bed::new();
+    let volumes = bed.file(0, "volumes");
+    let (file, address) = (volumes.join("logs.toml"), bed.address(0));
+    fs::create_dir(&volumes).expect("a directory");
+    let text = format!("[node]\nname = \"node1\"\naddress = \"{address}\"\n");
+    fs::write(&file, &text).expect("written");
+    bed.start(0);
+    bed.says(0, "LS6110");
+    // Nobody is in the way of the volume's daemon.
+    drop(TcpListener::bind(&address).expect("free"));
+    fs::remove_file(&file).expect("removed");
+    eventually("a door", || TcpStream::connect(&address).is_ok());
+    fs::write(&file, &text).expect("written");
+    eventually("the door gives way", || TcpListener::bind(&address).is_ok());
+}
+
 #[test]
 fn nobody_but_the_other_node_is_heard() {
     let mut bed = Bed::new();
@@ -320,6 +339,7 @@ fn nobody_but_the_other_node_is_heard() {
         .push_text(0, &bed.text("# pushed\n"))
         .expect_err("a stranger");
     assert_eq!(problem.code, "LS6101", "{problem:?}");
+    eventually("a door", || TcpStream::connect(bed.address(0)).is_ok());
     let mut stranger = TcpStream::connect(bed.address(0)).expect("a door");
     stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("said");
     assert!(bed.show(0).own.push.is_none());

@@ -21,6 +21,12 @@ pub(super) struct Ends {
 
 /// The ends of a new volume.
 pub(super) fn ends(create: &Create) -> Result<Ends, Failure> {
+    let ends = wanted(create)?;
+    refuse_interconnects(&ends, &config::directory().join("cluster.toml"))?;
+    Ok(ends)
+}
+
+fn wanted(create: &Create) -> Result<Ends, Failure> {
     if let (Some(node), Some(peer)) = (&create.node, &create.peer) {
         return Ok(Ends {
             node: node.clone(),
@@ -88,6 +94,26 @@ fn refuse_taken(name: &str, node: &NodeAddress, volumes: &Path) -> Result<(), Fa
     Ok(())
 }
 
+/// `lockstepd` listens on the interconnects for the other node. A `cluster.toml` that is not there or is not finished names none.
+fn refuse_interconnects(ends: &Ends, file: &Path) -> Result<(), Failure> {
+    let node = &ends.node;
+    let Ok(config) = Config::read(file, &node.name) else {
+        return Ok(());
+    };
+    let is_taken = |own: &&SocketAddr| {
+        let mut paths = config.interconnects.iter();
+        paths.any(|path| path.local == **own)
+    };
+    let Some(address) = node.addresses.iter().find(is_taken) else {
+        return Ok(());
+    };
+    Err(Failure::new(
+        "LS1083",
+        format!("{address} is an interconnect in cluster.toml"),
+        "give --node and --peer with another port, the same on both nodes",
+    ))
+}
+
 /// This node's addresses in a volume's configuration.
 fn addresses(text: &str) -> Vec<SocketAddr> {
     let table: toml::Table = text.parse().unwrap_or_default();
@@ -120,6 +146,22 @@ mod tests {
         assert_eq!(one.peer.to_argument(), "node2=10.0.0.2:7420,10.1.0.2:7420");
         let two = of_cluster(&file, "node2").unwrap();
         assert_eq!((two.node, two.peer), (one.peer, one.node));
+    }
+
+    #[test]
+    fn the_port_of_an_interconnect_is_no_volumes() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("cluster.toml");
+        let end = |text: &str| text.parse::<NodeAddress>().unwrap();
+        let ends = |port: u16| Ends {
+            node: end(&format!("node1=10.1.0.1:{port}")),
+            peer: end(&format!("node2=10.1.0.2:{port}")),
+        };
+        assert!(refuse_interconnects(&ends(7421), &file).is_ok());
+        fs::write(&file, CLUSTER).unwrap();
+        assert!(refuse_interconnects(&ends(7430), &file).is_ok());
+        let taken = refuse_interconnects(&ends(7421), &file).unwrap_err();
+        assert_eq!(taken.problem.code, "LS1083");
     }
 
     #[test]

@@ -32,6 +32,7 @@ fn fresh(file: Digest) -> Durable {
     };
     Durable {
         in_force,
+        pinned: false,
         pending: None,
     }
 }
@@ -39,7 +40,7 @@ fn fresh(file: Digest) -> Durable {
 /// What is under way. Who asked may be gone, or wait no more.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Message {
-    Ask(usize, Option<u64>, Ask),
+    Ask(usize, Option<u64>, Ask, State),
     Answer(usize, u64, State, Option<Why>),
 }
 
@@ -64,6 +65,8 @@ struct World {
     unsaid: [bool; 2],
     /// What operators were told of theirs.
     told: [Option<bool>; 2],
+    /// A push began here, or was promised.
+    began: [bool; 2],
     faults: Faults,
     times: Times,
 }
@@ -79,6 +82,7 @@ impl World {
             net: Vec::new(),
             unsaid,
             told: [None; 2],
+            began: [false; 2],
             faults,
             times,
         }
@@ -90,6 +94,7 @@ impl World {
         let file = match durable.load() {
             Load::File => {
                 assert!(durable.pending.is_none() && durable.in_force.number == 0);
+                assert!(!self.began[index], "{self:?}");
                 self.disk[index] = fresh(self.files[index]);
                 self.files[index]
             }
@@ -99,7 +104,7 @@ impl World {
         self.net
             .retain(|message| !matches!(message, Message::Answer(to, ..) if *to == index));
         for message in &mut self.net {
-            if let Message::Ask(from, waits, _) = message
+            if let Message::Ask(from, waits, ..) = message
                 && *from == index
             {
                 *waits = None;
@@ -120,12 +125,12 @@ impl World {
         }
         for message in &mut self.net {
             match message {
-                Message::Ask(_, Some(number), _) | Message::Answer(_, number, ..) => *number = 1,
-                Message::Ask(_, None, _) => {}
+                Message::Ask(_, Some(number), ..) | Message::Answer(_, number, ..) => *number = 1,
+                Message::Ask(_, None, ..) => {}
             }
         }
         // Nobody waits for it, and it changes nothing.
-        let matters = |message: &Message| !matches!(message, Message::Ask(_, None, Ask::State));
+        let matters = |message: &Message| !matches!(message, Message::Ask(_, None, Ask::State, _));
         self.net.retain(matters);
         self.net.sort();
         self.net.dedup();
@@ -133,12 +138,14 @@ impl World {
 
     fn handle(mut self, index: usize, event: Event, asker: Option<u64>) -> Vec<World> {
         let mut effects = Vec::new();
-        self.nodes[index].handle(event, &mut effects);
+        let taken = self.nodes[index].handle(event, &mut effects);
+        taken.expect("in turn");
         let mut installs = None;
         for (place, effect) in effects.iter().enumerate() {
             match *effect {
                 Effect::Ask(number, ask) => {
-                    self.net.push(Message::Ask(index, Some(number), ask));
+                    let state = self.nodes[index].state();
+                    self.net.push(Message::Ask(index, Some(number), ask, state));
                 }
                 Effect::Answer(why) => {
                     if let Some(number) = asker {
@@ -196,6 +203,7 @@ impl World {
         }
         let mut saved = installed.clone();
         saved.disk[index] = durable;
+        saved.began[index] = true;
         if self.faults.crashes > 0 {
             for mut world in [self.clone(), installed.clone(), saved.clone()] {
                 world.faults.crashes -= 1;
@@ -219,8 +227,15 @@ impl World {
 
     fn deliver(mut self, place: usize) -> Vec<World> {
         match self.net.remove(place) {
-            Message::Ask(from, waits, ask) => {
-                self.handle(1 - from, Event::Asked(ask, Fit::Fits), waits)
+            Message::Ask(from, waits, ask, state) => {
+                let worlds = self.handle(1 - from, Event::Asked(ask, Fit::Fits), waits);
+                match ask {
+                    Ask::State | Ask::Promise(_) => worlds,
+                    Ask::CarryOut(_) => {
+                        let hear = |world: World| world.handle(1 - from, Event::Heard(state), None);
+                        worlds.into_iter().flat_map(hear).collect()
+                    }
+                }
             }
             Message::Answer(to, number, state, why) => {
                 let fit = if self.files[to] == EDITED {
@@ -238,11 +253,11 @@ impl World {
         self.faults.losses -= 1;
         match self.net[place].clone() {
             // It may still arrive, when nobody waits any more.
-            Message::Ask(from, Some(number), ask) => {
-                self.net[place] = Message::Ask(from, None, ask);
+            Message::Ask(from, Some(number), ask, state) => {
+                self.net[place] = Message::Ask(from, None, ask, state);
                 self.handle(from, Event::Unanswered(number), None)
             }
-            Message::Ask(_, None, _) => Vec::new(),
+            Message::Ask(_, None, ..) => Vec::new(),
             Message::Answer(to, number, ..) => {
                 self.net.remove(place);
                 self.handle(to, Event::Unanswered(number), None)
@@ -252,7 +267,7 @@ impl World {
 
     fn waits(&self, index: usize) -> bool {
         self.net.iter().any(|message| match message {
-            Message::Ask(from, waits, _) => *from == index && waits.is_some(),
+            Message::Ask(from, waits, ..) => *from == index && waits.is_some(),
             Message::Answer(to, ..) => *to == index,
         })
     }
@@ -274,6 +289,9 @@ impl World {
             }
             if !self.waits(index) {
                 worlds.extend(self.clone().handle(index, Event::Tick, None));
+            }
+            if !self.nodes[index].running.settled {
+                worlds.extend(self.clone().handle(index, Event::Settled, None));
             }
             if self.faults.crashes > 0 {
                 let mut world = self.clone();
@@ -310,6 +328,7 @@ impl World {
         world.unsaid = [false; 2];
         for _ in 0..40 {
             for index in 0..2 {
+                world = one(world.handle(index, Event::Settled, None));
                 if !world.waits(index) {
                     world = one(world.handle(index, Event::Tick, None));
                 }
@@ -385,7 +404,11 @@ impl World {
             assert!(!pending || told, "{self:?}\nends as\n{end:?}");
             return;
         }
-        let [one, other] = end.disk;
+        // A push that never reached the other node began on one alone.
+        let [one, other] = end.disk.map(|durable| Durable {
+            pinned: true,
+            ..durable
+        });
         assert_eq!(one, other, "{self:?}\nends as\n{end:?}");
         assert_eq!(one.pending, None);
         let decided = self.decided();
@@ -511,8 +534,11 @@ fn a_push_names_what_it_replaces() {
     let mut push = Push::new(node(1), fresh(EDITED), EDITED);
     let mut effects = Vec::new();
     let stale = proposal(0, Times::Same);
-    push.handle(Event::Asked(Ask::Promise(stale), Fit::Fits), &mut effects);
-    push.handle(Event::Begin(proposal(1, Times::Same)), &mut effects);
+    let mut handle = |event, effects: &mut Vec<Effect>| {
+        push.handle(event, effects).expect("in turn");
+    };
+    handle(Event::Asked(Ask::Promise(stale), Fit::Fits), &mut effects);
+    handle(Event::Begin(proposal(1, Times::Same)), &mut effects);
     let refused = [
         Effect::Answer(Some(Why::Moved)),
         Effect::Ended(Err(Why::Moved)),
@@ -523,8 +549,144 @@ fn a_push_names_what_it_replaces() {
         ..stale
     };
     effects.clear();
-    push.handle(Event::Asked(Ask::Promise(fits), Fit::Unfit), &mut effects);
+    handle(Event::Asked(Ask::Promise(fits), Fit::Unfit), &mut effects);
     assert_eq!(effects, [Effect::Answer(Some(Why::Unfit))]);
+}
+
+/// The other node has a bug, or root there has a mind of his own.
+#[test]
+fn a_push_that_cannot_have_come_about_is_refused() {
+    let sensible = proposal(0, Times::Same);
+    let strange = [
+        Proposal {
+            by: node(1),
+            ..sensible
+        },
+        Proposal {
+            by: node(2),
+            ..sensible
+        },
+        Proposal {
+            number: 0,
+            ..sensible
+        },
+    ];
+    for proposal in strange {
+        for ask in [Ask::Promise(proposal), Ask::CarryOut(proposal)] {
+            let mut push = Push::new(node(1), fresh(BASE), BASE);
+            let mut effects = Vec::new();
+            let asked = push.handle(Event::Asked(ask, Fit::Fits), &mut effects);
+            asked.expect("in turn");
+            assert_eq!(effects, [Effect::Answer(Some(Why::Moved))], "{ask:?}");
+        }
+    }
+    // Another file under the name of the promised push was never looked at.
+    let mut promised = fresh(BASE);
+    promised.pending = Some((sensible, Stage::Promised));
+    let mut push = Push::new(node(1), promised, BASE);
+    let other = Proposal {
+        digest: EDITED,
+        ..sensible
+    };
+    let mut effects = Vec::new();
+    let asked = push.handle(Event::Asked(Ask::CarryOut(other), Fit::Fits), &mut effects);
+    asked.expect("in turn");
+    assert_eq!(effects, [Effect::Answer(Some(Why::Busy))]);
+    // A report that nobody waits for changes nothing.
+    effects.clear();
+    assert_eq!(
+        push.handle(Event::Saved, &mut effects),
+        Err(OutOfTurn::Unasked)
+    );
+    assert_eq!((push.state().durable, effects.len()), (promised, 0));
+}
+
+#[test]
+fn a_push_that_came_to_nothing_leaves_in_force_what_ran() {
+    let mut push = Push::new(node(0), fresh(BASE), BASE);
+    let mut effects = Vec::new();
+    let mut handle = |event| {
+        effects.clear();
+        push.handle(event, &mut effects).expect("in turn");
+        effects.clone()
+    };
+    let begun = handle(Event::Begin(proposal(0, Times::Same)));
+    let [Effect::Save(kept)] = begun[..] else {
+        panic!("{begun:?}");
+    };
+    assert_eq!((kept.pending, kept.load()), (None, Load::InForce));
+    // Only then is the other node asked.
+    let asked = handle(Event::Saved);
+    let ask = Ask::Promise(proposal(0, Times::Same));
+    assert_eq!(asked, [Effect::Ask(1, ask)]);
+    let ended = handle(Event::Unanswered(1));
+    assert_eq!(ended, [Effect::Ended(Err(Why::Silent))]);
+    assert_eq!(push.state().durable, kept);
+}
+
+fn decided(by: usize) -> Durable {
+    let mut durable = fresh(BASE);
+    durable.pending = Some((proposal(by, Times::Same), Stage::Decided));
+    durable
+}
+
+fn effects_of(push: &mut Push, event: Event) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    push.handle(event, &mut effects).expect("in turn");
+    effects
+}
+
+/// The new process began on the other node, and comes to nothing over and over.
+#[test]
+fn a_node_goes_on_only_when_the_other_one_came_up() {
+    let driver = Push::new(node(0), decided(0), BASE);
+    let new = proposal(0, Times::Same);
+    let in_force = Durable {
+        in_force: InForce {
+            number: 1,
+            digest: new.digest,
+        },
+        pinned: true,
+        pending: None,
+    };
+    let mut peer = Push::new(node(1), in_force, new.digest);
+    for settled in [false, true] {
+        if settled {
+            assert_eq!(effects_of(&mut peer, Event::Settled), []);
+        }
+        let mut driver = driver.clone();
+        let asked = effects_of(&mut driver, Event::Tick);
+        assert_eq!(asked, [Effect::Ask(1, Ask::CarryOut(new))]);
+        let event = Event::Answered(1, peer.state(), None, Fit::Fits);
+        let effects = effects_of(&mut driver, event);
+        assert_eq!(!effects.is_empty(), settled, "{effects:?}");
+    }
+}
+
+#[test]
+fn a_decided_push_that_its_driver_does_not_know_any_more_is_told() {
+    let mut push = Push::new(node(1), decided(0), BASE);
+    effects_of(&mut push, Event::Tick);
+    // Somebody adopted another file there.
+    let peer = Push::new(node(0), fresh(EDITED), EDITED).state();
+    let answer = Event::Answered(1, peer, None, Fit::Fits);
+    assert_eq!(effects_of(&mut push, answer), []);
+    assert_eq!(push.conflict(), Some(Why::Moved));
+}
+
+/// TCP goes through from the driver alone.
+#[test]
+fn whoever_cannot_ask_the_driver_gets_on_by_what_the_driver_tells() {
+    let mut driver = Push::new(node(0), decided(0), BASE);
+    effects_of(&mut driver, Event::Settled);
+    let mut push = Push::new(node(1), decided(0), BASE);
+    let effects = effects_of(&mut push, Event::Heard(driver.state()));
+    let [Effect::Install(installed), Effect::Save(saved)] = effects[..] else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(installed, proposal(0, Times::Same));
+    assert!(saved.is_in_force(&installed));
+    assert_eq!(effects_of(&mut push, Event::Saved), [Effect::Restart]);
 }
 
 #[test]
@@ -551,7 +713,11 @@ fn a_driver_whose_file_was_edited_meanwhile_does_not_decide() {
     world = one(world.deliver(0));
     assert_eq!(world.told[0], Some(false));
     let end = world.settle();
-    assert_eq!(end.disk, [fresh(BASE); 2]);
+    let unchanged = Durable {
+        pinned: true,
+        ..fresh(BASE)
+    };
+    assert_eq!(end.disk, [unchanged; 2]);
 }
 
 #[test]
@@ -563,6 +729,6 @@ fn what_is_promised_loads_what_was_in_force() {
     durable.pending = Some((proposal(0, Times::Same), Stage::Decided));
     assert_eq!(durable.load(), Load::Between);
     durable.pending = None;
-    durable.in_force.number = 1;
+    durable.pinned = true;
     assert_eq!(durable.load(), Load::InForce);
 }
