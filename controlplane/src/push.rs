@@ -213,20 +213,26 @@ impl Pusher {
         inner.push.is_idle()
     }
 
-    /// Somebody may have put different files in place by hand, and restarted.
+    /// Somebody may have put different files in place by hand, and restarted. Not where a volume has the port of an
+    /// interconnect: its daemon over there would take the question for a stranger's.
     async fn compare_with_the_other(&self) {
+        let mut locals = self.interconnects.iter().map(|pair| pair.local);
+        if !self.course.is_alive() || locals.any(|local| self.needs(local).is_some()) {
+            self.inner().differs_since = None;
+            return;
+        }
         let Ok(turn) = self.talk.try_lock() else {
             return;
         };
         let answer = self.exchange(&AskFrame::new(&Ask::State)).await;
         drop(turn);
+        let mut inner = self.inner();
+        let own = inner.push.state();
+        let since = inner.differs_since;
         // A node that cannot be asked says nothing about its file.
-        if let Ok((peer, _)) = answer {
-            let mut inner = self.inner();
-            let own = inner.push.state();
-            let since = inner.differs_since;
-            inner.differs_since = told::differ_since(since, (&own, &peer), Instant::now());
-        }
+        inner.differs_since = answer
+            .ok()
+            .and_then(|(peer, _)| told::differ_since(since, (&own, &peer), Instant::now()));
     }
 
     /// At a moment when the other node has just confirmed this one.
@@ -460,7 +466,7 @@ impl Pusher {
             return Err(told::ends(&self.name));
         }
         let judged = self.judge(&inner.cluster, text)?;
-        if let Ask::Promise(_) = ask {
+        if !matches!(ask, Ask::CarryOut(_)) {
             self.can_install()?;
         }
         if let Ask::Promise(_) = ask
