@@ -33,10 +33,13 @@ pub(super) fn append(path: &Path, within: Duration) -> io::Result<()> {
 pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(directory)?;
-    let new = path.with_extension("new");
-    let mut file = fs::File::create(&new)?;
+    // Of its own: what else is remembered of the group may be written at the same moment.
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = Path::new(&new);
+    let mut file = fs::File::create(new)?;
     io::Write::write_all(&mut file, text.as_bytes())?;
     file.sync_all()?;
-    fs::rename(&new, path)?;
+    fs::rename(new, path)?;
     fs::File::open(directory)?.sync_all()
 }

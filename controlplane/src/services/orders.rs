@@ -39,14 +39,17 @@ impl Service {
         }
     }
 
-    pub(super) fn clear(&mut self, now: Instant) {
+    /// Whether everything of it could be forgotten.
+    pub(super) fn clear(&mut self, now: Instant) -> bool {
         if remove(&self.file("failed")).is_err() {
-            return;
+            return false;
         }
         (self.failed, self.inherited) = (false, false);
-        self.forget();
+        // Before the group starts again: what it counts then is new.
+        let forgotten = self.forget();
         self.handle(now, Event::Order(Order::Clear));
         self.look_at_orders(now);
+        forgotten
     }
 
     pub(super) fn failovers(&self) -> PathBuf {
@@ -68,9 +71,9 @@ impl Service {
         });
     }
 
-    pub(super) fn forget(&self) {
-        // It was told if it could not be.
-        drop(remove(&self.failovers()));
+    /// Whether it could be; it was told if not.
+    pub(super) fn forget(&self) -> bool {
+        remove(&self.failovers()).is_ok()
     }
 
     /// The wish with this number, that failures are forgotten, is carried out here once, also if this daemon ended before
@@ -80,8 +83,7 @@ impl Service {
         if done.trim().parse().is_ok_and(|done: u64| done == number) {
             return;
         }
-        self.clear(now);
-        if exists(&self.file("failed")) || exists(&self.failovers()) {
+        if !self.clear(now) {
             return;
         }
         let path = self.cleared();
