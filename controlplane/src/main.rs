@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 use controlplane::config::{Config, RegisterKeeper};
 use controlplane::etcd::{self, Etcd};
 use controlplane::heartbeat::{Settings, start};
-use controlplane::node::{self, RegisterClient};
+use controlplane::node::{self, Fencing, RegisterClient};
 use controlplane::trust::{
     Authority, Identity, check_own, etcd_client_config, node_config, read_identity, witness_config,
     witness_identity,
@@ -117,6 +117,9 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
     };
     let name = name.map_or_else(host, Ok)?;
     let config = Config::read(config, &name)?;
+    let boot = boot_id()?;
+    // First of all: an armed watchdog waits for nobody.
+    let fencing = Fencing::begin(&config, boot);
     let key = controlplane::key::read(key)?;
     let cluster = Hex16(cluster_id(&key).0);
     let arbiter = match &config.keeper {
@@ -133,7 +136,7 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
         me: config.me,
         peer: config.peer,
         own: Run {
-            boot: boot_id()?,
+            boot,
             incarnation: incarnation()?,
         },
         key: HeartbeatKey::new(&key),
@@ -142,6 +145,7 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
         subjects: node::subjects(&config).len(),
         // What is wished about something that is not configured any more is nobody's.
         wishes: known(&config, &wishes),
+        confirmed: fencing.before().confirmed,
     };
     if !controlplane::sys::lock_memory() {
         tracing::warn!(
@@ -163,6 +167,7 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
         arbiter,
         seed,
         (store, wishes),
+        fencing,
     ))
 }
 

@@ -32,12 +32,14 @@ use crate::wishes::Store;
 
 mod arbiter;
 mod daemons;
+mod fencing;
 mod judge;
 mod operator;
 mod status;
 mod targets;
 
 pub use arbiter::RegisterClient;
+pub use fencing::Fencing;
 pub use operator::{Answer, Verb, subjects};
 
 /// Between two looks at a data plane.
@@ -112,6 +114,7 @@ struct Node {
     targets: Vec<targets::Watched>,
     shared: Arc<Shared>,
     services: Services,
+    fencing: Fencing,
     wishes: Wishes,
     store: Store,
     store_again_at: Option<Instant>,
@@ -142,6 +145,7 @@ pub async fn run(
     arbiter: Option<RegisterClient>,
     seed: [u8; 32],
     (store, wishes): (Store, Vec<Wish>),
+    fencing: Fencing,
 ) -> anyhow::Result<()> {
     let (queue, mut incoming) = mpsc::channel(QUEUE_MAX);
     let (questions, asked) = mpsc::channel(QUEUE_MAX);
@@ -173,7 +177,14 @@ pub async fn run(
         }
     }
     let ways = (queue.clone(), questions, held, heartbeats.wishes);
-    let mut node = Node::new(config, heartbeats.shared, seed, ways, (store, wishes));
+    let mut node = Node::new(
+        config,
+        heartbeats.shared,
+        seed,
+        ways,
+        (store, wishes),
+        fencing,
+    );
     targets::ask(&node.targets, &queue)?;
     drop(queue);
     for group in 0..node.groups.len() {
@@ -183,6 +194,8 @@ pub async fn run(
     loop {
         let wait = node.next_tick();
         let heard = tokio::time::timeout(wait, incoming.recv()).await;
+        // Before anything that waited: this machine may have stood still.
+        node.watch_over();
         // An answer that is too old by now decides nothing.
         node.look_at_targets();
         match heard {
@@ -194,6 +207,7 @@ pub async fn run(
         }
         node.services.tick(now());
         node.tick_wishes(now());
+        node.watch_over();
     }
 }
 
@@ -250,12 +264,19 @@ impl Node {
         seed: [u8; 32],
         (queue, questions, held, teller): Ways,
         (store, wishes): (Store, Vec<Wish>),
+        fencing: Fencing,
     ) -> Self {
+        let before = fencing.before();
         let groups = config.groups.iter().map(|group| Group {
             name: group.name.clone(),
             subject: Subject::Group(GroupKey::of(&group.name)),
             // Its volumes are known as they tell their ids.
             keeper: Keeper::new(now(), config.arbiter, [], &seed)
+                .leasing(
+                    config.timing.timeout,
+                    before.confirmed,
+                    before.looking_since,
+                )
                 .preferring(config.me.index() == 0)
                 .expecting(group.volumes.len()),
             ids: BTreeMap::new(),
@@ -267,10 +288,14 @@ impl Node {
         let tell: Tell = Arc::new(move |news| {
             let _ = services.blocking_send(Incoming::Service(news));
         });
-        let services = Services::new(now(), &config.groups, &Roots::of(&config), &tell);
+        let mut services = Services::new(now(), &config.groups, &Roots::of(&config), &tell);
+        if let Some(since) = before.hard_since {
+            services.hard_since(now(), since);
+        }
         Self {
             groups: groups.collect(),
             services,
+            fencing,
             wishes: Wishes::new(config.me, subjects(&config), wishes),
             store,
             store_again_at: None,
@@ -304,7 +329,9 @@ impl Node {
         let next = deadlines
             .min()
             .map_or(LOOK_INTERVAL, |at| at.since(current));
+        // Each turn says until when the watchdog may be petted.
         next.min(Duration::from_secs(1))
+            .min(self.config.timing.timeout / 4)
     }
 
     fn take(&mut self, incoming: Incoming) {
@@ -404,8 +431,9 @@ impl Node {
             self.shared
                 .link_heard_nanos
                 .fetch_max(heard, Ordering::Relaxed);
+            let at = Instant::from_nanos(heard);
+            self.one(group, Event::LinkHeard { at });
         }
-        self.lease();
         self.wished(group);
         let facts = facts.map(Box::new);
         let asked = Instant::from_nanos(asked_nanos);
@@ -430,15 +458,6 @@ impl Node {
         entry.ids.insert(name.to_string(), id);
         entry.keeper.meet(id);
         Some(id)
-    }
-
-    /// The peer's last confirmation gives the services their time (DESIGN §3).
-    fn lease(&mut self) {
-        let confirmed = self.shared.confirmed_nanos.load(Ordering::Relaxed);
-        if confirmed > 0 {
-            let until = Instant::from_nanos(confirmed) + self.config.timing.timeout;
-            self.everywhere(&Event::Leased { until });
-        }
     }
 
     fn everywhere(&mut self, event: &Event) {

@@ -20,6 +20,7 @@ use controlplane_core::group::{
 };
 use controlplane_core::keeper::{Services as Standing, Word};
 use controlplane_core::partition::Decision;
+use controlplane_core::self_fencing::{Left, Verdict};
 use mirror_core::admin::{Role, Status};
 use mirror_core::types::Instant;
 
@@ -138,10 +139,14 @@ struct Service {
     volumes: BTreeMap<String, Seen>,
     /// The keeper steps down: no service may run, whatever the volumes' daemons say.
     steps_down: bool,
+    /// The time of its services is over: the same.
+    lapsed: bool,
     origin: Origin,
     /// The volumes were all served here: with their loss the failover that brought them is over.
     served: bool,
     home: bool,
+    /// What the other node was heard to say last.
+    other_clear: Option<Instant>,
     /// What breaks an action off.
     cuts: BTreeMap<u64, Arc<AtomicBool>>,
     order: Order,
@@ -187,6 +192,60 @@ impl Services {
             service.steps_down = matches!(decision, Decision::StepDown(_));
             service.look_at_volumes(now);
         }
+    }
+
+    /// Whether the group's services may run at all, whoever serves its volumes.
+    pub fn leased(&mut self, now: Instant, group: usize, verdict: Verdict) {
+        let lapsed = verdict == Verdict::StopHard;
+        let Some(service) = self.groups.get_mut(&group) else {
+            return;
+        };
+        if service.lapsed == lapsed {
+            return;
+        }
+        service.lapsed = lapsed;
+        let here = service.group.is_probed() && service.group.left(now) == Left::Something;
+        if here || service.served {
+            let group = &service.name;
+            if lapsed {
+                tracing::error!(
+                    code = "LS6130",
+                    group,
+                    "the time of the services is over: they stop at once"
+                );
+            } else {
+                tracing::info!(code = "LS6130", group, "services may run again");
+            }
+        }
+        service.look_at_volumes(now);
+    }
+
+    /// The other node said, when it had what this one sent at `asked`, that nothing of the group is left there.
+    pub fn other_clear(&mut self, now: Instant, group: usize, asked: Instant) {
+        if let Some(service) = self.groups.get_mut(&group)
+            && service.other_clear != Some(asked)
+        {
+            service.other_clear = Some(asked);
+            service.handle(now, Event::OtherClear { asked });
+        }
+    }
+
+    /// An earlier run of the daemon was stopping something hard since then.
+    pub fn hard_since(&mut self, now: Instant, since: Instant) {
+        for service in self.groups.values_mut() {
+            service.handle(now, Event::HardSince(since));
+        }
+    }
+
+    /// Whether something of the group is here, or about to start.
+    pub fn left(&self, now: Instant, group: usize) -> Left {
+        let service = self.groups.get(&group);
+        service.map_or(Left::Nothing, |service| service.group.left(now))
+    }
+
+    /// A group's rules; `None` if it has no resources.
+    pub fn group(&self, group: usize) -> Option<&Group> {
+        Some(&self.groups.get(&group)?.group)
     }
 
     /// What was said to a data plane: why its volume will be served here.
@@ -289,9 +348,11 @@ impl Service {
             names: names.collect(),
             volumes: group.volumes.iter().map(unclear).collect(),
             steps_down: false,
+            lapsed: false,
             origin: Origin::Start,
             served: false,
             home: group.nodes.first() == Some(&roots.node),
+            other_clear: None,
             cuts: BTreeMap::new(),
             order: Order::Start,
             wanted: None,
@@ -311,7 +372,7 @@ impl Service {
 
     fn look_at_volumes(&mut self, now: Instant) {
         let any = |seen| self.volumes.values().any(|own| *own == seen);
-        let volumes = if self.steps_down {
+        let volumes = if self.steps_down || self.lapsed {
             Volumes::LeaseOver
         } else if any(Seen::Fenced) {
             Volumes::Gone

@@ -4,9 +4,11 @@ use std::net::UdpSocket;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use controlplane::arbiter::boottime_nanos;
 use controlplane::heartbeat::{Heartbeats, Interconnect, News, Settings, start};
 use controlplane_core::failure_detector::{Change, PathState, Presence, Timing};
 use controlplane_core::membership::Run;
+use controlplane_core::self_fencing::{ClearGroups, Left};
 use controlplane_core::wire::HeartbeatKey;
 use controlplane_core::wish::{GroupKey, Origin, Subject, Want, Wish};
 use mirror_core::types::{BootId, Incarnation, NodeId};
@@ -36,6 +38,7 @@ fn node(number: u8, paths: &[[Interconnect; 2]], key: u8) -> Heartbeats {
         interconnects: paths.iter().map(|pair| pair[side]).collect(),
         subjects: 2,
         wishes: Vec::new(),
+        confirmed: None,
     };
     start(settings).expect("it starts")
 }
@@ -130,4 +133,40 @@ fn wishes_are_told_with_heartbeats_until_both_know_them() {
     assert_eq!(digest(), two.shared.peer_wishes.load(Ordering::Relaxed));
     ends(one);
     ends(two);
+}
+
+/// What services elsewhere wait for: the word of a moment after this node began to serve, and gaps in what is confirmed.
+#[test]
+fn what_is_left_on_a_node_and_gaps_in_its_word_are_heard() {
+    let paths = [pair()];
+    let (one, two) = (node(0, &paths, 9), node(1, &paths, 9));
+    hears(&one, ALIVE);
+    let (here, there) = (GroupKey(3), GroupKey(4));
+    assert_eq!(one.shared.peer_clear.asked(here), None);
+    let clear = ClearGroups::of([(here, Left::Nothing), (there, Left::Something)]);
+    let since = boottime_nanos();
+    two.shared.clear.store(clear.bits(), Ordering::Relaxed);
+    let until = |what: &str, is: &dyn Fn() -> bool| {
+        let end = Instant::now() + Duration::from_secs(20);
+        while !is() {
+            assert!(Instant::now() < end, "{what}");
+            std::thread::yield_now();
+        }
+    };
+    let asked = || {
+        one.shared
+            .peer_clear
+            .asked(here)
+            .map_or(0, |at| at.as_nanos())
+    };
+    until("nothing is left there", &|| asked() > since);
+    assert_eq!(one.shared.peer_clear.asked(there), None);
+    two.shared.clear.store(0, Ordering::Relaxed);
+    until("something is there again", &|| asked() == 0);
+    assert_eq!(one.shared.gaps.load(Ordering::Relaxed), 0);
+    ends(two);
+    until("a gap", &|| one.shared.gaps.load(Ordering::Relaxed) == 1);
+    hears(&one, DEAD);
+    assert_eq!(one.shared.gaps.load(Ordering::Relaxed), 1);
+    ends(one);
 }

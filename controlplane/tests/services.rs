@@ -14,6 +14,7 @@ use controlplane::services::{News, Roots, Seen, Services, Stopping, Tell};
 use controlplane_core::group::{GroupState, Policy, ResourcePolicy};
 use controlplane_core::keeper::{Services as Standing, Word};
 use controlplane_core::partition::{Cause, Decision, Missing};
+use controlplane_core::self_fencing::{Left, Verdict};
 use mirror_core::types::{Epoch, Instant, ViewId};
 use mirror_core::view::ViewMark;
 
@@ -59,6 +60,7 @@ impl Bed {
         let mut policy = Policy::new(vec![policy; 2]);
         // Scripts run within it, also on a machine that is busy with other tests.
         policy.hard_stop = Duration::from_secs(4);
+        policy.takeover_wait = Duration::ZERO;
         let group = Group {
             name: format!(
                 "services{}-{:?}",
@@ -222,6 +224,25 @@ fn lost_volumes_and_a_lost_lease_stop_everything() {
     assert_eq!(bed.words().len(), 8);
 }
 
+/// Its volumes are served, the scripts hang, and nobody who counts is heard.
+#[test]
+fn services_whose_time_is_over_stop_whoever_serves_their_volumes() {
+    let mut bed = Bed::new();
+    bed.sees(Seen::Active);
+    bed.comes_to(GroupState::Online);
+    assert_eq!(bed.services.left(now(bed.began), 0), Left::Something);
+    bed.services.leased(now(bed.began), 0, Verdict::StopHard);
+    bed.comes_to(GroupState::Offline);
+    // The data plane does not answer: that is a pause, and no reason to wait here.
+    bed.sees(Seen::Unclear);
+    bed.for_a_while();
+    assert_eq!(bed.state(), GroupState::Offline);
+    assert_eq!(bed.services.left(now(bed.began), 0), Left::Nothing);
+    bed.sees(Seen::Active);
+    bed.services.leased(now(bed.began), 0, Verdict::GoOn);
+    bed.comes_to(GroupState::Online);
+}
+
 fn take_over() -> Word {
     let mark = ViewMark {
         epoch: Epoch(1),
@@ -276,6 +297,8 @@ fn failovers_are_counted_over_restarts_of_the_daemon_until_the_group_is_cleared(
 #[test]
 fn after_a_takeover_scripts_are_told_that_it_is_one() {
     let mut bed = Bed::new();
+    bed.group.policy.takeover_wait = Duration::from_secs(4);
+    bed.restart();
     bed.sees(Seen::Fenced);
     bed.services.said(0, take_over());
     bed.sees(Seen::Active);
@@ -292,7 +315,14 @@ fn after_a_takeover_scripts_are_told_that_it_is_one() {
     bed.sees(Seen::Fenced);
     bed.comes_to(GroupState::Offline);
     bed.sees(Seen::Active);
+    // Nothing of the group is left on the other node.
+    bed.services.other_clear(now(bed.began), 0, now(bed.began));
+    let began = Clock::now();
     bed.comes_to(GroupState::Online);
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "nobody to wait for"
+    );
     assert_eq!(
         bed.words()[4..],
         ["start first START", "start second START"]

@@ -21,6 +21,7 @@ pub mod mutant;
 pub mod partition;
 pub mod register;
 pub mod restarts;
+pub mod self_fencing;
 pub mod view_change;
 pub mod wire;
 pub mod wish;

@@ -38,6 +38,7 @@ pub enum Question {
 enum Stage {
     Idle,
     Asked {
+        asked_at: Instant,
         retry_at: Instant,
         /// The arbiter said that it cannot decide yet: nothing was granted.
         in_vain: bool,
@@ -128,6 +129,7 @@ impl ViewChange {
     fn ask_again(&mut self, now: Instant) -> Question {
         self.number += 1;
         self.stage = Stage::Asked {
+            asked_at: now,
             retry_at: now + ARBITER_RETRY,
             in_vain: false,
         };
@@ -137,15 +139,19 @@ impl ViewChange {
         }
     }
 
-    /// The arbiter answered question `number`.
-    pub fn answered(&mut self, now: Instant, number: u64, answer: Answer) {
-        if number != self.number || !matches!(self.stage, Stage::Asked { .. }) {
-            return;
+    /// The arbiter answered question `number`. When that was asked, if the answer is that nobody can be granted anything.
+    pub fn answered(&mut self, now: Instant, number: u64, answer: Answer) -> Option<Instant> {
+        let Stage::Asked { asked_at, .. } = self.stage else {
+            return None;
+        };
+        if number != self.number {
+            return None;
         }
+        let mut undecided = None;
         self.stage = match answer {
             Answer::Granted(marks) if marks.len() == self.claims.len() => Stage::Granted(marks),
             // An answer to something else: as good as none.
-            Answer::Granted(_) => return,
+            Answer::Granted(_) => return None,
             Answer::Refused { .. } if mutant::is(Mutant::RefusalIsGrant) => {
                 Stage::Granted(self.claims.iter().map(|claim| claim.next).collect())
             }
@@ -156,13 +162,20 @@ impl ViewChange {
                     | Refusal::Held { .. }
                     | Refusal::Diverged { .. } => Stage::Refused(refusal),
                     // It may be otherwise soon.
-                    Refusal::NotEnrolled { .. } | Refusal::Malformed => Stage::Asked {
-                        retry_at: now + ARBITER_RETRY,
-                        in_vain: true,
-                    },
+                    Refusal::NotEnrolled { .. } | Refusal::Malformed => {
+                        if matches!(refusal, Refusal::NotEnrolled { .. }) {
+                            undecided = Some(asked_at);
+                        }
+                        Stage::Asked {
+                            asked_at,
+                            retry_at: now + ARBITER_RETRY,
+                            in_vain: true,
+                        }
+                    }
                 }
             }
         };
+        undecided
     }
 
     /// The arbiter confirmed that what question `number` gave back is free. One that does not know the volume yet confirms

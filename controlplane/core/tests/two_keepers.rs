@@ -16,6 +16,7 @@ use mirror_core::view::{View, ViewHistory, ViewMark};
 use proptest::prelude::*;
 
 const VOLUME: VolumeId = VolumeId([7; 16]);
+const TIMEOUT_MS: u64 = 2000;
 
 fn node(number: usize) -> NodeId {
     NodeId::new(u8::try_from(number).expect("small")).expect("a node")
@@ -81,6 +82,9 @@ struct World {
     alone: BTreeMap<u64, usize>,
     decisions: [Vec<Decision>; 2],
     seeds: u8,
+    /// When each node sent what the other one confirmed last, and how often that had a gap.
+    confirmed: [u64; 2],
+    gaps: [u64; 2],
 }
 
 impl World {
@@ -112,6 +116,8 @@ impl World {
             alone: BTreeMap::new(),
             decisions: [Vec::new(), Vec::new()],
             seeds: 2,
+            confirmed: [0; 2],
+            gaps: [0; 2],
         };
         world.pass(100);
         world
@@ -223,6 +229,14 @@ impl World {
         self.serving[side] = true;
     }
 
+    fn confirm(&mut self, side: usize) {
+        let gap = self.now >= self.confirmed[side] + TIMEOUT_MS;
+        self.gaps[side] += u64::from(gap);
+        self.confirmed[side] = self.now;
+        let (sent, gaps) = (at(self.now), self.gaps[side]);
+        self.feed(side, Event::Confirmed { sent, gaps });
+    }
+
     fn pass(&mut self, millis: u64) {
         let end = self.now + millis;
         while self.now < end {
@@ -236,9 +250,12 @@ impl World {
                     Presence::Dead
                 };
                 self.feed(side, Event::Peer(presence));
-                if heard || self.reaches[side] {
-                    let until = at(self.now) + Duration::from_secs(2);
-                    self.feed(side, Event::Leased { until });
+                if heard {
+                    self.confirm(side);
+                }
+                if self.reaches[side] {
+                    let asked = at(self.now);
+                    self.feed(side, Event::Contact { asked });
                 }
                 let facts = Some(Box::new(self.facts(side)));
                 self.feed(
@@ -308,7 +325,10 @@ impl World {
                 self.seeds += 1;
                 let seed = [self.seeds; 32];
                 let now = at(self.now);
-                self.keepers[side] = Keeper::new(now, ArbiterKind::Register, [VOLUME], &seed);
+                let left = Some(at(self.confirmed[side]));
+                self.gaps[side] = 0;
+                self.keepers[side] = Keeper::new(now, ArbiterKind::Register, [VOLUME], &seed)
+                    .leasing(Duration::from_millis(TIMEOUT_MS), left, None);
             }
             Step::Pass(millis) => self.pass(millis),
             Step::Agree => {

@@ -23,6 +23,7 @@ use mirror_core::view::View;
 use super::interconnect::Interconnects;
 use super::node::{MS, id, name};
 use super::rng::Rng;
+use super::services::ServiceTimes;
 pub(super) use super::step::Step;
 use super::theme::Theme;
 use super::wishes::SUBJECTS;
@@ -82,6 +83,11 @@ pub(super) struct Daemon {
     pub(super) link_heard: Instant,
     pub(super) link_told: Instant,
     pub(super) confirmed: Option<Instant>,
+    /// How often that was older than the time-out before the next one came, and whether it is now.
+    pub(super) gaps: u64,
+    pub(super) in_gap: bool,
+    /// What an earlier run left behind ([`super::services`]).
+    left: (Option<Instant>, Option<Instant>),
     pub(super) client: Client,
     pub(super) began: u64,
     keeper: Keeper,
@@ -145,6 +151,7 @@ pub(super) struct Control {
     pub(super) wishes_on_disk: [Vec<Wish>; 2],
     /// The application was told to end.
     pub(super) quiet: [bool; 2],
+    pub(super) services: ServiceTimes,
 }
 
 impl Control {
@@ -166,6 +173,7 @@ impl Control {
             wish_rng: Rng::new(seed ^ 0x6f70_6572_6174_6f72),
             wishes_on_disk: [Vec::new(), Vec::new()],
             quiet: [false; 2],
+            services: ServiceTimes::default(),
         }
     }
 
@@ -271,6 +279,7 @@ impl World {
         };
         let paths = self.control.interconnects.count() + 1;
         let seed = self.control.rng.bytes32();
+        let left = self.left_behind(node);
         let durable = self.control.wishes_on_disk[node].clone();
         let mut teller = Teller::with_room(SUBJECTS.len());
         durable.iter().for_each(|wish| teller.learn(*wish));
@@ -281,11 +290,17 @@ impl World {
             stood_still: Duration::ZERO,
             link_heard: Instant::from_nanos(0),
             link_told: Instant::from_nanos(0),
-            confirmed: None,
+            confirmed: left.0,
+            gaps: 0,
+            in_gap: false,
+            left,
             client: Client::default(),
             began: self.now,
             // Its volume is known once the data plane has told its id.
-            keeper: Keeper::new(now, ArbiterKind::Register, [], &seed).preferring(node == 0),
+            keeper: Keeper::new(now, ArbiterKind::Register, [], &seed)
+                .expecting(1)
+                .leasing(TIMING.timeout, left.0, left.1)
+                .preferring(node == 0),
             seed,
             presence: Presence::Unknown,
             wishes: Wishes::new(id(node), SUBJECTS, durable),
@@ -418,6 +433,7 @@ impl World {
     }
 
     fn decide(&mut self, node: usize, incoming: Incoming) {
+        self.renew_the_lease(node);
         let Some(daemon) = self.control.daemons[node].as_mut() else {
             return;
         };
@@ -435,8 +451,7 @@ impl World {
                 }
             }
             Incoming::Contact { asked } => {
-                let until = asked + TIMING.timeout;
-                self.keeper(node, Event::Leased { until });
+                self.keeper(node, Event::Contact { asked });
             }
             Incoming::Answered { number, answer } => {
                 if let Some((_, number)) = daemon.asked.take_if(|asked| asked.0 == number) {
@@ -463,7 +478,9 @@ impl World {
         };
         if daemon.volume.is_none() {
             daemon.volume = Some(volume);
+            let (confirmed, looking_since) = daemon.left;
             daemon.keeper = Keeper::new(now, ArbiterKind::Register, [volume], &daemon.seed)
+                .leasing(TIMING.timeout, confirmed, looking_since)
                 .preferring(node == 0);
             let presence = daemon.presence;
             self.keeper(node, Event::Peer(presence));
@@ -474,11 +491,9 @@ impl World {
         if sample.facts.is_some_and(|facts| facts.linked) {
             let heard = sample.asked.as_nanos();
             let heard = heard.saturating_sub(sample.last_heard_ms * MS);
-            daemon.link_heard = Instant::from_nanos(heard);
-        }
-        if let Some(confirmed) = daemon.confirmed {
-            let until = confirmed + TIMING.timeout;
-            self.keeper(node, Event::Leased { until });
+            let at = Instant::from_nanos(heard);
+            daemon.link_heard = at;
+            self.keeper(node, Event::LinkHeard { at });
         }
         self.feed_wishes(node);
         let facts = sample.facts.map(Box::new);
@@ -498,6 +513,7 @@ impl World {
                 insync: sample.insync,
             });
         }
+        self.check_service_times(node);
     }
 
     fn keeper_tick(&mut self, node: usize, run: u64) {

@@ -7,6 +7,7 @@ mod failed;
 mod keepers;
 mod kernel;
 mod proof;
+mod services;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,7 +37,7 @@ pub struct Told {
 }
 
 /// All of them.
-pub const ALL: [Told; 13] = [
+pub const ALL: [Told; 14] = [
     ends::DEPOSED,
     failed::AGREED_IN_VAIN,
     failed::FAILED_UNHEARD,
@@ -50,6 +51,7 @@ pub const ALL: [Told; 13] = [
     keepers::CARRIED,
     keepers::ASKED,
     keepers::ASKED_IN_VAIN,
+    services::RESTARTED,
 ];
 
 impl Told {

@@ -35,11 +35,14 @@ pub(super) fn steps(
         return vec![format!("{put}, whenever you like")];
     }
     let cluster = needs(Level::StopCluster);
+    let both = cluster || needs(Level::StopLockstepd);
+    // An armed device resets a node whose lockstepd is not back in time: it is disarmed when nothing runs.
+    let disarm = both && old.nodes.iter().any(|node| node.watchdog.is_some());
     let stopped = |group: &&Group| {
         let own = |change: &Change| {
             change.level == Level::StopGroup && change.group.as_ref() == Some(&group.name)
         };
-        cluster || changes.iter().any(own)
+        cluster || (disarm && !group.resources.is_empty()) || changes.iter().any(own)
     };
     let stopped: Vec<&Group> = old.groups.iter().filter(stopped).collect();
     let mut steps = vec![format!(
@@ -48,7 +51,6 @@ pub(super) fn steps(
     )];
     let stop = |group: &&Group| format!("lockstep group stop {} --wait", group.name);
     steps.extend(stopped.iter().map(stop));
-    let both = cluster || needs(Level::StopLockstepd);
     if both {
         steps.push("stop lockstepd on both nodes; until it runs again nothing fails over, and what runs is not watched".to_string());
     }
