@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 
 use super::power::endless;
 use crate::checker::{Durability, check};
@@ -11,7 +11,6 @@ use crate::controlled::{Arbiter, Controlled};
 use crate::machine::Machine;
 use crate::progress::say;
 use crate::scenario::{Context, Scenario};
-use crate::wait::wait_until;
 use crate::writer::Fsync;
 
 pub(super) const LONG: &[Scenario] = &[Scenario {
@@ -49,10 +48,9 @@ struct Bed {
 impl Bed {
     /// The service runs on this server, under an armed watchdog.
     fn runs_on(&self, node: &Machine) -> anyhow::Result<()> {
-        let waited = wait_until(SERVICE_LIMIT, "the service runs", || {
-            Ok(self.controlled.count_log(node, "LS6040.*online")? > 0)
-        });
-        waited.with_context(|| self.controlled.logs())?;
+        // What was said last counts: the log outlives a reset.
+        self.controlled
+            .wait_log_within(node, "LS6040", "online", SERVICE_LIMIT)?;
         self.controlled
             .wait_log(node, "LS6131\\|LS6132", "the watchdog is armed")?;
         let status = node.exec_ok("lockstep status --json")?;
