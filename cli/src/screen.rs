@@ -309,6 +309,7 @@ mod tests {
             link: LinkStatus {
                 state: LinkState::Up,
                 last_heard_ms: Some(240),
+                answered_ms: None,
                 refusal: None,
                 paths: Vec::new(),
             },
@@ -366,6 +367,7 @@ mod tests {
         let link = LinkStatus {
             state: LinkState::Down,
             last_heard_ms: Some(12_000),
+            answered_ms: None,
             refusal: None,
             paths: Vec::new(),
         };
@@ -683,6 +685,7 @@ data  HEALTHY: served here, both copies are equal
         let link = LinkStatus {
             state: LinkState::Refused,
             last_heard_ms: None,
+            answered_ms: None,
             refusal: Some(refusal.clone()),
             paths: Vec::new(),
         };
