@@ -113,8 +113,8 @@ pub struct Shared {
     /// How often what the peer confirmed last was older than the timeout before it confirmed something else. Counted before
     /// [`Self::confirmed_nanos`] is written.
     pub gaps: AtomicU64,
-    /// Groups of which nothing is left here; written by whoever decides ([`ClearGroups`]).
-    pub clear: AtomicU64,
+    /// Groups of which nothing is left here; written by whoever decides ([`ClearGroups`]), and by whoever starts something.
+    pub clear: Arc<AtomicU64>,
     /// For each bit of the peer's [`ClearGroups`] when this node sent what the peer had when it said so; 0: the bit is not set.
     pub peer_clear: PeerClear,
     /// The digest of what operators wish that the peer said last.

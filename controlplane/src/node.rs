@@ -3,7 +3,7 @@
 //! Everything that may block has a thread or a task of its own and sends what it learns into one queue; what is decided
 //! is decided in one place, in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -94,6 +94,8 @@ struct Group {
     ids: BTreeMap<String, VolumeId>,
     /// What each volume's data plane said last.
     told: BTreeMap<String, Box<Status>>,
+    /// Volumes whose data planes were asked in this run.
+    asked: BTreeSet<String>,
     /// How each volume's daemon is.
     daemons: BTreeMap<String, Daemon>,
     last: Option<(usize, Situation, Decision)>,
@@ -145,7 +147,7 @@ pub async fn run(
     arbiter: Option<RegisterClient>,
     seed: [u8; 32],
     (store, wishes): (Store, Vec<Wish>),
-    fencing: Fencing,
+    mut fencing: Fencing,
 ) -> anyhow::Result<()> {
     let (queue, mut incoming) = mpsc::channel(QUEUE_MAX);
     let (questions, asked) = mpsc::channel(QUEUE_MAX);
@@ -177,6 +179,7 @@ pub async fn run(
         }
     }
     let ways = (queue.clone(), questions, held, heartbeats.wishes);
+    fencing.begin_to_look(&config);
     let mut node = Node::new(
         config,
         heartbeats.shared,
@@ -266,21 +269,26 @@ impl Node {
         (store, wishes): (Store, Vec<Wish>),
         fencing: Fencing,
     ) -> Self {
-        let before = fencing.before();
+        let confirmed = fencing.before().confirmed;
         let groups = config.groups.iter().map(|group| Group {
             name: group.name.clone(),
             subject: Subject::Group(GroupKey::of(&group.name)),
             // Its volumes are known as they tell their ids.
-            keeper: Keeper::new(now(), config.arbiter, [], &seed)
-                .leasing(
-                    config.timing.timeout,
-                    before.confirmed,
-                    before.looking_since,
-                )
-                .preferring(config.me.index() == 0)
-                .expecting(group.volumes.len()),
+            keeper: {
+                let before = fencing.before_of(&group.name);
+                let keeper = Keeper::new(now(), config.arbiter, [], &seed)
+                    .leasing(config.timing.timeout, confirmed, before.looking_since)
+                    .preferring(config.me.index() == 0)
+                    .expecting(group.volumes.len());
+                if before.alone {
+                    keeper.left_alone()
+                } else {
+                    keeper
+                }
+            },
             ids: BTreeMap::new(),
             told: BTreeMap::new(),
+            asked: BTreeSet::new(),
             daemons: BTreeMap::new(),
             last: None,
         });
@@ -288,9 +296,16 @@ impl Node {
         let tell: Tell = Arc::new(move |news| {
             let _ = services.blocking_send(Incoming::Service(news));
         });
-        let mut services = Services::new(now(), &config.groups, &Roots::of(&config), &tell);
-        if let Some(since) = before.hard_since {
-            services.hard_since(now(), since);
+        let mut services = Services::new(
+            now(),
+            &config.groups,
+            &Roots::of(&config, &shared.clear),
+            &tell,
+        );
+        for (number, group) in config.groups.iter().enumerate() {
+            if let Some(since) = fencing.before_of(&group.name).hard_since {
+                services.hard_since(now(), number, since);
+            }
         }
         Self {
             groups: groups.collect(),
@@ -417,6 +432,7 @@ impl Node {
         let status = told.get(&name).cloned();
         let status = status.as_deref();
         self.services.volume(now(), group, &name, Seen::of(status));
+        self.asked(group, &name);
         let known = self.groups[group].ids.get(&name).copied();
         let Some(id) = known.or_else(|| self.meet(group, &name, status?)) else {
             return;
@@ -426,12 +442,14 @@ impl Node {
             && facts.linked
         {
             // Not later than it was: the answer took its time, and the milliseconds are whole ones.
-            let ago = (status.link.last_heard_ms.unwrap_or_default() + 1) * 1_000_000;
-            let heard = asked_nanos.saturating_sub(ago);
+            let before = |millis: u64| asked_nanos.saturating_sub((millis + 1) * 1_000_000);
+            let heard = status.link.last_heard_ms.unwrap_or_default();
             self.shared
                 .link_heard_nanos
-                .fetch_max(heard, Ordering::Relaxed);
-            let at = Instant::from_nanos(heard);
+                .fetch_max(before(heard), Ordering::Relaxed);
+            // A peer that is heard may hear nothing; a daemon of before does not tell.
+            let answered = status.link.answered_ms.unwrap_or(heard);
+            let at = Instant::from_nanos(before(answered));
             self.one(group, Event::LinkHeard { at });
         }
         self.wished(group);
@@ -448,6 +466,15 @@ impl Node {
         match status {
             Some(status) if keeper.may_report(now(), id) => self.report(id, status),
             Some(_) | None => self.report_nothing(id),
+        }
+    }
+
+    fn asked(&mut self, group: usize, name: &str) {
+        let entry = &mut self.groups[group];
+        if entry.asked.insert(name.to_string())
+            && entry.asked.len() == self.config.groups[group].volumes.len()
+        {
+            entry.keeper.reported();
         }
     }
 

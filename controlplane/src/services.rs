@@ -4,12 +4,13 @@
 //! Why a group waits to be cleared is in the file `failed` in `/run/lockstep/groups/GROUP` (docs/groups.md).
 
 mod failovers;
+mod fencing;
 mod orders;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ use controlplane_core::group::{
 };
 use controlplane_core::keeper::{Services as Standing, Word};
 use controlplane_core::partition::Decision;
-use controlplane_core::self_fencing::{Left, Verdict};
+use controlplane_core::self_fencing::{ClearGroups, Left};
+use controlplane_core::wish::GroupKey;
 use mirror_core::admin::{Role, Status};
 use mirror_core::types::Instant;
 
@@ -110,16 +112,19 @@ pub struct Roots {
     pub node: String,
     /// The other one's.
     pub peer: String,
+    /// [`crate::heartbeat::Shared::clear`].
+    pub clear: Arc<AtomicU64>,
 }
 
 impl Roots {
     /// On a real node.
-    pub fn of(config: &Config) -> Self {
+    pub fn of(config: &Config, clear: &Arc<AtomicU64>) -> Self {
         Self {
             places: Places::of("", ""),
             state: state_directory().join(STATE),
             node: config.name.clone(),
             peer: config.peer_name.clone(),
+            clear: Arc::clone(clear),
         }
     }
 }
@@ -128,6 +133,8 @@ impl Roots {
 pub struct Services {
     groups: BTreeMap<usize, Service>,
     orders_at: Instant,
+    /// Since when the other node is dead.
+    other_dead: Option<Instant>,
 }
 
 struct Service {
@@ -141,6 +148,8 @@ struct Service {
     steps_down: bool,
     /// The time of its services is over: the same.
     lapsed: bool,
+    /// That was logged.
+    told_over: bool,
     origin: Origin,
     /// The volumes were all served here: with their loss the failover that brought them is over.
     served: bool,
@@ -173,6 +182,7 @@ impl Services {
         Self {
             groups: services.collect(),
             orders_at: now,
+            other_dead: None,
         }
     }
 
@@ -192,55 +202,6 @@ impl Services {
             service.steps_down = matches!(decision, Decision::StepDown(_));
             service.look_at_volumes(now);
         }
-    }
-
-    /// Whether the group's services may run at all, whoever serves its volumes.
-    pub fn leased(&mut self, now: Instant, group: usize, verdict: Verdict) {
-        let lapsed = verdict == Verdict::StopHard;
-        let Some(service) = self.groups.get_mut(&group) else {
-            return;
-        };
-        if service.lapsed == lapsed {
-            return;
-        }
-        service.lapsed = lapsed;
-        let here = service.group.is_probed() && service.group.left(now) == Left::Something;
-        if here || service.served {
-            let group = &service.name;
-            if lapsed {
-                tracing::error!(
-                    code = "LS6130",
-                    group,
-                    "the time of the services is over: they stop at once"
-                );
-            } else {
-                tracing::info!(code = "LS6130", group, "services may run again");
-            }
-        }
-        service.look_at_volumes(now);
-    }
-
-    /// The other node said, when it had what this one sent at `asked`, that nothing of the group is left there.
-    pub fn other_clear(&mut self, now: Instant, group: usize, asked: Instant) {
-        if let Some(service) = self.groups.get_mut(&group)
-            && service.other_clear != Some(asked)
-        {
-            service.other_clear = Some(asked);
-            service.handle(now, Event::OtherClear { asked });
-        }
-    }
-
-    /// An earlier run of the daemon was stopping something hard since then.
-    pub fn hard_since(&mut self, now: Instant, since: Instant) {
-        for service in self.groups.values_mut() {
-            service.handle(now, Event::HardSince(since));
-        }
-    }
-
-    /// Whether something of the group is here, or about to start.
-    pub fn left(&self, now: Instant, group: usize) -> Left {
-        let service = self.groups.get(&group);
-        service.map_or(Left::Nothing, |service| service.group.left(now))
     }
 
     /// A group's rules; `None` if it has no resources.
@@ -349,6 +310,7 @@ impl Service {
             volumes: group.volumes.iter().map(unclear).collect(),
             steps_down: false,
             lapsed: false,
+            told_over: false,
             origin: Origin::Start,
             served: false,
             home: group.nodes.first() == Some(&roots.node),
@@ -512,6 +474,12 @@ impl Service {
     }
 
     fn act(&mut self, resource: usize, number: u64, action: Action, timeout: Duration) {
+        if matches!(action, Action::Start(_)) {
+            // Before it runs, and not at the loop's next look: no heartbeat may say by then that nothing is here.
+            let clear = ClearGroups::of([(GroupKey::of(&self.name), Left::Nothing)]);
+            let others = !clear.bits();
+            self.roots.clear.fetch_and(others, Ordering::Relaxed);
+        }
         let cut = Arc::new(AtomicBool::new(false));
         self.cuts.insert(number, Arc::clone(&cut));
         let (tell, group) = (Arc::clone(&self.tell), self.number);

@@ -5,7 +5,8 @@
 //! a loop that is stuck, a hard stop that hangs and services whose time is over leave it as it is, and it passes.
 //!
 //! **The end of this process disarms nothing**, however it ends: services may run that are left to be adopted. The next run
-//! has the device's timeout to begin, and nothing is petted then that should not be.
+//! has the device's timeout to begin, and nothing is petted then that should not be. But the kernel takes that end for a sign of
+//! life (it pets a device that is closed without the word that stops it): a takeover waits for two timeouts.
 
 use std::io;
 use std::sync::Arc;

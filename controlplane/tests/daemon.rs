@@ -369,11 +369,30 @@ fn a_watchdog_that_cannot_be_used_is_told_and_the_services_run() {
     bed.says("first", "offline");
     let armed = |wanted: &str| {
         let left = bed.left_behind();
-        left.get(4).is_some_and(|word| word == wanted)
+        left.get(2).is_some_and(|word| word == wanted)
     };
     eventually("nothing is armed", || armed("0"));
     bed.becomes("active");
     bed.says("first", "LS6131");
     eventually("it would be armed", || armed("1"));
     bed.says("first", "online");
+}
+
+/// It was asked, and there is nothing more to be had from it: the first look is over, for the next run as well.
+#[test]
+fn a_volume_that_never_answers_uses_up_no_look_of_a_later_run() {
+    let mut bed = Bed::with(ETCD, "");
+    bed.becomes(SILENT);
+    let looking = |bed: &Bed| {
+        let word = bed.left_behind().get(5).cloned();
+        word.and_then(|word| word.parse::<u64>().ok())
+    };
+    for run in ["first", "second"] {
+        bed.start(run);
+        eventually("the run begins to look", || {
+            looking(&bed).is_some_and(|since| since > 0)
+        });
+        eventually("it has looked", || looking(&bed) == Some(0));
+        bed.end();
+    }
 }

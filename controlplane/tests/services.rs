@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant as Clock};
 
@@ -14,7 +15,8 @@ use controlplane::services::{News, Roots, Seen, Services, Stopping, Tell};
 use controlplane_core::group::{GroupState, Policy, ResourcePolicy};
 use controlplane_core::keeper::{Services as Standing, Word};
 use controlplane_core::partition::{Cause, Decision, Missing};
-use controlplane_core::self_fencing::{Left, Verdict};
+use controlplane_core::self_fencing::{ClearGroups, Left, Verdict};
+use controlplane_core::wish::GroupKey;
 use mirror_core::types::{Epoch, Instant, ViewId};
 use mirror_core::view::ViewMark;
 
@@ -84,6 +86,7 @@ impl Bed {
             state: path.join("state"),
             node: "node1".to_string(),
             peer: "node2".to_string(),
+            clear: Arc::default(),
         };
         let began = Clock::now();
         let (services, news) = services(began, &group, &roots);
@@ -179,6 +182,8 @@ fn services(began: Clock, group: &Group, roots: &Roots) -> (Services, mpsc::Rece
 #[test]
 fn a_group_starts_when_all_its_volumes_are_served_and_a_new_daemon_adopts_it() {
     let mut bed = Bed::new();
+    // No heartbeat says any more that nothing of it is here.
+    bed.roots.clear.store(u64::MAX, Ordering::Relaxed);
     bed.services.volume(now(bed.began), 0, "one", Seen::Active);
     bed.for_a_while();
     assert_eq!(bed.words(), [""; 0], "one volume is not enough");
@@ -186,6 +191,10 @@ fn a_group_starts_when_all_its_volumes_are_served_and_a_new_daemon_adopts_it() {
     bed.comes_to(GroupState::Online);
     let started = ["start first START", "start second START"];
     assert_eq!(bed.words(), started);
+    let clear = ClearGroups::from_bits(bed.roots.clear.load(Ordering::Relaxed));
+    let own = ClearGroups::of([(GroupKey::of(&bed.group.name), Left::Nothing)]);
+    assert_eq!(clear.bits() & own.bits(), 0);
+    assert_eq!(clear.bits().count_ones() as usize, ClearGroups::BITS - 1);
     bed.restart();
     assert_eq!(bed.state(), GroupState::Unknown);
     bed.sees(Seen::Active);

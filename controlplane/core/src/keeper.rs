@@ -15,7 +15,7 @@ use mirror_core::types::{Epoch, Instant, VolumeId};
 use mirror_core::view::{ViewHistory, ViewMark};
 
 use crate::failure_detector::Presence;
-use crate::limits::HEARTBEAT_TIMEOUT;
+use crate::limits::{DOUBT_GRACE, HEARTBEAT_TIMEOUT};
 use crate::mutant::{self, Mutant};
 use crate::partition::{
     Cause, ClaimState, Contact, Decision, Situation, Standing, Targets, decide,
@@ -151,9 +151,9 @@ pub enum Event {
         /// How often the confirmations had a gap.
         gaps: u64,
     },
-    /// The mirror link heard the peer then.
+    /// The peer answered on the mirror link what this node sent then.
     LinkHeard {
-        /// When.
+        /// When it was sent.
         at: Instant,
     },
     /// The arbiter answered something, or a ping target of the arbiter `ping` did.
@@ -223,6 +223,8 @@ struct Volume {
     stood: Option<(Standing, ViewMark, bool)>,
     /// It was asked in this run, and answered or did not.
     looked: bool,
+    /// Under the arbiter `ping`: the word to go on alone was said while the lease lasted, and is not known to be over.
+    narrows: bool,
     /// Whether this copy alone counted, whether it was linked, and when that was asked; by its last answer.
     known: Option<(bool, bool, Instant)>,
 }
@@ -252,6 +254,10 @@ pub struct Keeper {
     lease: ServiceLease,
     /// Since when runs of the daemon have not come to look at the volumes.
     looking_since: Instant,
+    /// Every volume's daemon was asked in this run, also those that have not told their ids.
+    reported: bool,
+    /// An earlier run saw every copy here alone and not linked.
+    alone_before: bool,
     decided: Option<(usize, Situation)>,
     following: wished::Following,
 }
@@ -283,6 +289,8 @@ impl Keeper {
             automatic: Automatic::Yes,
             lease: ServiceLease::new(now, HEARTBEAT_TIMEOUT, None),
             looking_since: now,
+            reported: false,
+            alone_before: false,
             decided: None,
             following: wished::Following::default(),
         }
@@ -314,6 +322,14 @@ impl Keeper {
         self
     }
 
+    /// An earlier run of this boot saw last that the copies here alone count, and that none was linked
+    /// ([`Keeper::is_left_alone`]).
+    #[must_use]
+    pub fn left_alone(mut self) -> Self {
+        self.alone_before = true;
+        self
+    }
+
     /// Of a group that has so many more volumes whose data planes have not told their ids yet: they count as silent.
     #[must_use]
     pub fn expecting(mut self, unknown: usize) -> Self {
@@ -326,6 +342,11 @@ impl Keeper {
         if self.volumes.insert(volume, Volume::default()).is_none() {
             self.unknown = self.unknown.saturating_sub(1);
         }
+    }
+
+    /// The daemon of every volume was asked in this run, and answered or did not.
+    pub fn reported(&mut self) {
+        self.reported = true;
     }
 
     /// How the claim at the arbiter stands.
@@ -374,12 +395,7 @@ impl Keeper {
                     (self.peer, self.peer_since) = (presence, now);
                 }
             }
-            Event::Answered { number, answer } => {
-                let undecided = self.change.answered(now, number, answer);
-                if let Some(asked) = undecided {
-                    self.lease.undecided(asked);
-                }
-            }
+            Event::Answered { number, answer } => self.change.answered(now, number, answer),
             Event::GivenBack { number } => self.change.given_back(number),
             Event::Targets { arbiter, clients } => {
                 (self.arbiter_targets, self.clients) = (arbiter, clients);
@@ -415,6 +431,8 @@ impl Keeper {
         if asked < place.word_over {
             return;
         }
+        let changing = facts.is_some_and(|facts| facts.changing);
+        place.narrows &= place.told || changing;
         let stands = facts.map(|facts| (facts.standing, facts.view, facts.linked));
         let view = |stood: Option<(_, ViewMark, _)>| stood.map(|(_, view, _)| view);
         if view(stands) != view(place.stood) {
@@ -441,6 +459,7 @@ impl Keeper {
             .chain(self.idle_since.map(|since| since + TURN_WAIT))
             .chain([self.peer_since + HANDICAP, self.lease.until()])
             .chain([self.began + WORD_LIFE, self.looking_since + FIRST_LOOK])
+            .chain([self.looking_since + DOUBT_GRACE])
             .chain(self.move_deadline())
             .filter_map(later)
             .min()

@@ -5,9 +5,9 @@
 //! time: whoever may have lost its volume stops its services within a bound, and whoever takes it over waits that long.
 //! All times are of `CLOCK_BOOTTIME`; they are told, never asked for.
 //!
-//! The bound. The other node declares this one dead a timeout T after it heard it last, claims [`crate::keeper::HANDICAP`]
-//! later, and starts services [`takeover_wait`] after it serves. The time here is over at most T and [`grace`] after this node
-//! sent what the other one confirmed last; then a hard stop has its time, then the watchdog.
+//! The bound. The other node declares this one dead a timeout T after it heard it last, and starts services
+//! [`crate::keeper::HANDICAP`] and [`takeover_wait`] later, whenever it serves the volumes. The time here is over at most T and
+//! [`grace`] after this node sent what the other one confirmed last; then a hard stop has its time, then the watchdog.
 
 use core::time::Duration;
 
@@ -36,9 +36,10 @@ pub fn loop_allowance(timeout: Duration, hard_stop: Duration) -> Duration {
     grace(timeout) + hard_stop
 }
 
-/// After the volumes of a group are served here no service starts for so long, unless it is known that nothing of the
-/// group is left on the other node. `watchdog` is the other node's, `None` without one: a hard stop that hangs there is
-/// waited for no longer then.
+/// After the other node is dead, or, of one that lives, after the volumes of a group are served here, no service starts for so
+/// long, unless it is known that nothing of the group is left on the other node. `watchdog` is the other node's, `None` without one: a hard stop that hangs there is
+/// waited for no longer then. Its time counts twice: the end of a process that did not pet it any more is a sign of life to the
+/// device (the kernel pets one that is closed without the word that stops it).
 pub fn takeover_wait(
     leases: Leases,
     timeout: Duration,
@@ -46,7 +47,7 @@ pub fn takeover_wait(
     watchdog: Option<Duration>,
 ) -> Duration {
     let wait = match leases {
-        Leases::Kept => grace(timeout) + hard_stop + watchdog.unwrap_or_default() + LOOK_MARGIN,
+        Leases::Kept => grace(timeout) + hard_stop + 2 * watchdog.unwrap_or_default() + LOOK_MARGIN,
         Leases::None => hard_stop,
     };
     wait + wait / DRIFT_DIVISOR
@@ -75,8 +76,6 @@ pub struct ServiceLease {
     latest: Instant,
     /// When the arbiter was asked what it answered last, whatever it was.
     contact: Instant,
-    /// When it was asked for this group what it could not decide for anybody.
-    undecided: Option<Instant>,
     /// Since when the peer's word does not count.
     gap: Option<Instant>,
     /// Gaps that whoever listens to the peer has counted.
@@ -94,7 +93,6 @@ impl ServiceLease {
             confirmed,
             latest: confirmed,
             contact: Instant::default(),
-            undecided: None,
             gap: (now >= confirmed + timeout).then_some(now),
             gaps: 0,
         }
@@ -110,7 +108,7 @@ impl ServiceLease {
         self.heard(sent);
     }
 
-    /// The mirror link heard the peer then.
+    /// The peer answered on the mirror link what this node sent then.
     pub fn heard(&mut self, at: Instant) {
         self.latest = self.latest.max(at);
         if self.gap.is_none() {
@@ -119,17 +117,14 @@ impl ServiceLease {
     }
 
     /// The arbiter answered something that was asked then. That proves contact and not that this node stands: the peer
-    /// may have been granted the volumes.
+    /// may have been granted the volumes. An arbiter that can grant nothing to anybody says no more: it may learn the volumes
+    /// from the peer, or have been set up anew beside the one that the peer asks.
     pub fn contact(&mut self, asked: Instant) {
         self.contact = self.contact.max(asked);
     }
 
-    /// The arbiter, asked then for this group, could grant its volumes to nobody.
-    pub fn undecided(&mut self, asked: Instant) {
-        self.undecided = self.undecided.max(Some(asked));
-    }
-
-    /// Both copies are in one view, linked, and served here, by what was asked of the data planes at `asked`.
+    /// Both copies are in one view, linked, and served here, or this one alone counts, by what was asked of the data planes at
+    /// `asked`.
     pub fn restored(&mut self, asked: Instant) {
         if self.gap.is_some_and(|gap| asked >= gap) {
             self.gap = None;
@@ -147,8 +142,7 @@ impl ServiceLease {
         } else {
             contact.min(most)
         };
-        let undecided = self.undecided.map(|asked| asked + grace(self.timeout));
-        peer.max(contact).max(undecided.unwrap_or_default())
+        peer.max(contact)
     }
 
     /// Whether it is over.

@@ -38,7 +38,6 @@ pub enum Question {
 enum Stage {
     Idle,
     Asked {
-        asked_at: Instant,
         retry_at: Instant,
         /// The arbiter said that it cannot decide yet: nothing was granted.
         in_vain: bool,
@@ -129,7 +128,6 @@ impl ViewChange {
     fn ask_again(&mut self, now: Instant) -> Question {
         self.number += 1;
         self.stage = Stage::Asked {
-            asked_at: now,
             retry_at: now + ARBITER_RETRY,
             in_vain: false,
         };
@@ -139,19 +137,15 @@ impl ViewChange {
         }
     }
 
-    /// The arbiter answered question `number`. When that was asked, if the answer is that nobody can be granted anything.
-    pub fn answered(&mut self, now: Instant, number: u64, answer: Answer) -> Option<Instant> {
-        let Stage::Asked { asked_at, .. } = self.stage else {
-            return None;
-        };
-        if number != self.number {
-            return None;
+    /// The arbiter answered question `number`.
+    pub fn answered(&mut self, now: Instant, number: u64, answer: Answer) {
+        if number != self.number || !matches!(self.stage, Stage::Asked { .. }) {
+            return;
         }
-        let mut undecided = None;
         self.stage = match answer {
             Answer::Granted(marks) if marks.len() == self.claims.len() => Stage::Granted(marks),
             // An answer to something else: as good as none.
-            Answer::Granted(_) => return None,
+            Answer::Granted(_) => return,
             Answer::Refused { .. } if mutant::is(Mutant::RefusalIsGrant) => {
                 Stage::Granted(self.claims.iter().map(|claim| claim.next).collect())
             }
@@ -162,20 +156,13 @@ impl ViewChange {
                     | Refusal::Held { .. }
                     | Refusal::Diverged { .. } => Stage::Refused(refusal),
                     // It may be otherwise soon.
-                    Refusal::NotEnrolled { .. } | Refusal::Malformed => {
-                        if matches!(refusal, Refusal::NotEnrolled { .. }) {
-                            undecided = Some(asked_at);
-                        }
-                        Stage::Asked {
-                            asked_at,
-                            retry_at: now + ARBITER_RETRY,
-                            in_vain: true,
-                        }
-                    }
+                    Refusal::NotEnrolled { .. } | Refusal::Malformed => Stage::Asked {
+                        retry_at: now + ARBITER_RETRY,
+                        in_vain: true,
+                    },
                 }
             }
         };
-        undecided
     }
 
     /// The arbiter confirmed that what question `number` gave back is free. One that does not know the volume yet confirms

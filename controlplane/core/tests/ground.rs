@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use controlplane_core::failure_detector::Presence;
-use controlplane_core::keeper::{ArbiterKind, Effect, Event, Keeper, VolumeFacts};
-use controlplane_core::partition::{Cause, Decision, Standing};
+use controlplane_core::keeper::{ArbiterKind, Effect, Event, Keeper, VolumeFacts, Word};
+use controlplane_core::partition::{Cause, Decision, Standing, Targets};
 use controlplane_core::register::{Answer, Refusal};
 use controlplane_core::self_fencing::{Ground, Verdict, services};
 use controlplane_core::view_change::Question;
@@ -12,6 +12,7 @@ use mirror_core::types::{Epoch, Instant, NodeSet, ViewId, VolumeId};
 use mirror_core::view::{ViewHistory, ViewMark};
 
 const VOLUME: VolumeId = VolumeId([7; 16]);
+const SECOND: VolumeId = VolumeId([8; 16]);
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// The machine runs for a while.
 const BEGAN_MS: u64 = 100_000;
@@ -21,6 +22,7 @@ struct Bed {
     now: u64,
     decision: Option<Decision>,
     questions: Vec<Question>,
+    words: Vec<Word>,
 }
 
 fn at(millis: u64) -> Instant {
@@ -50,6 +52,7 @@ impl Bed {
             now: BEGAN_MS,
             decision: None,
             questions: Vec::new(),
+            words: Vec::new(),
         }
     }
 
@@ -70,13 +73,18 @@ impl Bed {
             match effect {
                 Effect::Decided { decision, .. } => self.decision = Some(decision),
                 Effect::Ask(question) => self.questions.push(question),
-                Effect::Say { .. } | Effect::Settle { .. } => {}
+                Effect::Say { word, .. } => self.words.push(word),
+                Effect::Settle { .. } => {}
             }
         }
     }
 
     fn says(&mut self, facts: Option<VolumeFacts>) {
-        let (volume, asked) = (VOLUME, at(self.now));
+        self.says_of(VOLUME, facts);
+    }
+
+    fn says_of(&mut self, volume: VolumeId, facts: Option<VolumeFacts>) {
+        let asked = at(self.now);
         let facts = facts.map(Box::new);
         self.feed(Event::Volume {
             volume,
@@ -173,25 +181,31 @@ fn who_was_granted_to_go_on_alone_needs_no_lease_and_who_was_refused_has_none() 
     }
 }
 
-/// It lost its data: as long as it cannot decide for this node it cannot for the other one either.
+/// It lost its data, or was set up anew beside the one that the other node asks.
 #[test]
-fn an_arbiter_that_can_decide_for_nobody_lets_who_serves_wait_for_it() {
+fn an_arbiter_that_can_decide_for_nobody_lengthens_the_time_no_more_than_another_answer() {
     let mut bed = Bed::serving();
+    let until = bed.now + TIMEOUT_MS + TIMEOUT_MS / 2;
     bed.loses_the_peer();
-    bed.feed(Event::Contact { asked: at(bed.now) });
-    for _ in 0..100 {
-        bed.pass(260);
-        if let Some(Question::Claim { number, .. }) = bed.questions.last() {
-            let (number, volume) = (*number, VOLUME);
-            let refusal = Refusal::NotEnrolled {
-                missing: NodeSet::EMPTY,
-            };
-            let answer = Answer::Refused { volume, refusal };
-            bed.feed(Event::Answered { number, answer });
-        }
+    while bed.now < until {
         assert_eq!(bed.ground(), Ground::Leased);
+        bed.feed(Event::Contact { asked: at(bed.now) });
+        let number = bed
+            .questions
+            .iter()
+            .rev()
+            .find_map(|question| match question {
+                Question::Claim { number, .. } => Some(*number),
+                Question::Release { .. } => None,
+            });
+        let refusal = Refusal::NotEnrolled {
+            missing: NodeSet::EMPTY,
+        };
+        let (volume, number) = (VOLUME, number.expect("a claim"));
+        let answer = Answer::Refused { volume, refusal };
+        bed.feed(Event::Answered { number, answer });
+        bed.now += 1;
     }
-    bed.pass(1001);
     assert_eq!(bed.ground(), Ground::Over);
 }
 
@@ -265,4 +279,120 @@ fn where_no_arbiter_lets_the_other_node_take_over_nothing_ends_by_time() {
         assert_eq!(bed.ground(), Ground::NoTakeover);
         assert_eq!(bed.keeper.services_until(at(bed.now)), None);
     }
+}
+
+/// The peer comes back, and only one volume of the group with it: one of its disks stays away.
+#[test]
+fn volumes_of_a_group_come_back_to_the_peer_one_by_one() {
+    let mut bed = Bed::serving();
+    bed.keeper.meet(SECOND);
+    bed.loses_the_peer();
+    let alone = || Some(facts(Standing::Serving, false, true));
+    bed.says(alone());
+    bed.says_of(SECOND, alone());
+    bed.pass(60_000);
+    assert_eq!(bed.ground(), Ground::Alone);
+    bed.feed(Event::Peer(Presence::Alive));
+    bed.confirm(1);
+    bed.pass(100);
+    bed.says(Some(facts(Standing::Serving, true, false)));
+    bed.says_of(SECOND, alone());
+    assert_eq!(bed.ground(), Ground::Leased);
+    // The peer's control plane is started anew: another gap.
+    bed.pass(TIMEOUT_MS + 500);
+    bed.confirm(2);
+    bed.pass(100);
+    bed.says_of(SECOND, alone());
+    bed.says(Some(facts(Standing::Serving, true, false)));
+    assert_eq!(bed.ground(), Ground::Leased);
+    // One that waits for the peer is served by nobody's leave.
+    bed.pass(TIMEOUT_MS + 500);
+    bed.confirm(3);
+    bed.pass(100);
+    bed.says_of(SECOND, alone());
+    bed.says(Some(facts(Standing::Frozen, true, false)));
+    assert_eq!(bed.ground(), Ground::Over);
+}
+
+/// The machine runs alone, `lockstepd` is started anew, and one volume's daemon is slow.
+#[test]
+fn a_run_that_follows_one_whose_copies_counted_alone_needs_no_lease_until_it_has_looked() {
+    let begin = || {
+        let keeper = Keeper::new(at(BEGAN_MS), ArbiterKind::Register, [], &[3; 32]);
+        let mut bed = Bed::begin(ArbiterKind::Register, None, None);
+        let keeper = keeper.leasing(TIMEOUT, None, Some(at(BEGAN_MS - 500)));
+        bed.keeper = keeper.expecting(2).left_alone();
+        bed
+    };
+    let mut bed = begin();
+    bed.pass(5000);
+    assert_eq!(bed.ground(), Ground::Alone);
+    assert!(bed.keeper.is_left_alone(at(bed.now)));
+    bed.keeper.meet(VOLUME);
+    bed.says(Some(facts(Standing::Serving, false, true)));
+    bed.pass(5000);
+    assert_eq!(bed.ground(), Ground::Alone);
+    bed.keeper.meet(SECOND);
+    bed.says_of(SECOND, Some(facts(Standing::Serving, false, true)));
+    bed.pass(60_000);
+    assert_eq!(bed.ground(), Ground::Alone);
+    // A look says otherwise: both count.
+    let mut bed = begin();
+    bed.keeper.meet(VOLUME);
+    bed.says(Some(facts(Standing::Frozen, false, false)));
+    bed.pass(1000);
+    assert_eq!(bed.ground(), Ground::Over);
+    // Nobody looks: no longer than a volume may be in doubt, all runs together.
+    let mut bed = begin();
+    bed.pass(29_499);
+    assert_eq!(bed.ground(), Ground::Alone);
+    bed.pass(1);
+    assert_eq!(bed.ground(), Ground::Over);
+}
+
+/// One volume's daemon never answers. That is a look as well, once the first look is over: it uses up nobody's later one.
+#[test]
+fn a_daemon_that_never_answers_was_looked_at() {
+    let keeper = Keeper::new(at(BEGAN_MS), ArbiterKind::Register, [VOLUME], &[3; 32]);
+    let mut bed = Bed::begin(ArbiterKind::Register, None, None);
+    bed.keeper = keeper.leasing(TIMEOUT, None, None).expecting(1);
+    bed.says(Some(facts(Standing::Serving, true, false)));
+    bed.pass(1000);
+    assert!(!bed.keeper.has_looked(at(bed.now)));
+    bed.keeper.reported();
+    assert!(bed.keeper.has_looked(at(bed.now)));
+    // It lengthens no look.
+    assert_eq!(bed.ground(), Ground::Over);
+    assert!(!bed.keeper.has_looked(at(bed.now - 1)));
+}
+
+/// Under `ping`: a target answers, and writing the new view down takes longer than the lease has left.
+#[test]
+fn who_decided_in_time_to_go_on_alone_may_take_long_to_write_it_down() {
+    let mut bed = Bed::begin(ArbiterKind::Ping, None, None);
+    bed.feed(Event::Targets {
+        arbiter: Targets::Answer,
+        clients: Targets::Answer,
+    });
+    bed.feed(Event::Peer(Presence::Alive));
+    bed.confirm(0);
+    bed.says(Some(facts(Standing::Serving, true, false)));
+    bed.loses_the_peer();
+    bed.feed(Event::Contact { asked: at(bed.now) });
+    assert!(matches!(bed.words.last(), Some(Word::GoAlone { .. })));
+    bed.pass(20_000);
+    assert_eq!(bed.ground(), Ground::Granted);
+    bed.feed(Event::WordDone { volume: VOLUME });
+    let changing = VolumeFacts {
+        changing: true,
+        ..facts(Standing::Frozen, false, false)
+    };
+    bed.says(Some(changing));
+    bed.pass(20_000);
+    assert_eq!(bed.ground(), Ground::Granted);
+    assert_eq!(bed.words.len(), 1);
+    let mut refused = bed;
+    refused.says(Some(facts(Standing::Frozen, false, false)));
+    assert_eq!(refused.ground(), Ground::Over);
+    assert_eq!(refused.words.last(), Some(&Word::StepDown));
 }

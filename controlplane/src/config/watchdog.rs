@@ -124,7 +124,7 @@ pub(super) fn warn(cluster: &Cluster) -> Vec<Told> {
                     group.name,
                     wait.as_secs()
                 ),
-                "half of heartbeat_timeout_ms, hard_stop_ms and the watchdog's timeout_s have to pass: so long services of the other node may live",
+                "half of heartbeat_timeout_ms, hard_stop_ms and the watchdog's timeout_s twice have to pass: so long services of the other node may live",
                 "shorten the longest of them",
             ));
         }

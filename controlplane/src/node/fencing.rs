@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use controlplane_api::cluster;
+use controlplane_core::failure_detector::Presence;
 use controlplane_core::keeper::Event;
 use controlplane_core::self_fencing::{
     Care, ClearGroups, Exposure, Left, Watched, care, pet_until, services, watched,
@@ -14,7 +15,7 @@ use mirror_core::types::{BootId, Instant};
 
 use super::{Node, now};
 use crate::config::Config;
-use crate::left_behind::{Known, LeftBehind};
+use crate::left_behind::{Known, LeftBehind, OfGroup};
 use crate::watchdog::device::Kernel;
 use crate::watchdog::{State, Told, Watchdog};
 
@@ -52,35 +53,52 @@ impl Fencing {
     }
 
     fn with(
-        mut left_behind: LeftBehind,
+        left_behind: LeftBehind,
         watchdog: Option<(PathBuf, Option<Watchdog>)>,
         wanted_timeout_s: u64,
     ) -> Self {
-        let before = left_behind.known();
-        // Before anything else: if this run ends before it has looked, the next one has no more time.
-        let looking_since = before.looking_since.or(Some(now()));
-        let known = Known {
-            looking_since,
-            ..before
-        };
-        let kept = left_behind.keep(known);
-        let mut fencing = Self {
+        Self {
+            before: left_behind.known().clone(),
             left_behind,
-            before: known,
             watchdog,
             told: None,
             cared: Care::Disarmed,
             kept: true,
             confirmed: (0, 0),
             wanted_timeout_s,
+        }
+    }
+
+    /// Now that the volumes will be looked at: if this run ends before it has looked, the next one has no more time. One that
+    /// could not begin, because of a file that cannot be used for instance, has used up nothing. Whoever was stopping a group
+    /// hard had looked.
+    pub(super) fn begin_to_look(&mut self, config: &Config) {
+        let current = now();
+        let group = |group: &crate::config::Group| {
+            let key = GroupKey::of(&group.name);
+            let before = self.before.groups.get(&key).copied().unwrap_or_default();
+            let looking = before.looking_since.or(before.hard_since);
+            let looking_since = Some(looking.unwrap_or(current));
+            let known = OfGroup {
+                looking_since,
+                ..before
+            };
+            (key, known)
         };
-        fencing.tell_kept(kept);
-        fencing
+        self.before.groups = config.groups.iter().map(group).collect();
+        let kept = self.left_behind.keep(self.before.clone());
+        self.tell_kept(kept);
     }
 
     /// What an earlier run left behind.
-    pub fn before(&self) -> Known {
-        self.before
+    pub fn before(&self) -> &Known {
+        &self.before
+    }
+
+    /// What an earlier run left behind of a group.
+    pub(super) fn before_of(&self, group: &str) -> OfGroup {
+        let known = self.before.groups.get(&GroupKey::of(group));
+        known.copied().unwrap_or_default()
     }
 
     fn tell_kept(&mut self, kept: std::io::Result<()>) {
@@ -197,6 +215,8 @@ impl Node {
     pub(super) fn watch_over(&mut self) {
         self.renew_leases();
         let current = now();
+        let dead = (self.presence == Presence::Dead).then_some(self.presence_since);
+        self.services.other_dead(current, dead);
         for group in 0..self.groups.len() {
             let ground = self.groups[group].keeper.ground(current);
             self.services.leased(current, group, services(ground));
@@ -252,8 +272,9 @@ impl Node {
 
     fn leave_behind(&mut self, current: Instant, exposed: &[Exposure]) {
         let before = self.fencing.left_behind.known();
-        let left = || exposed.iter().filter(|group| group.left == Left::Something);
-        let looked = self.groups.iter().all(|group| group.keeper.has_looked());
+        let something = exposed.iter().any(|group| group.left == Left::Something);
+        let mut keepers = self.groups.iter().map(|group| &group.keeper);
+        let looked = keepers.all(|keeper| keeper.has_looked(current));
         let needs = |group: usize| {
             let needs = self.groups[group].keeper.services_until(current).is_some();
             needs && self.services.left(current, group) == Left::Something
@@ -266,12 +287,21 @@ impl Node {
             .fencing
             .told
             .is_none_or(|told| told.state == State::Disarmed);
-        let armed = left().next().is_some() || (before.armed && !(looked && disarmed));
+        let of_group = |group: usize| {
+            let (key, keeper) = (self.key_of(group), &self.groups[group].keeper);
+            let before = before.groups.get(&key).copied().unwrap_or_default();
+            let service = self.services.group(group);
+            let known = OfGroup {
+                looking_since: before.looking_since.filter(|_| !keeper.has_looked(current)),
+                hard_since: service.and_then(|service| service.hard_since(current)),
+                alone: keeper.is_left_alone(current),
+            };
+            (key, known)
+        };
         let known = Known {
             confirmed: confirmed.or(before.confirmed),
-            looking_since: before.looking_since.filter(|_| !looked),
-            hard_since: left().filter_map(|group| group.hard_since).min(),
-            armed,
+            armed: something || (before.armed && !(looked && disarmed)),
+            groups: (0..self.groups.len()).map(of_group).collect(),
         };
         let kept = self.fencing.left_behind.keep(known);
         self.fencing.tell_kept(kept);

@@ -84,21 +84,42 @@ impl Device for Kernel {
 
     fn disarm(&mut self) -> Result<(), Errno> {
         let file = self.open_file()?;
-        match sys::stop_watchdog(file.as_fd()) {
-            // A driver of its own may not know this word, and know the one below.
-            Ok(()) | Err(Errno::ENOTTY | Errno::EOPNOTSUPP | Errno::EINVAL) => {}
-            // Closed, it would run out.
-            Err(errno) => return Err(errno),
-        }
-        write(file, b"V")?;
+        may_close(sys::stop_watchdog(file.as_fd()), || write(file, b"V"))?;
         self.file = None;
         Ok(())
+    }
+}
+
+/// Whether a device may be closed after it was told to stop, and was told it again in the way of older drivers.
+fn may_close(
+    stopped: Result<(), Errno>,
+    say: impl FnOnce() -> Result<usize, Errno>,
+) -> Result<(), Errno> {
+    match stopped {
+        Ok(()) => {
+            // It runs no more, whatever it thinks of the other word.
+            let _ = say();
+            Ok(())
+        }
+        // A driver of its own may not know this word, and know the other one.
+        Err(Errno::ENOTTY | Errno::EOPNOTSUPP | Errno::EINVAL) => say().map(drop),
+        // Closed, it would run out; and the word, said now, would be obeyed whenever this process ends.
+        Err(errno) => Err(errno),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_that_stopped_is_closed_and_one_that_did_not_is_not() {
+        let refused = || Err(Errno::EIO);
+        assert_eq!(may_close(Ok(()), refused), Ok(()));
+        assert_eq!(may_close(Err(Errno::ENOTTY), || Ok(1)), Ok(()));
+        assert_eq!(may_close(Err(Errno::ENOTTY), refused), Err(Errno::EIO));
+        assert_eq!(may_close(Err(Errno::EBUSY), || Ok(1)), Err(Errno::EBUSY));
+    }
 
     #[test]
     fn what_is_no_watchdog_is_refused_and_not_held() {

@@ -23,7 +23,7 @@ use mirror_core::view::View;
 use super::interconnect::Interconnects;
 use super::node::{MS, id, name};
 use super::rng::Rng;
-use super::services::ServiceTimes;
+use super::services::{Left, ServiceTimes};
 pub(super) use super::step::Step;
 use super::theme::Theme;
 use super::wishes::SUBJECTS;
@@ -70,6 +70,7 @@ pub(super) struct Sample {
     pub(super) facts: Option<VolumeFacts>,
     insync: NodeSet,
     last_heard_ms: u64,
+    answered_ms: u64,
     asked: Instant,
 }
 
@@ -87,7 +88,7 @@ pub(super) struct Daemon {
     pub(super) gaps: u64,
     pub(super) in_gap: bool,
     /// What an earlier run left behind ([`super::services`]).
-    left: (Option<Instant>, Option<Instant>),
+    left: Left,
     pub(super) client: Client,
     pub(super) began: u64,
     keeper: Keeper,
@@ -290,16 +291,16 @@ impl World {
             stood_still: Duration::ZERO,
             link_heard: Instant::from_nanos(0),
             link_told: Instant::from_nanos(0),
-            confirmed: left.0,
+            confirmed: left.confirmed(),
             gaps: 0,
             in_gap: false,
             left,
             client: Client::default(),
             began: self.now,
             // Its volume is known once the data plane has told its id.
-            keeper: Keeper::new(now, ArbiterKind::Register, [], &seed)
+            keeper: left
+                .given_to(Keeper::new(now, ArbiterKind::Register, [], &seed))
                 .expecting(1)
-                .leasing(TIMING.timeout, left.0, left.1)
                 .preferring(node == 0),
             seed,
             presence: Presence::Unknown,
@@ -386,6 +387,7 @@ impl World {
         };
         // The data plane hurries as its run does.
         let heard = status.link.last_heard_ms.map(|ms| ms * self.plan.haste);
+        let answered = status.link.answered_ms.map(|ms| ms * self.plan.haste);
         status.link.last_heard_ms = heard;
         let facts = facts(&status);
         let insync = (0..2).filter(|member| {
@@ -397,6 +399,7 @@ impl World {
             facts,
             insync: insync.fold(NodeSet::EMPTY, |set, member| set.with(id(member))),
             last_heard_ms: heard.unwrap_or(LINKED_MS),
+            answered_ms: answered.unwrap_or(LINKED_MS),
             asked: self.path_clock(node),
         }
     }
@@ -473,15 +476,14 @@ impl World {
         let Some(daemon) = self.control.daemons[node].as_mut() else {
             return;
         };
+        daemon.keeper.reported();
         let Some(volume) = daemon.volume.or(sample.id) else {
             return;
         };
         if daemon.volume.is_none() {
             daemon.volume = Some(volume);
-            let (confirmed, looking_since) = daemon.left;
-            daemon.keeper = Keeper::new(now, ArbiterKind::Register, [volume], &daemon.seed)
-                .leasing(TIMING.timeout, confirmed, looking_since)
-                .preferring(node == 0);
+            let keeper = Keeper::new(now, ArbiterKind::Register, [volume], &daemon.seed);
+            daemon.keeper = daemon.left.given_to(keeper).preferring(node == 0);
             let presence = daemon.presence;
             self.keeper(node, Event::Peer(presence));
         }
@@ -490,9 +492,9 @@ impl World {
         };
         if sample.facts.is_some_and(|facts| facts.linked) {
             let heard = sample.asked.as_nanos();
-            let heard = heard.saturating_sub(sample.last_heard_ms * MS);
-            let at = Instant::from_nanos(heard);
-            daemon.link_heard = at;
+            let before = |millis: u64| Instant::from_nanos(heard.saturating_sub(millis * MS));
+            daemon.link_heard = before(sample.last_heard_ms);
+            let at = before(sample.answered_ms);
             self.keeper(node, Event::LinkHeard { at });
         }
         self.feed_wishes(node);

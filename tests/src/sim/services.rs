@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use controlplane_core::keeper::Event;
+use controlplane_core::keeper::{Event, Keeper};
 use controlplane_core::self_fencing::{Ground, LOOK_MARGIN, grace};
 use mirror_core::admin::Role;
 use mirror_core::types::{BootId, Instant};
@@ -23,6 +23,23 @@ pub(super) struct Left {
     boot: Option<BootId>,
     confirmed: Option<Instant>,
     looking_since: Option<Instant>,
+    alone: bool,
+}
+
+impl Left {
+    /// The keeper of the run that begins with it.
+    pub(super) fn given_to(self, keeper: Keeper) -> Keeper {
+        let keeper = keeper.leasing(TIMING.timeout, self.confirmed, self.looking_since);
+        if self.alone {
+            keeper.left_alone()
+        } else {
+            keeper
+        }
+    }
+
+    pub(super) fn confirmed(self) -> Option<Instant> {
+        self.confirmed
+    }
 }
 
 /// Of both nodes.
@@ -35,7 +52,7 @@ pub(super) struct ServiceTimes {
 
 impl World {
     /// A run begins: what it knows of those before it.
-    pub(super) fn left_behind(&mut self, node: usize) -> (Option<Instant>, Option<Instant>) {
+    pub(super) fn left_behind(&mut self, node: usize) -> Left {
         let now = self.path_clock(node);
         let boot = self.nodes[node].boot;
         let left = &mut self.control.services.left[node];
@@ -46,7 +63,7 @@ impl World {
             };
         }
         left.looking_since.get_or_insert(now);
-        (left.confirmed, left.looking_since)
+        *left
     }
 
     /// The heartbeat thread, before it hears anything.
@@ -76,10 +93,11 @@ impl World {
         };
         let keeper = daemon.keeper();
         let confirmed = keeper.services_until(now).map(|_| keeper.lease_confirmed());
-        let looked = keeper.has_looked();
+        let (looked, alone) = (keeper.has_looked(now), keeper.is_left_alone(now));
         let left = &mut self.control.services.left[node];
         left.confirmed = confirmed.or(left.confirmed);
         left.looking_since = left.looking_since.filter(|_| !looked);
+        left.alone = alone;
     }
 
     /// I57.
@@ -94,6 +112,7 @@ impl World {
         let Some(since) = self.control.services.alone_since[other] else {
             return;
         };
+        // A copy that is fenced by its own daemon ends the services whatever time they have: the shell's tests show that.
         let later = self.nodes[other].view().epoch > self.nodes[node].view().epoch;
         let gone = self.role(node) == Some(Role::Fenced);
         if !later || gone || now < self.control.blind_until[node] {
@@ -105,7 +124,12 @@ impl World {
         let millis = (grace(TIMING.timeout) + LOOK_MARGIN + SLACK).as_millis();
         let limit = self.control_ms(u64::try_from(millis).unwrap_or(u64::MAX));
         self.count("control: services beside a node that serves alone");
-        if ground == Some(Ground::Leased) && now > since + limit {
+        // Of a run that has not looked nothing is known: what it found it runs beside as its machine did without it.
+        let runs = match ground {
+            Some(Ground::Leased | Ground::Alone | Ground::Granted) => true,
+            Some(Ground::Unlooked | Ground::Over | Ground::NoTakeover) | None => false,
+        };
+        if runs && now > since + limit {
             self.fail(format!(
                 "{node} would run services, and {other} may start them: it has served alone for {} ms (I57)",
                 (now - since) * self.plan.haste / super::node::MS

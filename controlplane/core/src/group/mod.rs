@@ -63,6 +63,9 @@ pub struct Group {
     overdue: bool,
     /// See [`Event::OtherClear`].
     other_clear: Option<Instant>,
+    /// See [`Event::OtherDead`]; and when it was dead last.
+    other_dead: Option<Instant>,
+    was_dead: Option<Instant>,
     fences: u32,
     fence_at: Instant,
     next_number: u64,
@@ -92,6 +95,8 @@ impl Group {
             hard_before: None,
             overdue: false,
             other_clear: None,
+            other_dead: None,
+            was_dead: None,
             fences: 0,
             fence_at: now,
             next_number: 1,
@@ -114,6 +119,7 @@ impl Group {
             Event::OtherClear { asked } => {
                 self.other_clear = self.other_clear.max(Some(asked));
             }
+            Event::OtherDead { since } => self.hear_of_death(since),
             Event::HardSince(since) => self.hard_before = Some(since),
             Event::Remembered { ago } => {
                 let left = self.policy.failovers_within.saturating_sub(ago);
@@ -142,7 +148,7 @@ impl Group {
         let rests = self.resources.iter().map(|resource| resource.rests_until);
         let hard = self.hard_since.map(|since| since + self.policy.hard_stop);
         let doubt = self.volumes_since + self.policy.doubt_grace;
-        let takeover = self.volumes_since + self.policy.takeover_wait;
+        let takeover = self.waits_until();
         running
             .chain(rests)
             .chain(hard)

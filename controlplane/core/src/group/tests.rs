@@ -1,6 +1,7 @@
 use std::vec;
 
 use super::*;
+use crate::keeper::HANDICAP;
 use crate::limits::CANCEL_GRACE;
 use crate::self_fencing::Left;
 
@@ -419,6 +420,46 @@ fn nothing_starts_before_whatever_ran_on_the_other_node_is_gone() {
         bed.pass(Duration::from_millis(1));
         assert_eq!(bed.begun(), [(FILE_SYSTEM, Action::Start(origin))]);
     }
+}
+
+/// It was switched off long ago, and an operator starts the group: nobody is waited for twice.
+#[test]
+fn a_node_that_is_dead_for_longer_than_the_wait_is_not_waited_for_again() {
+    let mut bed = Bed::new(|policy| policy.takeover_wait = WAIT);
+    bed.tell(Event::Tick);
+    for resource in 0..3 {
+        bed.end(resource, Outcome::Absent);
+    }
+    let since = Some(bed.now);
+    bed.tell(Event::OtherDead { since });
+    bed.pass(WAIT);
+    bed.tell(Event::Volumes(Volumes::Served(Origin::Start)));
+    assert_eq!(bed.begun(), []);
+    assert_eq!(bed.group.deadline(bed.now), Some(bed.now + HANDICAP));
+    bed.pass(HANDICAP);
+    assert_eq!(bed.begun(), [(FILE_SYSTEM, START)]);
+    // One that was heard since may have something, whatever it was before.
+    bed.tell(Event::OtherDead { since: None });
+    assert!(bed.group.waits_until() > bed.now);
+}
+
+/// It lived until after the volumes were served here: its lease may last from its last word on.
+#[test]
+fn a_node_that_dies_while_it_is_waited_for_is_waited_for_from_its_last_word() {
+    let mut bed = Bed::new(|policy| policy.takeover_wait = WAIT);
+    bed.tell(Event::Tick);
+    for resource in 0..3 {
+        bed.end(resource, Outcome::Absent);
+    }
+    bed.tell(Event::Volumes(Volumes::Served(Origin::Start)));
+    bed.pass(WAIT / 2);
+    let since = Some(bed.now);
+    bed.tell(Event::OtherDead { since });
+    bed.pass(WAIT);
+    bed.tell(Event::OtherDead { since: None });
+    assert_eq!(bed.begun(), []);
+    bed.pass(HANDICAP);
+    assert_eq!(bed.begun(), [(FILE_SYSTEM, START)]);
 }
 
 #[test]

@@ -168,6 +168,11 @@ pub enum Event {
         /// When this node sent what that confirms.
         asked: Instant,
     },
+    /// The other node is dead, as the failure detector counts it.
+    OtherDead {
+        /// Since when; `None` if it is not, or may not be.
+        since: Option<Instant>,
+    },
     /// An earlier run of the daemon was stopping the group hard since then, and was not done.
     HardSince(Instant),
     /// An earlier run of the daemon started the group after a failover ([`Effect::FailedOver`]).

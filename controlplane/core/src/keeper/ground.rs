@@ -3,6 +3,7 @@
 use mirror_core::types::Instant;
 
 use super::{ArbiterKind, Keeper, Volume};
+use crate::limits::DOUBT_GRACE;
 use crate::mutant::{self, Mutant};
 use crate::partition::{ClaimState, Service, Standing};
 use crate::self_fencing::{FIRST_LOOK, Ground, Leases, grace};
@@ -24,7 +25,7 @@ impl Keeper {
             Ground::NoTakeover
         } else if self.is_known_alone(now) {
             Ground::Alone
-        } else if self.change.state() == ClaimState::Granted {
+        } else if self.change.state() == ClaimState::Granted || self.goes_alone(now) {
             Ground::Granted
         } else if !self.lease.is_over(now) {
             Ground::Leased
@@ -48,44 +49,73 @@ impl Keeper {
         self.lease.counted()
     }
 
-    /// Whether every volume was looked at in this run, or did not answer.
-    pub fn has_looked(&self) -> bool {
-        self.unknown == 0 && self.volumes.values().all(|volume| volume.looked)
+    /// Whether this run looked at every volume; one that does not answer counts as looked at once [`FIRST_LOOK`] is over.
+    pub fn has_looked(&self, now: Instant) -> bool {
+        self.has_met_all() || (self.reported && now >= self.looking_since + FIRST_LOOK)
+    }
+
+    /// Whether no copy of the other node can count before a volume here is linked again: what the next run may rest on until
+    /// it has looked ([`Keeper::left_alone`]).
+    pub fn is_left_alone(&self, now: Instant) -> bool {
+        let linked = |volume: &Volume| volume.known.is_some_and(|(_, linked, _)| linked);
+        self.is_known_alone(now) && !self.volumes.values().any(linked)
     }
 
     pub(super) fn service(&self, now: Instant) -> Service {
         let leases = self.kind.leases() == Leases::Kept;
-        let over = leases && self.lease.is_over(now) && !self.is_unlooked(now);
-        if over && !mutant::is(Mutant::LeaseIgnored) {
+        let over = leases && self.lease.is_over(now);
+        let rests = self.is_unlooked(now) || self.goes_alone(now);
+        if over && !rests && !mutant::is(Mutant::LeaseIgnored) {
             Service::Expired
         } else {
             Service::Leased
         }
     }
 
+    fn has_met_all(&self) -> bool {
+        self.unknown == 0 && self.volumes.values().all(|volume| volume.looked)
+    }
+
     fn is_unlooked(&self, now: Instant) -> bool {
-        !self.has_looked() && now < self.looking_since + FIRST_LOOK
+        !self.has_met_all() && now < self.looking_since + FIRST_LOOK
     }
 
     /// Of a data plane that does not answer its last answer counts, if it was not linked: its view cannot become one of
-    /// both copies then. One that is linked may have agreed to that since it was asked.
+    /// both copies then. One that is linked may have agreed to that since it was asked. Of one that was not heard in this run
+    /// the last answer to an earlier run counts, for as long as a volume may be in doubt.
     fn is_known_alone(&self, now: Instant) -> bool {
-        let patience = grace(self.lease.timeout());
-        let alone = |volume: &Volume| {
-            let counts = |(alone, linked, asked): (bool, bool, Instant)| {
-                alone && (!linked || now < asked + patience)
-            };
-            volume.known.is_some_and(counts)
+        let before = self.alone_before && now < self.looking_since + DOUBT_GRACE;
+        let any = self.unknown > 0 || !self.volumes.is_empty();
+        let alone = |volume: &Volume| match volume.known {
+            None => before,
+            Some(_) => self.is_alone(now, volume),
         };
-        self.unknown == 0 && !self.volumes.is_empty() && self.volumes.values().all(alone)
+        any && (self.unknown == 0 || before) && self.volumes.values().all(alone)
     }
 
-    /// After a gap the peer's word counts again once every volume is served here, with the peer, by what was asked since.
+    fn is_alone(&self, now: Instant, volume: &Volume) -> bool {
+        let patience = grace(self.lease.timeout());
+        volume
+            .known
+            .is_some_and(|(alone, linked, asked)| alone && (!linked || now < asked + patience))
+    }
+
+    /// Under `ping` nothing is granted: what counts is that a target answered in time, when this node decided. Its data planes
+    /// may need longer to write it down.
+    fn goes_alone(&self, now: Instant) -> bool {
+        let goes = |volume: &Volume| volume.narrows || self.is_alone(now, volume);
+        let any = self.volumes.values().any(|volume| volume.narrows);
+        any && self.unknown == 0 && self.volumes.values().all(goes)
+    }
+
+    /// After a gap the peer's word counts again once every volume is served here, with the peer or by a copy that alone
+    /// counts, by what was asked since. The volumes of a group stand each for itself: one comes back to the peer before
+    /// another, or never.
     pub(super) fn restore_the_lease(&mut self) {
         let served = |volume: &Volume| {
-            let serves =
-                |facts: super::VolumeFacts| facts.standing == Standing::Serving && facts.linked;
-            volume.facts.is_some_and(serves)
+            volume.facts.is_some_and(|facts| {
+                facts.standing == Standing::Serving && (facts.linked || facts.alone)
+            })
         };
         let oldest = self.volumes.values().map(|volume| volume.asked).min();
         if self.unknown == 0
