@@ -5,6 +5,7 @@ pub mod arbiter;
 pub mod clerk;
 pub mod config;
 pub mod daemons;
+mod durable;
 pub mod etcd;
 pub mod heartbeat;
 pub mod join;

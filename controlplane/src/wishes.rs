@@ -1,8 +1,7 @@
 //! What operators wish, on disk: one small file, replaced as a whole and flushed.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use controlplane_api::arbiter::Hex16;
@@ -11,6 +10,8 @@ use controlplane_core::wire::{wish_bytes, wish_of};
 use controlplane_core::wish::Wish;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::durable::replace;
 
 /// The layout of the file.
 const VERSION: u32 = 1;
@@ -147,16 +148,9 @@ impl Store {
         };
         let text = serde_json::to_string_pretty(&text)
             .map_err(|error| self.failed("write", error.into()))?;
-        let new = self.path.with_extension("new");
         let write = || {
             fs::create_dir_all(self.directory())?;
-            let mut file = File::options();
-            let file = file.write(true).create(true).truncate(true).mode(0o600);
-            let mut file = file.open(&new)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new, &self.path)?;
-            File::open(self.directory())?.sync_all()
+            replace(&self.path, text.as_bytes(), 0o600)
         };
         write().map_err(|source| self.failed("write", source))
     }

@@ -165,7 +165,7 @@ impl Registers {
         let sole = view.is_sole(node).then(|| view.mark());
         if let Some(register) = self.known.get_mut(&volume) {
             // Of the same epoch is what both agreed on instead of a grant that was not used.
-            let instead = register.holder == Some(node) && !mutant::is(Mutant::RegisterSoleUnheard);
+            let instead = register.holder == Some(node);
             let later = sole.filter(|mark| {
                 let epoch = register.mark.epoch;
                 mark.epoch > epoch || (instead && mark.epoch == epoch && *mark != register.mark)

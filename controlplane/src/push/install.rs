@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use controlplane_core::push::Digest;
 
-use super::record::{new_beside, replace};
 use super::words::{digest, short};
+use crate::durable::{new_beside, replace};
 
 /// What is changed by hand is kept under this name, and its digest.
 const ASIDE: &str = "edited-";

@@ -2,8 +2,7 @@
 //! a whole and flushed. It has mode 0600.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,6 +12,8 @@ use controlplane_api::paths::state_directory;
 use controlplane_core::push::{Durable, InForce};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::durable::replace;
 
 use super::words::{ProposalLine, StageWord, digest};
 
@@ -290,31 +291,6 @@ impl Store {
 
 fn checksum(body: &str) -> String {
     blake3::hash(body.as_bytes()).to_hex().to_string()
-}
-
-/// What becomes `path` is written under this name.
-pub(super) fn new_beside(path: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".new");
-    path.with_file_name(name)
-}
-
-/// Replaces a file as a whole; it is durable then, and its name too.
-pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let new = new_beside(path);
-    // A leftover of a crash would keep its mode.
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = File::options();
-    let file = file.write(true).create_new(true).mode(mode);
-    let mut file = file.open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 /// Puts the record aside: `cluster.toml` is what the next run loads. Says where the record is then, if there was one.

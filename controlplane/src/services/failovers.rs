@@ -31,12 +31,6 @@ pub(super) fn append(path: &Path, within: Duration) -> io::Result<()> {
 
 /// Durably, and as a whole.
 pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(directory)?;
-    let new = path.with_extension("new");
-    let mut file = fs::File::create(&new)?;
-    io::Write::write_all(&mut file, text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    fs::File::open(directory)?.sync_all()
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+    crate::durable::replace(path, text.as_bytes(), 0o644)
 }
