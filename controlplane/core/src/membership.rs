@@ -3,8 +3,9 @@
 //! Within a run of the peer's daemon the sequence on a path rises, so that a recorded heartbeat is refused. A run that
 //! is not known yet has to prove that it is of now: its heartbeat must name this node's own run and a moment at which
 //! this node sent something lately, later than anything that the known run has confirmed: a recording of a run that is
-//! over cannot know that. Until then this node only answers it. On a path that was not heard yet nothing says which
-//! sequence is new: there the moment counts at which the peer sent it, beside what it sent on other paths.
+//! over cannot know that. Until then this node only answers it. On a path that was not heard yet in this run nothing says which
+//! sequence is new: the first heartbeat there has to name this node's own run too, and nothing counts that the peer sent
+//! long before what it sent on other paths.
 
 use mirror_core::types::{BootId, Incarnation, Instant, NodeId};
 
@@ -34,7 +35,7 @@ pub enum Reception {
         /// What ran before, if anything was known.
         before: Option<Run>,
     },
-    /// A run that has yet to prove that it is of now.
+    /// A run that has yet to prove that it is of now, or a path on which it has not done so.
     Unproven,
     /// Older than what was heard on this path: a recording, or late on the network.
     Old,
@@ -156,7 +157,15 @@ impl Peer {
             }
             self.detector.restarted();
         }
+        let state = self.detector.path(index);
         let path = &mut self.paths[index];
+        let first = path.sequence_in == 0 && confirms.is_none();
+        if first && !mutant::is(Mutant::LateBelieved) {
+            if !matches!(state, PathState::Up | PathState::Late) {
+                path.echo = Self::echo(now, heartbeat);
+            }
+            return Reception::Unproven;
+        }
         let repeated = heartbeat.sequence <= path.sequence_in;
         let late = self.newest.since(heartbeat.sent) > self.timing.timeout / 2;
         if (repeated && !mutant::is(Mutant::ReplayBelieved))
@@ -373,8 +382,29 @@ mod tests {
         }
         assert_eq!(own.presence(), Presence::Alive);
         for heartbeat in recorded.iter().filter(|each| each.sent < at(4000)) {
-            assert_eq!(own.receive(at(6000), heartbeat), Reception::Old);
+            assert_eq!(own.receive(at(6000), heartbeat), Reception::Unproven);
         }
+    }
+
+    /// Seed 1685249: the peer's machine stood still between what was recorded and what is heard now, and by its clock
+    /// hardly any time has passed.
+    #[test]
+    fn a_recording_from_before_a_standstill_does_not_count_on_a_path_that_was_not_heard_yet() {
+        let node = |number| NodeId::new(number).expect("a node");
+        let mut peer = Peer::new(at(0), node(1), run(2, 22), node(0), TIMING, 2);
+        let recorded = peer.next(at(900), 1, false).expect("a path");
+        let mut own = Peer::new(at(60_000), node(0), run(1, 12), node(1), TIMING, 2);
+        let first = own.next(at(60_000), 0, false).expect("a path");
+        peer.receive(at(1000), &first);
+        let proof = peer.next(at(1001), 0, false).expect("a path");
+        let new = Reception::NewRun { before: None };
+        assert_eq!(own.receive(at(60_002), &proof), new);
+        assert_eq!(own.receive(at(60_003), &recorded), Reception::Unproven);
+        // The path works after all: what it is asked there, the peer answers.
+        let asked = own.next(at(60_004), 1, false).expect("a path");
+        peer.receive(at(1003), &asked);
+        let answer = peer.next(at(1004), 1, false).expect("a path");
+        assert_eq!(own.receive(at(60_006), &answer), Reception::Counted);
     }
 
     #[test]

@@ -62,7 +62,7 @@ mutants! {
     DeafIsDead: "deaf-is-dead", "I44 I43";
     /// A recorded heartbeat counts.
     ReplayBelieved: "replayed-heartbeat-believed", "I46";
-    /// What was sent long before something else of the same run counts on a path that was not heard yet.
+    /// On a path that was not heard yet anything of the run counts, unproven and however old.
     LateBelieved: "late-heartbeat-believed", "I46";
     /// A run that was followed by another one is believed again.
     EarlierRunBelieved: "earlier-run-believed", "I46";

@@ -137,11 +137,10 @@ impl World {
     /// Whether a grant on the view that the copy holds is on its way to this node, in its hands, or in its data plane's.
     fn may_act(&self, node: usize) -> bool {
         let held = self.nodes[node].view().mark();
-        let (clock, haste) = (self.nodes[node].clock(self.now), self.plan.haste);
-        let about = |word: &Word| match word {
-            Word::GoAlone { basis, .. } | Word::TakeOver { basis, .. } => *basis == held,
-            Word::Start | Word::StepDown | Word::Release => false,
-        };
+        // A machine that stands still acts when it goes on; its clock means nothing before.
+        let acts = self.now.max(self.nodes[node].paused_until);
+        let (clock, haste) = (self.nodes[node].clock(acts), self.plan.haste);
+        let about = |word: &Word| is_about(word, held);
         let process = self.nodes[node].process.as_ref();
         let process = process.map(|process| process.number);
         let mut words = self.control.words.values();
@@ -506,6 +505,14 @@ const MARKS: [&str; 19] = [
     "scene Suspended",
     "scene TwoOperators",
 ];
+
+/// Whether a word is a grant on this view.
+fn is_about(word: &Word, view: ViewMark) -> bool {
+    match word {
+        Word::GoAlone { basis, .. } | Word::TakeOver { basis, .. } => *basis == view,
+        Word::Start | Word::StepDown | Word::Release => false,
+    }
+}
 
 /// Whether the data plane would refuse the word for its age.
 fn is_late(word: &Word, now: Instant, haste: u64) -> bool {
