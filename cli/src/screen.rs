@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use mirror_core::admin::{
-    CopyCause, CopyProgress, CopyState, LinkState, PathState, PathStatus, Role, Status,
+    CopyBeside, CopyCause, CopyProgress, CopyState, LinkState, PathState, PathStatus, Role, Status,
 };
 use mirror_core::isolation::utc;
 
@@ -69,6 +69,9 @@ pub(crate) fn volume(status: &Status, style: Style) -> String {
             "",
             &format!("because {}", cause(progress.cause)),
         );
+        if let Some(beside) = &progress.beside {
+            row(&mut out, style, "", &gives_way(beside));
+        }
     }
     if let Some(found) = &status.split {
         out.push_str(&split::both_sides(found, style));
@@ -243,6 +246,17 @@ fn bar(progress: &CopyProgress) -> String {
     )
 }
 
+/// How the resync gives way to the application.
+fn gives_way(beside: &CopyBeside) -> String {
+    let share = beside.share_percent;
+    match beside.slower_percent {
+        None => format!("beside the application, {share} % of the time"),
+        Some(slower) => format!(
+            "beside the application, {share} % of the time: requests are {slower} % slower then"
+        ),
+    }
+}
+
 pub(crate) fn progress_bar(done: u64, total: u64, rate: u64, eta_s: Option<u64>) -> String {
     let percent = size::percent(done, total);
     let cells = (0..BAR_CELLS).map(|cell| {
@@ -349,6 +363,7 @@ mod tests {
             total_bytes: 10 << 30,
             rate_bytes_per_s: 100 << 20,
             eta_s: Some(40),
+            beside: None,
         };
         let view = ViewStatus {
             insync: vec!["node1".to_string()],
@@ -470,6 +485,26 @@ data  HEALTHY: served here, both copies are equal
             text.contains("because the copy missed acknowledged writes"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_copy_beside_an_application_shows_how_it_gives_way() {
+        let mut status = filling();
+        let progress = status.progress.as_mut().expect("a resync");
+        let mut beside = CopyBeside {
+            share_percent: 33,
+            runs_max: 1,
+            slower_percent: None,
+        };
+        progress.beside = Some(beside);
+        let text = volume(&status, Style::Plain);
+        let row = "             beside the application, 33 % of the time\n";
+        assert!(text.contains(row), "{text}");
+        beside.slower_percent = Some(24);
+        status.progress.as_mut().expect("a resync").beside = Some(beside);
+        let text = volume(&status, Style::Plain);
+        let row = "33 % of the time: requests are 24 % slower then\n";
+        assert!(text.contains(row), "{text}");
     }
 
     #[test]

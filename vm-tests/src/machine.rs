@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde_json::json;
 use vm_guest::LEDGER_PORTS;
 
 use crate::agent::{Agent, lock};
@@ -226,6 +227,27 @@ impl Machine {
             .as_ref()
             .with_context(|| format!("{} is off", self.name()))?;
         Ok(Arc::clone(&on.agent))
+    }
+
+    /// Lets a disk do so much at most, until the machine is off: as a disk that is rented by requests and bytes.
+    ///
+    /// # Errors
+    /// If the machine is off, or has no such disk.
+    pub fn limit_disk(
+        &self,
+        name: &str,
+        requests_per_s: u64,
+        bytes_per_s: u64,
+    ) -> anyhow::Result<()> {
+        let disk = self.disk(name)?;
+        let limits = json!({
+            "id": format!("/machine/peripheral/disk-{}/virtio-backend", disk.name()),
+            "bps": bytes_per_s, "bps_rd": 0, "bps_wr": 0,
+            "iops": requests_per_s, "iops_rd": 0, "iops_wr": 0,
+        });
+        self.qmp()?
+            .command("block_set_io_throttle", &limits)
+            .map(|_| ())
     }
 
     pub(crate) fn qmp(&self) -> anyhow::Result<Arc<Qmp>> {

@@ -133,7 +133,7 @@ fn devices(hardware: &Hardware, argument: &mut impl FnMut(&str, String)) {
         argument(
             "-device",
             format!(
-                "virtio-blk-pci,drive=disk{number},serial={name},write-cache=on,rerror=report,werror=report"
+                "virtio-blk-pci,id=disk-{name},drive=disk{number},serial={name},write-cache=on,rerror=report,werror=report"
             ),
         );
     }

@@ -1,6 +1,7 @@
 //! Schedules that are told by what happens in them, and the mutants that they catch. Random seeds hardly meet these
 //! moments; `scenarios_told.rs` runs them on the right core, `cargo mutants-sim` on a wrong one.
 
+mod beside;
 mod compared;
 mod ends;
 mod failed;
@@ -36,7 +37,8 @@ pub struct Told {
 }
 
 /// All of them.
-pub const ALL: [Told; 13] = [
+pub const ALL: [Told; 14] = [
+    beside::BESIDE,
     ends::DEPOSED,
     failed::AGREED_IN_VAIN,
     failed::FAILED_UNHEARD,

@@ -328,6 +328,20 @@ pub struct CopyProgress {
     pub rate_bytes_per_s: u64,
     /// Estimated seconds to the end; absent while the rate is unknown.
     pub eta_s: Option<u64>,
+    /// How it gives way; absent on the target, and while the application is idle: then it gives way to nobody.
+    #[serde(default)]
+    pub beside: Option<CopyBeside>,
+}
+
+/// How a resync gives way to the application that works on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyBeside {
+    /// Share of the time in which it works, percent.
+    pub share_percent: u64,
+    /// Runs under way then, at most.
+    pub runs_max: usize,
+    /// By how much a request of the application is slower then, percent of its speed; absent while it was not measured.
+    pub slower_percent: Option<u64>,
 }
 
 /// How the link stands, in full.

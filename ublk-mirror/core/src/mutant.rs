@@ -42,6 +42,8 @@ mutants! {
     PeerFailureLate: "peer-failure-late", "S1 S7 I4";
     /// What a failed disk reads back counts for what is on it.
     FailedDiskCompared: "failed-disk-compared", "S1 S7 I2 I3 I4";
+    /// The resync rests for as long as the application works.
+    PaceStarves: "pace-starves", "I9";
     /// What both copies had when the peer was lost is acknowledged while the service is frozen.
     AckWhileFrozen: "ack-while-frozen", "S2";
     /// A lost activity log is written again before the bitmap on disk says that everything may differ.

@@ -129,6 +129,11 @@ impl Resync {
         self.reserved.as_ref().is_some_and(overlaps) || self.slots.iter().flatten().any(overlaps)
     }
 
+    /// Runs under way.
+    pub fn under_way(&self) -> usize {
+        self.slots.iter().flatten().count()
+    }
+
     /// Takes the next run that `is_free` allows. `None`: nothing to begin now. `unused`: no disk
     /// read owns the slot's buffer any more (one of an earlier session may).
     pub fn begin(
@@ -139,7 +144,7 @@ impl Resync {
     ) -> Option<(u16, SectorRange)> {
         // With nothing left but what is put aside there is nothing to look for.
         let nothing = self.todo.count() <= self.aside.blocks();
-        if nothing || self.slots.iter().flatten().count() >= slots_max {
+        if nothing || self.under_way() >= slots_max {
             return None;
         }
         let mut slots = self.slots.iter().enumerate();
@@ -357,6 +362,7 @@ impl Resync {
             total_bytes,
             rate_bytes_per_s: self.rate_bytes_per_s,
             eta_s: left_bytes.checked_div(self.rate_bytes_per_s),
+            beside: None,
         }
     }
 

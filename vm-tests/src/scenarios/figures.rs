@@ -38,13 +38,17 @@ const HOT_BYTES: u64 = 64 * MIB;
 const HOT_WRITES: u64 = 4096;
 const ROUNDS: usize = 3;
 /// What the resync of a round has to copy: enough to last longer than what is measured beside it.
-const BACKLOG_BYTES: u64 = 512 * MIB;
+const BACKLOG_BYTES: u64 = 192 * MIB;
 /// Where it begins: behind the hot set.
 const BACKLOG_OFFSET: u64 = HOT_BYTES;
 /// Of the resync alone.
-const ALONE_BYTES: u64 = 64 * MIB;
-const FIO_SECONDS: u64 = 8;
+const ALONE_BYTES: u64 = 48 * MIB;
+const FIO_SECONDS: u64 = 20;
 const LIMIT: Duration = Duration::from_secs(180);
+/// What the data disks can do beside a resync: a twentieth of a common rented disk, so that the disk is what fio and
+/// the resync share, and not the one emulated processor.
+const DISK_REQUESTS_PER_S: u64 = 300;
+const DISK_BYTES_PER_S: u64 = 6 * MIB;
 /// What a full copy of equal disks may put on the card.
 const EQUAL_PERCENT_MAX: f64 = 2.0;
 /// What a resync of single blocks may put on the card, of what differed.
@@ -69,6 +73,9 @@ fn resync_beside(context: &Context) -> anyhow::Result<()> {
         pair.one(),
         &format!("--rw=write --bs=1m --iodepth=4 --size={HOT_BYTES}"),
     )?;
+    for node in [pair.one(), pair.two()] {
+        node.limit_disk("data", DISK_REQUESTS_PER_S, DISK_BYTES_PER_S)?;
+    }
     beside_a_resync(&pair)?;
     pair.one().exec_ok("sync")?;
     pair.assert_equal_copies()
@@ -283,6 +290,7 @@ fn round(pair: &Pair, number: usize) -> anyhow::Result<[f64; 4]> {
     let (_, resync_alone) = to.rates(from);
     let (fio_beside, resync_beside) = fio_rates(pair)?;
     let still = pair.status(one)?;
+
     ensure!(
         still["peer_copy"] == "copying",
         "the resync ended before the measurement: {still:#}"

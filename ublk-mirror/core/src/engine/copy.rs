@@ -3,24 +3,18 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::pace::Pace;
 use super::{Engine, Gate, Peer};
 use crate::admin::{CopyCause, CopyProgress};
 use crate::effect::{DiskOperation, Effect, Effects, PayloadSource};
 use crate::event::{Digest, DiskResult, IoOwner};
-use crate::limits::{COPY_CHUNK_BYTES, COPY_INFLIGHT_MAX};
+use crate::limits::COPY_CHUNK_BYTES;
 use crate::mutant::{self, Mutant};
 use crate::notice::Notice;
 use crate::resync::{Arrived, Likeness, Resync};
 use crate::types::{CopyId, Instant, SectorRange, SessionId};
 use crate::wire::{Frame, FrameKind};
 
-/// Runs of the resync under way while the application works: it goes first, the resync goes on.
-const COPY_INFLIGHT_BUSY: usize = 1;
-/// After a run the resync rests for so many times the time that the run took: a third of what there is
-/// remains its floor.
-pub(super) const COPY_REST_TIMES: u32 = 2;
-/// It never rests longer: a disk that was slow once must not stop it.
-pub(super) const COPY_REST_MAX: Duration = Duration::from_millis(200);
 /// An application that waits for nothing, and asked for nothing for so long, is idle.
 const BUSY_FOR: Duration = Duration::from_millis(50);
 
@@ -72,6 +66,8 @@ impl Engine {
         );
         self.copy_total = Some((id, copy.total_blocks()));
         self.copy = Some(copy);
+        self.copy_pace = Pace::new();
+        self.copy_pace.passed(now, 0, 0);
         self.copy_halted = false;
         self.peer = Peer::Target(session);
         self.pump(now, effects);
@@ -80,7 +76,9 @@ impl Engine {
 
     /// Its progress.
     pub fn progress(&self) -> Option<CopyProgress> {
-        self.copy.as_ref().map(Resync::progress)
+        let mut progress = self.copy.as_ref().map(Resync::progress)?;
+        progress.beside = self.copy_pace.beside();
+        Some(progress)
     }
 
     /// Whether the target has everything and nothing is under way.
@@ -90,23 +88,18 @@ impl Engine {
 
     /// Begins runs of the resync as far as the bounds allow.
     pub fn copy_more(&mut self, now: Instant, effects: &mut Effects) {
-        self.copy_rests = false;
         let Peer::Target(_) = self.peer else { return };
         if self.copy_halted || self.copy_is_paused() {
             return;
         }
+        self.pace_passed(now);
         let busy = self.is_busy(now);
-        self.copy_rests = busy && now < self.copy_pause_until;
-        if self.copy_rests {
+        let runs = self.runs_under_way();
+        let Some(turn) = self.copy_pace.turn(now, busy, runs) else {
             return;
-        }
-        let slots_max = if busy {
-            COPY_INFLIGHT_BUSY
-        } else {
-            usize::from(COPY_INFLIGHT_MAX)
         };
         if let Some(copy) = self.copy.as_mut() {
-            copy.set_small_runs(busy);
+            copy.set_small_runs(turn.small);
             copy.retry(now);
         }
         loop {
@@ -116,7 +109,7 @@ impl Engine {
             };
             let reading = &self.copy_reading;
             let unused = |slot: usize| reading[slot].is_none();
-            let next = copy.begin(slots_max, unused, |range| {
+            let next = copy.begin(turn.count, unused, |range| {
                 mutant::is(Mutant::RunIntoWrite)
                     || !slots
                         .running_changes()
@@ -127,7 +120,6 @@ impl Engine {
                 range,
                 compare: None,
             });
-            self.copy_run_began = now;
             effects.push(Effect::Disk {
                 owner: IoOwner::Copy(slot),
                 operation: DiskOperation::Read,
@@ -196,6 +188,7 @@ impl Engine {
         effects: &mut Effects,
         send: impl FnOnce(&mut Self, &mut Effects) -> bool,
     ) -> Option<Compared> {
+        self.pace_passed(now);
         let reading = self.copy_reading[usize::from(slot)].take()?;
         if let Some(compare) = reading.compare {
             // It could not be read: the run is asked for.
@@ -284,6 +277,7 @@ impl Engine {
         if self.is_being_read(slot) {
             return;
         }
+        self.pace_passed(now);
         if let Some(copy) = self.copy.as_mut() {
             if mutant::is(Mutant::ClearAtCopyAck)
                 && let Some(range) = copy.in_slot(slot)
@@ -296,8 +290,6 @@ impl Engine {
             copy.finish(slot, Arrived::Yes);
             copy.sample_rate(now);
         }
-        let rest = (now.since(self.copy_run_began) * COPY_REST_TIMES).min(COPY_REST_MAX);
-        self.copy_pause_until = now + rest;
         self.pump(now, effects);
         self.copy_more(now, effects);
     }
@@ -324,14 +316,33 @@ impl Engine {
         if !matches!(self.peer, Peer::Target(_)) {
             return None;
         }
-        if self.copy_rests {
-            let due = self.idle_at().map_or(self.copy_pause_until, |idle| {
-                idle.min(self.copy_pause_until)
-            });
+        let goes_on = !self.copy_halted && !self.copy_is_paused();
+        let until = self.copy_pace.rests_until();
+        if goes_on && (until.is_some() || self.copy_pace.drains()) {
             let again = self.retry_of_copy(false);
-            return Some(again.map_or(due, |again| due.min(again)));
+            return until.into_iter().chain(self.idle_at()).chain(again).min();
         }
-        self.retry_of_copy(!self.copy_halted && !self.copy_is_paused())
+        self.retry_of_copy(goes_on)
+    }
+
+    fn runs_under_way(&self) -> usize {
+        self.copy.as_ref().map_or(0, Resync::under_way)
+    }
+
+    /// To be called before requests or runs begin or end.
+    pub(super) fn pace_passed(&mut self, now: Instant) {
+        if self.copy.is_some() {
+            let runs = self.runs_under_way();
+            self.copy_pace.passed(now, self.slots.len(), runs);
+        }
+    }
+
+    /// A request of the application ended.
+    pub(super) fn pace_ended(&mut self) {
+        if self.copy.is_some() {
+            let runs = self.runs_under_way();
+            self.copy_pace.ended(runs);
+        }
     }
 
     fn retry_of_copy(&self, goes_on: bool) -> Option<Instant> {

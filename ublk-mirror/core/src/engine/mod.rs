@@ -9,6 +9,7 @@ mod copy;
 mod diskless;
 mod healing;
 mod inflight;
+mod pace;
 mod pause;
 mod peer;
 mod slots;
@@ -37,6 +38,7 @@ use copy::Reading;
 use diskless::OwnDisk;
 use healing::Healing;
 use inflight::{InFlight, Leg, Stage};
+use pace::Pace;
 use slots::Slots;
 use verify::Verifying;
 
@@ -121,10 +123,8 @@ pub struct Engine {
     copy_reading: [Option<Reading>; COPY_INFLIGHT_MAX as usize],
     /// When the application last asked for something or was answered.
     last_request: Option<Instant>,
-    /// The resync gives way to the application until then.
-    copy_pause_until: Instant,
-    copy_run_began: Instant,
-    copy_rests: bool,
+    /// How the resync gives way to the application.
+    copy_pace: Pace,
     /// It waits for the next session.
     copy_halted: bool,
     /// Since when an operator keeps the resync from going on.
@@ -161,9 +161,7 @@ impl Engine {
             copy_total: None,
             copy_reading: [None; COPY_INFLIGHT_MAX as usize],
             last_request: None,
-            copy_pause_until: Instant::default(),
-            copy_run_began: Instant::default(),
-            copy_rests: false,
+            copy_pace: Pace::new(),
             copy_halted: false,
             copy_paused: None,
             verifying: Verifying::default(),
@@ -281,6 +279,7 @@ impl Engine {
             return;
         }
         self.last_request = Some(now);
+        self.pace_passed(now);
         self.slots.put(index, InFlight::new(request, now));
         self.waiting.push_back(tag);
         self.pump(now, effects);
@@ -541,9 +540,11 @@ impl Engine {
         {
             return;
         }
+        self.pace_passed(now);
         let Some(entry) = self.slots.take(index) else {
             return;
         };
+        self.pace_ended();
         self.count(now, &entry);
         self.note_end(&entry);
         self.last_request = Some(now);

@@ -10,7 +10,6 @@ impl Engine {
     /// Nothing more is sent of the resync, in this session or the next ones, until [`Self::copy_resume`].
     pub fn copy_pause(&mut self, now: Instant, effects: &mut Effects) {
         self.copy_paused = self.copy_paused.or(Some(now));
-        self.copy_rests = false;
         if let Some(copy) = self.copy.as_mut() {
             // Writes must not wait for a run that has no turn any more.
             copy.unreserve();

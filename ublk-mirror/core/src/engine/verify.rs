@@ -12,8 +12,8 @@ mod ends;
 
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::time::Duration;
 
-use super::copy::{COPY_REST_MAX, COPY_REST_TIMES};
 use super::verified::{Asked, VerifyAnswer};
 use super::{Engine, Peer};
 use crate::admin::{VerifyFinding, VerifyState};
@@ -28,6 +28,10 @@ use crate::verify::{Repair, Verify};
 use crate::wire::{Frame, FrameKind};
 
 const SLOTS: usize = COPY_INFLIGHT_MAX as usize;
+/// After a run it rests for so many times the time that the run took, while the application works.
+const REST_TIMES: u32 = 2;
+/// It never rests longer: a disk that was slow once must not stop it.
+const REST_MAX: Duration = Duration::from_millis(200);
 /// Runs under way while the application works.
 const INFLIGHT_BUSY: usize = 1;
 /// "Not now": the other side is busy with something else, and is asked again.
@@ -553,7 +557,7 @@ impl Engine {
         if let Some(job) = self.verifying.job.as_mut() {
             job.checked(now, &whole);
         }
-        self.verifying.pause_until = now + (now.since(began) * COPY_REST_TIMES).min(COPY_REST_MAX);
+        self.verifying.pause_until = now + (now.since(began) * REST_TIMES).min(REST_MAX);
         self.pump(now, effects);
     }
 

@@ -230,6 +230,7 @@ impl Volume {
             total_bytes,
             rate_bytes_per_s: told.rate_bytes_per_s,
             eta_s: left_bytes.checked_div(told.rate_bytes_per_s),
+            beside: None,
         })
     }
 }
