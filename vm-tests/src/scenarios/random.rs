@@ -306,7 +306,8 @@ impl Story {
         );
         let output = self.active().exec(&empty, COMMAND_LIMIT)?;
         ensure!(output.ok(), "{output:?}");
-        self.active().exec_ok("sync")?;
+        // With the device named, `sync` flushes it; without, it only writes back what the kernel has of it.
+        self.active().exec_ok(&format!("sync {DEVICE}"))?;
         self.first_run = self.run + 1;
         Ok(())
     }
