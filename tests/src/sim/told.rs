@@ -7,6 +7,7 @@ mod ends;
 mod failed;
 mod keepers;
 mod kernel;
+mod late;
 mod proof;
 
 use std::ops::Range;
@@ -37,13 +38,14 @@ pub struct Told {
 }
 
 /// All of them.
-pub const ALL: [Told; 14] = [
+pub const ALL: [Told; 15] = [
     beside::BESIDE,
     ends::DEPOSED,
     failed::AGREED_IN_VAIN,
     failed::FAILED_UNHEARD,
     failed::FILLED,
     kernel::INHERITED,
+    late::TOO_LATE,
     proof::TOLD_AFTER_PROOF,
     compared::COMPARED,
     compared::REFUSED,
