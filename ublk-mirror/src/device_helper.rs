@@ -85,6 +85,35 @@ pub fn run() -> io::Result<()> {
     Ok(())
 }
 
+/// What the ublk driver can do, of what is used here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Features {
+    /// A daemon that died can be replaced under a device in use.
+    pub recovery: bool,
+    /// A device in use can grow.
+    pub resize: bool,
+}
+
+/// Asks the driver. Nothing is made or changed; needs the right to open the control device.
+///
+/// # Errors
+/// There is no driver, it may not be asked, or it is older than the question (Linux 6.5).
+pub fn features() -> Result<Features, HelperFailure> {
+    let features = features_of(&open_control()?)?;
+    let recovery = flags_of(DeviceKind::Active);
+    Ok(Features {
+        recovery: features & recovery == recovery,
+        resize: features & u64::from(sys::UBLK_F_UPDATE_SIZE) != 0,
+    })
+}
+
+fn features_of(control: &OwnedFd) -> Result<u64, HelperFailure> {
+    let mut features = 0_u64;
+    let argument = Argument::InOut(&mut features);
+    command(control, Control::GetFeatures, (NO_DEVICE, 0), argument)?;
+    Ok(features)
+}
+
 fn open_control() -> Result<OwnedFd, HelperFailure> {
     std::fs::File::options()
         .read(true)
@@ -260,13 +289,7 @@ impl Helper {
     }
 
     fn resize(&self, dev_id: u32, size_sectors: u64) -> Outcome {
-        let mut features = 0_u64;
-        self.command(
-            Control::GetFeatures,
-            NO_DEVICE,
-            0,
-            Argument::InOut(&mut features),
-        )?;
+        let features = features_of(&self.control)?;
         if features & u64::from(sys::UBLK_F_UPDATE_SIZE) == 0 {
             return Err(HelperFailure::NoResize);
         }
@@ -292,35 +315,44 @@ impl Helper {
         Ok(Answer::Done)
     }
 
-    /// Runs one command to its end, on a ring of its own.
     fn command<T: ublk::Plain>(
         &self,
-        command: Control,
+        what: Control,
         dev_id: u32,
         data: u64,
         argument: Argument<'_, T>,
     ) -> Result<(), HelperFailure> {
-        let (addr, len) = argument.address();
-        let header = sys::ublksrv_ctrl_cmd {
-            dev_id,
-            queue_id: NO_QUEUE,
-            len,
-            addr,
-            data: [data],
-            ..Default::default()
-        };
-        let result = execute(&self.control, opcode_of(command), &header)
-            .map_err(|error| -errno_of(&error))
-            .unwrap_or_else(|errno| errno);
-        if result < 0 {
-            return Err(HelperFailure::Command {
-                command,
-                dev_id,
-                errno: -result,
-            });
-        }
-        Ok(())
+        command(&self.control, what, (dev_id, data), argument)
     }
+}
+
+/// Runs one command to its end, on a ring of its own.
+fn command<T: ublk::Plain>(
+    control: &OwnedFd,
+    command: Control,
+    (dev_id, data): (u32, u64),
+    argument: Argument<'_, T>,
+) -> Result<(), HelperFailure> {
+    let (addr, len) = argument.address();
+    let header = sys::ublksrv_ctrl_cmd {
+        dev_id,
+        queue_id: NO_QUEUE,
+        len,
+        addr,
+        data: [data],
+        ..Default::default()
+    };
+    let result = execute(control, opcode_of(command), &header)
+        .map_err(|error| -errno_of(&error))
+        .unwrap_or_else(|errno| errno);
+    if result < 0 {
+        return Err(HelperFailure::Command {
+            command,
+            dev_id,
+            errno: -result,
+        });
+    }
+    Ok(())
 }
 
 /// What a command reads or fills in.

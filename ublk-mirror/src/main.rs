@@ -1,6 +1,6 @@
 //! `ublk-mirror`: the daemon of one volume, and the tools that make and check its copy.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -63,6 +63,8 @@ enum Action {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Say as JSON what the ublk driver can do, of what is used here (needs root)
+    Features,
 }
 
 fn main() -> ExitCode {
@@ -124,18 +126,31 @@ fn main() -> ExitCode {
                     Ok(())
                 })
         }
-        Action::Check { config } => Config::load(&config)
-            .map_err(|error| tell(&error))
-            .and_then(|config| {
-                let found = format::check(&config).map_err(|error| tell(&error))?;
-                println!("{found}");
-                Ok(())
-            }),
+        Action::Check { config } => check(&config),
+        Action::Features => features(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(()) => ExitCode::FAILURE,
     }
+}
+
+fn check(config: &Path) -> Result<(), ()> {
+    let config = Config::load(config).map_err(|error| tell(&error))?;
+    let found = format::check(&config).map_err(|error| tell(&error))?;
+    println!("{found}");
+    Ok(())
+}
+
+fn features() -> Result<(), ()> {
+    let failed = |error: &dyn std::error::Error| {
+        eprintln!("ublk-mirror: LS3020: {error}");
+        eprintln!("  what to do: run it as root; `modprobe ublk_drv`");
+    };
+    let found = ublk_mirror::device_helper::features().map_err(|error| failed(&error))?;
+    let line = serde_json::to_string(&found).map_err(|error| failed(&error))?;
+    println!("{line}");
+    Ok(())
 }
 
 /// Tests put it elsewhere, for this program and for `lockstep` alike.
