@@ -28,6 +28,13 @@ const WAIT_EXIT_CODES: &str = "\
 Exit codes: 0 done (without --wait: both nodes will come to it), 1 refused, or it
 came to nothing, 3 nobody can tell: no control plane answers, or the time is over.";
 
+const DOCTOR_EXIT_CODES: &str = "\
+Exit codes: 0 all that was looked at is right, 1 warnings, 2 errors, 3 something could
+not be looked at (mostly for want of root), 64 wrong usage. With several of them: 2, then
+3, then 1. What is not there yet, such as volumes before the first one is created, counts
+as nothing. No program is started but `lockstepd --version`, `ublk-mirror --version`,
+`check` and `features`; nothing is written, sent or armed.";
+
 /// One block device, kept identical on two servers.
 #[derive(Debug, Parser)]
 #[command(name = "lockstep", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
@@ -59,6 +66,19 @@ pub(crate) enum Noun {
         /// Again every second
         #[arg(long)]
         watch: bool,
+    },
+    /// Look whether this server has what Lockstep needs: kernel, driver, networks, disks, keys; nothing is changed
+    #[command(after_help = DOCTOR_EXIT_CODES)]
+    Doctor {
+        /// The cluster's configuration [default: /etc/lockstep/cluster.toml]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// This node's name in it [default: the host name]
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// What a code such as LS1002 means and what to do
     Explain {

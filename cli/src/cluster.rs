@@ -372,6 +372,7 @@ mod tests {
     pub(crate) fn good() -> ClusterStatus {
         ClusterStatus {
             schema: SCHEMA.to_string(),
+            version: None,
             node: "node1".to_string(),
             peer: Peer {
                 name: "node2".to_string(),

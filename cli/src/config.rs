@@ -128,7 +128,7 @@ fn address_of(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// The file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct VolumeConfig {
     pub(crate) version: u32,
@@ -139,6 +139,9 @@ pub(crate) struct VolumeConfig {
     pub(crate) key_file: PathBuf,
     pub(crate) node: NodeAddress,
     pub(crate) peer: NodeAddress,
+    /// Times; what they may be is the daemon's to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tuning: Option<toml::Table>,
 }
 
 impl VolumeConfig {
@@ -160,6 +163,7 @@ impl VolumeConfig {
             key_file,
             node,
             peer,
+            tuning: None,
         }
     }
 

@@ -9,6 +9,7 @@ mod cmd;
 mod codes;
 mod config;
 mod copies;
+mod doctor;
 mod failure;
 mod http;
 mod kept;

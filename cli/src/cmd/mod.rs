@@ -2,6 +2,7 @@
 
 mod cluster;
 pub(crate) mod config;
+mod doctor;
 mod explain;
 mod group;
 mod node;
@@ -20,6 +21,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Noun::Node(command) => node::run(command),
         Noun::Cluster(command) => cluster::run(command),
         Noun::Status { json, watch } => status::run(json.into(), watch.into()),
+        Noun::Doctor { config, node, json } => doctor::run(config, node.as_deref(), json.into()),
         Noun::Explain { code } => explain::run(&code),
         Noun::Config(command) => config::run(command),
     }

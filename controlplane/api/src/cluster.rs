@@ -12,6 +12,9 @@ pub const SCHEMA: &str = "lockstep.cluster/1";
 pub struct ClusterStatus {
     /// [`SCHEMA`].
     pub schema: String,
+    /// The release that runs here; absent in the first ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// This node.
     pub node: String,
     /// The other one.

@@ -16,6 +16,7 @@ impl Node {
         let suspended = nodes.filter(|node| self.wishes.is_suspended(*node));
         cluster::ClusterStatus {
             schema: cluster::SCHEMA.to_string(),
+            version: Some(env!("CARGO_PKG_VERSION").to_string()),
             node: self.config.name.clone(),
             peer: cluster::Peer {
                 name: self.config.peer_name.clone(),

@@ -27,8 +27,12 @@ pub struct Mount {
 /// # Errors
 /// If `/proc` cannot be read.
 pub fn read() -> io::Result<Vec<Mount>> {
-    let text = fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(text.lines().filter_map(parse).collect())
+    Ok(of_text(&fs::read_to_string("/proc/self/mountinfo")?))
+}
+
+/// From the text of such a file. Lines that are none are left out.
+pub fn of_text(text: &str) -> Vec<Mount> {
+    text.lines().filter_map(parse).collect()
 }
 
 fn parse(line: &str) -> Option<Mount> {

@@ -1,0 +1,137 @@
+//! The programs, `lockstepd`, `cluster.toml`.
+
+use super::{error, good, unseen, warning};
+use crate::doctor::facts::{Cluster, Daemon, Facts, Program};
+use crate::doctor::{Area, Check, Fault, Outcome};
+
+/// This release.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+pub(super) fn checks(facts: &Facts) -> Vec<Check> {
+    let programs = facts
+        .programs
+        .iter()
+        .map(|found| Check::new(Area::Lockstep, "program", program(found)).at(found.name));
+    let mut checks: Vec<Check> = programs.collect();
+    checks.push(cluster(&facts.cluster));
+    checks.push(Check::new(Area::Lockstep, "lockstepd", daemon(facts)));
+    checks
+}
+
+fn program(program: &Program) -> Outcome {
+    let name = program.name;
+    match &program.version {
+        Ok(version) if version == VERSION => good(format!("release {version}")),
+        Ok(version) => warning(
+            "LS6158",
+            format!("{name} is of release {version}, lockstep of {VERSION}"),
+            "programs of two releases need not understand each other",
+            "install all of them from one release, beside each other",
+        ),
+        Err(why) => error(
+            "LS6158",
+            format!("{name} cannot be run: {why}"),
+            "a node needs all three programs",
+            format!("install {name} beside `lockstep` or in PATH"),
+        ),
+    }
+}
+
+fn cluster(cluster: &Cluster) -> Check {
+    let (path, outcome) = match cluster {
+        Cluster::Absent { path } => (
+            path,
+            Outcome::Nothing(
+                "it is not there: this machine is no node of a cluster yet".to_string(),
+            ),
+        ),
+        Cluster::Unseen { path } => (path, unseen("it may not be read; run it as root")),
+        Cluster::Wrong { path, error } => {
+            let list = error.0.list();
+            let fault = match list.first() {
+                Some(first) => Fault::new(
+                    first.code,
+                    match list.len() {
+                        1 => first.what.clone(),
+                        count => format!("{}; {} more", first.what, count - 1),
+                    },
+                    first.why.clone(),
+                    format!("{}; `lockstep config check` shows all of it", first.advice),
+                ),
+                None => Fault::new(
+                    "LS6034",
+                    "it cannot be used",
+                    "lockstepd does not start",
+                    "see `lockstep config check`",
+                ),
+            };
+            (path, Outcome::Error(fault))
+        }
+        Cluster::Node {
+            path,
+            name,
+            warnings: 0,
+        } => (path, good(format!("can be used; this machine is {name}"))),
+        Cluster::Node {
+            path,
+            name,
+            warnings,
+        } => (
+            path,
+            good(format!(
+                "can be used; this machine is {name}; `lockstep config check` has warnings: {warnings}"
+            )),
+        ),
+    };
+    Check::new(Area::Lockstep, "configuration", outcome).at(path.display().to_string())
+}
+
+fn daemon(facts: &Facts) -> Outcome {
+    const WHY: &str = "nobody moves this node's groups or starts its volumes' daemons";
+    const START: &str = "`systemctl enable --now lockstepd.service lockstepd.path`, or `lockstepd run`; its log says why it ended";
+    let name = match &facts.cluster {
+        Cluster::Node { name, .. } => Some(name),
+        Cluster::Absent { .. } | Cluster::Unseen { .. } | Cluster::Wrong { .. } => None,
+    };
+    match (&facts.daemon, name) {
+        (Daemon::Answers { node, .. }, Some(name)) if node != name => error(
+            "LS6159",
+            format!("lockstepd runs here as {node}, and this machine is {name}"),
+            "one of both names is wrong, and a machine that runs as the wrong node would be both",
+            format!(
+                "see how it is started; or say `lockstep doctor --node {node}` if that is right"
+            ),
+        ),
+        (Daemon::Answers { version, .. }, _) => match version.as_deref() {
+            Some(VERSION) => good(format!("answers, release {VERSION}")),
+            version => warning(
+                "LS6158",
+                format!(
+                    "lockstepd runs in release {}, lockstep is of {VERSION}",
+                    version.unwrap_or("that does not tell its number")
+                ),
+                "programs of two releases need not understand each other",
+                "`systemctl restart lockstepd` lets the installed one run; volumes and services go on",
+            ),
+        },
+        (Daemon::Unseen(why), _) => unseen(why),
+        (Daemon::Broken(why), _) => error(
+            "LS6159",
+            format!("lockstepd gives no good answer: {why}"),
+            "it hangs, or is of another release",
+            "see its log; restart it: volumes and services go on",
+        ),
+        (Daemon::Silent(_), Some(_)) if !facts.is_set_up => Outcome::Nothing(
+            "it does not run, and waits for `lockstep cluster init` or `join`".to_string(),
+        ),
+        (Daemon::Silent(why), Some(_)) => error(
+            "LS6159",
+            format!("lockstepd does not run: {why}"),
+            WHY,
+            START,
+        ),
+        (Daemon::Silent(_), None) => Outcome::Nothing(
+            "it does not run, and this machine is no node of a cluster".to_string(),
+        ),
+    }
+}
