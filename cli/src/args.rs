@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 pub(crate) use cluster::{Cluster, Door};
 
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::NodeAddress;
 use crate::size::parse_size;
@@ -34,6 +34,15 @@ not be looked at (mostly for want of root), 64 wrong usage. With several of them
 3, then 1. What is not there yet, such as volumes before the first one is created, counts
 as nothing. No program is started but `lockstepd --version`, `ublk-mirror --version`,
 `check` and `features`; nothing is written, sent or armed.";
+
+const COMPLETIONS_AFTER: &str = "Where the system's shells look for it:
+  bash  lockstep completions bash > /usr/share/bash-completion/completions/lockstep
+  zsh   lockstep completions zsh > /usr/local/share/zsh/site-functions/_lockstep
+  fish  lockstep completions fish > /etc/fish/completions/lockstep.fish";
+
+const MAN_AFTER: &str = "\
+A page is called lockstep.8, lockstep-volume.8, lockstep-volume-create.8 and so on. Pages
+that are there are replaced.";
 
 /// One block device, kept identical on two servers.
 #[derive(Debug, Parser)]
@@ -88,6 +97,30 @@ pub(crate) enum Noun {
     /// The cluster's configuration file, /etc/lockstep/cluster.toml
     #[command(subcommand)]
     Config(crate::cmd::config::Command),
+    /// Print what makes a shell complete the words of this command
+    #[command(after_help = COMPLETIONS_AFTER)]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Write a manual page for each command into a directory
+    #[command(after_help = MAN_AFTER)]
+    Man {
+        /// The directory, such as /usr/local/share/man/man8; it is made if it is not there
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+}
+
+/// A shell that completes words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    /// GNU Bash, with the package bash-completion
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,10 +1,12 @@
 //! One file per noun.
 
 mod cluster;
+mod completions;
 pub(crate) mod config;
 mod doctor;
 mod explain;
 mod group;
+mod man;
 mod node;
 mod push;
 mod status;
@@ -22,6 +24,8 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Noun::Cluster(command) => cluster::run(command),
         Noun::Status { json, watch } => status::run(json.into(), watch.into()),
         Noun::Doctor { config, node, json } => doctor::run(config, node.as_deref(), json.into()),
+        Noun::Completions { shell } => completions::run(shell),
+        Noun::Man { directory } => man::run(&directory),
         Noun::Explain { code } => explain::run(&code),
         Noun::Config(command) => config::run(command),
     }
