@@ -10,12 +10,15 @@ pub mod watch;
 
 use std::env;
 use std::io;
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use controlplane_api::Client;
 use controlplane_api::paths::{run_directory, state_directory};
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket,
+    sockopt::PeerCredentials,
+};
 
 use crate::resources::mark::ProcessId;
 
@@ -90,9 +93,10 @@ impl Places {
         Client::of_socket(&self.socket())
     }
 
-    /// Whether a daemon answers.
+    /// Whether a daemon answers. Never waits: one that listens and takes nobody in, such as a stopped one with a full queue, is
+    /// [`Door::Unclear`] (`WouldBlock`).
     pub fn door(&self) -> Door {
-        match UnixStream::connect(self.socket()) {
+        match connect_at_once(&self.socket()) {
             Ok(stream) => {
                 let told = getsockopt(&stream, PeerCredentials).ok();
                 let pid = told.map(|told| told.pid()).filter(|pid| *pid > 0);
@@ -117,5 +121,67 @@ impl Places {
             Ok(file) => file.try_lock().is_err(),
             Err(_) => false,
         }
+    }
+}
+
+/// A connection to a socket that takes it now.
+fn connect_at_once(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let own = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(own.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn places(directory: &Path) -> Places {
+        Places {
+            volume: "data".to_string(),
+            config: directory.to_path_buf(),
+            run: directory.to_path_buf(),
+            state: directory.to_path_buf(),
+            logs: directory.to_path_buf(),
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_takes_nobody_in_is_unclear_and_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let places = places(directory.path());
+        assert!(matches!(places.door(), Door::Closed));
+        let listener = UnixListener::bind(places.socket()).unwrap();
+        let own = i32::try_from(std::process::id()).unwrap();
+        let Door::Open(Some(process)) = places.door() else {
+            panic!("nobody listens")
+        };
+        assert_eq!(process.pid, own);
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let address = UnixAddr::new(&places.socket()).unwrap();
+        let mut kept = Vec::new();
+        let full = loop {
+            let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+            match connect(stream.as_raw_fd(), &address) {
+                Ok(()) => kept.push(stream),
+                Err(errno) => break errno,
+            }
+        };
+        assert_eq!(full, nix::errno::Errno::EAGAIN);
+        let (sender, door) = mpsc::channel();
+        let own = places.clone();
+        thread::spawn(move || sender.send(own.door()));
+        let door = door.recv_timeout(Duration::from_secs(10));
+        let Ok(Door::Unclear(error)) = door else {
+            panic!("{door:?}")
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        drop(listener);
+        assert!(matches!(places.door(), Door::Closed));
     }
 }
