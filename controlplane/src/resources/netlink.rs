@@ -15,6 +15,7 @@ use nix::sys::time::TimeVal;
 
 const HEADER_BYTES: usize = 16;
 const ADDRESS_BYTES: usize = 8;
+const ROUTE_BYTES: usize = 12;
 /// The kernel's answers come in pieces of at most so many bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// The kernel answers at once; this is for the case that it does not.
@@ -23,6 +24,8 @@ const ANSWER_SECONDS: i64 = 2;
 const NEW_ADDRESS: u16 = libc::RTM_NEWADDR;
 const REMOVE_ADDRESS: u16 = libc::RTM_DELADDR;
 const LIST_ADDRESSES: u16 = libc::RTM_GETADDR;
+const ASK_ROUTE: u16 = libc::RTM_GETROUTE;
+const ROUTE: u16 = libc::RTM_NEWROUTE;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 const FLAG_REQUEST: u16 = 0x1;
@@ -33,6 +36,9 @@ const ATTRIBUTE_ADDRESS: u16 = 1;
 const ATTRIBUTE_LOCAL: u16 = 2;
 const ATTRIBUTE_BROADCAST: u16 = 4;
 const ATTRIBUTE_FLAGS: u16 = 8;
+const ATTRIBUTE_ROUTE_TO: u16 = 1;
+const ATTRIBUTE_ROUTE_FROM: u16 = 2;
+const ATTRIBUTE_ROUTE_INTERFACE: u16 = 4;
 /// The kernel has not finished its search for a duplicate.
 const STATE_TENTATIVE: u32 = 0x40;
 /// It found one.
@@ -78,7 +84,8 @@ impl Assigned {
 /// # Errors
 /// What the kernel says.
 pub fn add(assigned: Assigned) -> io::Result<()> {
-    talk(NEW_ADDRESS, FLAG_ACK | FLAG_CREATE_NEW, &body(assigned)).map(drop)
+    let flags = FLAG_ACK | FLAG_CREATE_NEW;
+    talk(NEW_ADDRESS, flags, &body(assigned), address_of).map(drop)
 }
 
 /// Removes an address.
@@ -86,7 +93,7 @@ pub fn add(assigned: Assigned) -> io::Result<()> {
 /// # Errors
 /// What the kernel says.
 pub fn remove(assigned: Assigned) -> io::Result<()> {
-    talk(REMOVE_ADDRESS, FLAG_ACK, &body(assigned)).map(drop)
+    talk(REMOVE_ADDRESS, FLAG_ACK, &body(assigned), address_of).map(drop)
 }
 
 /// All addresses of all interfaces.
@@ -94,7 +101,36 @@ pub fn remove(assigned: Assigned) -> io::Result<()> {
 /// # Errors
 /// What the kernel says.
 pub fn list() -> io::Result<Vec<Assigned>> {
-    talk(LIST_ADDRESSES, FLAG_DUMP, &[0; ADDRESS_BYTES])
+    talk(LIST_ADDRESSES, FLAG_DUMP, &[0; ADDRESS_BYTES], address_of)
+}
+
+/// The number of the interface by which the kernel would send from one address to another. Nothing is sent.
+///
+/// # Errors
+/// There is no route, or `from` is no address of this machine, in the kernel's words.
+pub fn route(from: IpAddr, to: IpAddr) -> io::Result<u32> {
+    let found = talk(ASK_ROUTE, FLAG_ACK, &question(from, to), interface_of)?;
+    let first = found.first().copied();
+    first.ok_or_else(|| io::Error::other("the kernel names no interface"))
+}
+
+fn question(from: IpAddr, to: IpAddr) -> Vec<u8> {
+    let bytes = |address| match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let family = match to {
+        IpAddr::V4(_) => libc::AF_INET,
+        IpAddr::V6(_) => libc::AF_INET6,
+    };
+    let bits = |bytes: &[u8]| u8::try_from(bytes.len() * 8).unwrap_or(u8::MAX);
+    let (from, to) = (bytes(from), bytes(to));
+    let family = u8::try_from(family).unwrap_or_default();
+    let mut body = vec![family, bits(&to), bits(&from)];
+    body.resize(ROUTE_BYTES, 0);
+    attribute(&mut body, ATTRIBUTE_ROUTE_TO, &to);
+    attribute(&mut body, ATTRIBUTE_ROUTE_FROM, &from);
+    body
 }
 
 fn body(assigned: Assigned) -> Vec<u8> {
@@ -132,7 +168,13 @@ fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     body.resize(aligned(body.len()), 0);
 }
 
-fn talk(kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<Assigned>> {
+/// `read` takes what is wanted from a message of a kind.
+fn talk<T>(
+    kind: u16,
+    flags: u16,
+    body: &[u8],
+    read: fn(u16, &[u8]) -> Option<T>,
+) -> io::Result<Vec<T>> {
     let socket = open()?;
     let length = u32::try_from(HEADER_BYTES + body.len()).unwrap_or(u32::MAX);
     let mut message = Vec::with_capacity(HEADER_BYTES + body.len());
@@ -147,7 +189,7 @@ fn talk(kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<Assigned>> {
     let mut buffer = vec![0; ANSWER_BYTES_MAX];
     loop {
         let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        if take(&buffer[..length], &mut found)? {
+        if take(&buffer[..length], read, &mut found)? {
             return Ok(found);
         }
     }
@@ -170,7 +212,11 @@ fn open() -> io::Result<OwnedFd> {
 }
 
 /// Takes one piece of an answer; says whether it was the last one.
-fn take(mut piece: &[u8], found: &mut Vec<Assigned>) -> io::Result<bool> {
+fn take<T>(
+    mut piece: &[u8],
+    read: fn(u16, &[u8]) -> Option<T>,
+    found: &mut Vec<T>,
+) -> io::Result<bool> {
     while let Some((length, kind)) = header(piece) {
         let Some(message) = piece.get(..length).filter(|_| length >= HEADER_BYTES) else {
             return Err(io::Error::other("a netlink message that is cut"));
@@ -187,8 +233,7 @@ fn take(mut piece: &[u8], found: &mut Vec<Assigned>) -> io::Result<bool> {
                     number => Err(io::Error::from_raw_os_error(-number)),
                 };
             }
-            NEW_ADDRESS => found.extend(assigned(body)),
-            _ => {}
+            kind => found.extend(read(kind, body)),
         }
         piece = piece.get(aligned(length)..).unwrap_or_default();
     }
@@ -199,6 +244,25 @@ fn header(piece: &[u8]) -> Option<(usize, u16)> {
     let length = u32::from_ne_bytes(*piece.first_chunk()?);
     let kind = u16::from_ne_bytes(*piece.get(4..)?.first_chunk()?);
     Some((usize::try_from(length).ok()?, kind))
+}
+
+fn address_of(kind: u16, body: &[u8]) -> Option<Assigned> {
+    (kind == NEW_ADDRESS).then(|| assigned(body))?
+}
+
+/// The interface of a route.
+fn interface_of(kind: u16, body: &[u8]) -> Option<u32> {
+    let mut rest = body.get(ROUTE_BYTES..).filter(|_| kind == ROUTE)?;
+    while let Some(length) = rest.first_chunk() {
+        let length = usize::from(u16::from_ne_bytes(*length));
+        let kind = u16::from_ne_bytes(*rest.get(2..)?.first_chunk()?);
+        let value = rest.get(4..length)?;
+        if kind == ATTRIBUTE_ROUTE_INTERFACE {
+            return Some(u32::from_ne_bytes(*value.first_chunk()?));
+        }
+        rest = rest.get(aligned(length)..).unwrap_or_default();
+    }
+    None
 }
 
 fn assigned(body: &[u8]) -> Option<Assigned> {
@@ -257,13 +321,28 @@ mod tests {
     }
 
     #[test]
+    fn a_route_is_asked_with_its_source() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        // Loopback is the first interface of every machine.
+        assert_eq!(route(ip("127.0.0.1"), ip("127.0.0.2")).unwrap(), 1);
+        // An address that nobody here has is no source.
+        assert!(route(ip("192.0.2.77"), ip("127.0.0.2")).is_err());
+        let whole = [&[0; ROUTE_BYTES][..], &[8, 0, 4, 0, 7, 0, 0, 0]].concat();
+        assert_eq!(interface_of(ROUTE, &whole), Some(7));
+        assert_eq!(interface_of(NEW_ADDRESS, &whole), None);
+        for length in 0..whole.len() {
+            assert_eq!(interface_of(ROUTE, &whole[..length]), None);
+        }
+    }
+
+    #[test]
     fn damaged_answers_are_no_addresses() {
         let good = body(Assigned::new(7, IpAddr::from([10, 1, 2, 3]), 24));
         for length in 0..good.len() {
             let _ = assigned(&good[..length]);
         }
         let mut found = Vec::new();
-        assert!(take(&[200, 0, 0, 0, 20, 0, 0, 0], &mut found).is_err());
-        assert!(take(&[0; 32], &mut found).is_err());
+        assert!(take(&[200, 0, 0, 0, 20, 0, 0, 0], address_of, &mut found).is_err());
+        assert!(take(&[0; 32], address_of, &mut found).is_err());
     }
 }
