@@ -86,7 +86,7 @@ pub fn run() -> io::Result<()> {
 }
 
 /// What the ublk driver can do, of what is used here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
     /// A daemon that died can be replaced under a device in use.
     pub recovery: bool,

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use ublk_mirror::config::Config;
-use ublk_mirror::device::HELPER_SUBCOMMAND;
+use ublk_mirror::device::{HELPER_SUBCOMMAND, HelperFailure};
+use ublk_mirror::device_helper::Features;
 use ublk_mirror::explain::Explain;
 use ublk_mirror::format::{self, FormatRequest};
 use ublk_mirror::startup::{self, RunOptions, Ublk};
@@ -143,14 +144,41 @@ fn check(config: &Path) -> Result<(), ()> {
 }
 
 fn features() -> Result<(), ()> {
-    let failed = |error: &dyn std::error::Error| {
-        eprintln!("ublk-mirror: LS3020: {error}");
-        eprintln!("  what to do: run it as root; `modprobe ublk_drv`");
-    };
-    let found = ublk_mirror::device_helper::features().map_err(|error| failed(&error))?;
-    let line = serde_json::to_string(&found).map_err(|error| failed(&error))?;
+    let found = ublk_mirror::device_helper::features().map_err(|failure| {
+        let (code, advice) = why_not_asked(&failure);
+        eprintln!("ublk-mirror: {code}: {failure}");
+        eprintln!("  what to do: {advice}");
+    })?;
+    let Features { recovery, resize } = found;
+    let line = serde_json::json!({"recovery": recovery, "resize": resize});
     println!("{line}");
     Ok(())
+}
+
+/// Why the driver does not answer, and what to do.
+fn why_not_asked(failure: &HelperFailure) -> (&'static str, &'static str) {
+    use nix::libc;
+    const RIGHTS: &str = "run it as root; in a container, hand /dev/ublk-control in and allow it";
+    const LOAD: &str = "`modprobe ublk_drv`; it is part of Linux 6.8 and later";
+    const RING: &str = "allow io_uring here: `sysctl kernel.io_uring_disabled` is 0 or 1, and no filter (seccomp, a container's \
+                        profile) forbids it; and see that the kernel is 6.8 or later";
+    match failure {
+        HelperFailure::NoUblk { errno } => match *errno {
+            libc::EACCES | libc::EPERM => ("LS3020", RIGHTS),
+            _ => ("LS3020", LOAD),
+        },
+        HelperFailure::Command { errno, .. } => match *errno {
+            // io_uring itself, or a filter before it: the driver was opened.
+            libc::EPERM | libc::EACCES | libc::ENOSYS | libc::ENOMEM => ("LS3033", RING),
+            _ => ("LS3020", "boot a kernel of 6.8 or later"),
+        },
+        HelperFailure::FlagsMasked { .. }
+        | HelperFailure::NoResize
+        | HelperFailure::BlockSize { .. }
+        | HelperFailure::StillBusy { .. }
+        | HelperFailure::TooMany { .. }
+        | HelperFailure::BadRequest => ("LS3020", "boot a kernel of 6.8 or later"),
+    }
 }
 
 /// Tests put it elsewhere, for this program and for `lockstep` alike.
@@ -177,4 +205,33 @@ fn start_log() {
 fn tell(error: &impl Explain) {
     eprintln!("ublk-mirror: {}: {}", error.code(), error.chain());
     eprintln!("  what to do: {}", error.advice());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::libc;
+    use ublk_mirror::device::Control;
+
+    #[test]
+    fn why_the_driver_does_not_answer_is_said_by_the_reason() {
+        let told = |failure| why_not_asked(&failure);
+        let absent = told(HelperFailure::NoUblk {
+            errno: libc::ENOENT,
+        });
+        assert!(absent.0 == "LS3020" && absent.1.contains("modprobe"));
+        let refused = told(HelperFailure::NoUblk {
+            errno: libc::EACCES,
+        });
+        assert!(refused.0 == "LS3020" && !refused.1.contains("modprobe"));
+        let command = |errno| HelperFailure::Command {
+            command: Control::GetFeatures,
+            dev_id: u32::MAX,
+            errno,
+        };
+        let filtered = told(command(libc::ENOSYS));
+        assert!(filtered.0 == "LS3033" && filtered.1.contains("io_uring"));
+        let old = told(command(libc::EOPNOTSUPP));
+        assert!(old.0 == "LS3020" && old.1.contains("kernel"));
+    }
 }
