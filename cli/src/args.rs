@@ -33,7 +33,7 @@ Exit codes: 0 all that was looked at is right, 1 warnings, 2 errors, 3 something
 not be looked at (mostly for want of root), 64 wrong usage. With several of them: 2, then
 3, then 1. What is not there yet, such as volumes before the first one is created, counts
 as nothing. No program is started but `lockstepd --version`, `ublk-mirror --version`,
-`check` and `features`; nothing is written, sent or armed.";
+`check` and `features`; nothing is written, armed, or sent to the other node.";
 
 const COMPLETIONS_AFTER: &str = "Where the system's shells look for it:
   bash  lockstep completions bash > /usr/share/bash-completion/completions/lockstep

@@ -289,10 +289,20 @@ pub(crate) fn existing_path_of(volume: &str) -> Result<PathBuf, Failure> {
     ))
 }
 
-/// The volumes of this node, sorted.
+/// The volumes of this node, sorted; none if they cannot be listed.
 pub(crate) fn volumes() -> Vec<String> {
-    let Ok(entries) = fs::read_dir(directory().join("volumes")) else {
-        return Vec::new();
+    list().unwrap_or_default()
+}
+
+/// The volumes of this node, sorted; none if there is no directory of them.
+///
+/// # Errors
+/// The directory cannot be read.
+pub(crate) fn list() -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(directory().join("volumes")) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
     };
     let mut names: Vec<String> = entries
         .filter_map(Result::ok)
@@ -306,7 +316,7 @@ pub(crate) fn volumes() -> Vec<String> {
         .filter(|name| volume_name_is_legal(name))
         .collect();
     names.sort();
-    names
+    Ok(names)
 }
 
 #[cfg(test)]

@@ -4,12 +4,21 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::Read;
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
+
+/// A volume's file.
+const DATA: &str = "version = 1\nvolume = \"data\"\nbacking = \"/no/such/disk\"\nmetadata = \"internal\"\nkey_file = \"/no/key\"\n\
+                    [node]\nname = \"node1\"\naddress = \"127.0.0.1:7420\"\n[peer]\nname = \"node2\"\naddress = \"127.0.0.2:7420\"\n";
 
 struct Bed(tempfile::TempDir);
 
@@ -31,7 +40,7 @@ impl Bed {
         path
     }
 
-    fn lockstep(&self, words: &[&str]) -> Output {
+    fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep"));
         for (variable, name) in [
             ("LOCKSTEP_CONFIG_DIR", "etc"),
@@ -41,7 +50,12 @@ impl Bed {
         ] {
             command.env(variable, self.path().join(name));
         }
-        command.args(words).output().unwrap()
+        command.args(words);
+        command
+    }
+
+    fn lockstep(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
     }
 
     /// The document, which says the exit code as well.
@@ -181,4 +195,88 @@ fn a_file_that_cannot_be_used_keeps_its_own_code() {
     );
     let output = bed.lockstep(&["explain", found["code"].as_str().unwrap()]);
     assert!(output.status.success());
+}
+
+/// Nobody answers: a daemon that listens and takes nobody in, and pipes where files should be.
+#[test]
+fn nothing_that_does_not_answer_is_waited_for() {
+    let bed = Bed::new();
+    fs::create_dir(bed.path().join("run")).unwrap();
+    bed.file("volumes/data.toml", "", 0o644);
+    let all = nix::sys::stat::Mode::S_IRWXU;
+    let pipe = bed.path().join("etc/volumes/pipe.toml");
+    nix::unistd::mkfifo(&pipe, all).unwrap();
+    let config = bed.path().join("config");
+    nix::unistd::mkfifo(&config, all).unwrap();
+    let socket = bed.path().join("run/data.sock");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    // A connection of each thread, until one is left waiting.
+    let (sender, connected) = mpsc::channel();
+    let fill = move || {
+        while let Ok(stream) = UnixStream::connect(&socket) {
+            if sender.send(stream).is_err() {
+                return;
+            }
+        }
+    };
+    thread::spawn(fill);
+    let mut kept = Vec::new();
+    while let Ok(stream) = connected.recv_timeout(Duration::from_secs(1)) {
+        kept.push(stream);
+    }
+    assert!(!kept.is_empty());
+    let mut command = bed.command(&["doctor", "--json", "--config"]);
+    let mut child = command.arg(&config).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let (sender, said) = mpsc::channel();
+    thread::spawn(move || {
+        let mut text = String::new();
+        let read = stdout.read_to_string(&mut text);
+        sender.send(read.map(|_| text))
+    });
+    let Ok(text) = said.recv_timeout(Duration::from_secs(60)) else {
+        child.kill().unwrap();
+        panic!("it waits")
+    };
+    child.wait().unwrap();
+    let document: Value = serde_json::from_str(&text.unwrap()).unwrap();
+    let found = checks(&document, "configuration")[0];
+    assert_eq!(found["why"], "it is no regular file");
+    let volumes = checks(&document, "volume");
+    assert_eq!(volumes[1]["place"], "pipe");
+    assert_eq!(volumes[1]["code"], "LS5002");
+    bed.file("volumes/data.toml", DATA, 0o644);
+    fs::remove_file(&pipe).unwrap();
+    let document = bed.doctor(&[]);
+    let found = checks(&document, "volume")[0];
+    assert_eq!(found["code"], "LS6123", "{found}");
+    drop(kept);
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_no_success() {
+    let bed = Bed::new();
+    let man = bed.path().join("man");
+    let man = man.display().to_string();
+    for (words, code) in [
+        (&["doctor"][..], 3),
+        (&["completions", "bash"], 1),
+        (&["man", &man], 1),
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = bed.command(words).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{words:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.starts_with("LS4010 "), "{said}");
+        // A reader that went away has seen enough.
+        let mut child = bed
+            .command(words)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{words:?}");
+    }
 }

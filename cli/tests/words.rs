@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::{Command, Output};
 
 fn lockstep(words: &[&str]) -> Output {
@@ -32,6 +33,19 @@ fn manual_pages_are_written_where_one_asks_for_them() {
     }
     let page = fs::read_to_string(pages.join("lockstep-volume-create.8")).unwrap();
     assert!(page.contains(".TH lockstep-volume-create 8"), "{page}");
+    // A name that leads elsewhere is replaced, not followed.
+    let elsewhere = directory.path().join("elsewhere");
+    fs::write(&elsewhere, "mine").unwrap();
+    fs::remove_file(pages.join("lockstep.8")).unwrap();
+    symlink(&elsewhere, pages.join("lockstep.8")).unwrap();
+    assert!(
+        lockstep(&["man", &pages.display().to_string()])
+            .status
+            .success()
+    );
+    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "mine");
+    let page = fs::symlink_metadata(pages.join("lockstep.8")).unwrap();
+    assert!(page.is_file());
     let taken = directory.path().join("taken");
     fs::write(&taken, "").unwrap();
     let output = lockstep(&["man", &taken.display().to_string()]);

@@ -1,18 +1,16 @@
 //! `lockstep completions SHELL`: from the same table as the help, so that none lags behind.
 
-use std::io::{Write, stdout};
-
 use clap::CommandFactory;
 use clap_complete::{generate, shells};
 
 use crate::args::{Cli, Shell};
+use crate::cmd::print_all;
 use crate::failure::Failure;
 
 const NAME: &str = "lockstep";
 
 pub(crate) fn run(shell: Shell) -> Result<u8, Failure> {
-    // A reader that went away (`| head`) has seen enough.
-    let _ = stdout().lock().write_all(&script(shell));
+    print_all(&script(shell))?;
     Ok(0)
 }
 
@@ -29,6 +27,8 @@ fn script(shell: Shell) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
     use clap::Command;
 
@@ -57,23 +57,35 @@ mod tests {
             let verb = words.last().unwrap();
             // bash has a case for each command, by all its words.
             let joined = words.join("__subcmd__").replace('-', "__");
-            assert!(bash.contains(&format!("{joined})")), "bash: {joined}");
-            assert!(
-                words.len() == 1 || zsh.contains(&format!("({verb})\n")),
-                "zsh: {verb}"
-            );
-            assert!(
-                words.len() == 1 || fish.contains(&format!(" -a \"{verb}\" ")),
-                "fish: {verb}"
-            );
+            let (_, case) = bash
+                .split_once(&format!(" {joined})\n"))
+                .unwrap_or_else(|| panic!("bash: {joined}"));
+            let offered = case.split('"').nth(1).unwrap();
+            // fish goes by the words before, and no deeper than two: options of `volume discarded ...` are not offered.
+            let before = match &words[1..] {
+                [] => "-n \"__fish_lockstep_needs_command\"".to_string(),
+                [noun] => format!("-n \"__fish_lockstep_using_subcommand {noun}"),
+                [noun, verb, ..] => format!(
+                    "-n \"__fish_lockstep_using_subcommand {noun}; and __fish_seen_subcommand_from {verb}\""
+                ),
+            };
+            if words.len() > 1 {
+                assert!(zsh.contains(&format!("({verb})\n")), "zsh: {verb}");
+                assert!(fish.contains(&format!(" -a \"{verb}\" ")), "fish: {verb}");
+            }
             for option in options {
-                assert!(bash.contains(&format!("--{option}")), "bash: --{option}");
-                assert!(zsh.contains(&format!("--{option}")), "zsh: --{option}");
-                // fish's generator goes no deeper: options of `volume discarded ...` are not offered there.
-                let is_deep = words.len() > 3;
+                let option_words = format!("--{option}");
                 assert!(
-                    is_deep || fish.contains(&format!("-l {option}")),
-                    "fish: --{option}"
+                    offered.split(' ').any(|word| word == option_words),
+                    "bash: {joined} {option_words}"
+                );
+                assert!(zsh.contains(&option_words), "zsh: {option_words}");
+                let mut lines = fish.lines();
+                let is_offered = lines
+                    .any(|line| line.contains(&before) && line.contains(&format!(" -l {option}")));
+                assert!(
+                    is_offered || words.len() > 3,
+                    "fish: {joined} {option_words}"
                 );
             }
         }

@@ -1,16 +1,17 @@
 //! `lockstep doctor`: looks at this server, and says what Lockstep lacks on it.
 
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use nix::unistd::gethostname;
 
+use crate::cmd::print_all;
 use crate::cmd::volume::status::Form;
 use crate::config::directory;
 use crate::doctor::look::{Root, facts};
 use crate::doctor::{Counts, judge, told};
 use crate::failure::Failure;
 use crate::style::Style;
+use crate::verdict::Health;
 
 pub(crate) fn run(file: Option<PathBuf>, node: Option<&str>, form: Form) -> Result<u8, Failure> {
     let file = file.unwrap_or_else(|| directory().join("cluster.toml"));
@@ -21,7 +22,9 @@ pub(crate) fn run(file: Option<PathBuf>, node: Option<&str>, form: Form) -> Resu
         Form::Screen => told::screen(&host, &checks, Style::of_stdout()),
         Form::Json => format!("{:#}\n", told::document(&host, &checks)),
     };
-    // A reader that went away (`| head`) has seen enough.
-    let _ = stdout().lock().write_all(text.as_bytes());
+    print_all(text.as_bytes()).map_err(|failure| Failure {
+        exit_code: Health::Unknown.exit_code(),
+        ..failure
+    })?;
     Ok(Counts::of(&checks).exit_code())
 }

@@ -1,13 +1,14 @@
 //! `lockstep man DIR`: manual pages, from the same table as the help.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::Path;
 
 use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 
 use crate::args::Cli;
+use crate::cmd::print_all;
 use crate::failure::Failure;
 
 /// Administration.
@@ -19,20 +20,34 @@ pub(crate) fn run(directory: &Path) -> Result<u8, Failure> {
     command.build();
     write(&command, directory)
         .map_err(|error| Failure::file(directory, "write pages into", &error))?;
-    println!("manual pages are in {}", directory.display());
+    print_all(format!("manual pages are in {}\n", directory.display()).as_bytes())?;
     Ok(0)
 }
 
 /// The page of a command, and those of its words.
 fn write(command: &Command, directory: &Path) -> io::Result<()> {
-    Man::new(command.clone())
+    let page = Man::new(command.clone())
         .section(SECTION)
         .source(concat!("Lockstep ", env!("CARGO_PKG_VERSION")))
-        .manual("Lockstep")
-        .generate_to(directory)?;
+        .manual("Lockstep");
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    replace(directory, &page.get_filename(), &text)?;
     command
         .get_subcommands()
         .try_for_each(|verb| write(verb, directory))
+}
+
+/// The name becomes this page; where it was a link, what that led to stays as it is.
+fn replace(directory: &Path, name: &str, text: &[u8]) -> io::Result<()> {
+    let new = directory.join(format!(".{name}.new"));
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = File::create_new(&new)?;
+    file.write_all(text)?;
+    fs::rename(new, directory.join(name))
 }
 
 #[cfg(test)]

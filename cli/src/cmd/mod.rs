@@ -12,8 +12,24 @@ mod push;
 mod status;
 mod volume;
 
+use std::io::{self, Write, stdout};
+use std::path::Path;
+
 use crate::args::{Cli, Noun};
 use crate::failure::Failure;
+
+/// Prints what was asked for. A reader that went away (`| head`) has seen enough; a full disk is no success.
+fn print_all(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::file(
+            Path::new("standard output"),
+            "write to",
+            &error,
+        )),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
 
 /// Carries out the command line; the exit code, or why not.
 pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {

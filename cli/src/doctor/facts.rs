@@ -1,6 +1,6 @@
 //! What was found on this machine. No judgement is in it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use controlplane::config::ConfigError;
@@ -14,14 +14,18 @@ pub(crate) struct Facts {
     pub(crate) system: System,
     pub(crate) cluster: Cluster,
     /// Whether the cluster's key is here: then the rest of what a node needs has to be here too.
-    pub(crate) is_set_up: bool,
+    pub(crate) is_set_up: Seen<bool>,
     pub(crate) programs: Vec<Program>,
     pub(crate) daemon: Daemon,
     pub(crate) secrets: Vec<FileMode>,
+    /// What is no secret, and says what root does.
+    pub(crate) files: Vec<FileMode>,
     pub(crate) directories: Vec<Directory>,
     pub(crate) paths: Vec<Path>,
     pub(crate) ports: Vec<Port>,
     pub(crate) volumes: Vec<Volume>,
+    /// Why it is not known which volumes there are.
+    pub(crate) unlisted: Option<String>,
 }
 
 /// The machine itself.
@@ -32,7 +36,7 @@ pub(crate) struct System {
     pub(crate) ublk: Module,
     /// Whether `/dev/ublk-control` is there.
     pub(crate) ublk_control: bool,
-    pub(crate) features: Seen<Features>,
+    pub(crate) driver: Driver,
     pub(crate) mapper: Module,
     /// Whether `/dev/mapper/control` is there.
     pub(crate) mapper_control: bool,
@@ -56,6 +60,18 @@ pub(crate) enum Module {
     Absent,
     /// The kernel's modules are not on this machine.
     Unknown,
+}
+
+/// What the ublk driver says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Driver {
+    Can(Features),
+    /// It does not answer, although root asks: no daemon can start either.
+    Refuses {
+        said: String,
+        advice: String,
+    },
+    Unseen(String),
 }
 
 /// What the ublk driver can do, of what Lockstep uses.
@@ -92,7 +108,15 @@ pub(crate) struct Memory {
     /// Whether that is of a `lockstepd` that runs.
     pub(crate) of_daemon: bool,
     /// Areas that the kernel swaps to.
-    pub(crate) swaps: Seen<Vec<String>>,
+    pub(crate) swaps: Seen<Vec<Swap>>,
+}
+
+/// A device or a file that the kernel swaps to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Swap {
+    pub(crate) path: String,
+    /// Whether a ublk device is below it.
+    pub(crate) on_ublk: Seen<bool>,
 }
 
 /// A watchdog, by sysfs: the device itself is never opened, for that arms it.
@@ -111,8 +135,8 @@ pub(crate) struct Watchdog {
 pub(crate) enum Cluster {
     /// There is none.
     Absent { path: PathBuf },
-    /// It is there and may not be read.
-    Unseen { path: PathBuf },
+    /// It cannot be read here, which says nothing about it.
+    Unseen { path: PathBuf, why: String },
     /// It cannot be used, or this machine is none of its nodes.
     Wrong { path: PathBuf, error: ConfigError },
     /// As the node reads it.
@@ -147,7 +171,7 @@ pub(crate) enum Daemon {
     Unseen(String),
 }
 
-/// A file that only root may read.
+/// A file and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileMode {
     pub(crate) path: PathBuf,
@@ -161,8 +185,11 @@ pub(crate) struct FileMode {
 /// Whether a file has to be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// Without it, this does not work.
-    Wanted(&'static str),
+    /// What does not work without it, and how to get it.
+    Wanted {
+        why: &'static str,
+        advice: &'static str,
+    },
     /// It may be there.
     Optional,
 }
@@ -172,12 +199,20 @@ pub(crate) enum Need {
 pub(crate) struct Directory {
     pub(crate) path: PathBuf,
     pub(crate) what: &'static str,
-    /// Whether Lockstep writes there while it runs.
-    pub(crate) written: bool,
-    /// Its mode; `None`: it is made when it is needed.
-    pub(crate) mode: Seen<Option<u32>>,
+    pub(crate) keeps: Keeps,
+    /// Mode and owner; `None`: it is made when it is needed.
+    pub(crate) mode: Seen<Option<(u32, u32)>>,
     /// Of the file system that holds it, or would.
     pub(crate) room: Seen<Room>,
+}
+
+/// What is written into a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeps {
+    /// Files that need room.
+    Records,
+    /// What needs none.
+    Sockets,
 }
 
 /// A file system.
@@ -198,8 +233,8 @@ pub(crate) struct Path {
     pub(crate) peer: SocketAddr,
     /// The interface with the local address; `None`: no interface has it.
     pub(crate) nic: Seen<Option<Nic>>,
-    /// The address of this machine from which the kernel would send to the peer, or why it cannot.
-    pub(crate) route: Result<IpAddr, String>,
+    /// The interface by which the kernel would send from the local address to the peer, or why it cannot.
+    pub(crate) route: Result<String, String>,
 }
 
 /// An interface.
@@ -220,6 +255,8 @@ pub(crate) struct Port {
     pub(crate) address: SocketAddr,
     /// The program that may have it.
     pub(crate) owner: &'static str,
+    /// Its process, where it is known which one.
+    pub(crate) pid: Option<u32>,
     /// Who has it.
     pub(crate) holder: Seen<Holder>,
 }
@@ -247,8 +284,15 @@ pub(crate) enum Holder {
         pid: u32,
         name: String,
     },
+    /// It listens on every IPv6 address; whether that takes IPv4 as well, is not told.
+    Perhaps {
+        pid: u32,
+        name: String,
+    },
     /// Somebody whose processes this one may not look into.
     Hidden,
+    /// None of the processes here.
+    Nowhere,
 }
 
 /// A volume of this node.
@@ -256,12 +300,20 @@ pub(crate) enum Holder {
 pub(crate) struct Volume {
     pub(crate) name: String,
     pub(crate) file: PathBuf,
-    /// Its devices; `Err`: the file says nothing of them, and why.
-    pub(crate) devices: Seen<Vec<Device>>,
+    pub(crate) devices: Result<Vec<Device>, NoDevices>,
     /// Whether its daemon listens.
     pub(crate) runs: Seen<bool>,
     /// What `ublk-mirror check` says, where no daemon runs.
     pub(crate) looked: Looked,
+}
+
+/// Why a volume's devices are not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NoDevices {
+    /// Its file cannot be used.
+    Wrong(String),
+    /// It cannot be read here, which says nothing about it.
+    Unseen(String),
 }
 
 /// What `ublk-mirror check` says of a volume.
@@ -279,6 +331,8 @@ pub(crate) enum Looked {
     Unseen(String),
     /// The daemon runs, and looked itself.
     Runs,
+    /// Its daemon's socket is there, and nobody is taken in; in words.
+    Silent(String),
 }
 
 /// A backing or metadata device.
@@ -301,7 +355,7 @@ pub(crate) enum DeviceKind {
 }
 
 /// A block device, by sysfs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Block {
     /// `vdb`.
     pub(crate) name: String,
@@ -312,9 +366,9 @@ pub(crate) struct Block {
     /// Names of what stands on it or on its partitions: `lockstep-data-data`, `vg0-root`, `md0`.
     pub(crate) stacked: Vec<String>,
     /// Mount points, of it or its partitions.
-    pub(crate) mounts: Vec<String>,
+    pub(crate) mounts: Seen<Vec<String>>,
     /// Whether it or a partition is swapped to.
-    pub(crate) swap: bool,
+    pub(crate) swap: Seen<bool>,
     /// What the kernel believes of its cache: `write back`, `write through`.
     pub(crate) cache: Option<String>,
     /// Where that can be changed.

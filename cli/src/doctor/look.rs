@@ -1,14 +1,11 @@
-//! Reads the machine. Nothing is changed: no disk is opened for writing, no daemon's port is taken, nothing is sent.
+//! Reads the machine. Nothing is changed: no disk is opened for writing, no daemon's port is taken, nothing is sent to the other
+//! node.
 //!
 //! What the kernel tells in files is read below a [`Root`], so that tests can bring a `/proc` and a `/sys` of their own.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
 
 use controlplane::config::{Checked, Config, Here};
 use controlplane_api::cluster::ClusterStatus;
@@ -22,13 +19,15 @@ use crate::programs;
 
 mod disks;
 mod files;
+mod limit;
 mod network;
 mod system;
 
-/// A program that is asked something has so long; one that reads a stuck disk does not come back.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// Nobody says more than some lines.
-const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+use limit::{answer, soon};
+
+/// What a process has that began anew by `/proc/self/exe`.
+const BEGUN_ANEW: &str = "exe";
+const DAEMON: &str = "lockstepd";
 
 /// Where `/proc`, `/sys`, `/dev` and `/lib/modules` are.
 #[derive(Clone, Debug)]
@@ -55,10 +54,10 @@ impl Root {
         self.path(path).exists()
     }
 
-    /// A file's text, without the white space around it.
+    /// A file's text, without the white space around it. Names in it may be no text: each such byte becomes a mark.
     fn text(&self, path: impl AsRef<Path>) -> io::Result<String> {
-        let text = fs::read_to_string(self.path(path))?;
-        Ok(text.trim().to_string())
+        let bytes = fs::read(self.path(path))?;
+        Ok(String::from_utf8_lossy(&bytes).trim().to_string())
     }
 
     /// The same, or why not, in words.
@@ -90,10 +89,43 @@ impl Root {
         let pids = self.names("proc").into_iter();
         let named = pids.filter_map(|name| {
             let pid = name.parse().ok()?;
-            Some((pid, self.text(format!("proc/{name}/comm")).ok()?))
+            let called = self.text(format!("proc/{name}/comm")).ok()?;
+            Some((pid, self.process_name(pid, called)))
         });
         named.collect()
     }
+
+    /// A `lockstepd` that began anew may be called `exe` by the kernel; and the witness is another daemon than the node's.
+    fn process_name(&self, pid: u32, called: String) -> String {
+        if called != BEGUN_ANEW && called != DAEMON {
+            return called;
+        }
+        let words = self.text(format!("proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = words.split('\0');
+        let first = base(words.next().unwrap_or_default());
+        let name = match fs::read_link(self.path(format!("proc/{pid}/exe"))) {
+            _ if called == DAEMON || first == DAEMON => DAEMON.to_string(),
+            Ok(program) => base(program.to_string_lossy().trim_end_matches(" (deleted)")),
+            Err(_) if !first.is_empty() => first,
+            Err(_) => called,
+        };
+        match words.next() {
+            Some(word @ "witness") if name == DAEMON => format!("{name} {word}"),
+            Some(_) | None => name,
+        }
+    }
+}
+
+fn base(path: &str) -> String {
+    path.rsplit('/').next().unwrap_or_default().to_string()
+}
+
+/// Why something cannot be read.
+fn unread(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return "it may not be read; run it as root".to_string();
+    }
+    error.to_string()
 }
 
 /// All that there is to know. `file` is `cluster.toml`, `node` this node's name in it, if it is not the host name.
@@ -102,54 +134,71 @@ pub(crate) fn facts(root: &Root, file: &Path, node: Option<&str>) -> Facts {
     let is_root = rights.as_ref().is_ok_and(|rights| rights.user == 0);
     let (cluster, config) = cluster(file, node);
     let directory = directory_of(file);
-    let volumes = disks::volumes(root, is_root);
-    let files: Vec<_> = volumes
+    let (volumes, unlisted) = match disks::volumes(root, is_root) {
+        Ok(volumes) => (volumes, None),
+        Err(why) => (Vec::new(), Some(why)),
+    };
+    let links: Vec<_> = volumes
         .iter()
-        .filter_map(|(_, file)| file.as_ref())
+        .filter_map(|found| Some((found.file.as_ref()?, found.pid)))
         .collect();
-    let (paths, ports) = network::of(root, config.as_ref(), &files);
-    let is_set_up = directory.join("cluster.key").exists();
-    let secrets = files::secrets(&directory, config.as_ref(), &files, is_set_up);
+    let files: Vec<_> = links.iter().map(|(file, _)| *file).collect();
+    let (paths, ports) = network::of(root, config.as_ref(), &links);
+    let key = directory.join("cluster.key");
+    let is_set_up = soon(move || key.try_exists().map_err(|error| unread(&error))).flatten();
+    let has_key = is_set_up == Ok(true);
+    let secrets = files::secrets(&directory, config.as_ref(), &files, has_key);
     Facts {
         system: system::of(root, rights, is_root),
         cluster,
         is_set_up,
-        programs: ["lockstepd", "ublk-mirror"].map(program).to_vec(),
+        programs: [DAEMON, "ublk-mirror"].map(program).to_vec(),
         daemon: daemon(cluster_status()),
         secrets,
+        files: files::configurations(file, &directory, &volumes),
         directories: files::directories(&directory),
         paths,
         ports,
-        volumes: volumes.into_iter().map(|(volume, _)| volume).collect(),
+        volumes: volumes.into_iter().map(|found| found.volume).collect(),
+        unlisted,
     }
 }
 
 /// Keys and volumes are beside the configuration that `lockstepd` reads; a draft elsewhere has none beside it.
 fn directory_of(file: &Path) -> PathBuf {
-    match file.parent() {
-        Some(parent) if parent.join("cluster.key").exists() => parent.to_path_buf(),
-        Some(_) | None => config::directory(),
-    }
+    let parent = file.parent().map(Path::to_path_buf);
+    let beside = soon(move || parent.filter(|parent| parent.join("cluster.key").exists()));
+    beside.ok().flatten().unwrap_or_else(config::directory)
 }
 
 fn cluster(file: &Path, node: Option<&str>) -> (Cluster, Option<Config>) {
-    let path = file.to_path_buf();
-    match fs::File::open(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return (Cluster::Absent { path }, None);
-        }
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return (Cluster::Unseen { path }, None);
-        }
-        // What else is wrong with it, the reader says.
-        Ok(_) | Err(_) => {}
-    }
     let host = gethostname().unwrap_or_default();
     let name = node.map_or_else(|| host.to_string_lossy().into_owned(), str::to_string);
-    let read = Checked::read(file).and_then(|mut checked| {
-        checked.look(&Here::of(&name));
+    let path = file.to_path_buf();
+    // Its reader looks at programs, keys and mount points as well, wherever they are.
+    let found = soon(move || read_cluster(path, &name));
+    found.unwrap_or_else(|why| {
+        let path = file.to_path_buf();
+        (Cluster::Unseen { path, why }, None)
+    })
+}
+
+fn read_cluster(path: PathBuf, name: &str) -> (Cluster, Option<Config>) {
+    // What else is wrong with it, the reader says.
+    if let Err(error) = limit::open(&path) {
+        let kind = error.kind();
+        if kind == io::ErrorKind::NotFound {
+            return (Cluster::Absent { path }, None);
+        }
+        if kind == io::ErrorKind::PermissionDenied || kind == io::ErrorKind::InvalidInput {
+            let why = unread(&error);
+            return (Cluster::Unseen { path, why }, None);
+        }
+    }
+    let read = Checked::read(&path).and_then(|mut checked| {
+        checked.look(&Here::of(name));
         let warnings = checked.findings.warnings();
-        Ok((checked.of(&name)?, warnings))
+        Ok((checked.of(name)?, warnings))
     });
     match read {
         Ok((config, warnings)) => {
@@ -180,6 +229,10 @@ fn daemon(answer: Result<ClusterStatus, HttpError>) -> Daemon {
                 let place = place.display();
                 return Daemon::Unseen(format!("{place} may not be looked into; run it as root"));
             }
+            // Somebody listens, and takes nobody in.
+            if source.kind() == io::ErrorKind::WouldBlock {
+                return Daemon::Broken(error.to_string());
+            }
             Daemon::Silent(error.to_string())
         }
         Err(error @ (HttpError::Broken { .. } | HttpError::BadAnswer { .. })) => {
@@ -189,62 +242,20 @@ fn daemon(answer: Result<ClusterStatus, HttpError>) -> Daemon {
 }
 
 fn program(name: &'static str) -> Program {
-    let mut command = match name {
-        "lockstepd" => programs::daemon(),
-        _ => programs::mirror(),
+    let command = move || {
+        let mut command = match name {
+            DAEMON => programs::daemon(),
+            _ => programs::mirror(),
+        };
+        command.arg("--version");
+        command
     };
-    command.arg("--version");
     let version = answer(command).and_then(|output| {
         let text = String::from_utf8_lossy(&output.stdout);
         let version = text.split_whitespace().last().map(str::to_string);
         version.ok_or_else(|| "it does not say its version".to_string())
     });
     Program { name, version }
-}
-
-/// What a program says within [`ANSWER_LIMIT`].
-fn answer(command: Command) -> Seen<Output> {
-    answer_within(command, ANSWER_LIMIT)
-}
-
-fn answer_within(mut command: Command, limit: Duration) -> Seen<Output> {
-    command.stdin(Stdio::null());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| error.to_string())?;
-    let pipes = (child.stdout.take(), child.stderr.take());
-    let (sender, ended) = mpsc::channel();
-    let read = move || {
-        let said = all_of(pipes.0).and_then(|stdout| Ok((stdout, all_of(pipes.1)?)));
-        // Nobody listens any more once the time is over.
-        let _ = sender.send(said);
-    };
-    let reads = thread::Builder::new()
-        .name("answer".to_string())
-        .spawn(read);
-    let said = match reads {
-        Ok(_) => ended.recv_timeout(limit),
-        Err(error) => return Err(error.to_string()),
-    };
-    let Ok(said) = said else {
-        // Not waited for: what waits for a stuck disk does not end by that either.
-        let _ = child.kill();
-        return Err(format!("no answer within {limit:?}"));
-    };
-    let (stdout, stderr) = said.map_err(|error| error.to_string())?;
-    let status = child.wait().map_err(|error| error.to_string())?;
-    Ok(Output {
-        status,
-        stdout,
-        stderr,
-    })
-}
-
-fn all_of(pipe: Option<impl Read>) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    if let Some(pipe) = pipe {
-        pipe.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)?;
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -3,11 +3,14 @@
 use std::path::Path;
 
 use super::{error, good, unseen, warning};
-use crate::doctor::facts::{Block, Device, DeviceKind, Facts, Looked, Volume};
+use crate::doctor::facts::{Block, Device, DeviceKind, Facts, Looked, NoDevices, Volume};
 use crate::doctor::{Area, Check, Fault, Outcome};
 use crate::size;
 
 pub(super) fn checks(facts: &Facts) -> Vec<Check> {
+    if let Some(why) = &facts.unlisted {
+        return vec![Check::new(Area::Disks, "volume", unseen(why))];
+    }
     if facts.volumes.is_empty() {
         let why = "no volume was created on this machine yet";
         return ["volume", "device", "device-use", "write-cache"]
@@ -39,13 +42,18 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
 }
 
 fn looked(volume: &Volume) -> Outcome {
-    if let Err(why) = &volume.devices {
-        return Outcome::Error(Fault::new(
-            "LS5002",
-            format!("{}: {why}", volume.file.display()),
-            "its daemon cannot read it either",
-            "correct the file, or move it away if there is no such volume any more",
-        ));
+    let file = volume.file.display();
+    match &volume.devices {
+        Ok(_) => {}
+        Err(NoDevices::Unseen(why)) => return unseen(&format!("{file}: {why}")),
+        Err(NoDevices::Wrong(why)) => {
+            return error(
+                "LS5002",
+                format!("{file}: {why}"),
+                "its daemon cannot read it either",
+                "correct the file",
+            );
+        }
     }
     match &volume.looked {
         Looked::Runs => good("its daemon runs; `lockstep volume status` says how it is"),
@@ -56,6 +64,12 @@ fn looked(volume: &Volume) -> Outcome {
             "its daemon does not start so",
             advice,
         )),
+        Looked::Silent(what) => error(
+            "LS6123",
+            what,
+            "nobody can ask or tell it anything, lockstepd neither",
+            "see by `ps` whether it is stopped (T: `kill -CONT`) or waits for a disk (D: the kernel's log), and read its log",
+        ),
         Looked::Unseen(why) => unseen(why),
     }
 }
@@ -100,7 +114,10 @@ fn there(volume: &Volume, device: &Device) -> Outcome {
             "LS6151",
             format!("{} is read-only", block.name),
             "the volume's daemon does not start",
-            format!("`blockdev --setrw {path}`, if nobody meant it so"),
+            format!(
+                "see who made it so (`lsblk`, the disk's own switch); if nobody meant it, and no mapping stands on it: \
+                 `blockdev --setrw {path}`"
+            ),
         );
     }
     good(format!("{}, {}", block.name, size::bytes(block.size_bytes)))
@@ -123,16 +140,17 @@ fn users(volume: &Volume, device: &Device, block: &Block, all: &[Volume]) -> Out
             "give each a device of its own; `lsblk` shows what is where",
         );
     }
-    let mut found: Vec<String> = block
-        .mounts
-        .iter()
-        .map(|place| format!("mounted at {place}"))
-        .collect();
-    if block.swap {
+    let mounts = block.mounts.iter().flatten();
+    let mut found: Vec<String> = mounts.map(|place| format!("mounted at {place}")).collect();
+    if block.swap == Ok(true) {
         found.push("used as swap".to_string());
     }
     let foreign = block.stacked.iter().filter(|name| !is_own(volume, name));
     found.extend(foreign.map(|name| format!("a part of {name}")));
+    let gap = block.mounts.as_ref().err().or(block.swap.as_ref().err());
+    if let Some(why) = gap.filter(|_| found.is_empty()) {
+        return unseen(why);
+    }
     if found.is_empty() {
         return good(match (runs(volume), block.stacked.is_empty()) {
             (true, _) => "its daemon holds it",
@@ -144,7 +162,8 @@ fn users(volume: &Volume, device: &Device, block: &Block, all: &[Volume]) -> Out
         "LS6152",
         format!("{} is {}", block.name, found.join(", ")),
         "the volume's daemon wants it alone: what else is written there destroys the copy",
-        "unmount it and stop what uses it (`lsblk`, `fuser -v DEVICE`); or see whether the volume names the right device",
+        "see first whether the volume names the right device (`lsblk`): if not, correct `backing` or `metadata`; if so, stop what \
+         uses it (`fuser -v DEVICE`), and unmount it",
     )
 }
 

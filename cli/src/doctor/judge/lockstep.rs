@@ -45,7 +45,7 @@ fn cluster(cluster: &Cluster) -> Check {
                 "it is not there: this machine is no node of a cluster yet".to_string(),
             ),
         ),
-        Cluster::Unseen { path } => (path, unseen("it may not be read; run it as root")),
+        Cluster::Unseen { path, why } => (path, unseen(why)),
         Cluster::Wrong { path, error } => {
             let list = error.0.list();
             let fault = match list.first() {
@@ -119,19 +119,32 @@ fn daemon(facts: &Facts) -> Outcome {
             "LS6159",
             format!("lockstepd gives no good answer: {why}"),
             "it hangs, or is of another release",
-            "see its log; restart it: volumes and services go on",
+            "read its log; `systemctl restart lockstepd`: volumes and services go on",
         ),
-        (Daemon::Silent(_), Some(_)) if !facts.is_set_up => Outcome::Nothing(
-            "it does not run, and waits for `lockstep cluster init` or `join`".to_string(),
-        ),
-        (Daemon::Silent(why), Some(_)) => error(
-            "LS6159",
-            format!("lockstepd does not run: {why}"),
-            WHY,
-            START,
-        ),
-        (Daemon::Silent(_), None) => Outcome::Nothing(
-            "it does not run, and this machine is no node of a cluster".to_string(),
-        ),
+        (Daemon::Silent(silent), Some(_)) => match &facts.is_set_up {
+            Ok(true) => error(
+                "LS6159",
+                format!("lockstepd does not run: {silent}"),
+                WHY,
+                START,
+            ),
+            Ok(false) => Outcome::Nothing(
+                "it does not run, and waits for `lockstep cluster init` or `join`".to_string(),
+            ),
+            Err(why) => unseen(&format!(
+                "it does not run; whether it should, the cluster's key would say: {why}"
+            )),
+        },
+        (Daemon::Silent(_), None) => match &facts.cluster {
+            Cluster::Unseen { .. } => {
+                unseen("it does not run; whether it should, the configuration would say")
+            }
+            Cluster::Wrong { .. } => {
+                unseen("it does not run, and cannot before the configuration is right")
+            }
+            Cluster::Absent { .. } | Cluster::Node { .. } => Outcome::Nothing(
+                "it does not run, and this machine is no node of a cluster".to_string(),
+            ),
+        },
     }
 }

@@ -1,21 +1,24 @@
 //! Addresses, links, routes, ports.
 
 use super::{error, good, unseen, warning};
-use crate::doctor::facts::{Facts, Holder, Nic, Path, Port};
+use crate::doctor::facts::{Cluster, Facts, Holder, Nic, Path, Port};
 use crate::doctor::{Area, Check, Fault, Outcome};
 
 /// `operstate` of an interface over which packets go; `unknown` is what those without a carrier say, such as loopback.
 const STATES_GOOD: [&str; 2] = ["up", "unknown"];
 
 pub(super) fn checks(facts: &Facts) -> Vec<Check> {
+    let gap = gap(facts);
     if facts.paths.is_empty() {
-        let why = "no networks are configured on this machine yet";
+        let why = "no networks are configured on this machine yet".to_string();
+        let outcome = gap.unwrap_or(Outcome::Nothing(why));
         return ["address", "link", "route", "port"]
-            .map(|name| super::nothing(Area::Network, name, why))
+            .map(|name| Check::new(Area::Network, name, outcome.clone()))
             .to_vec();
     }
-    let mut checks = Vec::new();
-    for path in &facts.paths {
+    let gap = gap.map(|outcome| Check::new(Area::Network, "address", outcome));
+    let mut checks: Vec<Check> = gap.into_iter().collect();
+    for (index, path) in facts.paths.iter().enumerate() {
         let at = |name, place: String, outcome| {
             Check::new(Area::Network, name, outcome).at(format!("{}, {place}", path.what))
         };
@@ -32,13 +35,60 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         };
         checks.push(at("address", path.local.ip().to_string(), address(nic)));
         checks.push(at("link", nic.name.clone(), link(path, nic, &facts.paths)));
-        checks.push(at("route", path.peer.ip().to_string(), route(path)));
+        let earlier = &facts.paths[..index];
+        checks.push(at(
+            "route",
+            path.peer.ip().to_string(),
+            route(path, earlier),
+        ));
     }
-    for port in &facts.ports {
+    let is_root = facts
+        .system
+        .rights
+        .as_ref()
+        .is_ok_and(|rights| rights.user == 0);
+    for (index, port) in facts.ports.iter().enumerate() {
         let place = format!("{}, {} {}", port.what, port.protocol.name(), port.address);
-        checks.push(Check::new(Area::Network, "port", port_of(port)).at(place));
+        let others = facts.ports.iter().enumerate();
+        let mut twins = others.filter(|(other, found)| *other != index && is_one(port, found));
+        let outcome = match twins.next() {
+            Some((_, twin)) => wanted_twice(twin),
+            None => port_of(port, is_root),
+        };
+        checks.push(Check::new(Area::Network, "port", outcome).at(place));
     }
     checks
+}
+
+/// Networks that are not seen because what names them is not.
+fn gap(facts: &Facts) -> Option<Outcome> {
+    let why = match &facts.cluster {
+        Cluster::Unseen { .. } => {
+            Some("the configuration, which has the interconnects, was not read")
+        }
+        Cluster::Wrong { .. } => {
+            Some("the configuration, which has the interconnects, cannot be used")
+        }
+        Cluster::Absent { .. } | Cluster::Node { .. } => None,
+    };
+    why.or(facts.unlisted.as_deref()).map(unseen)
+}
+
+/// Whether no two can listen on both.
+fn is_one(port: &Port, other: &Port) -> bool {
+    let (own, found) = (port.address, other.address);
+    let any = own.ip().is_unspecified() || found.ip().is_unspecified();
+    let same_ip = own.ip() == found.ip() || (any && own.is_ipv4() == found.is_ipv4());
+    port.protocol == other.protocol && own.port() == found.port() && same_ip
+}
+
+fn wanted_twice(twin: &Port) -> Outcome {
+    error(
+        "LS6150",
+        format!("the {} is to have it as well", twin.what),
+        "only one of both daemons can listen there; the other one does not start",
+        "give one of them another port, in its files on both nodes",
+    )
 }
 
 fn absent(path: &Path) -> Outcome {
@@ -99,36 +149,75 @@ fn link(path: &Path, nic: &Nic, all: &[Path]) -> Outcome {
     }
 }
 
-fn route(path: &Path) -> Outcome {
-    let (local, peer) = (path.local.ip(), path.peer.ip());
-    match &path.route {
-        Err(why) => error(
+fn route(path: &Path, earlier: &[Path]) -> Outcome {
+    let peer = path.peer.ip();
+    let by = match &path.route {
+        Err(why) => {
+            return error(
+                "LS6149",
+                format!("{peer} cannot be reached from {}: {why}", path.local.ip()),
+                "there is no route to the other node from here",
+                "correct the address and its prefix length, or add a route",
+            );
+        }
+        Ok(by) => by,
+    };
+    let twin = earlier
+        .iter()
+        .find(|other| other.set == path.set && other.route.as_ref() == Ok(by));
+    match twin {
+        Some(twin) => warning(
             "LS6149",
-            format!("{peer} cannot be reached: {why}"),
-            "there is no route to the other node from here",
-            "correct the address and its prefix length, or add a route",
-        ),
-        Ok(from) if *from != local => warning(
-            "LS6149",
-            format!("the kernel sends to {peer} from {from}, not from {local}"),
+            format!(
+                "the kernel sends to {peer} by {by}, as to {}",
+                twin.peer.ip()
+            ),
             "two paths then go over one wire, and fail together",
-            "put the addresses of each path into a network of their own, the same on both nodes",
+            "put the addresses of each path into a network and an interface of their own, the same on both nodes; `ip route \
+             get PEER from LOCAL` shows the way of each",
         ),
-        Ok(_) => good("there is a route; whether the other node answers is not asked"),
+        None => good(format!(
+            "by {by}; whether the other node answers is not asked"
+        )),
     }
 }
 
-fn port_of(port: &Port) -> Outcome {
+fn port_of(port: &Port, is_root: bool) -> Outcome {
+    const WHY: &str = "the daemon cannot listen there";
+    const END: &str = "end that program, or let one of both use another port";
     match &port.holder {
         Err(why) => unseen(why),
         Ok(Holder::Nobody) => good("free"),
-        Ok(Holder::Process { name, .. }) if name == port.owner => good(format!("{name} has it")),
-        Ok(Holder::Process { pid, name }) => error(
+        Ok(Holder::Process { pid, name } | Holder::Perhaps { pid, name }) if name == port.owner => {
+            match port.pid {
+                Some(own) if own != *pid => error(
+                    "LS6150",
+                    format!(
+                        "another {name} (process {pid}) has it, not the volume's own (process {own})"
+                    ),
+                    WHY,
+                    "see whose it is (`ps`), and give one of both another port, in its files on both nodes",
+                ),
+                Some(_) | None => good(format!("{name} has it")),
+            }
+        }
+        Ok(Holder::Process { pid, name }) => {
+            error("LS6150", format!("{name} (process {pid}) has it"), WHY, END)
+        }
+        Ok(Holder::Perhaps { pid, name }) => unseen(&format!(
+            "{name} (process {pid}) has it for IPv6; whether for IPv4 as well, the kernel does not tell"
+        )),
+        Ok(Holder::Hidden | Holder::Nowhere) if !is_root => {
+            unseen("somebody has it; run it as root to see who")
+        }
+        Ok(Holder::Hidden) => {
+            unseen("somebody has it whose processes even root may not look into here")
+        }
+        Ok(Holder::Nowhere) => error(
             "LS6150",
-            format!("{name} (process {pid}) has it"),
-            "the daemon cannot listen there",
-            "end that program, or let one of both use another port",
+            "the kernel itself or a process of another namespace has it",
+            WHY,
+            "look on the machine itself, outside of containers (`ss -lnp`); of the kernel: NFS, iSCSI, WireGuard, a tunnel",
         ),
-        Ok(Holder::Hidden) => unseen("somebody has it; run it as root to see who"),
     }
 }

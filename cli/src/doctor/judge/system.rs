@@ -1,7 +1,9 @@
 //! Kernel, driver, rights, memory, clock, watchdog.
 
 use super::{error, good, unseen, warning};
-use crate::doctor::facts::{Facts, Memory, Module, Rights, Seen, System, Volume, Watchdog};
+use crate::doctor::facts::{
+    Driver, Facts, Memory, Module, Rights, Seen, Swap, System, Volume, Watchdog,
+};
 use crate::doctor::{Area, Check, Outcome};
 use crate::size;
 
@@ -11,11 +13,12 @@ const KERNEL_MIN: (u32, u32) = (6, 8);
 const IO_URING_OFF: u64 = 2;
 
 /// Bits of capabilities(7).
+/// Only where the limit binds without it: [`locked_memory`].
 const CAP_IPC_LOCK: u32 = 14;
 /// Without these a daemon does not start, or a floating address cannot be added.
 const CAPABILITIES: [(u32, &str); 3] = [
     (12, "CAP_NET_ADMIN"),
-    (CAP_IPC_LOCK, "CAP_IPC_LOCK"),
+    (13, "CAP_NET_RAW"),
     (21, "CAP_SYS_ADMIN"),
 ];
 /// Without these it runs, and load or want of memory can hold it up.
@@ -102,18 +105,24 @@ fn features(system: &System) -> Outcome {
     if !system.ublk_control {
         return Outcome::Nothing("there is no driver to ask".to_string());
     }
-    match &system.features {
-        Err(why) => unseen(why),
-        Ok(features) if !features.recovery => error(
+    match &system.driver {
+        Driver::Unseen(why) => unseen(why),
+        Driver::Refuses { said, advice } => error(
+            "LS6141",
+            format!("the ublk driver cannot be asked: {said}"),
+            "the daemons ask it in the same way, and do not start",
+            advice,
+        ),
+        Driver::Can(features) if !features.recovery => error(
             "LS6141",
             "this ublk driver cannot recover a device",
             "a daemon that ends would take its volume away from the applications",
             "boot a kernel of 6.8 or later",
         ),
-        Ok(features) if features.resize => {
+        Driver::Can(features) if features.resize => {
             good("recovery; a volume in use shows a new size at once")
         }
-        Ok(_) => good(
+        Driver::Can(_) => good(
             "recovery; a volume shows a new size from its next activation on (at once from Linux 6.16 on)",
         ),
     }
@@ -122,24 +131,32 @@ fn features(system: &System) -> Outcome {
 fn mapper(system: &System) -> Outcome {
     const WHY: &str = "without it root can write to a volume's device by accident, and the copies differ (LS3040)";
     const LOAD: &str = "`modprobe dm_mod` now; packaging/modules-load.conf, as /etc/modules-load.d/lockstep.conf, loads it at each boot";
-    if system.mapper_control {
-        return good("/dev/mapper/control is there");
-    }
-    match system.mapper {
-        Module::Loaded => warning(
+    // The node is there without the module too: who opens it has the module loaded.
+    match (system.mapper, system.mapper_control) {
+        (Module::Loaded, true) => good("/dev/mapper/control is there"),
+        (Module::Loadable, true) => {
+            good("/dev/mapper/control is there, and loads dm_mod when it is used")
+        }
+        (Module::Unknown, true) => unseen(
+            "/dev/mapper/control is there; no modules of the running kernel are installed here, so whether one is behind it \
+             is not told",
+        ),
+        (Module::Loaded, false) => warning(
             "LS6142",
             "dm_mod is loaded, and there is no /dev/mapper/control",
             WHY,
             "see that devtmpfs is mounted at /dev; in a container, that the device is handed in",
         ),
-        Module::Loadable => warning("LS6142", "the module dm_mod is not loaded", WHY, LOAD),
-        Module::Unknown => warning(
+        (Module::Loadable, false) => {
+            warning("LS6142", "the module dm_mod is not loaded", WHY, LOAD)
+        }
+        (Module::Unknown, false) => warning(
             "LS6142",
             "there is no /dev/mapper/control, and no modules of the running kernel are installed here",
             WHY,
             LOAD,
         ),
-        Module::Absent => warning(
+        (Module::Absent, _) => warning(
             "LS6142",
             "the running kernel has no module dm_mod",
             WHY,
@@ -181,7 +198,7 @@ fn rights(rights: &Seen<Rights>) -> Outcome {
         (needed, _) if !needed.is_empty() => error(
             "LS6146",
             format!("root here lacks {needed}"),
-            "the daemons make block devices, lock memory and add addresses",
+            "the daemons make block devices, add floating addresses, and ask the network who has one",
             ADVICE,
         ),
         (_, wished) if !wished.is_empty() => warning(
@@ -232,11 +249,15 @@ fn memory(memory: &Memory, volumes: &[Volume]) -> Outcome {
         Ok(available) => *available,
         Err(why) => return unseen(why),
     };
-    let starts = volumes
-        .iter()
-        .filter(|volume| volume.runs != Ok(true))
-        .count();
-    let starts = u64::try_from(starts).unwrap_or(u64::MAX).max(1);
+    // Before the first volume is created: for that one.
+    let starts = match volumes {
+        [] => 1,
+        volumes => volumes
+            .iter()
+            .filter(|volume| volume.runs != Ok(true))
+            .count(),
+    };
+    let starts = u64::try_from(starts).unwrap_or(u64::MAX);
     let wanted = DAEMON_MEMORY_BYTES.saturating_mul(starts);
     let (has, wants) = (size::bytes(available), size::bytes(wanted));
     if available >= wanted {
@@ -250,20 +271,28 @@ fn memory(memory: &Memory, volumes: &[Volume]) -> Outcome {
     )
 }
 
-fn swap(swaps: &Seen<Vec<String>>) -> Outcome {
+fn swap(swaps: &Seen<Vec<Swap>>) -> Outcome {
     let swaps = match swaps {
         Ok(swaps) => swaps,
         Err(why) => return unseen(why),
     };
-    let ours =
-        |area: &&String| area.starts_with("/dev/ublkb") || area.starts_with("/dev/lockstep/");
-    let found: Vec<&str> = swaps.iter().filter(ours).map(String::as_str).collect();
+    let on_ublk = swaps.iter().filter(|swap| swap.on_ublk == Ok(true));
+    let found: Vec<&str> = on_ublk.map(|swap| swap.path.as_str()).collect();
     if found.is_empty() {
-        return good("none on a volume");
+        let unclear = swaps
+            .iter()
+            .find_map(|swap| Some((&swap.path, swap.on_ublk.as_ref().err()?)));
+        return match unclear {
+            Some((path, why)) => unseen(&format!("{path}: {why}")),
+            None => good("none on a volume"),
+        };
     }
     error(
         "LS6144",
-        format!("the machine swaps to {}", found.join(", ")),
+        format!(
+            "the machine swaps to {}, on a ublk device",
+            found.join(", ")
+        ),
         "to free memory the kernel then needs the network, which needs memory: the machine can stand still for ever",
         "`swapoff` it, and put swap on a disk that is not mirrored",
     )

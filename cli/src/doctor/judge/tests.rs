@@ -18,7 +18,7 @@ fn system() -> System {
         kernel: Ok("6.12.117+deb12-cloud-amd64".to_string()),
         ublk: Module::Loaded,
         ublk_control: true,
-        features: Ok(Features {
+        driver: Driver::Can(Features {
             recovery: true,
             resize: false,
         }),
@@ -33,7 +33,10 @@ fn system() -> System {
             available: Ok(4 << 30),
             lockable: Ok(u64::MAX),
             of_daemon: true,
-            swaps: Ok(vec!["/dev/vda2".to_string()]),
+            swaps: Ok(vec![Swap {
+                path: "/dev/vda2".to_string(),
+                on_ublk: Ok(false),
+            }]),
         },
         clock: Ok(true),
         watchdogs: Vec::new(),
@@ -55,7 +58,7 @@ fn path(number: u8) -> Path {
             state: Ok("up".to_string()),
             is_duplicate: false,
         })),
-        route: Ok(address(&format!("10.{number}.0.1:1")).ip()),
+        route: Ok(format!("eth{number}")),
     }
 }
 
@@ -65,6 +68,7 @@ fn port() -> Port {
         protocol: Protocol::Udp,
         address: address("10.1.0.1:7421"),
         owner: "lockstepd",
+        pid: None,
         holder: Ok(Holder::Process {
             pid: 300,
             name: "lockstepd".to_string(),
@@ -79,8 +83,8 @@ fn block(name: &str) -> Block {
         size_bytes: 10 << 30,
         read_only: true,
         stacked: vec!["lockstep-data-data".to_string()],
-        mounts: Vec::new(),
-        swap: false,
+        mounts: Ok(Vec::new()),
+        swap: Ok(false),
         cache: Some("write back".to_string()),
         disk_cache: None,
         cache_file: PathBuf::from(format!(
@@ -118,7 +122,7 @@ pub(crate) fn well() -> Facts {
             name: "node1".to_string(),
             warnings: 0,
         },
-        is_set_up: true,
+        is_set_up: Ok(true),
         programs: vec![program("lockstepd"), program("ublk-mirror")],
         daemon: Daemon::Answers {
             node: "node1".to_string(),
@@ -127,14 +131,23 @@ pub(crate) fn well() -> Facts {
         secrets: vec![FileMode {
             path: PathBuf::from("/etc/lockstep/cluster.key"),
             what: "the cluster's key",
-            need: Need::Wanted("the volumes' daemons do not start"),
+            need: Need::Wanted {
+                why: "the volumes' daemons do not start",
+                advice: "copy it",
+            },
             mode: Ok(Some((0o600, 0))),
+        }],
+        files: vec![FileMode {
+            path: PathBuf::from("/etc/lockstep/cluster.toml"),
+            what: "the cluster's configuration",
+            need: Need::Optional,
+            mode: Ok(Some((0o644, 0))),
         }],
         directories: vec![Directory {
             path: PathBuf::from("/var/lib/lockstep"),
             what: "what is remembered",
-            written: true,
-            mode: Ok(Some(0o755)),
+            keeps: Keeps::Records,
+            mode: Ok(Some((0o755, 0))),
             room: Ok(Room {
                 free_bytes: 10 << 30,
                 writable: true,
@@ -143,6 +156,7 @@ pub(crate) fn well() -> Facts {
         paths: vec![path(1), path(2)],
         ports: vec![port()],
         volumes: vec![volume("data", "vdb")],
+        unlisted: None,
     }
 }
 
@@ -152,9 +166,9 @@ fn bare() -> Facts {
     facts.cluster = Cluster::Absent {
         path: PathBuf::from("/etc/lockstep/cluster.toml"),
     };
-    facts.is_set_up = false;
+    facts.is_set_up = Ok(false);
     facts.daemon = Daemon::Silent("nobody listens".to_string());
-    facts.secrets = Vec::new();
+    (facts.secrets, facts.files) = (Vec::new(), Vec::new());
     facts.directories[0].mode = Ok(None);
     (facts.paths, facts.ports, facts.volumes) = (Vec::new(), Vec::new(), Vec::new());
     facts
@@ -175,6 +189,13 @@ fn kind(facts: &mut Facts, kind: DeviceKind) {
 fn stopped(facts: &mut Facts) {
     facts.volumes[0].runs = Ok(false);
     facts.volumes[0].looked = Looked::Fits;
+}
+
+fn swaps(path: &str, on_ublk: Seen<bool>) -> Seen<Vec<Swap>> {
+    Ok(vec![Swap {
+        path: path.to_string(),
+        on_ublk,
+    }])
 }
 
 /// What is not good, a line each.
@@ -243,7 +264,7 @@ const SYSTEM: &[Case] = &[
     ),
     (
         |f| {
-            f.system.features = Ok(Features {
+            f.system.driver = Driver::Can(Features {
                 recovery: false,
                 resize: false,
             })
@@ -251,8 +272,42 @@ const SYSTEM: &[Case] = &[
         "error ublk-features LS6141 this ublk driver cannot recover a device",
     ),
     (
-        |f| f.system.features = Err("only root may ask".into()),
+        |f| f.system.driver = Driver::Unseen("only root may ask".into()),
         "unseen ublk-features only root may ask",
+    ),
+    (
+        |f| {
+            f.system.driver = Driver::Refuses {
+                said: "LS3033: ublk GetFeatures: Operation not permitted".into(),
+                advice: "allow io_uring".into(),
+            }
+        },
+        "error ublk-features LS6141 the ublk driver cannot be asked: LS3033: ublk GetFeatures: Operation not permitted",
+    ),
+    (
+        |f| f.system.mapper = Module::Absent,
+        "warning device-mapper LS6142 the running kernel has no module dm_mod",
+    ),
+    (
+        |f| f.system.mapper = Module::Unknown,
+        "unseen device-mapper /dev/mapper/control is there; no modules of the running kernel are installed here, so whether one is behind it is not told",
+    ),
+    (
+        |f| {
+            f.system.rights = Ok(Rights {
+                user: 0,
+                capabilities: ALL_CAPABILITIES & !(1 << 13),
+            })
+        },
+        "error rights LS6146 root here lacks CAP_NET_RAW",
+    ),
+    (
+        |f| {
+            stopped(f);
+            of_block(f).read_only = false;
+            f.system.memory.available = Ok(100 << 20)
+        },
+        "warning memory LS6144 100.0 MiB of memory are available, 256.0 MiB are recommended",
     ),
     (
         |f| f.system.io_uring_disabled = Ok(Some(2)),
@@ -286,12 +341,12 @@ const SYSTEM: &[Case] = &[
         "unseen rights this is not root, as whom the daemons run, and who sees more; run it as root",
     ),
     (
-        |f| f.system.memory.available = Ok(100 << 20),
-        "warning memory LS6144 100.0 MiB of memory are available, 256.0 MiB are recommended",
+        |f| f.system.memory.swaps = swaps("/dev/vg0/swap", Ok(true)),
+        "error swap LS6144 the machine swaps to /dev/vg0/swap, on a ublk device",
     ),
     (
-        |f| f.system.memory.swaps = Ok(vec!["/dev/ublkb3".into()]),
-        "error swap LS6144 the machine swaps to /dev/ublkb3",
+        |f| f.system.memory.swaps = swaps("/swap", Err("its disk is not found".into())),
+        "unseen swap /swap: its disk is not found",
     ),
     (
         |f| f.system.clock = Ok(false),
@@ -316,23 +371,22 @@ const LOCKSTEP: &[Case] = &[
         "error program lockstepd: LS6158 lockstepd cannot be run: No such file or directory",
     ),
     (
-        |f| {
-            f.cluster = Cluster::Unseen {
-                path: "/c.toml".into(),
-            }
-        },
-        "unseen configuration /c.toml: it may not be read; run it as root",
-    ),
-    (
         |f| f.daemon = Daemon::Silent("nobody listens".into()),
         "error lockstepd LS6159 lockstepd does not run: nobody listens",
     ),
     (
         |f| {
             f.daemon = Daemon::Silent("nobody listens".into());
-            f.is_set_up = false
+            f.is_set_up = Ok(false)
         },
         "nothing lockstepd it does not run, and waits for `lockstep cluster init` or `join`",
+    ),
+    (
+        |f| {
+            f.daemon = Daemon::Silent("nobody listens".into());
+            f.is_set_up = Err("it may not be read; run it as root".into())
+        },
+        "unseen lockstepd it does not run; whether it should, the cluster's key would say: it may not be read; run it as root",
     ),
     (
         |f| f.daemon = Daemon::Broken("not within 5 s".into()),
@@ -395,8 +449,28 @@ const FILES: &[Case] = &[
         "unseen key /etc/lockstep/cluster.key: it cannot be looked at: no",
     ),
     (
-        |f| f.directories[0].mode = Ok(Some(0o775)),
+        |f| f.directories[0].mode = Ok(Some((0o775, 0))),
         "warning directory /var/lib/lockstep: LS6156 others can write to it (mode 0775)",
+    ),
+    (
+        |f| f.directories[0].mode = Ok(Some((0o1777, 0))),
+        "warning directory /var/lib/lockstep: LS6156 others can write to it (mode 1777)",
+    ),
+    (
+        |f| f.directories[0].mode = Ok(Some((0o755, 1000))),
+        "warning directory /var/lib/lockstep: LS6156 it belongs to the user 1000",
+    ),
+    (
+        |f| f.files[0].mode = Ok(Some((0o664, 0))),
+        "warning file /etc/lockstep/cluster.toml: LS6156 others can write to it (mode 0664)",
+    ),
+    (
+        |f| f.files[0].mode = Ok(Some((0o644, 1000))),
+        "warning file /etc/lockstep/cluster.toml: LS6156 it belongs to the user 1000",
+    ),
+    (
+        |f| f.files[0].mode = Err("it cannot be looked at: no".into()),
+        "unseen file /etc/lockstep/cluster.toml: it cannot be looked at: no",
     ),
     (
         |f| {
@@ -454,11 +528,11 @@ const NETWORK: &[Case] = &[
     ),
     (
         |f| f.paths[1].route = Err("Network is unreachable".into()),
-        "error route interconnect 2, 10.2.0.2: LS6149 10.2.0.2 cannot be reached: Network is unreachable",
+        "error route interconnect 2, 10.2.0.2: LS6149 10.2.0.2 cannot be reached from 10.2.0.1: Network is unreachable",
     ),
     (
-        |f| f.paths[1].route = Ok(address("10.1.0.1:1").ip()),
-        "warning route interconnect 2, 10.2.0.2: LS6149 the kernel sends to 10.2.0.2 from 10.1.0.1, not from 10.2.0.1",
+        |f| f.paths[1].route = Ok("eth1".into()),
+        "warning route interconnect 2, 10.2.0.2: LS6149 the kernel sends to 10.2.0.2 by eth1, as to 10.1.0.2",
     ),
     (
         |f| {
@@ -471,14 +545,43 @@ const NETWORK: &[Case] = &[
     ),
     (
         |f| f.ports[0].holder = Ok(Holder::Hidden),
-        "unseen port heartbeats, UDP 10.1.0.1:7421: somebody has it; run it as root to see who",
+        "unseen port heartbeats, UDP 10.1.0.1:7421: somebody has it whose processes even root may not look into here",
+    ),
+    (
+        |f| f.ports[0].holder = Ok(Holder::Nowhere),
+        "error port heartbeats, UDP 10.1.0.1:7421: LS6150 the kernel itself or a process of another namespace has it",
+    ),
+    (
+        |f| {
+            f.ports[0].holder = Ok(Holder::Perhaps {
+                pid: 12,
+                name: "named".into(),
+            })
+        },
+        "unseen port heartbeats, UDP 10.1.0.1:7421: named (process 12) has it for IPv6; whether for IPv4 as well, the kernel does not tell",
+    ),
+    (
+        |f| f.ports[0].pid = Some(12),
+        "error port heartbeats, UDP 10.1.0.1:7421: LS6150 another lockstepd (process 300) has it, not the volume's own (process 12)",
     ),
 ];
 
 const DISKS: &[Case] = &[
     (
-        |f| f.volumes[0].devices = Err("missing field `peer`".into()),
+        |f| f.volumes[0].devices = Err(NoDevices::Wrong("missing field `peer`".into())),
         "error volume data: LS5002 /etc/lockstep/volumes/data.toml: missing field `peer`",
+    ),
+    (
+        |f| {
+            f.volumes[0].devices = Err(NoDevices::Unseen(
+                "it may not be read; run it as root".into(),
+            ))
+        },
+        "unseen volume data: /etc/lockstep/volumes/data.toml: it may not be read; run it as root",
+    ),
+    (
+        |f| of_block(f).mounts = Err("/proc/self/mountinfo cannot be read".into()),
+        "unseen device-use data, backing device /dev/vdb: /proc/self/mountinfo cannot be read",
     ),
     (
         |f| {
@@ -490,6 +593,10 @@ const DISKS: &[Case] = &[
             }
         },
         "error volume data: LS3017 of another volume",
+    ),
+    (
+        |f| f.volumes[0].looked = Looked::Silent("its daemon listens and takes nobody in".into()),
+        "error volume data: LS6123 its daemon listens and takes nobody in",
     ),
     (
         |f| kind(f, DeviceKind::Absent),
@@ -511,13 +618,13 @@ const DISKS: &[Case] = &[
         "error device data, backing device /dev/vdb: LS6151 vdb is read-only",
     ),
     (
-        |f| of_block(f).mounts = vec!["/srv".into()],
+        |f| of_block(f).mounts = Ok(vec!["/srv".into()]),
         "error device-use data, backing device /dev/vdb: LS6152 vdb is mounted at /srv",
     ),
     (
         |f| {
             let block = of_block(f);
-            block.swap = true;
+            block.swap = Ok(true);
             block.stacked.push("vg0-root".into())
         },
         "error device-use data, backing device /dev/vdb: LS6152 vdb is used as swap, a part of vg0-root",
@@ -620,6 +727,116 @@ fn the_limit_of_locked_memory_counts_only_for_whom_it_binds() {
         let found = said.iter().find(|line| line.contains(" locked-memory "));
         assert_eq!(found.map(String::as_str), line);
     }
+}
+
+#[test]
+fn memory_is_asked_for_daemons_that_are_to_start_and_before_the_first_volume_for_one() {
+    let line = |change: fn(&mut Facts)| {
+        let mut facts = well();
+        facts.system.memory.available = Ok(100 << 20);
+        change(&mut facts);
+        said(&facts)
+            .into_iter()
+            .find(|line| line.contains(" memory "))
+    };
+    assert_eq!(line(|_| ()), None, "all daemons run");
+    assert!(line(|f| f.volumes.clear()).is_some());
+    assert!(line(stopped).is_some());
+}
+
+#[test]
+fn a_node_of_the_device_mapper_loads_the_module() {
+    let mut facts = well();
+    facts.system.mapper = Module::Loadable;
+    assert_eq!(said(&facts), [NO_WATCHDOG]);
+}
+
+#[test]
+fn sockets_need_no_room() {
+    let mut facts = well();
+    facts.directories[0].keeps = Keeps::Sockets;
+    facts.directories[0].room.as_mut().unwrap().free_bytes = 4096;
+    assert_eq!(said(&facts), [NO_WATCHDOG]);
+    facts.directories[0].room.as_mut().unwrap().writable = false;
+    assert_eq!(said(&facts).len(), 2);
+}
+
+#[test]
+fn the_only_path_may_leave_by_any_interface() {
+    let mut facts = well();
+    facts.paths.truncate(1);
+    facts.paths[0].route = Ok("eth9".to_string());
+    assert_eq!(said(&facts), [NO_WATCHDOG]);
+}
+
+#[test]
+fn two_volumes_on_one_port_are_an_error_of_both() {
+    let mut facts = well();
+    let mirror = |name: &str, address_text: &str| Port {
+        what: format!("mirror link of {name}"),
+        protocol: Protocol::Tcp,
+        address: address(address_text),
+        owner: "ublk-mirror",
+        pid: None,
+        holder: Ok(Holder::Nobody),
+    };
+    facts.ports.push(mirror("data", "10.1.0.1:7420"));
+    facts.ports.push(mirror("logs", "10.1.0.1:7420"));
+    facts.ports.push(mirror("more", "10.2.0.1:7420"));
+    assert_eq!(
+        said(&facts)[1..],
+        [
+            "error port mirror link of data, TCP 10.1.0.1:7420: LS6150 the mirror link of logs is to have it as well",
+            "error port mirror link of logs, TCP 10.1.0.1:7420: LS6150 the mirror link of data is to have it as well",
+        ]
+    );
+}
+
+#[test]
+fn only_root_can_say_that_nobody_here_has_a_port() {
+    let mut facts = well();
+    facts.system.rights = Ok(Rights {
+        user: 1000,
+        capabilities: 0,
+    });
+    for holder in [Holder::Hidden, Holder::Nowhere] {
+        facts.ports[0].holder = Ok(holder);
+        let line =
+            "unseen port heartbeats, UDP 10.1.0.1:7421: somebody has it; run it as root to see who";
+        assert!(said(&facts).iter().any(|said| said == line));
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_not_said_to_be_absent() {
+    let mut facts = bare();
+    facts.unlisted = Some("the volumes cannot be listed: no".to_string());
+    let found = said(&facts);
+    assert!(
+        !found
+            .iter()
+            .any(|line| line.contains("no volume was created"))
+    );
+    for line in [
+        "unseen volume the volumes cannot be listed: no",
+        "unseen address the volumes cannot be listed: no",
+    ] {
+        assert!(found.iter().any(|found| found == line), "{found:#?}");
+    }
+    facts.unlisted = None;
+    facts.cluster = Cluster::Unseen {
+        path: PathBuf::from("/c.toml"),
+        why: "no".to_string(),
+    };
+    let found = said(&facts);
+    for line in [
+        "unseen configuration /c.toml: no",
+        "unseen lockstepd it does not run; whether it should, the configuration would say",
+        "unseen port the configuration, which has the interconnects, was not read",
+    ] {
+        assert!(found.iter().any(|found| found == line), "{found:#?}");
+    }
+    assert_eq!(Counts::of(&checks(&facts)).exit_code(), 3);
 }
 
 #[test]

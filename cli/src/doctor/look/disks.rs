@@ -9,33 +9,41 @@ use controlplane::daemons::Door;
 use controlplane::resources::mounts;
 use nix::libc;
 
-use super::{Root, answer};
+use super::{Root, answer, limit, soon, unread};
 use crate::config::{self, VolumeConfig};
-use crate::doctor::facts::{Block, Device, DeviceKind, Looked, Seen, Volume};
+use crate::doctor::facts::{Block, Device, DeviceKind, Looked, NoDevices, Seen, Volume};
 use crate::programs;
 
 const SECTOR_BYTES: u64 = 512;
 /// What the file says instead of a metadata device.
 const INTERNAL: &str = "internal";
 
-/// All volumes, each with its file, if it can be read.
-pub(super) fn volumes(root: &Root, is_root: bool) -> Vec<(Volume, Option<VolumeConfig>)> {
-    let names = config::volumes().into_iter();
-    names.map(|name| volume(root, name, is_root)).collect()
+/// A volume with what else is known of it.
+pub(super) struct Found {
+    pub(super) volume: Volume,
+    /// Its file, if it can be read.
+    pub(super) file: Option<VolumeConfig>,
+    /// Its daemon, if one listens.
+    pub(super) pid: Option<u32>,
 }
 
-fn volume(root: &Root, name: String, is_root: bool) -> (Volume, Option<VolumeConfig>) {
+/// All volumes.
+pub(super) fn volumes(root: &Root, is_root: bool) -> Seen<Vec<Found>> {
+    let names = soon(|| config::list().map_err(|error| unread(&error))).flatten();
+    let names = names.map_err(|why| format!("the volumes cannot be listed: {why}"))?;
+    let found = names.into_iter().map(|name| volume(root, name, is_root));
+    Ok(found.collect())
+}
+
+fn volume(root: &Root, name: String, is_root: bool) -> Found {
     let places = programs::places(&name);
-    let file = places.configuration();
-    let read = fs::read_to_string(&file)
-        .map_err(|error| error.to_string())
-        .and_then(|text| {
-            toml::from_str::<VolumeConfig>(&text).map_err(|error| error.message().to_string())
-        });
-    let runs = match places.door() {
-        Door::Open(_) => Ok(true),
-        Door::Closed => Ok(false),
-        Door::Unclear(error) => Err(format!("its daemon cannot be asked: {error}")),
+    let path = places.configuration();
+    let read = read(&path);
+    let door =
+        soon(move || places.door()).unwrap_or_else(|why| Door::Unclear(io::Error::other(why)));
+    let pid = match &door {
+        Door::Open(Some(process)) => u32::try_from(process.pid).ok(),
+        Door::Open(None) | Door::Closed | Door::Unclear(_) => None,
     };
     let devices = read.as_ref().map_err(Clone::clone).map(|file| {
         let metadata = (file.metadata != INTERNAL).then(|| PathBuf::from(&file.metadata));
@@ -48,30 +56,73 @@ fn volume(root: &Root, name: String, is_root: bool) -> (Volume, Option<VolumeCon
             .filter_map(|(path, part)| Some((path?, part)));
         named.map(|(path, part)| device(root, path, part)).collect()
     });
-    let looked = looked(&file, &runs, is_root);
+    let looked = match (&read, &door) {
+        // Whoever opens it next may wait for it as well.
+        (Err(_), Door::Closed) => Looked::Unseen("its file is not read".to_string()),
+        (_, door) => looked(&path, door, is_root),
+    };
+    let runs = match door {
+        Door::Open(_) => Ok(true),
+        Door::Closed => Ok(false),
+        Door::Unclear(error) => Err(unreachable_for(&error)),
+    };
     let volume = Volume {
         name,
-        file,
+        file: path,
         devices,
         runs,
         looked,
     };
-    (volume, read.ok())
+    let file = read.ok();
+    Found { volume, file, pid }
 }
 
-fn looked(file: &Path, runs: &Seen<bool>, is_root: bool) -> Looked {
-    match runs {
-        Err(why) => return Looked::Unseen(why.clone()),
-        Ok(true) => return Looked::Runs,
-        Ok(false) if !is_root => {
+/// The volume's file. That it may not be read here says nothing about it.
+pub(super) fn read(path: &Path) -> Result<VolumeConfig, NoDevices> {
+    let own = path.to_path_buf();
+    let text = soon(move || limit::text(&own)).map_err(NoDevices::Unseen)?;
+    let text = text.map_err(|error| {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            return NoDevices::Unseen(unread(&error));
+        }
+        NoDevices::Wrong(error.to_string())
+    })?;
+    toml::from_str(&text).map_err(|error| NoDevices::Wrong(error.message().to_string()))
+}
+
+fn unreachable_for(error: &io::Error) -> String {
+    let kind = error.kind();
+    if kind == io::ErrorKind::PermissionDenied {
+        return "its daemon may not be asked; run it as root".to_string();
+    }
+    if kind == io::ErrorKind::WouldBlock {
+        return "its daemon listens and takes nobody in".to_string();
+    }
+    format!("its daemon cannot be asked: {error}")
+}
+
+pub(super) fn looked(file: &Path, door: &Door, is_root: bool) -> Looked {
+    match door {
+        Door::Unclear(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Looked::Unseen(unreachable_for(error));
+        }
+        Door::Unclear(error) => {
+            return Looked::Silent(unreachable_for(error));
+        }
+        Door::Open(_) => return Looked::Runs,
+        Door::Closed if !is_root => {
             return Looked::Unseen(
                 "only root may read keys and devices; run it as root".to_string(),
             );
         }
-        Ok(false) => {}
+        Door::Closed => {}
     }
-    let mut command = programs::mirror();
-    command.arg("check").arg("--config").arg(file);
+    let file = file.to_path_buf();
+    let command = move || {
+        let mut command = programs::mirror();
+        command.arg("check").arg("--config").arg(file);
+        command
+    };
     match answer(command) {
         Err(why) => Looked::Unseen(format!("ublk-mirror cannot be asked: {why}")),
         Ok(output) if output.status.success() => Looked::Fits,
@@ -100,7 +151,16 @@ pub(super) fn refused(said: &str) -> Looked {
 }
 
 fn device(root: &Root, path: PathBuf, part: &'static str) -> Device {
-    let kind = match fs::metadata(&path) {
+    let own = path.clone();
+    let kind = match soon(move || fs::metadata(own)) {
+        Err(why) => DeviceKind::Unseen(why),
+        Ok(found) => kind(root, found),
+    };
+    Device { path, part, kind }
+}
+
+fn kind(root: &Root, found: io::Result<fs::Metadata>) -> DeviceKind {
+    match found {
         Err(error) if error.kind() == io::ErrorKind::NotFound => DeviceKind::Absent,
         Err(error) => DeviceKind::Unseen(format!("it cannot be looked at: {error}")),
         Ok(found) if found.file_type().is_block_device() => {
@@ -112,8 +172,7 @@ fn device(root: &Root, path: PathBuf, part: &'static str) -> Device {
         }
         Ok(found) if found.is_file() => DeviceKind::File,
         Ok(_) => DeviceKind::Other,
-    };
-    Device { path, part, kind }
+    }
 }
 
 /// A block device by its numbers.
@@ -142,8 +201,8 @@ pub(super) fn block(root: &Root, major: u32, minor: u32) -> Seen<Block> {
         size_bytes: sectors.saturating_mul(SECTOR_BYTES),
         read_only: root.text(place.join("ro")).is_ok_and(|text| text == "1"),
         stacked: all.iter().flat_map(|own| stacked(root, own)).collect(),
-        mounts: all.iter().flat_map(|own| mounted(root, own)).collect(),
-        swap: all.iter().any(|own| swapped(root, own)),
+        mounts: mounted(root, &all),
+        swap: swapped(root, &all),
         cache: root.text(&cache_file).ok(),
         disk_cache: disk_cache(root, &disk),
         cache_file: Path::new("/").join(cache_file),
@@ -168,22 +227,54 @@ fn stacked(root: &Root, place: &Path) -> Vec<String> {
     named.collect()
 }
 
-fn mounted(root: &Root, place: &Path) -> Vec<String> {
-    let number = root.text(place.join("dev")).unwrap_or_default();
-    let node = PathBuf::from("/dev").join(last(place));
-    let text = root.text("proc/self/mountinfo").unwrap_or_default();
-    let all = mounts::of_text(&text).into_iter();
-    // btrfs makes its numbers up, and has the device as the source.
-    let own = all.filter(|mount| mount.device == number || Path::new(&mount.source) == node);
-    own.map(|mount| mount.mount_point.display().to_string())
-        .collect()
+fn mounted(root: &Root, places: &[PathBuf]) -> Seen<Vec<String>> {
+    let text = root.seen("proc/self/mountinfo")?;
+    let all = mounts::of_text(&text);
+    let mut found = Vec::new();
+    for place in places {
+        let number = root.seen(place.join("dev"))?;
+        let node = PathBuf::from("/dev").join(last(place));
+        // btrfs makes its numbers up, and has the device as the source.
+        let own =
+            |mount: &&mounts::Mount| mount.device == number || Path::new(&mount.source) == node;
+        let own = all.iter().filter(own);
+        found.extend(own.map(|mount| mount.mount_point.display().to_string()));
+    }
+    Ok(found)
 }
 
-fn swapped(root: &Root, place: &Path) -> bool {
-    let node = format!("/dev/{}", last(place));
-    let text = root.text("proc/swaps").unwrap_or_default();
-    text.lines()
-        .any(|line| line.split_whitespace().next() == Some(node.as_str()))
+fn swapped(root: &Root, places: &[PathBuf]) -> Seen<bool> {
+    let text = root.seen("proc/swaps")?;
+    let nodes: Vec<String> = places
+        .iter()
+        .map(|place| format!("/dev/{}", last(place)))
+        .collect();
+    let areas = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    Ok(areas
+        .into_iter()
+        .any(|area| nodes.iter().any(|node| node == area)))
+}
+
+/// Whether a device, or one below it (LVM, LUKS, RAID), is a ublk device.
+pub(super) fn stands_on_ublk(root: &Root, place: &Path, depth_left: u32) -> Seen<bool> {
+    if place.to_string_lossy().contains("/ublkb") {
+        return Ok(true);
+    }
+    let slaves = place.join("slaves");
+    for slave in root.names(&slaves) {
+        if depth_left == 0 {
+            return Err("too many devices are below it".to_string());
+        }
+        let below = root
+            .place(slaves.join(&slave))
+            .map_err(|error| format!("{slave} below it: {error}"))?;
+        if stands_on_ublk(root, &below, depth_left - 1)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// SCSI disks and virtio disks say themselves which cache they have.

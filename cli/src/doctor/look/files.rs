@@ -1,4 +1,4 @@
-//! Keys, directories, room.
+//! Keys, configurations, directories, room.
 
 use std::fs;
 use std::io;
@@ -9,8 +9,9 @@ use controlplane::config::{Config, RegisterKeeper};
 use controlplane_api::paths::{run_directory, state_directory};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
+use super::{disks, soon};
 use crate::config::VolumeConfig;
-use crate::doctor::facts::{Directory, FileMode, Need, Room, Seen};
+use crate::doctor::facts::{Directory, FileMode, Keeps, Need, Room, Seen};
 use crate::programs;
 
 const MODE_BITS: u32 = 0o7777;
@@ -22,18 +23,22 @@ pub(super) fn secrets(
     volumes: &[&VolumeConfig],
     is_set_up: bool,
 ) -> Vec<FileMode> {
-    let wanted = |is_wanted: bool, why| match is_wanted {
-        true => Need::Wanted(why),
-        false => Need::Optional,
+    const KEY_ADVICE: &str = "copy the key from the other node's `key_file`, mode 0600; in a cluster, `lockstep cluster join` hands it over";
+    let of_volume = |why| Need::Wanted {
+        why,
+        advice: KEY_ADVICE,
     };
     let key = directory.join("cluster.key");
     let trust = directory.join("trust");
     let keeper = config.and_then(|config| config.keeper.as_ref());
     let has_witness = matches!(keeper, Some(RegisterKeeper::Witness(_)));
-    let of_node = wanted(
-        is_set_up && has_witness,
-        "the witness would not know this node; lockstepd does not start",
-    );
+    let of_node = match is_set_up && has_witness {
+        true => Need::Wanted {
+            why: "the witness would not know this node; lockstepd does not start",
+            advice: "`lockstep cluster init` on the first node, `lockstep cluster join` on the other one",
+        },
+        false => Need::Optional,
+    };
     let mut files = vec![
         (key.clone(), "the cluster's key", Need::Optional),
         (trust.join("node.key"), "the key of this node", of_node),
@@ -45,13 +50,13 @@ pub(super) fn secrets(
     ];
     for volume in volumes {
         if files.iter().all(|(path, ..)| *path != volume.key_file) {
-            let need = Need::Wanted("the volume's daemon does not start");
+            let need = of_volume("the volume's daemon does not start");
             files.push((volume.key_file.clone(), "a volume's cluster key", need));
         } else if let Some(first) = files
             .first_mut()
             .filter(|(path, ..)| *path == volume.key_file)
         {
-            first.2 = Need::Wanted("the volumes' daemons do not start");
+            first.2 = of_volume("the volumes' daemons do not start");
         }
     }
     if let Some(RegisterKeeper::Etcd {
@@ -59,7 +64,10 @@ pub(super) fn secrets(
     }) = keeper
         && let Some((_, key)) = &etcd.identity
     {
-        let need = Need::Wanted("lockstepd does not start");
+        let need = Need::Wanted {
+            why: "lockstepd does not start",
+            advice: "put the key for etcd there, mode 0600, or correct `etcd.key` in cluster.toml",
+        };
         files.push((key.clone(), "the key for etcd", need));
     }
     for name in ["config.json", "wishes.json"] {
@@ -75,8 +83,34 @@ pub(super) fn secrets(
     facts.collect()
 }
 
+/// What root reads and others may read too: `cluster.toml`, the volumes' files, and their directory.
+pub(super) fn configurations(
+    cluster: &Path,
+    directory: &Path,
+    volumes: &[disks::Found],
+) -> Vec<FileMode> {
+    let mut files = vec![
+        (cluster.to_path_buf(), "the cluster's configuration"),
+        (
+            directory.join("volumes"),
+            "the directory of the volumes' files",
+        ),
+    ];
+    let volumes = volumes.iter();
+    files.extend(volumes.map(|found| (found.volume.file.clone(), "a volume's configuration")));
+    let facts = files.into_iter().map(|(path, what)| FileMode {
+        mode: mode_and_owner(&path),
+        path,
+        what,
+        need: Need::Optional,
+    });
+    facts.collect()
+}
+
 fn mode_and_owner(path: &Path) -> Seen<Option<(u32, u32)>> {
-    match fs::metadata(path) {
+    let own = path.to_path_buf();
+    let found = soon(move || fs::metadata(own));
+    match found.map_err(|why| format!("it cannot be looked at: {why}"))? {
         Ok(found) => Ok(Some((found.mode() & MODE_BITS, found.uid()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("it cannot be looked at: {error}")),
@@ -87,29 +121,33 @@ pub(super) fn directories(config: &Path) -> Vec<Directory> {
     // The log's place does not depend on the volume.
     let logs = programs::places("any").logs;
     let all = [
-        (config.to_path_buf(), "configuration and keys"),
-        (state_directory(), "what is remembered"),
-        (run_directory(), "sockets and locks"),
-        (logs, "logs of the volumes' daemons"),
+        (
+            config.to_path_buf(),
+            "configuration and keys",
+            Keeps::Records,
+        ),
+        (state_directory(), "what is remembered", Keeps::Records),
+        (run_directory(), "sockets and locks", Keeps::Sockets),
+        (logs, "logs of the volumes' daemons", Keeps::Records),
     ];
-    let facts = all.into_iter().map(|(path, what)| Directory {
-        mode: mode_and_owner(&path).map(|found| found.map(|(mode, _)| mode)),
-        room: room(&path),
+    let facts = all.into_iter().map(|(path, what, keeps)| Directory {
+        mode: mode_and_owner(&path),
+        room: room(path.clone()),
         path,
         what,
-        written: true,
+        keeps,
     });
     facts.collect()
 }
 
 /// Of the file system of the path, or of the next directory above that is there.
-fn room(path: &Path) -> Seen<Room> {
-    let there: Option<PathBuf> = path
-        .ancestors()
-        .find(|ancestor| ancestor.exists())
-        .map(Path::to_path_buf);
-    let there = there.ok_or_else(|| "nothing of the path is there".to_string())?;
-    let found = statvfs(&there).map_err(|errno| format!("{}: {errno}", there.display()))?;
+fn room(path: PathBuf) -> Seen<Room> {
+    let look = move || {
+        let there = path.ancestors().find(|ancestor| ancestor.exists());
+        let there = there.ok_or_else(|| "nothing of the path is there".to_string())?;
+        statvfs(there).map_err(|errno| format!("{}: {errno}", there.display()))
+    };
+    let found = soon(look).flatten()?;
     Ok(Room {
         free_bytes: found
             .blocks_available()

@@ -1,8 +1,8 @@
-//! Interfaces, routes and sockets. Nothing is sent: a route is what the kernel answers a socket that is connected and never
-//! used.
+//! Interfaces, routes and sockets, as the kernel tells of them. Nothing is sent to the other node.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use controlplane::config::Config;
 use controlplane::resources::netlink::{self, Assigned};
@@ -14,11 +14,13 @@ use crate::doctor::facts::{Holder, Nic, Path, Port, Protocol, Seen};
 /// `st` of a TCP socket that listens.
 const LISTENS: &str = "0A";
 
-/// The ways to the other node, and the ports of this one.
+const CLASS: &str = "sys/class/net";
+
+/// The ways to the other node, and the ports of this one. Each volume comes with its daemon, if one listens at its socket.
 pub(super) fn of(
     root: &Root,
     config: Option<&Config>,
-    volumes: &[&VolumeConfig],
+    volumes: &[(&VolumeConfig, Option<u32>)],
 ) -> (Vec<Path>, Vec<Port>) {
     let assigned = netlink::list().map_err(|error| format!("interfaces cannot be listed: {error}"));
     let path = |what: String, set: &str, local: SocketAddr, peer: SocketAddr| Path {
@@ -27,7 +29,7 @@ pub(super) fn of(
         local,
         peer,
         nic: nic(root, &assigned, local.ip()),
-        route: route(peer),
+        route: route(root, local.ip(), peer.ip()),
     };
     let mut paths = Vec::new();
     let interconnects = config.map(|config| config.interconnects.as_slice());
@@ -35,7 +37,7 @@ pub(super) fn of(
         let what = format!("interconnect {}", index + 1);
         paths.push(path(what, "interconnects", pair.local, pair.peer));
     }
-    for volume in volumes {
+    for (volume, _) in volumes {
         let pairs = volume.node.addresses.iter().zip(&volume.peer.addresses);
         for (index, (local, peer)) in pairs.enumerate() {
             let set = format!("mirror link of {}", volume.volume);
@@ -52,20 +54,21 @@ pub(super) fn of(
 fn ports(
     root: &Root,
     interconnects: &[controlplane::heartbeat::Interconnect],
-    volumes: &[&VolumeConfig],
+    volumes: &[(&VolumeConfig, Option<u32>)],
 ) -> Vec<Port> {
     let mut ports = Vec::new();
-    let mut add = |what: String, protocol, address, owner| {
+    let mut add = |what: String, protocol, address, owner, pid| {
         ports.push(Port {
             what,
             protocol,
             address,
             owner,
+            pid,
             holder: holder(root, protocol, address),
         });
     };
     let mirrors = || {
-        let each = |volume: &&VolumeConfig| volume.node.addresses.clone();
+        let each = |(volume, _): &(&VolumeConfig, _)| volume.node.addresses.clone();
         volumes.iter().flat_map(each)
     };
     for pair in interconnects {
@@ -74,6 +77,7 @@ fn ports(
             Protocol::Udp,
             pair.local,
             "lockstepd",
+            None,
         );
         // The door for pushes gives way to a mirror link.
         if !mirrors().any(|own| own == pair.local) {
@@ -82,13 +86,14 @@ fn ports(
                 Protocol::Tcp,
                 pair.local,
                 "lockstepd",
+                None,
             );
         }
     }
-    for volume in volumes {
+    for (volume, pid) in volumes {
         for address in &volume.node.addresses {
             let what = format!("mirror link of {}", volume.volume);
-            add(what, Protocol::Tcp, *address, "ublk-mirror");
+            add(what, Protocol::Tcp, *address, "ublk-mirror", *pid);
         }
     }
     ports
@@ -103,16 +108,8 @@ pub(super) fn nic(
     let Some(found) = assigned.iter().find(|found| found.address == address) else {
         return Ok(None);
     };
-    const CLASS: &str = "sys/class/net";
-    let index = found.interface.to_string();
-    let names = root.names(CLASS).into_iter();
-    let mut own = names.filter(|name| {
-        let number = root.text(format!("{CLASS}/{name}/ifindex"));
-        number.is_ok_and(|number| number == index)
-    });
-    let name = own
-        .next()
-        .ok_or_else(|| format!("/{CLASS} has no interface number {index}"))?;
+    let name = interface(root, found.interface)
+        .ok_or_else(|| format!("/{CLASS} has no interface number {}", found.interface))?;
     Ok(Some(Nic {
         state: root.seen(format!("{CLASS}/{name}/operstate")),
         is_duplicate: found.is_duplicate(),
@@ -120,18 +117,20 @@ pub(super) fn nic(
     }))
 }
 
-fn route(peer: SocketAddr) -> Result<IpAddr, String> {
-    let any: IpAddr = match peer {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let found = UdpSocket::bind((any, 0)).and_then(|socket| {
-        socket.connect(peer)?;
-        socket.local_addr()
-    });
-    found
-        .map(|address| address.ip())
-        .map_err(|error| error.to_string())
+fn interface(root: &Root, number: u32) -> Option<String> {
+    let number = number.to_string();
+    let mut names = root.names(CLASS).into_iter();
+    names.find(|name| {
+        let own = root.text(format!("{CLASS}/{name}/ifindex"));
+        own.is_ok_and(|own| own == number)
+    })
+}
+
+/// The interface by which the kernel sends from this address of the node to that one of the other node.
+fn route(root: &Root, from: IpAddr, to: IpAddr) -> Result<String, String> {
+    let number = netlink::route(from, to).map_err(|error| error.to_string())?;
+    let name = interface(root, number);
+    Ok(name.unwrap_or_else(|| format!("interface {number}")))
 }
 
 /// Who listens on an address, by `/proc/net`.
@@ -147,18 +146,31 @@ pub(super) fn holder(root: &Root, protocol: Protocol, wanted: SocketAddr) -> See
         }
         let text = root.seen(file)?;
         let sockets = text.lines().skip(1);
-        let inode = sockets
+        let found = sockets
             .filter_map(|line| socket(line, protocol))
-            .find_map(|(own, inode)| {
+            .find(|(own, _)| {
                 let is_any = own.ip().is_unspecified();
-                (own.port() == wanted.port() && (is_any || own.ip() == wanted.ip()))
-                    .then_some(inode)
+                own.port() == wanted.port() && (is_any || own.ip() == wanted.ip())
             });
-        if let Some(inode) = inode {
-            return Ok(owner(root, &inode));
+        if let Some((own, inode)) = found {
+            // One for IPv6 alone looks alike.
+            let is_sure = own.is_ipv4() == wanted.is_ipv4();
+            let holder = owner(root, &inode);
+            return Ok(if is_sure { holder } else { perhaps(holder) });
         }
     }
     Ok(Holder::Nobody)
+}
+
+/// The same of a socket that may be for IPv6 alone.
+fn perhaps(holder: Holder) -> Holder {
+    match holder {
+        Holder::Process { pid, name } | Holder::Perhaps { pid, name } => {
+            Holder::Perhaps { pid, name }
+        }
+        Holder::Nowhere | Holder::Hidden => Holder::Hidden,
+        Holder::Nobody => Holder::Nobody,
+    }
 }
 
 /// A line of `/proc/net/tcp` and the like: where a socket is bound, and its inode.
@@ -193,15 +205,29 @@ fn bound(text: &str) -> Option<SocketAddr> {
 
 fn owner(root: &Root, inode: &str) -> Holder {
     let wanted = format!("socket:[{inode}]");
+    let mut is_hidden = false;
     for (pid, name) in root.processes() {
-        let directory = format!("proc/{pid}/fd");
-        let open = root.names(&directory).into_iter().any(|descriptor| {
-            let link = fs::read_link(root.path(format!("{directory}/{descriptor}")));
-            link.is_ok_and(|link| link.as_os_str() == wanted.as_str())
-        });
-        if open {
-            return Holder::Process { pid, name };
+        match has_open(&root.path(format!("proc/{pid}/fd")), &wanted) {
+            Ok(true) => return Holder::Process { pid, name },
+            Ok(false) => {}
+            // Others have ended meanwhile.
+            Err(error) => is_hidden |= error.kind() == io::ErrorKind::PermissionDenied,
         }
     }
-    Holder::Hidden
+    match is_hidden {
+        true => Holder::Hidden,
+        false => Holder::Nowhere,
+    }
+}
+
+fn has_open(descriptors: &std::path::Path, wanted: &str) -> io::Result<bool> {
+    for descriptor in fs::read_dir(descriptors)? {
+        match fs::read_link(descriptor?.path()) {
+            Ok(link) if link.as_os_str() == wanted => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+            // It was closed meanwhile.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(false)
 }

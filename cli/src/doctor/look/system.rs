@@ -1,13 +1,21 @@
 //! `/proc`, `/sys`, `/lib/modules`.
 
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
 use controlplane::sys::clock_is_synchronised;
+use nix::libc;
 use serde::Deserialize;
 
-use super::{Root, answer};
-use crate::doctor::facts::{Features, Memory, Module, Rights, Seen, System, Watchdog};
+use super::{DAEMON, Root, answer, disks, soon};
+use crate::doctor::facts::{
+    Driver, Features, Looked, Memory, Module, Rights, Seen, Swap, System, Watchdog,
+};
 use crate::programs;
 
 const KIB: u64 = 1024;
+/// How deep a stack of devices (LVM on LUKS on RAID...) is followed.
+const STACKED_DEVICES_MAX: u32 = 8;
 
 pub(super) fn of(root: &Root, rights: Seen<Rights>, is_root: bool) -> System {
     let ublk_control = root.exists("dev/ublk-control");
@@ -15,7 +23,7 @@ pub(super) fn of(root: &Root, rights: Seen<Rights>, is_root: bool) -> System {
         kernel: root.seen("proc/sys/kernel/osrelease"),
         ublk: module(root, "ublk_drv"),
         ublk_control,
-        features: features(ublk_control, is_root),
+        driver: driver(ublk_control, is_root),
         mapper: module(root, "dm_mod"),
         mapper_control: root.exists("dev/mapper/control"),
         io_uring_disabled: io_uring_disabled(root),
@@ -61,25 +69,39 @@ struct FeaturesLine {
     resize: bool,
 }
 
-fn features(ublk_control: bool, is_root: bool) -> Seen<Features> {
+fn driver(ublk_control: bool, is_root: bool) -> Driver {
     if !ublk_control {
-        return Err("there is no /dev/ublk-control".to_string());
+        return Driver::Unseen("there is no /dev/ublk-control".to_string());
     }
     if !is_root {
-        return Err("only root may ask the driver; run it as root".to_string());
+        return Driver::Unseen("only root may ask the driver; run it as root".to_string());
     }
-    let mut command = programs::mirror();
-    command.arg("features");
-    let output = answer(command).map_err(|why| format!("ublk-mirror cannot be asked: {why}"))?;
-    let line: FeaturesLine = serde_json::from_slice(&output.stdout).map_err(|_| {
-        let said = String::from_utf8_lossy(&output.stderr);
-        format!(
-            "ublk-mirror does not tell: {}",
-            said.lines().next().unwrap_or("nothing")
-        )
-    })?;
-    let FeaturesLine { recovery, resize } = line;
-    Ok(Features { recovery, resize })
+    let command = || {
+        let mut command = programs::mirror();
+        command.arg("features");
+        command
+    };
+    match answer(command) {
+        Ok(output) => told(&output.stdout, &output.stderr),
+        Err(why) => Driver::Unseen(format!("ublk-mirror cannot be asked: {why}")),
+    }
+}
+
+/// What `ublk-mirror features` says of the driver.
+pub(super) fn told(stdout: &[u8], stderr: &[u8]) -> Driver {
+    if let Ok(FeaturesLine { recovery, resize }) = serde_json::from_slice(stdout) {
+        return Driver::Can(Features { recovery, resize });
+    }
+    match disks::refused(&String::from_utf8_lossy(stderr)) {
+        Looked::Wrong { code, what, advice } => Driver::Refuses {
+            said: format!("{code}: {what}"),
+            advice,
+        },
+        Looked::Unseen(why) => Driver::Unseen(why),
+        Looked::Fits | Looked::Runs | Looked::Silent(_) => {
+            Driver::Unseen("ublk-mirror does not tell".to_string())
+        }
+    }
 }
 
 fn io_uring_disabled(root: &Root) -> Seen<Option<u64>> {
@@ -115,7 +137,7 @@ pub(super) fn memory(root: &Root) -> Memory {
     let daemon = root
         .processes()
         .into_iter()
-        .find(|(_, name)| name == "lockstepd");
+        .find(|(_, name)| name == DAEMON);
     let of_whom = daemon
         .as_ref()
         .map_or("self".to_string(), |(pid, _)| pid.to_string());
@@ -125,11 +147,38 @@ pub(super) fn memory(root: &Root) -> Memory {
         of_daemon: daemon.is_some(),
         swaps: root.seen("proc/swaps").map(|text| {
             let lines = text.lines().skip(1);
-            lines
-                .filter_map(|line| Some(line.split_whitespace().next()?.to_string()))
-                .collect()
+            let areas = lines.filter_map(|line| line.split_whitespace().next());
+            areas.map(|area| swap(root, area)).collect()
         }),
     }
+}
+
+fn swap(root: &Root, area: &str) -> Swap {
+    // Blanks are written as octal numbers.
+    let path = area.replace("\\040", " ");
+    let own = path.clone();
+    let found = soon(move || fs::metadata(own).map_err(|error| error.to_string())).flatten();
+    Swap {
+        on_ublk: found.and_then(|found| on_ublk(root, device_of(&found))),
+        path,
+    }
+}
+
+/// The device that it is, or on which it is.
+fn device_of(found: &Metadata) -> (u32, u32) {
+    let device = match found.file_type().is_block_device() {
+        true => found.rdev(),
+        false => found.dev(),
+    };
+    (libc::major(device), libc::minor(device))
+}
+
+pub(super) fn on_ublk(root: &Root, (major, minor): (u32, u32)) -> Seen<bool> {
+    let link = format!("sys/dev/block/{major}:{minor}");
+    let place = root
+        .place(&link)
+        .map_err(|error| format!("its disk is not found (/{link}: {error})"))?;
+    disks::stands_on_ublk(root, &place, STACKED_DEVICES_MAX)
 }
 
 fn available(root: &Root) -> Seen<u64> {

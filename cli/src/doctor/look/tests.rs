@@ -4,12 +4,17 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
+use controlplane::daemons::Door;
 use controlplane::resources::netlink::Assigned;
 use tempfile::TempDir;
 
 use super::*;
-use crate::doctor::facts::{Holder, Looked, Module, Nic, Protocol, Rights, Watchdog};
+use crate::doctor::facts::{
+    Driver, Features, Holder, Looked, Module, Nic, NoDevices, Protocol, Rights, Watchdog,
+};
 
 struct Machine(TempDir);
 
@@ -93,14 +98,14 @@ fn the_limit_is_that_of_lockstepd_where_it_runs() {
         ("proc/meminfo", "MemTotal: 8 kB\nMemAvailable:    2048 kB\n"),
         (
             "proc/swaps",
-            "Filename Type Size Used Priority\n/dev/vda2 partition 1 0 -2\n",
+            "Filename Type Size Used Priority\n/dev/no-such-swap partition 1 0 -2\n",
         ),
         ("proc/self/limits", &limits("8388608")),
     ]);
     let memory = system::memory(&machine.root());
     assert_eq!(memory.available, Ok(2 << 20));
     assert_eq!((memory.lockable, memory.of_daemon), (Ok(8 << 20), false));
-    assert_eq!(memory.swaps, Ok(vec!["/dev/vda2".to_string()]));
+    assert_eq!(memory.swaps.unwrap()[0].path, "/dev/no-such-swap");
     machine.file("proc/300/comm", "lockstepd\n");
     machine.file("proc/300/limits", &limits("unlimited"));
     let memory = system::memory(&machine.root());
@@ -212,8 +217,18 @@ fn the_holder_of_a_port_is_the_process_that_has_its_socket_open() {
     assert_eq!(
         of(Protocol::Tcp, "10.0.0.1:7422"),
         Holder::Hidden,
-        "every address"
+        "every IPv6 address"
     );
+    assert_eq!(of(Protocol::Tcp, "[fd00::1]:7422"), Holder::Nowhere);
+    machine.link("proc/77/fd/6", "socket:[13]");
+    assert_eq!(
+        of(Protocol::Tcp, "[fd00::1]:7422"),
+        process(77, "ublk-mirror")
+    );
+    assert!(matches!(
+        of(Protocol::Tcp, "10.0.0.1:7422"),
+        Holder::Perhaps { pid: 77, .. }
+    ));
     assert_eq!(of(Protocol::Udp, "10.0.0.1:7421"), process(78, "lockstepd"));
     assert_eq!(of(Protocol::Udp, "[fd00::1]:7421"), Holder::Nobody);
 }
@@ -258,8 +273,8 @@ fn a_disk_is_used_where_one_of_its_partitions_is() {
         ("sda", 10 << 30, false)
     );
     assert_eq!(whole.stacked, ["lockstep-data-data"]);
-    assert_eq!(whole.mounts, ["/b", "/srv/my data"]);
-    assert!(whole.swap);
+    assert_eq!(whole.mounts.unwrap(), ["/b", "/srv/my data"]);
+    assert_eq!(whole.swap, Ok(true));
     assert_eq!(whole.cache.as_deref(), Some("write through"));
     assert_eq!(whole.disk_cache.as_deref(), Some("write back"));
     let part = disks::block(&machine.root(), 8, 1).unwrap();
@@ -268,8 +283,8 @@ fn a_disk_is_used_where_one_of_its_partitions_is() {
         (part.name.as_str(), part.size_bytes, part.read_only),
         ("sda1", 1 << 20, true)
     );
-    assert_eq!(part.mounts, ["/srv/my data"]);
-    assert!(!part.swap);
+    assert_eq!(part.mounts.unwrap(), ["/srv/my data"]);
+    assert_eq!(part.swap, Ok(false));
     // The cache is the disk's.
     assert_eq!(part.cache.as_deref(), Some("write through"));
     assert_eq!(
@@ -291,14 +306,150 @@ fn what_the_data_plane_refuses_keeps_its_code_and_its_advice() {
 }
 
 #[test]
+fn one_name_that_is_no_text_hides_no_mount() {
+    let machine = disk();
+    let mounts =
+        b"30 1 8:1 / /srv/\xff\xfe rw - ext4 /dev/sda1 rw\n31 1 8:0 / /b rw - xfs /dev/sda rw\n";
+    fs::write(machine.0.path().join("proc/self/mountinfo"), mounts).unwrap();
+    let whole = disks::block(&machine.root(), 8, 0).unwrap();
+    assert_eq!(whole.mounts.unwrap(), ["/b", "/srv/\u{fffd}\u{fffd}"]);
+    fs::remove_file(machine.0.path().join("proc/self/mountinfo")).unwrap();
+    fs::remove_file(machine.0.path().join("proc/swaps")).unwrap();
+    let whole = disks::block(&machine.root(), 8, 0).unwrap();
+    assert!(whole.mounts.is_err() && whole.swap.is_err());
+}
+
+#[test]
+fn a_daemon_that_began_anew_is_still_itself_and_the_witness_is_another() {
+    let machine = Machine::new(&[
+        ("proc/7/comm", "exe\n"),
+        ("proc/7/cmdline", "/usr/sbin/lockstepd\0run\0"),
+        ("proc/8/comm", "exe\n"),
+        ("proc/9/comm", "lockstepd\n"),
+        ("proc/9/cmdline", "lockstepd\0witness\0--state\0/x\0"),
+        ("proc/10/comm", "exe\n"),
+        ("proc/10/cmdline", "other\0"),
+        ("proc/11/comm", "nginx\n"),
+    ]);
+    machine.link("proc/7/exe", "/usr/sbin/lockstepd (deleted)");
+    machine.link("proc/8/exe", "/usr/sbin/lockstepd (deleted)");
+    let mut found = machine.root().processes();
+    found.sort();
+    let named = |pid, name: &str| (pid, name.to_string());
+    assert_eq!(
+        found,
+        [
+            named(7, "lockstepd"),
+            named(8, "lockstepd"),
+            named(9, "lockstepd witness"),
+            named(10, "other"),
+            named(11, "nginx"),
+        ]
+    );
+}
+
+#[test]
+fn swap_is_followed_to_the_disk_below() {
+    let machine = Machine::new(&[
+        ("sys/devices/virtual/block/ublkb0/size", "8\n"),
+        ("sys/devices/virtual/block/dm-1/slaves/none/x", ""),
+        ("sys/devices/pci/block/sda/size", "8\n"),
+    ]);
+    fs::remove_dir_all(
+        machine
+            .0
+            .path()
+            .join("sys/devices/virtual/block/dm-1/slaves/none"),
+    )
+    .unwrap();
+    machine.link(
+        "sys/devices/virtual/block/dm-1/slaves/ublkb0",
+        "../../ublkb0",
+    );
+    machine.link("sys/dev/block/253:1", "../../devices/virtual/block/dm-1");
+    machine.link("sys/dev/block/8:0", "../../devices/pci/block/sda");
+    let on_ublk = |numbers| system::on_ublk(&machine.root(), numbers);
+    assert_eq!(on_ublk((253, 1)), Ok(true));
+    assert_eq!(on_ublk((8, 0)), Ok(false));
+    assert!(on_ublk((0, 44)).is_err(), "btrfs makes its numbers up");
+}
+
+#[test]
+fn a_driver_that_refuses_root_is_no_gap() {
+    let said =
+        b"ublk-mirror: LS3033: ublk GetFeatures: Operation not permitted\n  what to do: allow it\n";
+    assert_eq!(
+        system::told(b"", said),
+        Driver::Refuses {
+            said: "LS3033: ublk GetFeatures: Operation not permitted".to_string(),
+            advice: "allow it".to_string(),
+        }
+    );
+    let can = Driver::Can(Features {
+        recovery: true,
+        resize: false,
+    });
+    assert_eq!(
+        system::told(br#"{"recovery":true,"resize":false}"#, b""),
+        can
+    );
+    assert!(matches!(
+        system::told(b"", b"error: unrecognized subcommand"),
+        Driver::Unseen(_)
+    ));
+}
+
+#[test]
+fn a_daemon_that_takes_nobody_in_has_a_code_and_one_of_root_s_is_a_gap() {
+    let look =
+        |kind: io::ErrorKind| disks::looked(Path::new("/x"), &Door::Unclear(kind.into()), true);
+    assert_eq!(
+        look(io::ErrorKind::WouldBlock),
+        Looked::Silent("its daemon listens and takes nobody in".to_string())
+    );
+    assert!(matches!(
+        look(io::ErrorKind::PermissionDenied),
+        Looked::Unseen(_)
+    ));
+}
+
+#[test]
+fn nothing_but_a_regular_file_is_read_and_nobody_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("b.toml");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_eq!(
+        disks::read(&pipe).unwrap_err(),
+        NoDevices::Wrong("it is no regular file".to_string())
+    );
+    let (found, _) = cluster(&pipe, Some("node1"));
+    let Cluster::Unseen { why, .. } = found else {
+        panic!("{found:?}")
+    };
+    assert_eq!(why, "it is no regular file");
+    let late = limit::within(Duration::from_millis(20), || {
+        fs::read(pipe).map_err(|error| error.to_string())
+    });
+    assert_eq!(late, Err("no answer within 20ms".to_string()));
+}
+
+#[test]
 fn a_program_that_does_not_answer_is_said_to() {
-    let mut command = Command::new("sh");
-    command.args(["-c", "echo $((1 + 1))"]);
-    assert_eq!(answer(command).unwrap().stdout, b"2\n");
-    let error = answer(Command::new("/no/such/program")).unwrap_err();
+    let shell = |words: &'static str| {
+        move || {
+            let mut command = Command::new("sh");
+            command.args(["-c", words]);
+            command
+        }
+    };
+    assert_eq!(answer(shell("echo $((1 + 1))")).unwrap().stdout, b"2\n");
+    let error = answer(|| Command::new("/no/such/program")).unwrap_err();
     assert!(error.contains("No such file"), "{error}");
-    let mut command = Command::new("sleep");
-    command.arg("600");
-    let error = answer_within(command, Duration::from_millis(50)).unwrap_err();
-    assert_eq!(error, "no answer within 50ms");
+    let late = |words| limit::answer_within(Duration::from_millis(200), shell(words)).unwrap_err();
+    assert_eq!(late("exec sleep 30"), "no answer within 200ms");
+    // It has said all, and does not end.
+    assert_eq!(
+        late("exec >/dev/null 2>&1; exec sleep 30"),
+        "no answer within 200ms"
+    );
 }
