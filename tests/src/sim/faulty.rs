@@ -72,7 +72,9 @@ impl World {
         let failed = status.as_ref().filter(|it| it.copy == CopyState::Failed);
         let known = self.nodes[node].meta.peek().failed || self.nodes[node].worth.disowned;
         let unknown = self.nodes[node].data.went_back && !known;
-        if unknown && failed.is_none() {
+        // Metadata that fail say nothing of the disk.
+        let heard = failed.is_some_and(|it| it.problems.iter().any(|it| it.code == "LS3001"));
+        if unknown && !heard {
             return self.comes_back_with_a_boot(node);
         }
         let Some(status) = failed else {
