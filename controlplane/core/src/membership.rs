@@ -4,8 +4,9 @@
 //! is not known yet has to prove that it is of now: its heartbeat must name this node's own run and a moment at which
 //! this node sent something lately, later than anything that the known run has confirmed: a recording of a run that is
 //! over cannot know that. Until then this node only answers it. On a path that was not heard yet in this run nothing says which
-//! sequence is new: the first heartbeat there has to name this node's own run too, and nothing counts that the peer sent
-//! long before what it sent on other paths.
+//! sequence is new: if the first heartbeat there names a run of this node, it has to be this one, and nothing counts that
+//! the peer sent long before what it sent on other paths. A path that was one-way before this node's daemon began counts
+//! as silent, not as one-way: what comes there cannot be told from a recording.
 
 use mirror_core::types::{BootId, Incarnation, Instant, NodeId};
 
@@ -159,8 +160,11 @@ impl Peer {
         }
         let state = self.detector.path(index);
         let path = &mut self.paths[index];
-        let first = path.sequence_in == 0 && confirms.is_none();
-        if first && !mutant::is(Mutant::LateBelieved) {
+        // Where the peer hears nobody it can name nothing: such a path may be told as one-way.
+        let names = heartbeat.echoed_incarnation != Incarnation::default();
+        let lately = confirms.is_some_and(|sent| now.since(sent) < self.timing.timeout);
+        let unproven = path.sequence_in == 0 && names && !lately;
+        if unproven && !mutant::is(Mutant::LateBelieved) {
             if !matches!(state, PathState::Up | PathState::Late) {
                 path.echo = Self::echo(now, heartbeat);
             }
@@ -382,7 +386,7 @@ mod tests {
         }
         assert_eq!(own.presence(), Presence::Alive);
         for heartbeat in recorded.iter().filter(|each| each.sent < at(4000)) {
-            assert_eq!(own.receive(at(6000), heartbeat), Reception::Unproven);
+            assert_eq!(own.receive(at(6000), heartbeat), Reception::Old);
         }
     }
 
@@ -392,6 +396,9 @@ mod tests {
     fn a_recording_from_before_a_standstill_does_not_count_on_a_path_that_was_not_heard_yet() {
         let node = |number| NodeId::new(number).expect("a node");
         let mut peer = Peer::new(at(0), node(1), run(2, 22), node(0), TIMING, 2);
+        let mut earlier = Peer::new(at(0), node(0), run(1, 11), node(1), TIMING, 2);
+        let heard = earlier.next(at(800), 1, false).expect("a path");
+        peer.receive(at(801), &heard);
         let recorded = peer.next(at(900), 1, false).expect("a path");
         let mut own = Peer::new(at(60_000), node(0), run(1, 12), node(1), TIMING, 2);
         let first = own.next(at(60_000), 0, false).expect("a path");
