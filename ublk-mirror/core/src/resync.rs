@@ -136,9 +136,11 @@ impl Resync {
 
     /// Takes the next run that `is_free` allows. `None`: nothing to begin now. `unused`: no disk
     /// read owns the slot's buffer any more (one of an earlier session may).
+    /// `reserved_only`: none but the one for which new writes wait.
     pub fn begin(
         &mut self,
         slots_max: usize,
+        reserved_only: bool,
         unused: impl Fn(usize) -> bool,
         is_free: impl Fn(SectorRange) -> bool,
     ) -> Option<(u16, SectorRange)> {
@@ -154,6 +156,9 @@ impl Resync {
         {
             self.reserved = None;
             return Some(self.take(free, run));
+        }
+        if reserved_only {
+            return None;
         }
         let (mut from, mut wrapped, mut busy) = (self.cursor, false, None);
         loop {
@@ -229,6 +234,11 @@ impl Resync {
     /// While the application works, runs are small: it waits less for the link and the disks.
     pub fn set_small_runs(&mut self, small: bool) {
         self.small_runs = small;
+    }
+
+    /// Whether writes wait for a run that has not begun.
+    pub fn reserves(&self) -> bool {
+        self.reserved.is_some()
     }
 
     /// No run has to have its turn: the resync stands still.
@@ -495,13 +505,13 @@ mod tests {
         let cause = CopyCause::Outdated;
         let mut copy = Resync::new(cause, geometry, &marks, 0, Likeness::Different);
         let written = SectorRange::new(1000, 8);
-        let begun = copy.begin(8, |_| true, |range| !range.overlaps(written));
+        let begun = copy.begin(8, false, |_| true, |range| !range.overlaps(written));
         assert_eq!(begun, None, "an application writes in the only run");
         assert!(copy.locks(written), "which is next in turn");
         copy.set_small_runs(true);
-        let begun = copy.begin(8, |_| true, |range| !range.overlaps(written));
+        let begun = copy.begin(8, false, |_| true, |range| !range.overlaps(written));
         assert_eq!(begun, None, "a smaller run would be copied twice at a time");
-        let (_, whole) = copy.begin(8, |_| true, |_| true).expect("its turn");
+        let (_, whole) = copy.begin(8, false, |_| true, |_| true).expect("its turn");
         assert_eq!(whole, SectorRange::new(0, 1024));
     }
 }

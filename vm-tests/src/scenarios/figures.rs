@@ -45,8 +45,8 @@ const BACKLOG_OFFSET: u64 = HOT_BYTES;
 const ALONE_BYTES: u64 = 48 * MIB;
 const FIO_SECONDS: u64 = 20;
 const LIMIT: Duration = Duration::from_secs(180);
-/// What the data disks can do beside a resync: a twentieth of a common rented disk, so that the disk is what fio and
-/// the resync share, and not the one emulated processor.
+/// What the data disks can do beside a resync: a tenth of the requests and a twentieth of the bytes of a common rented
+/// disk, so that the disk is what fio and the resync share, and not the one emulated processor.
 const DISK_REQUESTS_PER_S: u64 = 300;
 const DISK_BYTES_PER_S: u64 = 6 * MIB;
 /// What a full copy of equal disks may put on the card.

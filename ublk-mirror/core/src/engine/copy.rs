@@ -8,7 +8,7 @@ use super::{Engine, Gate, Peer};
 use crate::admin::{CopyCause, CopyProgress};
 use crate::effect::{DiskOperation, Effect, Effects, PayloadSource};
 use crate::event::{Digest, DiskResult, IoOwner};
-use crate::limits::COPY_CHUNK_BYTES;
+use crate::limits::{COPY_CHUNK_BYTES, COPY_INFLIGHT_MAX};
 use crate::mutant::{self, Mutant};
 use crate::notice::Notice;
 use crate::resync::{Arrived, Likeness, Resync};
@@ -66,8 +66,7 @@ impl Engine {
         );
         self.copy_total = Some((id, copy.total_blocks()));
         self.copy = Some(copy);
-        self.copy_pace = Pace::new();
-        self.copy_pace.passed(now, 0, 0);
+        self.pace_anew(now);
         self.copy_halted = false;
         self.peer = Peer::Target(session);
         self.pump(now, effects);
@@ -77,7 +76,8 @@ impl Engine {
     /// Its progress.
     pub fn progress(&self) -> Option<CopyProgress> {
         let mut progress = self.copy.as_ref().map(Resync::progress)?;
-        progress.beside = self.copy_pace.beside();
+        let goes_on = !self.copy_halted && !self.copy_is_paused();
+        progress.beside = self.copy_pace.beside().filter(|_| goes_on);
         Some(progress)
     }
 
@@ -95,13 +95,17 @@ impl Engine {
         self.pace_passed(now);
         let busy = self.is_busy(now);
         let runs = self.runs_under_way();
-        let Some(turn) = self.copy_pace.turn(now, busy, runs) else {
+        let turn = self.copy_pace.turn(now, busy, runs);
+        let reserves = self.copy.as_ref().is_some_and(Resync::reserves);
+        if turn.is_none() && !reserves {
             return;
-        };
-        if let Some(copy) = self.copy.as_mut() {
+        }
+        if let (Some(turn), Some(copy)) = (turn, self.copy.as_mut()) {
             copy.set_small_runs(turn.small);
             copy.retry(now);
         }
+        // In a rest writes must not wait for a run that has no turn: it is the only one that may begin then.
+        let slots_max = turn.map_or(usize::from(COPY_INFLIGHT_MAX), |turn| turn.count);
         loop {
             let slots = &self.slots;
             let Some(copy) = self.copy.as_mut() else {
@@ -109,7 +113,7 @@ impl Engine {
             };
             let reading = &self.copy_reading;
             let unused = |slot: usize| reading[slot].is_none();
-            let next = copy.begin(turn.count, unused, |range| {
+            let next = copy.begin(slots_max, turn.is_none(), unused, |range| {
                 mutant::is(Mutant::RunIntoWrite)
                     || !slots
                         .running_changes()
@@ -327,6 +331,12 @@ impl Engine {
 
     fn runs_under_way(&self) -> usize {
         self.copy.as_ref().map_or(0, Resync::under_way)
+    }
+
+    /// What was measured before says nothing of what comes.
+    pub(super) fn pace_anew(&mut self, now: Instant) {
+        self.copy_pace = Pace::new();
+        self.copy_pace.passed(now, 0, 0);
     }
 
     /// To be called before requests or runs begin or end.

@@ -38,6 +38,10 @@ const REST_MAX: Duration = Duration::from_secs(7);
 const SEEN_MIN: u64 = 16;
 /// At each slice a sixteenth of what was seen before is forgotten.
 const MEMORY_SLICES: u64 = 16;
+/// As long as there are no more than so many, nothing is forgotten.
+const MEMORY_MIN: u64 = 4 * SEEN_MIN;
+/// A rest lasts for so many waits of one request at least.
+const REST_WAITS: u32 = 2;
 /// Slices at one level before another one is judged.
 const SLICES_MIN: u32 = 8;
 /// After a level was too much it is tried again after so many slices; each time twice as many, up to the second.
@@ -89,9 +93,19 @@ impl Seen {
         (self.ended >= SEEN_MIN).then(|| self.waited_ns / self.ended)
     }
 
+    /// The same where so few ended because they wait so long: beside `other_ns` that is known well enough.
+    fn mean_beside(self, other_ns: u64) -> Option<u64> {
+        let enough = self.waited_ns >= other_ns.saturating_mul(SEEN_MIN);
+        self.mean_ns()
+            .or_else(|| enough.then(|| self.waited_ns / self.ended.max(1)))
+    }
+
+    /// Few are kept until they are more: an application with one request at a time ends few in a slice.
     fn fade(&mut self) {
-        self.ended -= self.ended.div_ceil(MEMORY_SLICES);
-        self.waited_ns -= self.waited_ns / MEMORY_SLICES;
+        if self.ended > MEMORY_MIN {
+            self.ended -= self.ended / MEMORY_SLICES;
+            self.waited_ns -= self.waited_ns / MEMORY_SLICES;
+        }
     }
 }
 
@@ -101,8 +115,9 @@ enum Phase {
     Free,
     /// Runs begin.
     Work { since: Instant },
-    /// None begins, and those under way come to their end.
-    Drain { since: Instant },
+    /// None begins, and those under way come to their end: those of a slice, or of the time before the application began to
+    /// work.
+    Drain { of_slice: bool },
     /// None is under way.
     Rest { until: Instant },
 }
@@ -118,6 +133,8 @@ pub(super) struct Pace {
     working: Seen,
     resting: Seen,
     seen_until: Instant,
+    /// How long runs were under way in this slice.
+    worked: Duration,
     /// Slices since the level was changed.
     slices: u32,
     /// Slices until a higher level is tried.
@@ -136,6 +153,7 @@ impl Pace {
             working: Seen::default(),
             resting: Seen::default(),
             seen_until: Instant::default(),
+            worked: Duration::ZERO,
             slices: 0,
             hold: 0,
             hold_next: HOLD_MIN,
@@ -147,13 +165,30 @@ impl Pace {
     pub(super) fn passed(&mut self, now: Instant, requests: usize, runs: usize) {
         let passed = now.since(self.seen_until);
         self.seen_until = self.seen_until.max(now);
+        if !self.counts() {
+            return;
+        }
+        if runs > 0 {
+            self.worked += passed;
+        }
         let passed = u64::from(passed.subsec_nanos()) + passed.as_secs() * 1_000_000_000;
         self.seen(runs).waited_ns += passed * requests as u64;
     }
 
+    /// Beside an idle application all is different.
+    fn counts(&self) -> bool {
+        match self.phase {
+            Phase::Work { .. } | Phase::Rest { .. } => true,
+            Phase::Drain { of_slice } => of_slice,
+            Phase::Free => false,
+        }
+    }
+
     /// A request of the application ended.
     pub(super) fn ended(&mut self, runs: usize) {
-        self.seen(runs).ended += 1;
+        if self.counts() {
+            self.seen(runs).ended += 1;
+        }
     }
 
     fn seen(&mut self, runs: usize) -> &mut Seen {
@@ -172,24 +207,24 @@ impl Pace {
             return Some(LEVELS[LEVELS.len() - 1]);
         }
         if self.phase == Phase::Free {
-            self.phase = Phase::Drain { since: now };
+            self.phase = Phase::Drain { of_slice: false };
+            self.worked = SLICE_MIN;
         }
         if let Phase::Work { since } = self.phase
             && now.since(since) >= self.slice()
         {
-            self.phase = Phase::Drain { since };
+            self.phase = Phase::Drain { of_slice: true };
         }
-        if let Phase::Drain { since } = self.phase
-            && runs == 0
-        {
+        if matches!(self.phase, Phase::Drain { .. }) && runs == 0 {
             self.phase = Phase::Rest {
-                until: now + self.rest_after(now.since(since)),
+                until: now + self.rest(),
             };
         }
         if let Phase::Rest { until } = self.phase
             && now >= until
         {
             self.learn();
+            self.worked = Duration::ZERO;
             self.phase = Phase::Work { since: now };
         }
         matches!(self.phase, Phase::Work { .. }).then(|| LEVELS[self.level])
@@ -217,25 +252,35 @@ impl Pace {
         matches!(self.phase, Phase::Drain { .. })
     }
 
-    fn slice(&self) -> Duration {
-        let wait = Duration::from_nanos(self.resting.mean_ns().unwrap_or(0));
-        (wait * SLICE_WAITS).clamp(SLICE_MIN, SLICE_MAX)
+    fn wait(&self) -> Duration {
+        Duration::from_nanos(self.resting.mean_ns().unwrap_or(0))
     }
 
-    fn rest_after(&self, worked: Duration) -> Duration {
-        let share = u32::try_from(self.share_permille).unwrap_or(1000).max(1);
+    fn slice(&self) -> Duration {
+        (self.wait() * SLICE_WAITS).clamp(SLICE_MIN, SLICE_MAX)
+    }
+
+    /// After a slice in which runs were under way for as long as that.
+    fn rest(&self) -> Duration {
         if mutant::is(Mutant::PaceStarves) {
             return Duration::from_secs(1 << 20);
         }
+        if self.worked.is_zero() {
+            return Duration::ZERO;
+        }
+        let share = u32::try_from(self.share_permille).unwrap_or(1000).max(1);
+        let rest = self.worked.min(SLICE_MAX) * (1000 - share) / share;
         // `SLICE_MAX` at the floor is `REST_MAX`.
-        worked.clamp(SLICE_MIN, SLICE_MAX) * (1000 - share) / share
+        rest.max((self.wait() * REST_WAITS).min(SLICE_MAX))
     }
 
     /// What a slice and the rest after it showed.
     fn learn(&mut self) {
         self.slices = self.slices.saturating_add(1);
         self.hold = self.hold.saturating_sub(1);
-        let means = self.working.mean_ns().zip(self.resting.mean_ns());
+        let resting = self.resting.mean_ns();
+        let working = resting.and_then(|resting| self.working.mean_beside(resting));
+        let means = working.zip(resting);
         self.slower_permille = means.map(|(working, resting)| {
             let lost = working.saturating_sub(resting);
             (lost * 1000).checked_div(working).unwrap_or(0)
@@ -278,11 +323,12 @@ mod tests {
     use super::*;
 
     const TICK: Duration = Duration::from_millis(1);
-    /// Requests that the application always has under way.
+    /// Requests that most applications here always have under way.
     const DEPTH: usize = 8;
 
-    /// A volume under an application that always has [`DEPTH`] requests under way.
+    /// A volume under an application that always has `depth` requests under way.
     struct Bed {
+        depth: usize,
         pace: Pace,
         now: Instant,
         /// How long a request takes while no run is under way, microseconds.
@@ -311,6 +357,7 @@ mod tests {
             let now = Instant::from_nanos(1 << 40);
             pace.passed(now, 0, 0);
             Self {
+                depth: DEPTH,
                 pace,
                 now,
                 wait_us,
@@ -330,9 +377,9 @@ mod tests {
                 self.now = self.now + TICK;
                 let runs = self.runs.len();
                 worked += u64::from(runs > 0);
-                self.pace.passed(self.now, DEPTH, runs);
+                self.pace.passed(self.now, self.depth, runs);
                 let factor = if runs == 0 { 1000 } else { slower(runs) };
-                self.done_us += DEPTH as u64 * 1000 * 1000 / factor;
+                self.done_us += self.depth as u64 * 1000 * 1000 / factor;
                 while self.done_us >= self.wait_us {
                     self.done_us -= self.wait_us;
                     self.pace.ended(runs);
@@ -346,7 +393,7 @@ mod tests {
                     }
                 }
             }
-            let alone = DEPTH as u64 * 1000 * ticks / self.wait_us;
+            let alone = self.depth as u64 * 1000 * ticks / self.wait_us;
             Outcome {
                 application: ended * 1000 / alone,
                 worked: worked * 1000 / ticks,
@@ -413,6 +460,37 @@ mod tests {
         let outcome = bed.works_for(120, |_| 2000);
         assert!(outcome.application > 840, "{outcome:?}");
         assert!(outcome.worked > 125, "{outcome:?}");
+    }
+
+    /// One request at a time, and fewer of them in a slice than a mean comes from.
+    #[test]
+    fn an_application_with_one_request_at_a_time_is_measured_too() {
+        for (wait_us, slower) in [(5000, 10_000), (2000, 50_000), (20_000, 2000)] {
+            let mut bed = Bed::new(wait_us, 10);
+            bed.depth = 1;
+            bed.works_for(30, |_| slower);
+            let outcome = bed.works_for(60, |_| slower);
+            assert!(outcome.application > 820, "{wait_us} {slower}: {outcome:?}");
+        }
+        for wait_us in [1000, 10_000, 50_000, 200_000] {
+            let mut bed = Bed::new(wait_us, 10);
+            bed.depth = 1;
+            bed.works_for(120, |_| 1000);
+            let outcome = bed.works_for(60, |_| 1000);
+            assert!(outcome.worked > 700, "{wait_us}: {outcome:?}");
+        }
+    }
+
+    /// A level that is much too much for it is left.
+    #[test]
+    fn one_request_at_a_time_beside_too_many_runs_brings_fewer() {
+        let slower = |runs: usize| if runs > 1 { 40_000 } else { 1000 };
+        let mut bed = Bed::new(2000, 10);
+        bed.depth = 1;
+        bed.works_for(60, slower);
+        let outcome = bed.works_for(120, slower);
+        assert!(outcome.application > 840, "{outcome:?}");
+        assert!(bed.pace.level <= 2, "{}", bed.pace.level);
     }
 
     #[test]

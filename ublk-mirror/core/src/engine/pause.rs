@@ -20,6 +20,7 @@ impl Engine {
     /// It goes on.
     pub fn copy_resume(&mut self, now: Instant, effects: &mut Effects) {
         self.copy_paused = None;
+        self.pace_anew(now);
         if matches!(self.peer, Peer::Target(_)) {
             self.copy_more(now, effects);
         }
