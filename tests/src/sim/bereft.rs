@@ -4,6 +4,7 @@
 //! of a split brain, is discarded, and filled.
 
 use mirror_core::admin::{Command, CopyState, Done, LinkState, Notice, Outcome, Problem, Role};
+use mirror_core::view::View;
 
 use super::node::{id, name};
 use super::resolve::{insist, serve_forced};
@@ -32,8 +33,8 @@ impl World {
             !data.failing && data.stuck_until <= self.now
         };
         let failed = (0..2).all(|node| {
-            let place = &self.nodes[node];
-            place.failed_at.is_some() || !place.view().insync.contains(id(node))
+            let counts = self.newest_view().insync.contains(id(node));
+            self.nodes[node].failed_at.is_some() || !counts
         });
         if !quiet || !failed || !works(0) || !works(1) {
             return false;
@@ -49,6 +50,12 @@ impl World {
                 status.role == Role::Fenced && known && waits
             })
         })
+    }
+
+    /// What counts: a node that did not hear of a newer view may still take itself for one of it.
+    fn newest_view(&self) -> View {
+        let [one, two] = [0, 1].map(|node| self.nodes[node].view());
+        if two.epoch > one.epoch { two } else { one }
     }
 
     /// The node whose disk failed last.
