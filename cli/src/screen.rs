@@ -323,6 +323,7 @@ mod tests {
             link: LinkStatus {
                 state: LinkState::Up,
                 last_heard_ms: Some(240),
+                answered_ms: None,
                 refusal: None,
                 paths: Vec::new(),
             },
@@ -381,6 +382,7 @@ mod tests {
         let link = LinkStatus {
             state: LinkState::Down,
             last_heard_ms: Some(12_000),
+            answered_ms: None,
             refusal: None,
             paths: Vec::new(),
         };
@@ -718,6 +720,7 @@ data  HEALTHY: served here, both copies are equal
         let link = LinkStatus {
             state: LinkState::Refused,
             last_heard_ms: None,
+            answered_ms: None,
             refusal: Some(refusal.clone()),
             paths: Vec::new(),
         };

@@ -39,6 +39,23 @@ fn flush_waits_for_both() {
     sound(&world);
 }
 
+/// What this node says is lost, what the peer says comes: the time of services may not rest on that (S5).
+#[test]
+fn a_peer_that_is_heard_and_hears_nothing_answers_nothing() {
+    let mut world = pair(21);
+    on(&mut world, 0);
+    world.run_for(1000);
+    let link = |world: &World| world.status(0).expect("it runs").link;
+    let answered = |world: &World| link(world).answered_ms.expect("a keepalive was answered");
+    assert!(answered(&world) < 600);
+    world.silence([true, false]);
+    world.run_for(1200);
+    let heard = link(&world).last_heard_ms.expect("it is heard");
+    assert!(heard < 600, "heard {heard} ms ago");
+    assert!(answered(&world) >= 1200, "{}", answered(&world));
+    sound(&world);
+}
+
 #[test]
 fn frozen_writes_go_on_when_the_link_is_back() {
     let mut world = pair(3);

@@ -351,6 +351,10 @@ pub struct LinkStatus {
     pub state: LinkState,
     /// Milliseconds since the peer was last heard; absent if never in this run.
     pub last_heard_ms: Option<u64>,
+    /// Milliseconds since this node sent the keepalive that the peer answered last: what the peer confirmed it knows by then. Absent
+    /// if none was answered in this run, or from a daemon that does not tell.
+    #[serde(default)]
+    pub answered_ms: Option<u64>,
     /// Why the last handshake was refused, with a code.
     pub refusal: Option<Problem>,
     /// The pairs of addresses, in their order (filled in by the shell).

@@ -79,7 +79,13 @@ impl Volume {
         if mutant::is(Mutant::LeaseFromAnswer) {
             asked = now;
         }
-        if asked > now || self.up_session() != Some(id) {
+        if asked > now {
+            return;
+        }
+        if self.current == Some(id) {
+            self.last_answered = self.last_answered.max(Some(asked));
+        }
+        if self.up_session() != Some(id) {
             return;
         }
         if matches!(self.engine.peer(), Peer::Member(_)) {

@@ -118,6 +118,8 @@ pub struct Volume {
     /// Until then a read lease that this node granted may hold (S5).
     granted_until: Instant,
     last_heard: Option<Instant>,
+    /// When the keepalive was sent that the peer answered last.
+    last_answered: Option<Instant>,
     last_refusal: Option<Problem>,
     peer_serving: bool,
     /// Progress that the source told, in sectors, and when and how much before that.
@@ -211,6 +213,7 @@ impl Volume {
             peer_ops: PeerOps::new(),
             granted_until,
             last_heard: None,
+            last_answered: None,
             last_refusal: None,
             peer_serving: false,
             told: None,

@@ -164,11 +164,11 @@ impl Volume {
         } else {
             LinkState::Down
         };
+        let ago = |at: Instant| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
         LinkStatus {
             state,
-            last_heard_ms: self
-                .last_heard
-                .map(|at| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX)),
+            last_heard_ms: self.last_heard.map(ago),
+            answered_ms: self.last_answered.map(ago),
             refusal: self.last_refusal.clone(),
             paths: Vec::new(),
         }
