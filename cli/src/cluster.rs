@@ -1,6 +1,7 @@
 //! One sentence about the cluster, and the screen below it. Worked out from the status alone.
 
 mod daemon;
+mod watchdog;
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -127,6 +128,9 @@ fn lacking(status: &ClusterStatus) -> Option<String> {
             "not ready for a failover: {name} has yet to hear {nodes}"
         ));
     }
+    if let Some(lacking) = watchdog::lacking(status.watchdog.as_ref()) {
+        return Some(lacking);
+    }
     if let Some(clients) = status.clients.as_ref().filter(|clients| !clients.answers) {
         return Some(format!(
             "nothing is taken over here: nobody in the clients' network answers ({})",
@@ -203,6 +207,10 @@ pub(crate) fn screen(status: &ClusterStatus, style: Style) -> String {
             "DOES NOT ANSWER"
         };
         let _ = writeln!(out, "  {:<12}{}  {answers}", "clients", clients.address);
+    }
+    if let Some(watchdog) = &status.watchdog {
+        let row = watchdog::row(watchdog, style);
+        let _ = writeln!(out, "  {:<12}{row}", "watchdog");
     }
     for node in &status.suspended {
         let text = format!("{node}  takes nothing over, nothing is moved there");
@@ -393,6 +401,7 @@ mod tests {
                 waits_for: Vec::new(),
             },
             clients: None,
+            watchdog: None,
             groups: Vec::new(),
             suspended: Vec::new(),
             agreed: true,

@@ -32,6 +32,7 @@ mod shape;
 mod spot;
 mod summary;
 mod syntax;
+mod watchdog;
 
 pub use arbiter::{EtcdFiles, RegisterKeeper};
 pub use findings::{ConfigError, Finding, Findings, Severity};
@@ -43,6 +44,7 @@ pub use render::plain;
 pub use resources::{Group, Kind, Resource};
 pub use schema::schema;
 use spot::Spot;
+pub use watchdog::Watchdog;
 
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -101,6 +103,8 @@ pub struct Config {
     pub ping: Vec<IpAddr>,
     /// Ping targets in the clients' networks: nothing is taken over while none of them answers.
     pub clients: Vec<IpAddr>,
+    /// What resets this node if its services do not stop in time.
+    pub watchdog: Option<Watchdog>,
     /// All groups.
     pub groups: Vec<Group>,
     /// Where the file is: what is known of this node's volumes is beside it.
@@ -197,6 +201,14 @@ impl Checked {
         let Some(index) = names.position(|name| name == node) else {
             return Err(self.not_a_node(node));
         };
+        let mut cluster = self.cluster;
+        let waits = cluster.groups.iter();
+        let waits: Vec<_> = waits
+            .map(|group| watchdog::wait_for(&cluster, group, 1 - index))
+            .collect();
+        for (group, wait) in cluster.groups.iter_mut().zip(waits) {
+            group.policy.takeover_wait = wait;
+        }
         let Cluster {
             nodes,
             timing,
@@ -205,7 +217,7 @@ impl Checked {
             ping,
             clients,
             groups,
-        } = self.cluster;
+        } = cluster;
         let directory = self.findings.path.parent().map(Path::to_path_buf);
         let [first, second] = nodes;
         let (own, peer) = if index == 0 {
@@ -230,6 +242,7 @@ impl Checked {
             keeper,
             ping,
             clients,
+            watchdog: own.watchdog,
             groups,
             directory: directory.unwrap_or_default(),
         })

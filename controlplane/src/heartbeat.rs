@@ -15,8 +15,9 @@ use std::time::Duration;
 use controlplane_core::failure_detector::{Change, PathState, Timing};
 use controlplane_core::limits::PATHS_MAX;
 use controlplane_core::membership::{Peer, Reception, Run};
+use controlplane_core::self_fencing::ClearGroups;
 use controlplane_core::wire::{HEARTBEAT_BYTES, Heartbeat, HeartbeatKey};
-use controlplane_core::wish::{Saying, Teller, Wish};
+use controlplane_core::wish::{GroupKey, Teller, Wish};
 use mirror_core::types::{Instant, NodeId};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -50,12 +51,17 @@ pub struct Settings {
     pub key: HeartbeatKey,
     /// Interval and timeout.
     pub timing: Timing,
+    /// This node's services go on for so long after what the peer confirmed last: what it confirms later than that comes
+    /// after a gap. Not above the timeout.
+    pub lease: Duration,
     /// At least one, in their order.
     pub interconnects: Vec<Interconnect>,
     /// What operators may wish something about.
     pub subjects: usize,
     /// What they wish, as it was durable when this run began.
     pub wishes: Vec<Wish>,
+    /// When an earlier run in this boot sent what the peer confirmed last without a gap.
+    pub confirmed: Option<Instant>,
 }
 
 /// What it tells.
@@ -107,6 +113,13 @@ pub struct Shared {
     pub link_heard_nanos: AtomicU64,
     /// Until when the last heartbeat that the peer confirmed was sent, nanoseconds since boot.
     pub confirmed_nanos: AtomicU64,
+    /// How often what the peer confirmed last was older than the lease before it confirmed something else. Counted before
+    /// [`Self::confirmed_nanos`] is written.
+    pub gaps: AtomicU64,
+    /// Groups of which nothing is left here; written by whoever decides ([`ClearGroups`]), and by whoever starts something.
+    pub clear: Arc<AtomicU64>,
+    /// For each bit of the peer's [`ClearGroups`] when this node sent what the peer had when it said so; 0: the bit is not set.
+    pub peer_clear: PeerClear,
     /// The digest of what operators wish that the peer said last.
     pub peer_wishes: AtomicU64,
     /// The timeout times this, 1 if 0.
@@ -117,6 +130,32 @@ pub struct Shared {
     pub foreign: AtomicU64,
     /// The thread shall end.
     pub ends: AtomicBool,
+}
+
+/// See [`Shared::peer_clear`].
+#[derive(Debug)]
+pub struct PeerClear([AtomicU64; ClearGroups::BITS]);
+
+impl Default for PeerClear {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl PeerClear {
+    /// When this node sent what the peer had when it said last that nothing of the group is left there.
+    pub fn asked(&self, group: GroupKey) -> Option<Instant> {
+        let nanos = self.0[ClearGroups::place(group)].load(Ordering::Relaxed);
+        (nanos > 0).then(|| Instant::from_nanos(nanos))
+    }
+
+    fn hear(&self, clear: ClearGroups, asked: Instant) {
+        for (bit, place) in self.0.iter().enumerate() {
+            let set = clear.bits() >> bit & 1 == 1;
+            let nanos = if set { asked.as_nanos() } else { 0 };
+            place.store(nanos, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A running thread.
@@ -152,6 +191,10 @@ pub fn start(settings: Settings) -> io::Result<Heartbeats> {
         sockets.push(socket);
     }
     let shared = Arc::new(Shared::default());
+    if let Some(confirmed) = settings.confirmed {
+        let nanos = confirmed.as_nanos();
+        shared.confirmed_nanos.store(nanos, Ordering::Relaxed);
+    }
     let (sender, news) = sync_channel(NEWS_MAX);
     let (told, asked) = sync_channel(1);
     let (wishes, durable) = sync_channel(NEWS_MAX);
@@ -176,11 +219,14 @@ struct Thread {
     peer: Peer,
     key: HeartbeatKey,
     timing: Timing,
+    lease: Duration,
     scale: u32,
     sockets: Vec<UdpSocket>,
     addresses: Vec<SocketAddr>,
     link_heard_nanos: u64,
     stood_still: Duration,
+    /// What the peer confirmed last is older than the lease.
+    in_gap: bool,
     teller: Teller,
     durable: Receiver<Wish>,
     shared: Arc<Shared>,
@@ -206,6 +252,7 @@ impl Thread {
             peer: Peer::new(now, settings.me, own, settings.peer, timing, paths),
             key: settings.key,
             timing,
+            lease: settings.lease,
             scale: 1,
             addresses: settings
                 .interconnects
@@ -215,6 +262,7 @@ impl Thread {
             sockets,
             link_heard_nanos: 0,
             stood_still: Duration::ZERO,
+            in_gap: false,
             teller,
             durable,
             shared,
@@ -233,6 +281,7 @@ impl Thread {
             // At the moment itself: whoever asks the arbiter a beat later has lost.
             let due = self.peer.detector.deadline();
             self.wait(due.map_or(next, |due| due.min(next)))?;
+            self.count_a_gap(now());
             self.listen();
             self.look();
         }
@@ -271,10 +320,12 @@ impl Thread {
             self.teller.learn(wish);
         }
         let saying = self.teller.say();
+        let clear = ClearGroups::from_bits(self.shared.clear.load(Ordering::Relaxed));
         for index in 0..self.sockets.len() {
             if let Some(heartbeat) = self.peer.next(current, index, stood_still) {
                 let heartbeat = Heartbeat {
                     saying,
+                    clear,
                     ..heartbeat
                 };
                 let bytes = self.key.encode(&heartbeat);
@@ -296,9 +347,9 @@ impl Thread {
                         match self.peer.receive(current, &heartbeat) {
                             Reception::NewRun { before } => {
                                 self.tell(News::NewRun { before });
-                                self.hear(heartbeat.saying);
+                                self.hear(current, &heartbeat);
                             }
-                            Reception::Counted => self.hear(heartbeat.saying),
+                            Reception::Counted => self.hear(current, &heartbeat),
                             Reception::Unproven => {}
                             Reception::Old | Reception::Misdirected => self.foreign(),
                         }
@@ -340,11 +391,29 @@ impl Thread {
         }
         if let Some(confirmed) = self.peer.detector.last_confirmed() {
             let nanos = confirmed.as_nanos();
-            self.shared.confirmed_nanos.store(nanos, Ordering::Relaxed);
+            // Whoever sees it sees the gap before it.
+            self.shared
+                .confirmed_nanos
+                .fetch_max(nanos, Ordering::Release);
         }
     }
 
-    fn hear(&self, saying: Saying) {
+    /// Before anything is heard: what comes now does not undo that it came too late.
+    fn count_a_gap(&mut self, current: Instant) {
+        let confirmed = self.shared.confirmed_nanos.load(Ordering::Relaxed);
+        let over = Instant::from_nanos(confirmed) + self.lease;
+        let gap = confirmed > 0 && current >= over;
+        if gap && !self.in_gap {
+            self.shared.gaps.fetch_add(1, Ordering::Relaxed);
+        }
+        self.in_gap = gap;
+    }
+
+    fn hear(&self, current: Instant, heartbeat: &Heartbeat) {
+        let saying = heartbeat.saying;
+        if let Some(asked) = self.peer.confirmed(current, heartbeat) {
+            self.shared.peer_clear.hear(heartbeat.clear, asked);
+        }
         self.shared
             .peer_wishes
             .store(saying.digest, Ordering::Relaxed);

@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 use controlplane::config::{Config, RegisterKeeper};
 use controlplane::etcd::{self, Etcd};
 use controlplane::heartbeat::{Settings, start};
-use controlplane::node::{self, RegisterClient};
+use controlplane::node::{self, Fencing, RegisterClient};
 use controlplane::push;
 use controlplane::trust::{
     Authority, Identity, check_own, etcd_client_config, node_config, read_identity, witness_config,
@@ -133,6 +133,7 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
     let cluster = Hex16(cluster_id(&key).0);
     let pushed = push::Store::of_node(cluster);
     let push::Loaded { config, record } = push::load(path, &name, &pushed)?;
+    let fencing = Fencing::begin(&config, boot_id()?);
     let arbiter = match &config.keeper {
         None => None,
         Some(keeper) => Some(register_client(keeper, cluster, &config, trust)?),
@@ -152,10 +153,12 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
         },
         key: HeartbeatKey::new(&key),
         timing: config.timing,
+        lease: config.lease,
         interconnects: config.interconnects.clone(),
         subjects: node::subjects(&config).len(),
         // What is wished about something that is not configured any more is nobody's.
         wishes: known(&config, &wishes),
+        confirmed: fencing.before().confirmed,
     };
     if !controlplane::sys::lock_memory() {
         tracing::warn!(
@@ -179,7 +182,7 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
         arbiter,
         seed,
         (store, wishes),
-        pusher,
+        (pusher, fencing),
     ))
 }
 

@@ -3,7 +3,7 @@
 //! Everything that may block has a thread or a task of its own and sends what it learns into one queue; what is decided
 //! is decided in one place, in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -33,12 +33,14 @@ use crate::wishes::Store;
 
 mod arbiter;
 mod daemons;
+mod fencing;
 mod judge;
 mod operator;
 mod status;
 mod targets;
 
 pub use arbiter::RegisterClient;
+pub use fencing::Fencing;
 pub use operator::{Answer, Verb, subjects};
 
 /// Between two looks at a data plane.
@@ -93,6 +95,8 @@ struct Group {
     ids: BTreeMap<String, VolumeId>,
     /// What each volume's data plane said last.
     told: BTreeMap<String, Box<Status>>,
+    /// Volumes whose data planes were asked in this run.
+    asked: BTreeSet<String>,
     /// How each volume's daemon is.
     daemons: BTreeMap<String, Daemon>,
     last: Option<(usize, Situation, Decision)>,
@@ -113,6 +117,7 @@ struct Node {
     targets: Vec<targets::Watched>,
     shared: Arc<Shared>,
     services: Services,
+    fencing: Fencing,
     wishes: Wishes,
     store: Store,
     store_again_at: Option<Instant>,
@@ -143,7 +148,7 @@ pub async fn run(
     arbiter: Option<RegisterClient>,
     seed: [u8; 32],
     (store, wishes): (Store, Vec<Wish>),
-    pusher: push::Handle,
+    (pusher, mut fencing): (push::Handle, Fencing),
 ) -> anyhow::Result<()> {
     let (queue, mut incoming) = mpsc::channel(QUEUE_MAX);
     let (questions, asked) = mpsc::channel(QUEUE_MAX);
@@ -176,7 +181,15 @@ pub async fn run(
         }
     }
     let ways = (queue.clone(), questions, held, heartbeats.wishes);
-    let mut node = Node::new(config, heartbeats.shared, seed, ways, (store, wishes));
+    fencing.begin_to_look(&config);
+    let mut node = Node::new(
+        config,
+        heartbeats.shared,
+        seed,
+        ways,
+        (store, wishes),
+        fencing,
+    );
     targets::ask(&node.targets, &queue)?;
     drop(queue);
     for group in 0..node.groups.len() {
@@ -186,6 +199,8 @@ pub async fn run(
     loop {
         let wait = node.next_tick();
         let heard = tokio::time::timeout(wait, incoming.recv()).await;
+        // Before anything that waited: this machine may have stood still.
+        node.watch_over();
         // An answer that is too old by now decides nothing.
         node.look_at_targets();
         match heard {
@@ -197,6 +212,7 @@ pub async fn run(
         }
         node.services.tick(now());
         node.tick_wishes(now());
+        node.watch_over();
         pusher.turn(node.presence);
     }
 }
@@ -254,17 +270,28 @@ impl Node {
         seed: [u8; 32],
         (queue, questions, held, teller): Ways,
         (store, wishes): (Store, Vec<Wish>),
+        fencing: Fencing,
     ) -> Self {
+        let confirmed = fencing.before().confirmed;
         let groups = config.groups.iter().map(|group| Group {
             name: group.name.clone(),
             subject: Subject::Group(GroupKey::of(&group.name)),
             // Its volumes are known as they tell their ids.
-            keeper: Keeper::new(now(), config.arbiter, [], &seed)
-                .preferring(config.me.index() == 0)
-                .leased_for(now(), config.lease)
-                .expecting(group.volumes.len()),
+            keeper: {
+                let before = fencing.before_of(&group.name);
+                let keeper = Keeper::new(now(), config.arbiter, [], &seed)
+                    .leasing(config.lease, confirmed, before.looking_since)
+                    .preferring(config.me.index() == 0)
+                    .expecting(group.volumes.len());
+                if before.alone {
+                    keeper.left_alone()
+                } else {
+                    keeper
+                }
+            },
             ids: BTreeMap::new(),
             told: BTreeMap::new(),
+            asked: BTreeSet::new(),
             daemons: BTreeMap::new(),
             last: None,
         });
@@ -272,10 +299,21 @@ impl Node {
         let tell: Tell = Arc::new(move |news| {
             let _ = services.blocking_send(Incoming::Service(news));
         });
-        let services = Services::new(now(), &config.groups, &Roots::of(&config), &tell);
+        let mut services = Services::new(
+            now(),
+            &config.groups,
+            &Roots::of(&config, &shared.clear),
+            &tell,
+        );
+        for (number, group) in config.groups.iter().enumerate() {
+            if let Some(since) = fencing.before_of(&group.name).hard_since {
+                services.hard_since(now(), number, since);
+            }
+        }
         Self {
             groups: groups.collect(),
             services,
+            fencing,
             wishes: Wishes::new(config.me, subjects(&config), wishes),
             store,
             store_again_at: None,
@@ -309,7 +347,8 @@ impl Node {
         let next = deadlines
             .min()
             .map_or(LOOK_INTERVAL, |at| at.since(current));
-        next.min(Duration::from_secs(1))
+        // Each turn says until when the watchdog may be petted.
+        next.min(Duration::from_secs(1)).min(self.config.lease / 4)
     }
 
     fn take(&mut self, incoming: Incoming) {
@@ -395,6 +434,7 @@ impl Node {
         let status = told.get(&name).cloned();
         let status = status.as_deref();
         self.services.volume(now(), group, &name, Seen::of(status));
+        self.asked(group, &name);
         let known = self.groups[group].ids.get(&name).copied();
         let Some(id) = known.or_else(|| self.meet(group, &name, status?)) else {
             return;
@@ -404,13 +444,16 @@ impl Node {
             && facts.linked
         {
             // Not later than it was: the answer took its time, and the milliseconds are whole ones.
-            let ago = (status.link.last_heard_ms.unwrap_or_default() + 1) * 1_000_000;
-            let heard = asked_nanos.saturating_sub(ago);
+            let before = |millis: u64| asked_nanos.saturating_sub((millis + 1) * 1_000_000);
+            let heard = status.link.last_heard_ms.unwrap_or_default();
             self.shared
                 .link_heard_nanos
-                .fetch_max(heard, Ordering::Relaxed);
+                .fetch_max(before(heard), Ordering::Relaxed);
+            // A peer that is heard may hear nothing; a daemon of before does not tell.
+            let answered = status.link.answered_ms.unwrap_or(heard);
+            let at = Instant::from_nanos(before(answered));
+            self.one(group, Event::LinkHeard { at });
         }
-        self.lease();
         self.wished(group);
         let facts = facts.map(Box::new);
         let asked = Instant::from_nanos(asked_nanos);
@@ -428,6 +471,15 @@ impl Node {
         }
     }
 
+    fn asked(&mut self, group: usize, name: &str) {
+        let entry = &mut self.groups[group];
+        if entry.asked.insert(name.to_string())
+            && entry.asked.len() == self.config.groups[group].volumes.len()
+        {
+            entry.keeper.reported();
+        }
+    }
+
     /// A data plane told its volume's id; with the last one of the group the keeper begins.
     fn meet(&mut self, group: usize, name: &str, status: &Status) -> Option<VolumeId> {
         let id = mirror::volume_id(status)?;
@@ -435,15 +487,6 @@ impl Node {
         entry.ids.insert(name.to_string(), id);
         entry.keeper.meet(id);
         Some(id)
-    }
-
-    /// The peer's last confirmation gives the services their time (DESIGN §3).
-    fn lease(&mut self) {
-        let confirmed = self.shared.confirmed_nanos.load(Ordering::Relaxed);
-        if confirmed > 0 {
-            let until = Instant::from_nanos(confirmed) + self.config.lease;
-            self.everywhere(&Event::Leased { until });
-        }
     }
 
     fn everywhere(&mut self, event: &Event) {

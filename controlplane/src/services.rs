@@ -4,12 +4,13 @@
 //! Why a group waits to be cleared is in the file `failed` in `/run/lockstep/groups/GROUP` (docs/groups.md).
 
 mod failovers;
+mod fencing;
 mod orders;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use controlplane_core::group::{
 };
 use controlplane_core::keeper::{Services as Standing, Word};
 use controlplane_core::partition::Decision;
+use controlplane_core::self_fencing::{ClearGroups, Left};
+use controlplane_core::wish::GroupKey;
 use mirror_core::admin::{Role, Status};
 use mirror_core::types::Instant;
 
@@ -109,16 +112,19 @@ pub struct Roots {
     pub node: String,
     /// The other one's.
     pub peer: String,
+    /// [`crate::heartbeat::Shared::clear`].
+    pub clear: Arc<AtomicU64>,
 }
 
 impl Roots {
     /// On a real node.
-    pub fn of(config: &Config) -> Self {
+    pub fn of(config: &Config, clear: &Arc<AtomicU64>) -> Self {
         Self {
             places: Places::of("", ""),
             state: state_directory().join(STATE),
             node: config.name.clone(),
             peer: config.peer_name.clone(),
+            clear: Arc::clone(clear),
         }
     }
 }
@@ -138,10 +144,18 @@ struct Service {
     volumes: BTreeMap<String, Seen>,
     /// The keeper steps down: no service may run, whatever the volumes' daemons say.
     steps_down: bool,
+    /// The time of its services is over: the same.
+    lapsed: bool,
+    /// That was logged.
+    told_over: bool,
     origin: Origin,
     /// The volumes were all served here: with their loss the failover that brought them is over.
     served: bool,
     home: bool,
+    /// What the other node was heard to say last.
+    other_clear: Option<Instant>,
+    /// Since when it is dead.
+    other_dead: Option<Instant>,
     /// What breaks an action off.
     cuts: BTreeMap<u64, Arc<AtomicBool>>,
     order: Order,
@@ -187,6 +201,11 @@ impl Services {
             service.steps_down = matches!(decision, Decision::StepDown(_));
             service.look_at_volumes(now);
         }
+    }
+
+    /// A group's rules; `None` if it has no resources.
+    pub fn group(&self, group: usize) -> Option<&Group> {
+        Some(&self.groups.get(&group)?.group)
     }
 
     /// What was said to a data plane: why its volume will be served here.
@@ -289,9 +308,13 @@ impl Service {
             names: names.collect(),
             volumes: group.volumes.iter().map(unclear).collect(),
             steps_down: false,
+            lapsed: false,
+            told_over: false,
             origin: Origin::Start,
             served: false,
             home: group.nodes.first() == Some(&roots.node),
+            other_clear: None,
+            other_dead: None,
             cuts: BTreeMap::new(),
             order: Order::Start,
             wanted: None,
@@ -311,7 +334,7 @@ impl Service {
 
     fn look_at_volumes(&mut self, now: Instant) {
         let any = |seen| self.volumes.values().any(|own| *own == seen);
-        let volumes = if self.steps_down {
+        let volumes = if self.steps_down || self.lapsed {
             Volumes::LeaseOver
         } else if any(Seen::Fenced) {
             Volumes::Gone
@@ -451,6 +474,12 @@ impl Service {
     }
 
     fn act(&mut self, resource: usize, number: u64, action: Action, timeout: Duration) {
+        if matches!(action, Action::Start(_)) {
+            // Before it runs, and not at the loop's next look: no heartbeat may say by then that nothing is here.
+            let clear = ClearGroups::of([(GroupKey::of(&self.name), Left::Nothing)]);
+            let others = !clear.bits();
+            self.roots.clear.fetch_and(others, Ordering::Relaxed);
+        }
         let cut = Arc::new(AtomicBool::new(false));
         self.cuts.insert(number, Arc::clone(&cut));
         let (tell, group) = (Arc::clone(&self.tell), self.number);

@@ -2,9 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command};
+
+use nix::errno::Errno;
 
 /// SCHED_RR for the calling thread; `false` if it is not allowed.
 pub(crate) fn become_real_time(priority: i32) -> bool {
@@ -89,4 +92,63 @@ pub fn spawn_apart(command: &mut Command, cgroup: Option<File>) -> io::Result<Ch
         command.pre_exec(apart);
     }
     command.spawn()
+}
+
+/// `struct watchdog_info`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct WatchdogInfo {
+    options: u32,
+    firmware_version: u32,
+    identity: [u8; 32],
+}
+
+/// `WDIOS_DISABLECARD`.
+const DISABLE_CARD: libc::c_int = 1;
+
+mod ioctls {
+    nix::ioctl_read!(get_support, b'W', 0, super::WatchdogInfo);
+    // Declared as one that is read, and it is the kernel that reads it.
+    nix::ioctl_read!(set_options, b'W', 4, libc::c_int);
+    nix::ioctl_read!(keep_alive, b'W', 5, libc::c_int);
+    nix::ioctl_readwrite!(set_timeout, b'W', 6, libc::c_int);
+    nix::ioctl_read!(get_timeout, b'W', 7, libc::c_int);
+}
+
+/// What a watchdog device can do (`WDIOF_...`); [`Errno::ENOTTY`] if it is none.
+pub(crate) fn watchdog_options(device: BorrowedFd<'_>) -> Result<u32, Errno> {
+    let mut info = WatchdogInfo::default();
+    // SAFETY: the descriptor is open, and the pointer is to a live value of the layout that the kernel writes.
+    unsafe { ioctls::get_support(device.as_raw_fd(), &raw mut info) }?;
+    Ok(info.options)
+}
+
+/// Sets a watchdog's timeout in seconds; says the one that it took.
+pub(crate) fn set_watchdog_timeout(device: BorrowedFd<'_>, seconds: u32) -> Result<u32, Errno> {
+    let mut seconds = libc::c_int::try_from(seconds).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the descriptor is open, and the pointer is to a live integer that the kernel reads and writes.
+    unsafe { ioctls::set_timeout(device.as_raw_fd(), &raw mut seconds) }?;
+    Ok(u32::try_from(seconds).unwrap_or(0))
+}
+
+/// A watchdog's timeout in seconds.
+pub(crate) fn watchdog_timeout(device: BorrowedFd<'_>) -> Result<u32, Errno> {
+    let mut seconds = 0;
+    // SAFETY: the descriptor is open, and the pointer is to a live integer that the kernel writes.
+    unsafe { ioctls::get_timeout(device.as_raw_fd(), &raw mut seconds) }?;
+    Ok(u32::try_from(seconds).unwrap_or(0))
+}
+
+/// A sign of life to a watchdog.
+pub(crate) fn pet_watchdog(device: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut nothing = 0;
+    // SAFETY: the descriptor is open, and the pointer is to a live integer, which the kernel does not use.
+    unsafe { ioctls::keep_alive(device.as_raw_fd(), &raw mut nothing) }.map(drop)
+}
+
+/// Stops a watchdog; [`Errno::EBUSY`] if it cannot be stopped.
+pub(crate) fn stop_watchdog(device: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut stop = DISABLE_CARD;
+    // SAFETY: the descriptor is open, and the pointer is to a live integer, which the kernel reads.
+    unsafe { ioctls::set_options(device.as_raw_fd(), &raw mut stop) }.map(drop)
 }

@@ -151,6 +151,11 @@ const BAD: &[(&str, &str, &str)] = &[
     ("etcd-key-alone", WITNESS, "[etcd]\nendpoints = [\"e1:2379\"]\nauthority = \"/a\"\nkey = \"/k\"\n"),
     ("etcd-certificate-alone", WITNESS, "[etcd]\nendpoints = [\"e1:2379\"]\nauthority = \"/a\"\ncertificate = \"/c\"\n"),
     ("etcd-server-name", WITNESS, "[etcd]\nendpoints = [\"e1:2379\"]\nauthority = \"/a\"\nserver_name = \"a b\"\n"),
+    ("watchdog-device-relative", "[timing]", "[watchdog]\ndevice = \"watchdog0\"\n[timing]"),
+    ("watchdog-timeout-too-short", "[timing]", "[watchdog]\ntimeout_s = 1\n[timing]"),
+    ("watchdog-timeout-in-milliseconds", "[timing]", "[watchdog]\ntimeout_ms = 10000\n[timing]"),
+    ("watchdog-of-a-node-alone", "[nodes.node2]", "watchdog = \"/dev/watchdog1\"\n[nodes.node2]"),
+    ("watchdog-of-a-node-relative", "[nodes.node2]", "watchdog = \"no\"\n[nodes.node2]"),
     ("group-name", "[groups.web]", "[groups.\"W B\"]"),
     ("group-without-volumes", "volumes = [\"data\"]", "volumes = []"),
     ("volume-name", "volumes = [\"www\"]", "volumes = [\"WWW\"]"),
@@ -391,6 +396,9 @@ const WARNED: &[(&str, &[(&str, &str)])] = &[
     ("witness-on-a-node", &[("10.0.0.5:7422", "10.0.0.2:7422")]),
     ("witness-on-itself", &[("10.0.0.5:7422", "127.0.0.1:7422")]),
     ("times", &[("heartbeat_interval_ms = 250\nheartbeat_timeout_ms = 2000", "heartbeat_interval_ms = 100\nheartbeat_timeout_ms = 900"), ("start_timeout_ms = 5000", "start_timeout_ms = 500")]),
+    ("watchdog-short", &[("[timing]", "[watchdog]\ntimeout_s = 4\n[timing]")]),
+    ("watchdog-on-one-node", &[("[timing]", "[watchdog]\n[timing]"), ("[nodes.node2]", "watchdog = \"none\"\n[nodes.node2]")]),
+    ("takeover-waits-long", &[("[timing]", "[watchdog]\ntimeout_s = 57\n[timing]")]),
     ("no-resources", &[("resources = [{ kind = \"exec\", name = \"x\", start = [\"/bin/true\"] }]\n", "")]),
     ("mount-over-a-mount", &[(ONE_MORE, "\n[[groups.pg.resources]]\nkind = \"filesystem\"\nname = \"two\"\nvolume = \"data\"\ntype = \"xfs\"\nmount_point = \"/srv\"\n[groups.web]")]),
 ];
@@ -417,8 +425,7 @@ fn what_does_not_fit_this_machine_is_a_warning() {
     let script = directory.path().join("script");
     fs::write(&script, "#!/bin/sh\n").expect("written");
     let in_mount = "[\"/srv/data/app\"]";
-    let etcd =
-        "[etcd]\nendpoints = [\"10.0.0.5:2379\"]\nauthority = \"/nonexistent/authority.pem\"\n";
+    let etcd = "[etcd]\nendpoints = [\"10.0.0.5:2379\"]\nauthority = \"/nonexistent/authority.pem\"\n[watchdog]\ndevice = \"/nonexistent/watchdog\"\n";
     let text = GOOD
         .replace("[\"/usr/bin/prepare\", \"--now\"]", &format!("[\"{}\"]", script.display()))
         .replace("start_timeout_ms = 5000", "stop = [\"/nonexistent/stop\"]\ncheck = [\"/\"]")
@@ -471,6 +478,7 @@ fn what_does_not_fit_this_machine_is_a_warning() {
         left,
         [
             "etcd.authority",
+            "watchdog",
             "groups.pg.resources.prepare.stop[0]",
             "groups.pg.resources.prepare.check[0]"
         ]
@@ -525,8 +533,11 @@ const PLANS: &[PlanCase] = &[
     ("files-of-etcd", &[(WITNESS, "[etcd]\nendpoints = [\"e1:2379\"]\nauthority = \"/a\"\n")], &[(WITNESS, "[etcd]\nendpoints = [\"e1:2379\"]\nauthority = \"/b\"\n")], Some(Level::Restart)),
     ("node-renamed", &[], &[("[nodes.node2]", "[nodes.node3]"), ("[\"node2\", \"node1\"]", "[\"node3\", \"node1\"]")], Some(Level::StopCluster)),
     ("node-that-swaps-numbers", &[], &[("[nodes.node2]", "[nodes.anode]"), ("[\"node2\", \"node1\"]", "[\"anode\", \"node1\"]")], Some(Level::StopCluster)),
+    ("watchdog-new", &[], &[("[timing]", "[watchdog]\n[timing]")], Some(Level::Restart)),
+    ("watchdog-times", &[("[timing]", "[watchdog]\n[timing]")], &[("[timing]", "[watchdog]\ntimeout_s = 20\n[timing]")], Some(Level::StopLockstepd)),
     ("group-new", &[], &[(ONE_MORE, "\n[groups.more]\nvolumes = [\"more\"]\n[groups.web]")], Some(Level::Restart)),
     ("group-removed", &[(ONE_MORE, "\n[groups.more]\nvolumes = [\"more\"]\n[groups.web]")], &[], Some(Level::StopGroup)),
+    ("group-removed-with-a-watchdog", &[("[timing]", "[watchdog]\n[timing]"), (ONE_MORE, "\n[groups.more]\nvolumes = [\"more\"]\n[groups.web]")], &[("[timing]", "[watchdog]\n[timing]")], Some(Level::StopGroup)),
     ("group-volumes", &[], &[("\"www\"", "\"www\", \"two\"")], Some(Level::StopGroup)),
     ("group-hard-stop", &[], &[("hard_stop_ms = 3000", "hard_stop_ms = 4000")], Some(Level::StopLockstepd)),
     ("group-times-and-nodes", &[], &[("hard_stop_ms = 3000", "hard_stop_ms = 3000\nfailovers_max = 7"), ("\"hold\"", "\"fence\""), ("[\"node2\", \"node1\"]", "[\"node1\", \"node2\"]")], Some(Level::Restart)),

@@ -13,11 +13,16 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use controlplane::arbiter::boottime_nanos;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 const STATUS: &str = r#"{"schema":"lockstep.admin/1","ok":true,"status":{"schema":"lockstep.volume-status/1","volume":"data","volume_id":"00000000000000000000000000000007","node":"node1","peer":"node2","role":"ROLE","frozen":null,"copy":"in-sync","peer_copy":"in-sync","link":{"state":"up","last_heard_ms":3,"refusal":null},"view":{"epoch":5,"id":"00000000000000000000000000000005","active":"node2","insync":["node1","node2"],"sealed_epoch":0},"size_bytes":1,"progress":null,"out_of_sync_bytes":0,"inflight":0,"counters":{"reads":0,"writes":0,"flushes":0,"failed":0,"written_bytes":0,"peer_writes":0,"longest_wait_ms":0},"device":null,"problems":[]}}"#;
 
+/// Instead of a role: the volume's daemon does not answer.
+const SILENT: &str = "silent";
+/// An arbiter under which services need a lease. Nobody listens there.
+const ETCD: &str = "[etcd]\nendpoints = [\"127.0.0.1:1\"]\n";
 /// Groups of tests that run at the same time have marks and cgroups of their own.
 static BEDS: AtomicU32 = AtomicU32::new(0);
 
@@ -32,6 +37,11 @@ struct Bed {
 
 impl Bed {
     fn new() -> Self {
+        Self::with("arbiter = \"manual\"\n", "")
+    }
+
+    /// Under this arbiter, and with more at the end of the file.
+    fn with(arbiter: &str, more: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path();
         let mut key = File::options();
@@ -46,10 +56,10 @@ impl Bed {
         let number = BEDS.fetch_add(1, Ordering::Relaxed);
         let group = format!("daemon{}-{number}", std::process::id());
         let config = format!(
-            "version = 1\narbiter = \"manual\"\n\
+            "version = 1\n{arbiter}\
              [nodes.node1]\ninterconnects = [\"{}\"]\n[nodes.node2]\ninterconnects = [\"{}\"]\n\
-             [groups.{group}]\nvolumes = [\"data\"]\nresources = [{{ kind = \"program\", name = \"app\", \
-             command = [\"/bin/sh\", \"-c\", \"echo $$ > {pid}; exec sleep 1000\"] }}]\n",
+             [groups.{group}]\nvolumes = [\"data\"]\ndoubt_grace_ms = 600000\nresources = [{{ kind = \"program\", name = \"app\", \
+             command = [\"/bin/sh\", \"-c\", \"echo $$ > {pid}; exec sleep 1000\"] }}]\n{more}",
             port(),
             port(),
         );
@@ -62,11 +72,13 @@ impl Bed {
             for mut stream in listener.incoming().filter_map(Result::ok) {
                 let mut request = String::new();
                 let read = BufReader::new(&stream).read_line(&mut request);
-                let mut status = STATUS.replace("ROLE", *told.lock().expect("a role"));
+                let role = *told.lock().expect("a role");
+                let mut status = STATUS.replace("ROLE", role);
                 if sole.load(Ordering::SeqCst) {
                     status = status.replace("[\"node1\",\"node2\"]", "[\"node1\"]");
+                    status = status.replace("\"state\":\"up\"", "\"state\":\"down\"");
                 }
-                if read.is_ok() {
+                if read.is_ok() && role != SILENT {
                     let _ = writeln!(stream, "{status}");
                 }
             }
@@ -289,4 +301,146 @@ fn a_damaged_file_of_wishes_is_not_an_empty_one() {
         .expect("a daemon")
         .wait()
         .expect("its end");
+}
+
+impl Bed {
+    /// What it leaves behind for its next run.
+    fn left_behind(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.file("lockstepd/self-fencing"));
+        let text = text.unwrap_or_default();
+        text.split_whitespace().map(str::to_string).collect()
+    }
+
+    /// The time that the services had when it ended is over.
+    fn is_time_over(&self) -> bool {
+        let confirmed = self.left_behind().get(1).and_then(|word| word.parse().ok());
+        let over = confirmed.unwrap_or(0) + 2_000_000_000;
+        boottime_nanos() > over
+    }
+}
+
+/// The volume's daemon is silent, which is a pause of ten minutes here; nobody else is heard.
+#[test]
+fn services_end_with_their_lease_although_their_volume_only_is_silent() {
+    let mut bed = Bed::with(ETCD, "");
+    bed.becomes("active");
+    bed.start("first");
+    bed.says("first", "online");
+    let pid = bed.pid();
+    bed.becomes(SILENT);
+    eventually("the program ends", || !lives(pid));
+    bed.says("first", "LS6130");
+    bed.says("first", "LS6042");
+    // The peer is heard again by a data plane that serves with it.
+    bed.becomes("active");
+    eventually("it runs again", || bed.pid() != pid && lives(bed.pid()));
+}
+
+#[test]
+fn a_restart_adopts_what_runs_in_its_time_and_renews_none() {
+    let mut bed = Bed::with(ETCD, "");
+    bed.becomes("active");
+    bed.start("first");
+    bed.says("first", "online");
+    let pid = bed.pid();
+    bed.end();
+    assert!(lives(pid), "nothing is stopped because lockstepd ends");
+    bed.start("second");
+    bed.says("second", "online");
+    let words = fs::read_to_string(bed.file("second")).expect("words");
+    assert!(
+        !words.contains("LS6041") && !words.contains("LS6042"),
+        "{words}"
+    );
+    assert_eq!(bed.pid(), pid);
+    assert!(lives(pid), "adopted");
+    bed.end();
+    bed.becomes(SILENT);
+    eventually("the lease is over", || bed.is_time_over());
+    assert!(lives(pid), "nobody is there who would stop it");
+    bed.start("third");
+    eventually("the program ends", || !lives(pid));
+    bed.says("third", "LS6130");
+}
+
+#[test]
+fn a_watchdog_that_cannot_be_used_is_told_and_the_services_run() {
+    let mut bed = Bed::with(ETCD, "[watchdog]\ndevice = \"/nonexistent/watchdog\"\n");
+    bed.start("first");
+    bed.says("first", "offline");
+    let armed = |wanted: &str| {
+        let left = bed.left_behind();
+        left.get(2).is_some_and(|word| word == wanted)
+    };
+    eventually("nothing is armed", || armed("0"));
+    bed.becomes("active");
+    bed.says("first", "LS6131");
+    eventually("it would be armed", || armed("1"));
+    bed.says("first", "online");
+}
+
+/// The other machine is off, and the volume's daemon is slow beside a restart of `lockstepd`: nothing that was known is over.
+#[test]
+fn a_restart_beside_a_machine_that_is_off_keeps_what_runs_also_while_the_volume_is_silent() {
+    let mut bed = Bed::with(ETCD, "");
+    bed.alone.store(true, Ordering::SeqCst);
+    bed.becomes("active");
+    bed.start("first");
+    bed.says("first", "online");
+    let pid = bed.pid();
+    bed.end();
+    assert!(bed.is_time_over(), "there was no lease");
+    bed.becomes(SILENT);
+    let since = boottime_nanos();
+    bed.start("second");
+    bed.says("second", "LS6021");
+    eventually("a first look would be over", || {
+        boottime_nanos() > since + 3_000_000_000
+    });
+    assert!(lives(pid));
+    bed.becomes("active");
+    bed.says("second", "online");
+    let words = fs::read_to_string(bed.file("second")).expect("words");
+    assert!(
+        !words.contains("LS6042") && !words.contains("LS6130"),
+        "{words}"
+    );
+    assert_eq!(bed.pid(), pid);
+}
+
+/// A start that comes to nothing looks at nothing.
+#[test]
+fn a_run_that_cannot_begin_uses_up_no_look() {
+    let mut bed = Bed::with(ETCD, "");
+    let config = fs::read_to_string(bed.file("cluster.toml")).expect("a file");
+    let own = config
+        .split('"')
+        .find(|word| word.starts_with("127.0.0.1:") && !word.ends_with(":1"));
+    let taken = UdpSocket::bind(own.expect("an address")).expect("the port");
+    bed.start("first");
+    let mut first = bed.daemon.take().expect("lockstepd");
+    assert!(!first.wait().expect("its end").success());
+    assert_eq!(bed.left_behind(), Vec::<String>::new());
+    drop(taken);
+    bed.start("second");
+    eventually("the run begins to look", || !bed.left_behind().is_empty());
+}
+
+/// It was asked, and there is nothing more to be had from it: the first look is over, for the next run as well.
+#[test]
+fn a_volume_that_never_answers_uses_up_no_look_of_a_later_run() {
+    let mut bed = Bed::with(ETCD, "");
+    bed.becomes(SILENT);
+    let looking = |bed: &Bed| {
+        let word = bed.left_behind().get(5).cloned();
+        word.and_then(|word| word.parse::<u64>().ok())
+    };
+    for run in ["first", "second"] {
+        bed.start(run);
+        eventually("the run begins to look", || {
+            looking(&bed).is_some_and(|since| since > 0)
+        });
+        eventually("it has looked", || looking(&bed) == Some(0));
+        bed.end();
+    }
 }

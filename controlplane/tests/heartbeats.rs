@@ -4,12 +4,16 @@ use std::net::UdpSocket;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use controlplane::arbiter::boottime_nanos;
 use controlplane::heartbeat::{Heartbeats, Interconnect, News, Settings, start};
 use controlplane_core::failure_detector::{Change, PathState, Presence, Timing};
 use controlplane_core::membership::Run;
+use controlplane_core::self_fencing::{ClearGroups, Left};
 use controlplane_core::wire::HeartbeatKey;
 use controlplane_core::wish::{GroupKey, Origin, Subject, Want, Wish};
 use mirror_core::types::{BootId, Incarnation, NodeId};
+
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Two free ports of loopback, for each node one.
 fn pair() -> [Interconnect; 2] {
@@ -22,6 +26,15 @@ fn pair() -> [Interconnect; 2] {
 }
 
 fn node(number: u8, paths: &[[Interconnect; 2]], key: u8) -> Heartbeats {
+    node_timed(number, paths, key, (TIMEOUT, TIMEOUT))
+}
+
+fn node_timed(
+    number: u8,
+    paths: &[[Interconnect; 2]],
+    key: u8,
+    (timeout, lease): (Duration, Duration),
+) -> Heartbeats {
     let side = usize::from(number);
     let settings = Settings {
         me: NodeId::new(number).expect("a node"),
@@ -31,11 +44,12 @@ fn node(number: u8, paths: &[[Interconnect; 2]], key: u8) -> Heartbeats {
             incarnation: Incarnation(u64::from(number) + 100),
         },
         key: HeartbeatKey::new(&[key; 32]),
-        timing: Timing::new(Duration::from_millis(25), Duration::from_millis(500))
-            .expect("good times"),
+        timing: Timing::new(Duration::from_millis(25), timeout).expect("good times"),
+        lease,
         interconnects: paths.iter().map(|pair| pair[side]).collect(),
         subjects: 2,
         wishes: Vec::new(),
+        confirmed: None,
     };
     start(settings).expect("it starts")
 }
@@ -130,4 +144,59 @@ fn wishes_are_told_with_heartbeats_until_both_know_them() {
     assert_eq!(digest(), two.shared.peer_wishes.load(Ordering::Relaxed));
     ends(one);
     ends(two);
+}
+
+/// What services elsewhere wait for: the word of a moment after this node began to serve, and gaps in what is confirmed.
+#[test]
+fn what_is_left_on_a_node_and_gaps_in_its_word_are_heard() {
+    let paths = [pair()];
+    let (one, two) = (node(0, &paths, 9), node(1, &paths, 9));
+    hears(&one, ALIVE);
+    let (here, there) = (GroupKey(3), GroupKey(4));
+    assert_eq!(one.shared.peer_clear.asked(here), None);
+    let clear = ClearGroups::of([(here, Left::Nothing), (there, Left::Something)]);
+    let since = boottime_nanos();
+    two.shared.clear.store(clear.bits(), Ordering::Relaxed);
+    let until = |what: &str, is: &dyn Fn() -> bool| {
+        let end = Instant::now() + Duration::from_secs(20);
+        while !is() {
+            assert!(Instant::now() < end, "{what}");
+            std::thread::yield_now();
+        }
+    };
+    let asked = || {
+        one.shared
+            .peer_clear
+            .asked(here)
+            .map_or(0, |at| at.as_nanos())
+    };
+    until("nothing is left there", &|| asked() > since);
+    assert_eq!(one.shared.peer_clear.asked(there), None);
+    two.shared.clear.store(0, Ordering::Relaxed);
+    until("something is there again", &|| asked() == 0);
+    assert_eq!(one.shared.gaps.load(Ordering::Relaxed), 0);
+    ends(two);
+    until("a gap", &|| one.shared.gaps.load(Ordering::Relaxed) == 1);
+    hears(&one, DEAD);
+    assert_eq!(one.shared.gaps.load(Ordering::Relaxed), 1);
+    ends(one);
+}
+
+/// Between two configurations services have less time than the other node waits: by the shorter one a gap is counted.
+#[test]
+fn a_gap_is_one_of_the_lease_and_not_of_the_timeout() {
+    let paths = [pair()];
+    let (timeout, lease) = (Duration::from_secs(60), Duration::from_millis(125));
+    let (one, two) = (
+        node_timed(0, &paths, 5, (timeout, lease)),
+        node(1, &paths, 5),
+    );
+    hears(&one, ALIVE);
+    ends(two);
+    let end = Instant::now() + timeout / 3;
+    while one.shared.gaps.load(Ordering::Relaxed) == 0 {
+        assert!(Instant::now() < end, "no gap");
+        std::thread::yield_now();
+    }
+    ends(one);
 }

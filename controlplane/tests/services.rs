@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant as Clock};
 
@@ -14,6 +15,8 @@ use controlplane::services::{News, Roots, Seen, Services, Stopping, Tell};
 use controlplane_core::group::{GroupState, Policy, ResourcePolicy};
 use controlplane_core::keeper::{Services as Standing, Word};
 use controlplane_core::partition::{Cause, Decision, Missing};
+use controlplane_core::self_fencing::{ClearGroups, Left, Verdict};
+use controlplane_core::wish::GroupKey;
 use mirror_core::types::{Epoch, Instant, ViewId};
 use mirror_core::view::ViewMark;
 
@@ -59,6 +62,7 @@ impl Bed {
         let mut policy = Policy::new(vec![policy; 2]);
         // Scripts run within it, also on a machine that is busy with other tests.
         policy.hard_stop = Duration::from_secs(4);
+        policy.takeover_wait = Duration::ZERO;
         let group = Group {
             name: format!(
                 "services{}-{:?}",
@@ -82,6 +86,7 @@ impl Bed {
             state: path.join("state"),
             node: "node1".to_string(),
             peer: "node2".to_string(),
+            clear: Arc::default(),
         };
         let began = Clock::now();
         let (services, news) = services(began, &group, &roots);
@@ -177,6 +182,8 @@ fn services(began: Clock, group: &Group, roots: &Roots) -> (Services, mpsc::Rece
 #[test]
 fn a_group_starts_when_all_its_volumes_are_served_and_a_new_daemon_adopts_it() {
     let mut bed = Bed::new();
+    // No heartbeat says any more that nothing of it is here.
+    bed.roots.clear.store(u64::MAX, Ordering::Relaxed);
     bed.services.volume(now(bed.began), 0, "one", Seen::Active);
     bed.for_a_while();
     assert_eq!(bed.words(), [""; 0], "one volume is not enough");
@@ -184,6 +191,10 @@ fn a_group_starts_when_all_its_volumes_are_served_and_a_new_daemon_adopts_it() {
     bed.comes_to(GroupState::Online);
     let started = ["start first START", "start second START"];
     assert_eq!(bed.words(), started);
+    let clear = ClearGroups::from_bits(bed.roots.clear.load(Ordering::Relaxed));
+    let own = ClearGroups::of([(GroupKey::of(&bed.group.name), Left::Nothing)]);
+    assert_eq!(clear.bits() & own.bits(), 0);
+    assert_eq!(clear.bits().count_ones() as usize, ClearGroups::BITS - 1);
     bed.restart();
     assert_eq!(bed.state(), GroupState::Unknown);
     bed.sees(Seen::Active);
@@ -220,6 +231,25 @@ fn lost_volumes_and_a_lost_lease_stop_everything() {
     bed.services.volume(now(bed.began), 0, "two", Seen::Fenced);
     bed.comes_to(GroupState::Offline);
     assert_eq!(bed.words().len(), 8);
+}
+
+/// Its volumes are served, the scripts hang, and nobody who counts is heard.
+#[test]
+fn services_whose_time_is_over_stop_whoever_serves_their_volumes() {
+    let mut bed = Bed::new();
+    bed.sees(Seen::Active);
+    bed.comes_to(GroupState::Online);
+    assert_eq!(bed.services.left(now(bed.began), 0), Left::Something);
+    bed.services.leased(now(bed.began), 0, Verdict::StopHard);
+    bed.comes_to(GroupState::Offline);
+    // The data plane does not answer: that is a pause, and no reason to wait here.
+    bed.sees(Seen::Unclear);
+    bed.for_a_while();
+    assert_eq!(bed.state(), GroupState::Offline);
+    assert_eq!(bed.services.left(now(bed.began), 0), Left::Nothing);
+    bed.sees(Seen::Active);
+    bed.services.leased(now(bed.began), 0, Verdict::GoOn);
+    bed.comes_to(GroupState::Online);
 }
 
 fn take_over() -> Word {
@@ -276,6 +306,8 @@ fn failovers_are_counted_over_restarts_of_the_daemon_until_the_group_is_cleared(
 #[test]
 fn after_a_takeover_scripts_are_told_that_it_is_one() {
     let mut bed = Bed::new();
+    bed.group.policy.takeover_wait = Duration::from_secs(4);
+    bed.restart();
     bed.sees(Seen::Fenced);
     bed.services.said(0, take_over());
     bed.sees(Seen::Active);
@@ -292,7 +324,14 @@ fn after_a_takeover_scripts_are_told_that_it_is_one() {
     bed.sees(Seen::Fenced);
     bed.comes_to(GroupState::Offline);
     bed.sees(Seen::Active);
+    // Nothing of the group is left on the other node.
+    bed.services.other_clear(now(bed.began), 0, now(bed.began));
+    let began = Clock::now();
     bed.comes_to(GroupState::Online);
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "nobody to wait for"
+    );
     assert_eq!(
         bed.words()[4..],
         ["start first START", "start second START"]

@@ -26,6 +26,9 @@ pub struct ClusterStatus {
     /// The clients' networks; absent if no ping targets in them are configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clients: Option<Clients>,
+    /// This node's watchdog device; absent if none is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog: Option<Watchdog>,
     /// All groups.
     pub groups: Vec<Group>,
     /// The names of the nodes that an operator suspended.
@@ -119,6 +122,37 @@ pub struct Clients {
     pub address: String,
     /// Whether one of them answers.
     pub answers: bool,
+}
+
+/// What resets a node whose services do not stop in time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watchdog {
+    /// Its path.
+    pub device: String,
+    /// How it is.
+    pub state: WatchdogState,
+    /// It resets the machine if it is not petted for so many seconds; 0 if that is not known.
+    #[serde(default)]
+    pub timeout_s: u32,
+    /// What the device said, if that was an error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// How a watchdog is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WatchdogState {
+    /// Nothing runs here that it is for.
+    Disarmed,
+    /// It is petted.
+    Armed,
+    /// It is armed and not petted any more: it resets this machine.
+    Expiring,
+    /// It is not needed and cannot be disarmed.
+    Bound,
+    /// It is needed, and cannot be used.
+    Unusable,
 }
 
 /// A failover group.

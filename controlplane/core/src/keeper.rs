@@ -15,15 +15,17 @@ use mirror_core::types::{Epoch, Instant, VolumeId};
 use mirror_core::view::{ViewHistory, ViewMark};
 
 use crate::failure_detector::Presence;
-use crate::limits::HEARTBEAT_TIMEOUT;
+use crate::limits::{DOUBT_GRACE, HEARTBEAT_TIMEOUT};
 use crate::mutant::{self, Mutant};
 use crate::partition::{
     Cause, ClaimState, Contact, Decision, Situation, Standing, Targets, decide,
 };
 use crate::register::{Answer, Claim};
+use crate::self_fencing::{FIRST_LOOK, ServiceLease};
 use crate::view_change::{Held, Question, ViewChange};
 use crate::wish::{Origin, WishMark};
 
+mod ground;
 mod situation;
 mod wished;
 mod words;
@@ -142,10 +144,22 @@ pub enum Event {
         /// Of the clients' networks.
         clients: Targets,
     },
-    /// Services may run until then: somebody who counts was heard.
-    Leased {
-        /// Until when.
-        until: Instant,
+    /// The peer confirmed on an interconnect what this node sent then ([`ServiceLease::confirmed`]).
+    Confirmed {
+        /// When it was sent.
+        sent: Instant,
+        /// How often the confirmations had a gap.
+        gaps: u64,
+    },
+    /// The peer answered on the mirror link what this node sent then.
+    LinkHeard {
+        /// When it was sent.
+        at: Instant,
+    },
+    /// The arbiter answered something, or a ping target of the arbiter `ping` did.
+    Contact {
+        /// When it was asked.
+        asked: Instant,
     },
     /// Whether the group shall run without an operator's word.
     Automatic(Automatic),
@@ -207,6 +221,14 @@ struct Volume {
     words: u32,
     /// How it stood when it was last asked.
     stood: Option<(Standing, ViewMark, bool)>,
+    /// It was asked in this run, and answered or did not.
+    looked: bool,
+    /// Under the arbiter `ping`: the word to go on alone was said while the lease lasted, and is not known to be over.
+    narrows: bool,
+    /// Whether this copy alone counted, whether it was linked, and when that was asked; by its last answer.
+    known: Option<(bool, bool, Instant)>,
+    /// Since when it is known that it is not linked.
+    apart: Option<Instant>,
 }
 
 /// The keeper of one group on one node.
@@ -231,7 +253,13 @@ pub struct Keeper {
     cut_off: bool,
     clients: Targets,
     automatic: Automatic,
-    leased_until: Instant,
+    lease: ServiceLease,
+    /// Since when runs of the daemon have not come to look at the volumes.
+    looking_since: Instant,
+    /// Every volume's daemon was asked in this run, also those that have not told their ids.
+    reported: bool,
+    /// An earlier run saw every copy here alone and not linked.
+    alone_before: bool,
     decided: Option<(usize, Situation)>,
     following: wished::Following,
 }
@@ -261,8 +289,10 @@ impl Keeper {
             cut_off: false,
             clients: Targets::Answer,
             automatic: Automatic::Yes,
-            // Whoever ran before left the service running: it may have been heard a moment ago.
-            leased_until: now + HEARTBEAT_TIMEOUT,
+            lease: ServiceLease::new(now, HEARTBEAT_TIMEOUT, None),
+            looking_since: now,
+            reported: false,
+            alone_before: false,
             decided: None,
             following: wished::Following::default(),
         }
@@ -275,10 +305,30 @@ impl Keeper {
         self
     }
 
-    /// This node goes on alone for so long: what a run before may have left of it is not more.
+    /// With another timeout than the default, and with what earlier runs of this boot left behind: when this node sent what
+    /// the peer confirmed last, and since when they did not come to look at the volumes.
     #[must_use]
-    pub fn leased_for(mut self, now: Instant, lease: Duration) -> Self {
-        self.leased_until = now + lease.min(HEARTBEAT_TIMEOUT);
+    pub fn leasing(
+        mut self,
+        timeout: Duration,
+        confirmed: Option<Instant>,
+        looking_since: Option<Instant>,
+    ) -> Self {
+        let confirmed = if mutant::is(Mutant::RestartRenews) {
+            Some(self.began)
+        } else {
+            confirmed
+        };
+        self.lease = ServiceLease::new(self.began, timeout, confirmed);
+        self.looking_since = looking_since.unwrap_or(self.began);
+        self
+    }
+
+    /// An earlier run of this boot saw last that the copies here alone count, and that none was linked
+    /// ([`Keeper::is_left_alone`]).
+    #[must_use]
+    pub fn left_alone(mut self) -> Self {
+        self.alone_before = true;
         self
     }
 
@@ -294,6 +344,11 @@ impl Keeper {
         if self.volumes.insert(volume, Volume::default()).is_none() {
             self.unknown = self.unknown.saturating_sub(1);
         }
+    }
+
+    /// The daemon of every volume was asked in this run, and answered or did not.
+    pub fn reported(&mut self) {
+        self.reported = true;
     }
 
     /// How the claim at the arbiter stands.
@@ -336,24 +391,7 @@ impl Keeper {
                 volume,
                 facts,
                 asked,
-            } => {
-                if let Some(place) = self.volumes.get_mut(&volume)
-                    && asked >= place.word_over
-                {
-                    let facts = facts.map(|facts| *facts);
-                    let stands = facts.map(|facts| (facts.standing, facts.view, facts.linked));
-                    let view = |stood: Option<(_, ViewMark, _)>| stood.map(|(_, view, _)| view);
-                    if view(stands) != view(place.stood) {
-                        self.change.inherit();
-                    }
-                    if stands != place.stood {
-                        place.words = 0;
-                        place.stood = stands;
-                    }
-                    place.facts = facts;
-                    place.asked = asked;
-                }
-            }
+            } => self.volume(now, volume, facts.map(|facts| *facts), asked),
             Event::Peer(presence) => {
                 if presence != self.peer {
                     (self.peer, self.peer_since) = (presence, now);
@@ -364,7 +402,9 @@ impl Keeper {
             Event::Targets { arbiter, clients } => {
                 (self.arbiter_targets, self.clients) = (arbiter, clients);
             }
-            Event::Leased { until } => self.leased_until = self.leased_until.max(until),
+            Event::Confirmed { sent, gaps } => self.lease.confirmed(now, sent, gaps),
+            Event::LinkHeard { at } => self.lease.answered(now, at.min(now)),
+            Event::Contact { asked } => self.lease.contact(asked.min(now)),
             Event::Automatic(automatic) => self.automatic = automatic,
             Event::WordDone { volume } => {
                 if let Some(place) = self.volumes.get_mut(&volume) {
@@ -381,7 +421,41 @@ impl Keeper {
             Event::Tick => {}
         }
         self.notice_a_cut();
+        self.restore_the_lease();
         self.look(now, effects);
+    }
+
+    fn volume(
+        &mut self,
+        now: Instant,
+        volume: VolumeId,
+        facts: Option<VolumeFacts>,
+        asked: Instant,
+    ) {
+        let Some(place) = self.volumes.get_mut(&volume) else {
+            return;
+        };
+        place.looked = true;
+        if asked < place.word_over {
+            return;
+        }
+        let changing = facts.is_some_and(|facts| facts.changing);
+        place.narrows &= place.told || changing;
+        let stands = facts.map(|facts| (facts.standing, facts.view, facts.linked));
+        let view = |stood: Option<(_, ViewMark, _)>| stood.map(|(_, view, _)| view);
+        if view(stands) != view(place.stood) {
+            self.change.inherit();
+        }
+        if stands != place.stood {
+            place.words = 0;
+            place.stood = stands;
+        }
+        place.notice_whether_apart(now, facts);
+        if let Some(facts) = facts {
+            place.known = Some((facts.alone, facts.linked, asked));
+        }
+        place.facts = facts;
+        place.asked = asked;
     }
 
     /// When [`Event::Tick`] is due.
@@ -392,8 +466,9 @@ impl Keeper {
             .chain(self.change.deadline())
             .chain(self.unlinked_since.map(|since| since + LINK_GRACE))
             .chain(self.idle_since.map(|since| since + TURN_WAIT))
-            .chain([self.peer_since + HANDICAP, self.leased_until])
-            .chain([self.began + WORD_LIFE])
+            .chain([self.peer_since + HANDICAP, self.lease.until()])
+            .chain([self.began + WORD_LIFE, self.looking_since + FIRST_LOOK])
+            .chain([self.looking_since + DOUBT_GRACE])
             .chain(self.move_deadline())
             .filter_map(later)
             .min()

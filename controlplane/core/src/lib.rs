@@ -23,6 +23,7 @@ pub mod partition;
 pub mod push;
 pub mod register;
 pub mod restarts;
+pub mod self_fencing;
 pub mod view_change;
 pub mod wire;
 pub mod wish;

@@ -13,6 +13,7 @@ use mirror_core::types::{BootId, Incarnation, Instant, NodeId};
 use crate::failure_detector::{Change, FailureDetector, Heard, PathState, Presence, Timing};
 use crate::limits::PATHS_MAX;
 use crate::mutant::{self, Mutant};
+use crate::self_fencing::ClearGroups;
 use crate::wire::Heartbeat;
 use crate::wish::Saying;
 
@@ -203,7 +204,7 @@ impl Peer {
     }
 
     /// When this run of this node sent what the heartbeat confirms; `None` if it confirms nothing of this run.
-    fn confirmed(&self, now: Instant, heartbeat: &Heartbeat) -> Option<Instant> {
+    pub fn confirmed(&self, now: Instant, heartbeat: &Heartbeat) -> Option<Instant> {
         let sent = heartbeat.echoed_sent;
         let own = heartbeat.echoed_incarnation == self.own.incarnation;
         (own && sent >= self.began && sent <= now).then_some(sent)
@@ -227,8 +228,9 @@ impl Peer {
             echoed_incarnation: place.echo.incarnation,
             echoed_sent: place.echo.sent,
             held_nanos: u64::try_from(held).unwrap_or(u64::MAX),
-            // Whoever sends it adds what operators wish.
+            // Whoever sends it adds what operators wish, and of which groups nothing is left.
             saying: Saying::default(),
+            clear: ClearGroups::default(),
         })
     }
 

@@ -72,6 +72,10 @@ mutants! {
     BrokenServes: "broken-serves-on", "I45";
     /// A frozen node without peer and arbiter goes on waiting.
     LeaseIgnored: "service-lease-ignored", "I45";
+    /// The arbiter's answers lengthen the time of services without end.
+    ContactExtends: "arbiter-extends-for-ever", "I57";
+    /// A new run of the daemon takes the time of services for new.
+    RestartRenews: "restart-renews-the-lease", "I57";
     /// A node whose claim was refused goes on waiting.
     RefusedStays: "refused-stays-frozen", "I45";
     /// A standby does not take over from a node that died.

@@ -7,6 +7,7 @@
 use mirror_core::types::{BootId, ClusterId, Incarnation, Instant, NodeId};
 use thiserror::Error;
 
+use crate::self_fencing::ClearGroups;
 use crate::wish::{GroupKey, Origin, Saying, Subject, Want, Why, Wish};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -67,6 +68,8 @@ pub struct Heartbeat {
     pub held_nanos: u64,
     /// What operators wish, as far as it is durable at the sender.
     pub saying: Saying,
+    /// Groups of which nothing is left at the sender. A release that does not know this says none.
+    pub clear: ClearGroups,
 }
 
 #[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
@@ -78,7 +81,7 @@ struct Raw {
     to: u8,
     path: u8,
     flags: u8,
-    reserved: [u8; 6],
+    clear: [u8; 6],
     cluster: [u8; 16],
     boot: [u8; 16],
     incarnation: U64,
@@ -213,6 +216,15 @@ pub fn wish_of(bytes: &[u8]) -> Option<Wish> {
     RawWish::read_from_bytes(bytes).ok()?.wish()
 }
 
+fn clear_bytes(clear: ClearGroups) -> [u8; 6] {
+    let [a, b, c, d, e, f, _, _] = clear.bits().to_le_bytes();
+    [a, b, c, d, e, f]
+}
+
+fn clear_groups([a, b, c, d, e, f]: [u8; 6]) -> ClearGroups {
+    ClearGroups::from_bits(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+}
+
 const FLAG_STOOD_STILL: u8 = 1;
 const NO_WISH: RawWish = RawWish {
     about: U64::ZERO,
@@ -260,7 +272,7 @@ impl HeartbeatKey {
             } else {
                 0
             },
-            reserved: [0; 6],
+            clear: clear_bytes(heartbeat.clear),
             cluster: self.cluster.0,
             boot: heartbeat.boot.0,
             incarnation: heartbeat.incarnation.0.into(),
@@ -319,6 +331,7 @@ impl HeartbeatKey {
                 wish: raw.wish.wish(),
                 digest: raw.wishes.get(),
             },
+            clear: clear_groups(raw.clear),
         })
     }
 }
@@ -347,6 +360,7 @@ mod tests {
                 wish: Some(wishes()[0]),
                 digest: 12,
             },
+            clear: ClearGroups::from_bits(0x8001_0203_0405),
         }
     }
 

@@ -1,7 +1,5 @@
 //! A keeper whose arbiter are ping targets: who reached none while the peer was silent takes nothing over.
 
-use std::time::Duration;
-
 use controlplane_core::failure_detector::Presence;
 use controlplane_core::keeper::{ArbiterKind, Effect, Event, Keeper, VolumeFacts, Word};
 use controlplane_core::partition::{Decision, Missing, Standing, Targets};
@@ -69,9 +67,13 @@ impl Node {
             let (arbiter, clients) = (self.targets, Targets::Answer);
             self.feed(Event::Targets { arbiter, clients });
             self.feed(Event::Peer(self.presence));
+            if self.presence == Presence::Alive {
+                let sent = at(self.now);
+                self.feed(Event::Confirmed { sent, gaps: 0 });
+            }
             if self.targets == Targets::Answer {
-                let until = at(self.now) + Duration::from_secs(2);
-                self.feed(Event::Leased { until });
+                let asked = at(self.now);
+                self.feed(Event::Contact { asked });
             }
             let facts = VolumeFacts {
                 standing: self.standing,

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use controlplane_core::failure_detector::Presence;
 use controlplane_core::keeper::{ArbiterKind, Effect, Event, Keeper, VolumeFacts, Word};
-use controlplane_core::limits::HEARTBEAT_TIMEOUT;
 use controlplane_core::partition::{Decision, Standing};
 use controlplane_core::register::{Answer, Claim, Registers};
 use controlplane_core::view_change::Question;
@@ -17,6 +16,7 @@ use mirror_core::view::{View, ViewHistory, ViewMark};
 use proptest::prelude::*;
 
 const VOLUME: VolumeId = VolumeId([7; 16]);
+const TIMEOUT_MS: u64 = 2000;
 
 fn node(number: usize) -> NodeId {
     NodeId::new(u8::try_from(number).expect("small")).expect("a node")
@@ -82,6 +82,9 @@ struct World {
     alone: BTreeMap<u64, usize>,
     decisions: [Vec<Decision>; 2],
     seeds: u8,
+    /// When each node sent what the other one confirmed last, and how often that had a gap.
+    confirmed: [u64; 2],
+    gaps: [u64; 2],
 }
 
 impl World {
@@ -113,6 +116,8 @@ impl World {
             alone: BTreeMap::new(),
             decisions: [Vec::new(), Vec::new()],
             seeds: 2,
+            confirmed: [0; 2],
+            gaps: [0; 2],
         };
         world.pass(100);
         world
@@ -224,6 +229,14 @@ impl World {
         self.serving[side] = true;
     }
 
+    fn confirm(&mut self, side: usize) {
+        let gap = self.now >= self.confirmed[side] + TIMEOUT_MS;
+        self.gaps[side] += u64::from(gap);
+        self.confirmed[side] = self.now;
+        let (sent, gaps) = (at(self.now), self.gaps[side]);
+        self.feed(side, Event::Confirmed { sent, gaps });
+    }
+
     fn pass(&mut self, millis: u64) {
         let end = self.now + millis;
         while self.now < end {
@@ -237,9 +250,12 @@ impl World {
                     Presence::Dead
                 };
                 self.feed(side, Event::Peer(presence));
-                if heard || self.reaches[side] {
-                    let until = at(self.now) + Duration::from_secs(2);
-                    self.feed(side, Event::Leased { until });
+                if heard {
+                    self.confirm(side);
+                }
+                if self.reaches[side] {
+                    let asked = at(self.now);
+                    self.feed(side, Event::Contact { asked });
                 }
                 let facts = Some(Box::new(self.facts(side)));
                 self.feed(
@@ -309,7 +325,10 @@ impl World {
                 self.seeds += 1;
                 let seed = [self.seeds; 32];
                 let now = at(self.now);
-                self.keepers[side] = Keeper::new(now, ArbiterKind::Register, [VOLUME], &seed);
+                let left = Some(at(self.confirmed[side]));
+                self.gaps[side] = 0;
+                self.keepers[side] = Keeper::new(now, ArbiterKind::Register, [VOLUME], &seed)
+                    .leasing(Duration::from_millis(TIMEOUT_MS), left, None);
             }
             Step::Pass(millis) => self.pass(millis),
             Step::Agree => {
@@ -527,17 +546,16 @@ fn a_group_is_taken_over_to_its_last_volume() {
     );
 }
 
-/// The run before was confirmed at most a moment before its end, and by the times of the file that was in force then.
+/// It begins between two files, or by the new one: its own lease counts, from what was confirmed to the run before.
 #[test]
-fn a_new_run_takes_no_longer_lease_than_the_run_before_can_have_had() {
-    let deadlines = |lease: u64| {
+fn a_new_run_goes_on_with_what_is_left_of_the_run_before_by_its_own_lease() {
+    let until = |lease: u64, confirmed: Option<u64>| {
         let lease = Duration::from_millis(lease);
-        let keeper = Keeper::new(at(0), ArbiterKind::Register, [VOLUME], &[3; 32]);
-        let keeper = keeper.leased_for(at(0), lease);
-        let next = |now: &Instant| keeper.deadline(*now);
-        std::iter::successors(Some(at(0)), next).collect::<Vec<Instant>>()
+        let keeper = Keeper::new(at(5000), ArbiterKind::Register, [VOLUME], &[3; 32]);
+        let keeper = keeper.leasing(lease, confirmed.map(at), None);
+        keeper.services_until(at(5000)).expect("both count")
     };
-    assert!(deadlines(700).contains(&at(700)));
-    assert!(deadlines(60_000).contains(&(at(0) + HEARTBEAT_TIMEOUT)));
-    assert!(!deadlines(60_000).contains(&at(60_000)));
+    assert_eq!(until(700, Some(4800)), at(5500));
+    assert_eq!(until(60_000, Some(4800)), at(64_800));
+    assert!(until(700, Some(4000)) < at(5000) && until(700, None) < at(5000));
 }

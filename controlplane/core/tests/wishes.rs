@@ -1,7 +1,5 @@
 //! A keeper and what operators wish: it hands over, stops, waits, and says what came of a move.
 
-use std::time::Duration;
-
 use controlplane_core::failure_detector::Presence;
 use controlplane_core::keeper::{
     ArbiterKind, Desire, Effect, Event, Keeper, Services, Side, VolumeFacts, Wished, Word,
@@ -131,8 +129,8 @@ impl Node {
             };
             self.feed(Event::Services(services));
             self.feed(Event::Wished(self.wished));
-            let until = at(self.now) + Duration::from_secs(2);
-            self.feed(Event::Leased { until });
+            let sent = at(self.now);
+            self.feed(Event::Confirmed { sent, gaps: 0 });
             for (index, volume) in VOLUMES.into_iter().enumerate() {
                 let facts = Some(Box::new(self.facts(index)));
                 let asked = at(self.now);

@@ -25,6 +25,7 @@ pub(super) fn warn(
     found.extend(interconnects(cluster));
     found.extend(arbiter(cluster, places));
     found.extend(timing(cluster));
+    found.extend(super::watchdog::warn(cluster));
     for group in &cluster.groups {
         found.extend(resources(group));
     }

@@ -13,6 +13,9 @@ pub(super) const LEGAL_NAME: &str =
 /// The port of heartbeats in all examples.
 const INTERCONNECT_PORT: u16 = 7421;
 
+/// Instead of a device.
+pub(super) const NO_DEVICE: &str = "none";
+
 /// A text's form.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Format {
@@ -35,6 +38,10 @@ pub(super) enum Format {
     MountPoint,
     /// An address with the length of its network.
     Prefix,
+    /// The path of a device.
+    Device,
+    /// The same, or "none".
+    DeviceOrNone,
 }
 
 /// Why a text is refused.
@@ -83,6 +90,8 @@ impl Format {
             ),
             Self::MountPoint => judge_mount_point(text),
             Self::Prefix => prefix(text).map(|_| ()),
+            Self::DeviceOrNone if text == NO_DEVICE => Ok(()),
+            Self::Device | Self::DeviceOrNone => device(text),
         }
     }
 }
@@ -112,6 +121,17 @@ fn choice(text: &str, of: &'static [&'static str], what: &str, why: &str) -> Res
         advice: format!("write {}", listed(of, "or")),
         names: of,
     })
+}
+
+fn device(text: &str) -> Result<(), Wrong> {
+    if text.starts_with('/') && !text.contains('\0') {
+        return Ok(());
+    }
+    wrong(
+        format!("{text:?} is no path of a device"),
+        "it is opened when services start, wherever lockstepd was started",
+        "write an absolute path, such as \"/dev/watchdog\"",
+    )
 }
 
 fn interconnect(text: &str) -> Result<(), Wrong> {

@@ -59,6 +59,7 @@ pub(super) fn warn(
 ) {
     let mut found = interconnects(here, cluster);
     found.extend(etcd_files(cluster));
+    found.extend(watchdog(here, cluster));
     for group in &cluster.groups {
         found.extend(resources(here, group));
     }
@@ -129,6 +130,19 @@ fn etcd_files(cluster: &Cluster) -> Vec<Told> {
         }
     }
     found
+}
+
+fn watchdog(here: &Here, cluster: &Cluster) -> Option<Told> {
+    let node = cluster.nodes.iter().find(|node| node.name == here.node)?;
+    let device = &node.watchdog.as_ref()?.device;
+    is_missing(device).then(|| {
+        told(
+            "watchdog",
+            format!("there is no device {} on this machine", device.display()),
+            "services that do not stop in time would live on; lockstepd runs without it and says so",
+            "load the driver of the machine's watchdog (or softdog), or name its device in `nodes.NAME.watchdog`",
+        )
+    })
 }
 
 /// What may not be seen is not missing.

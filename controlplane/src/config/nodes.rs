@@ -13,6 +13,7 @@ use mirror_core::types::NodeId;
 use super::findings::{CONFLICT, Finding};
 use super::reader::Reader;
 use super::spot::Spot;
+use super::watchdog::{self, Watchdog};
 
 /// A node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Node {
     pub number: NodeId,
     /// Where it hears heartbeats, in their order.
     pub interconnects: Vec<SocketAddr>,
+    /// What resets it if its services do not stop in time.
+    pub watchdog: Option<Watchdog>,
 }
 
 pub(super) fn nodes(reader: &mut Reader, root: &Spot<'_>) -> Option<[Node; 2]> {
@@ -34,18 +37,21 @@ pub(super) fn nodes(reader: &mut Reader, root: &Spot<'_>) -> Option<[Node; 2]> {
         .collect();
     addresses_once(reader, &lists);
     as_many(reader, &lists);
-    let mut sorted: Vec<(&str, Vec<SocketAddr>)> = Vec::new();
+    let watchdog = watchdog::table(root);
+    let mut sorted: Vec<(&str, Vec<SocketAddr>, Option<Watchdog>)> = Vec::new();
     for (entry, list) in &lists {
+        let own = watchdog::of_node(reader, watchdog.as_ref(), entry);
         let texts = list.texts()?;
         let addresses = texts.iter().map(|text| text.parse().ok());
-        sorted.push((entry.name, addresses.collect::<Option<_>>()?));
+        sorted.push((entry.name, addresses.collect::<Option<_>>()?, own));
     }
-    sorted.sort_by_key(|(name, _)| *name);
-    let node = |number: u8, (name, interconnects): &(&str, Vec<SocketAddr>)| {
+    sorted.sort_by_key(|(name, ..)| *name);
+    let node = |number: u8, (name, interconnects, watchdog): &(&str, Vec<SocketAddr>, _)| {
         Some(Node {
             name: (*name).to_string(),
             number: NodeId::new(number)?,
             interconnects: interconnects.clone(),
+            watchdog: Option::clone(watchdog),
         })
     };
     let [first, second] = sorted.as_slice() else {

@@ -126,6 +126,7 @@ pub fn plan(old: &Cluster, new: &Cluster, file: &Path, place: &Path) -> Plan {
     changes.extend(arbiters(old, new));
     changes.extend(clients(old, new));
     changes.extend(timing(old, new));
+    changes.extend(watchdogs(old, new));
     let named = |cluster: &Cluster, name: &str| {
         let mut groups = cluster.groups.iter();
         groups.find(|group| group.name == name).cloned()
@@ -277,6 +278,33 @@ fn timing(old: &Cluster, new: &Cluster) -> Vec<Change> {
             change(format!("timing.{key}"), what, Level::StopLockstepd, why)
         })
         .collect()
+}
+
+fn watchdogs(old: &Cluster, new: &Cluster) -> Option<Change> {
+    let named = |cluster: &Cluster| {
+        let named = super::summary::watchdogs(cluster);
+        named.unwrap_or_else(|| "none".to_string())
+    };
+    let (before, after) = (named(old), named(new));
+    // Where the names of nodes change that is told, and everything is stopped.
+    if before == after || names(old) != names(new) {
+        return None;
+    }
+    let had = |index: usize| old.nodes[index].watchdog.as_ref();
+    let kept = (0..2)
+        .all(|index| had(index).is_none() || had(index) == new.nodes[index].watchdog.as_ref());
+    let (level, why) = if kept {
+        (
+            Level::Restart,
+            "lockstepd reads it when it starts; a device is armed while services run",
+        )
+    } else {
+        (
+            Level::StopLockstepd,
+            "a device that is armed and not petted any more resets its node, and the other one has to know after which time",
+        )
+    };
+    Some(change("watchdog", becomes(before, after), level, why))
 }
 
 fn removed(group: &Group) -> Change {

@@ -115,7 +115,8 @@ fn of_format(format: Format) -> Value {
         Format::Interconnect | Format::HostPort => {
             json!({"type": "string", "pattern": "^[^/]+:[0-9]{1,5}$"})
         }
-        Format::MountPoint => json!({"type": "string", "pattern": "^/"}),
+        Format::MountPoint | Format::Device => json!({"type": "string", "pattern": "^/"}),
+        Format::DeviceOrNone => json!({"type": "string", "pattern": "^(/|none$)"}),
         Format::Address => json!({"type": "string", "pattern": "^[0-9A-Fa-f.:]+$"}),
         Format::Prefix => json!({"type": "string", "pattern": "^[0-9A-Fa-f.:]+/[1-9][0-9]{0,2}$"}),
     }

@@ -13,6 +13,9 @@ const ENDPOINTS_MAX: usize = 9;
 const TARGETS_MAX: usize = 8;
 const HEARTBEAT_INTERVAL_MS_MAX: u64 = 60_000;
 const HEARTBEAT_TIMEOUT_MS_MAX: u64 = 3_600_000;
+/// A device counts in seconds, and is petted four times in its timeout.
+const WATCHDOG_S_MIN: u64 = 2;
+const WATCHDOG_S_MAX: u64 = 600;
 const TIME_MS_MIN: u64 = 100;
 const TIME_MS_MAX: u64 = 24 * 3600 * 1000;
 const COUNT_MAX: u64 = 1000;
@@ -170,6 +173,12 @@ pub(super) const FILE: &[Key] = &[
         "Times of the heartbeats",
     ),
     key(
+        "watchdog",
+        No,
+        Shape::Table(WATCHDOG),
+        "A watchdog device on both nodes: it resets a node whose services do not stop in time. Without it nothing does",
+    ),
+    key(
         "groups",
         Yes,
         Shape::Named {
@@ -182,17 +191,44 @@ pub(super) const FILE: &[Key] = &[
     ),
 ];
 
-const NODE: &[Key] = &[key(
-    "interconnects",
-    Yes,
-    Shape::List {
-        of: Format::Interconnect,
-        min: 1,
-        max: INTERCONNECTS_MAX,
-        of_what: "addresses with ports",
-    },
-    "Where this node hears heartbeats, IP:PORT each, in the same order on both nodes",
-)];
+const NODE: &[Key] = &[
+    key(
+        "interconnects",
+        Yes,
+        Shape::List {
+            of: Format::Interconnect,
+            min: 1,
+            max: INTERCONNECTS_MAX,
+            of_what: "addresses with ports",
+        },
+        "Where this node hears heartbeats, IP:PORT each, in the same order on both nodes",
+    ),
+    key(
+        "watchdog",
+        Default("the device of [watchdog]"),
+        Shape::Text(Format::DeviceOrNone),
+        "The watchdog device of this node, if it is another one; \"none\": this node has none",
+    ),
+];
+
+const WATCHDOG: &[Key] = &[
+    key(
+        "device",
+        Default("\"/dev/watchdog\""),
+        Shape::Text(Format::Device),
+        "The device, on both nodes unless `nodes.NAME.watchdog` names another one",
+    ),
+    key(
+        "timeout_s",
+        Default("10"),
+        Shape::Number {
+            min: WATCHDOG_S_MIN,
+            max: WATCHDOG_S_MAX,
+            unit: "seconds",
+        },
+        "It resets the machine if it is not petted for so long; a takeover waits so much longer before it starts anything",
+    ),
+];
 
 const WITNESS: &[Key] = &[key(
     "address",

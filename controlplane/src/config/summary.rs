@@ -33,6 +33,9 @@ pub(super) fn text(cluster: &Cluster) -> String {
         let targets = all(&cluster.clients, " or ");
         let _ = writeln!(text, "clients  takes over only who reaches {targets}");
     }
+    if let Some(watchdogs) = watchdogs(cluster) {
+        let _ = writeln!(text, "watchdog  {watchdogs}");
+    }
     for group in &cluster.groups {
         let _ = writeln!(
             text,
@@ -45,12 +48,39 @@ pub(super) fn text(cluster: &Cluster) -> String {
                 count => format!("starts {}", super::render::counted(count, "resource")),
             }
         );
+        if !group.resources.is_empty() {
+            let wait = super::watchdog::longest_wait(cluster, group);
+            let _ = writeln!(
+                text,
+                "  after a takeover they start {} ms after the volumes are served",
+                millis(wait)
+            );
+        }
         for (index, resource) in group.resources.iter().enumerate() {
             let (kind, what) = of_kind(&resource.kind);
             let _ = writeln!(text, "  {}. {}  {kind}: {what}", index + 1, resource.name);
         }
     }
     text
+}
+
+/// Both nodes' devices; `None` without any.
+pub(super) fn watchdogs(cluster: &Cluster) -> Option<String> {
+    let timeout = cluster
+        .nodes
+        .iter()
+        .find_map(|node| node.watchdog.as_ref())?
+        .timeout;
+    let each = cluster.nodes.iter().map(|node| match &node.watchdog {
+        Some(watchdog) => format!("{} on {}", watchdog.device.display(), node.name),
+        None => format!("none on {}", node.name),
+    });
+    let each: Vec<String> = each.collect();
+    Some(format!(
+        "{}; resets after {} s",
+        each.join(", "),
+        timeout.as_secs()
+    ))
 }
 
 /// Who decides.
@@ -109,6 +139,10 @@ pub(super) fn json(cluster: &Cluster) -> Value {
             "name": node.name,
             "number": node.number.number(),
             "interconnects": node.interconnects,
+            "watchdog": node.watchdog.as_ref().map(|watchdog| json!({
+                "device": watchdog.device.display().to_string(),
+                "timeout_s": watchdog.timeout.as_secs(),
+            })),
         })
     });
     json!({
@@ -119,7 +153,7 @@ pub(super) fn json(cluster: &Cluster) -> Value {
         },
         "arbiter": arbiter_json(cluster),
         "clients": cluster.clients,
-        "groups": cluster.groups.iter().map(group_json).collect::<Vec<_>>(),
+        "groups": cluster.groups.iter().map(|group| group_json(cluster, group)).collect::<Vec<_>>(),
     })
 }
 
@@ -156,7 +190,8 @@ pub(super) fn stop_failure(policy: StopFailure) -> &'static str {
     }
 }
 
-fn group_json(group: &Group) -> Value {
+fn group_json(cluster: &Cluster, group: &Group) -> Value {
+    let wait = millis(super::watchdog::longest_wait(cluster, group));
     let resources = group.resources.iter().map(|resource| {
         let (kind, what) = of_kind(&resource.kind);
         json!({"name": resource.name, "kind": kind, "what": what})
@@ -166,6 +201,7 @@ fn group_json(group: &Group) -> Value {
         "volumes": group.volumes,
         "nodes": group.nodes,
         "stop_failure": stop_failure(group.policy.stop_failure),
+        "takeover_wait_ms": wait,
         "resources": resources.collect::<Vec<_>>(),
     })
 }

@@ -93,8 +93,8 @@ impl Node {
                 if self.arbiter_answers.replace(true) != Some(true) {
                     tracing::info!(code = "LS6023", "the arbiter answers");
                 }
-                let until = Instant::from_nanos(asked_nanos) + self.config.lease;
-                self.everywhere(&Event::Leased { until });
+                let asked = Instant::from_nanos(asked_nanos);
+                self.everywhere(&Event::Contact { asked });
             }
             Heard::Enrolled { missing, volumes } => {
                 let all: usize = self.config.groups.iter().map(|it| it.volumes.len()).sum();

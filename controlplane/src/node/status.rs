@@ -26,6 +26,7 @@ impl Node {
             paths: report::paths(&self.config, &self.shared),
             arbiter: report::arbiter(&self.config, self.arbiter_state(), self.arbiter_misses),
             clients: report::clients(&self.config, self.targets_of(Purpose::Clients)),
+            watchdog: self.fencing.status(),
             groups: (0..self.groups.len())
                 .map(|group| self.group_status(group))
                 .collect(),

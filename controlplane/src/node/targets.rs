@@ -99,8 +99,7 @@ impl Node {
         watched.answered = watched.answered.max(Some(asked));
         self.look_at_targets();
         if purpose == Purpose::Arbiter {
-            let until = asked + self.config.lease;
-            self.everywhere(&Event::Leased { until });
+            self.everywhere(&Event::Contact { asked });
         }
     }
 

@@ -8,7 +8,7 @@ use controlplane_core::push::{Digest, Load, Stage};
 
 use super::record::{Record, Store};
 use super::words::{digest, short};
-use crate::config::{Checked, Config, ConfigError};
+use crate::config::{Checked, Cluster, Config};
 
 /// What is loaded.
 #[derive(Debug)]
@@ -52,9 +52,12 @@ pub fn load(path: &Path, node: &str, store: &Store) -> anyhow::Result<Loaded> {
             path.display()
         );
     }
-    let mut config = Config::parse(path, &record.in_force.text, node)?;
+    let checked = Checked::parse(path, record.in_force.text.as_bytes())?;
+    let old = checked.cluster.clone();
+    let mut config = checked.of(node)?;
     if let (Load::Between, Some(next)) = (record.durable.load(), &record.pending) {
-        go_between(&mut config, path, &next.text)?;
+        let next = Checked::parse(path, next.text.as_bytes())?.cluster;
+        go_between(&mut config, &old, &next);
     }
     Ok(Loaded { config, record })
 }
@@ -79,14 +82,19 @@ fn unusable(path: &Path, node: &str) -> anyhow::Result<anyhow::Error> {
     }
 }
 
-/// A decided file comes into force soon, here or on the other node: times that are safe beside both. A release that cannot
-/// read it does not start.
-fn go_between(config: &mut Config, path: &Path, next: &str) -> Result<(), ConfigError> {
-    let next = Checked::parse(path, next.as_bytes())?.cluster.timing;
-    let between = bounds::between(config.timing, next);
+/// A decided file comes into force soon, here or on the other node: times that are safe beside both. (A release that cannot
+/// read it does not start.)
+fn go_between(config: &mut Config, old: &Cluster, next: &Cluster) {
+    let between = bounds::between(old.timing, next.timing);
     config.lease = between.stops;
     config.timing = between.waits;
-    Ok(())
+    let waits = old.waits_between(next, config.peer);
+    for group in &mut config.groups {
+        // A group that is in one file alone can have nothing left on the other node.
+        if let Some(wait) = waits.get(&group.name) {
+            group.policy.takeover_wait = *wait;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -100,10 +108,14 @@ mod tests {
     use std::time::Duration;
 
     fn text(timeout: u64) -> String {
+        with(timeout, "")
+    }
+
+    fn with(timeout: u64, rest: &str) -> String {
         format!(
             "version = 1\n[nodes.node1]\ninterconnects = [\"10.0.0.1:7421\"]\n[nodes.node2]\n\
              interconnects = [\"10.0.0.2:7421\"]\n[witness]\naddress = \"10.0.0.5:7422\"\n\
-             [timing]\nheartbeat_timeout_ms = {timeout}\n[groups.pg]\nvolumes = [\"data\"]\n"
+             [timing]\nheartbeat_timeout_ms = {timeout}\n[groups.pg]\nvolumes = [\"data\"]\n{rest}"
         )
     }
 
@@ -130,8 +142,11 @@ mod tests {
         }
 
         fn pushes(&self, stage: Stage, timeout: u64) {
+            self.pushes_text(stage, text(timeout));
+        }
+
+        fn pushes_text(&self, stage: Stage, new: String) {
             let mut record = self.load().record;
-            let new = text(timeout);
             let proposal = Proposal {
                 id: PushId([3; 16]),
                 by: NodeId::new(0).expect("a node"),
@@ -179,6 +194,29 @@ mod tests {
             let loaded = bed.load();
             assert_eq!(timeout(&loaded), Duration::from_secs(5));
             assert_eq!(loaded.config.lease, Duration::from_secs(2));
+        }
+    }
+
+    /// What the other node may still run by either file is waited for, before anything of the new one can be there.
+    #[test]
+    fn between_both_files_a_node_waits_for_the_longest_times_of_the_other_ones_services() {
+        const WATCHDOG: &str = "[watchdog]\ntimeout_s = 10\n";
+        let wait = |bed: &Bed| bed.load().config.groups[0].policy.takeover_wait;
+        for (old, new) in [(2000, 60_000), (60_000, 2000)] {
+            let bed = Bed::new(old);
+            fs::write(bed.path(), with(60_000, WATCHDOG)).expect("written");
+            let longest = wait(&bed);
+            fs::write(bed.path(), text(old)).expect("written");
+            bed.pushes_text(Stage::Promised, with(new, WATCHDOG));
+            assert!(wait(&bed) + Duration::from_secs(20) < longest);
+            assert!(bed.load().config.watchdog.is_none());
+
+            bed.pushes_text(Stage::Decided, with(new, WATCHDOG));
+            let between = bed.load().config;
+            assert_eq!(between.groups[0].policy.takeover_wait, longest);
+            assert_eq!(between.lease, Duration::from_secs(2));
+            // Neither is armed before the other node waits for it.
+            assert!(between.watchdog.is_none());
         }
     }
 

@@ -16,6 +16,8 @@ const SETTLE_TIME: Duration = Duration::from_secs(3);
 pub struct Course {
     shared: Arc<Shared>,
     lease: Duration,
+    /// What an earlier run was confirmed.
+    before_nanos: u64,
     running: AtomicBool,
     alive: AtomicBool,
     heard_since: OnceLock<Instant>,
@@ -26,6 +28,7 @@ impl Course {
     /// Of a run that begins, with its service lease.
     pub fn new(shared: Arc<Shared>, lease: Duration) -> Self {
         Self {
+            before_nanos: shared.confirmed_nanos.load(Ordering::Relaxed),
             shared,
             lease,
             running: AtomicBool::new(false),
@@ -66,8 +69,8 @@ impl Course {
         self.settled.load(Ordering::Relaxed)
     }
 
-    /// The next run begins with a whole lease, because it does not know how much was left. So this one ends only when
-    /// nearly a whole one is left.
+    /// The next run goes on with what is left of the lease. So this one ends only when nearly a whole one is left, by what
+    /// was confirmed to this run.
     pub(super) fn may_end(&self) -> bool {
         self.may_end_at(boottime_nanos())
     }
@@ -75,7 +78,7 @@ impl Course {
     fn may_end_at(&self, now_nanos: u64) -> bool {
         let confirmed = self.shared.confirmed_nanos.load(Ordering::Relaxed);
         let age = Duration::from_nanos(now_nanos.saturating_sub(confirmed));
-        confirmed > 0 && age <= self.lease / 4
+        confirmed > self.before_nanos && age <= self.lease / 4
     }
 }
 
@@ -110,5 +113,8 @@ mod tests {
             .store(at(10_000), Ordering::Relaxed);
         assert!(course.may_end_at(at(10_500)));
         assert!(!course.may_end_at(at(10_501)));
+        // What the run before was confirmed says nothing of this one.
+        let next = Course::new(Arc::clone(&course.shared), Duration::from_secs(2));
+        assert!(!next.may_end_at(at(10_001)));
     }
 }

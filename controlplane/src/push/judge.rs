@@ -108,7 +108,7 @@ pub fn judge(old: &Cluster, text: &str, path: &Path, name: &str) -> Result<Judge
         ));
     }
     Ok(Judged {
-        times: if old.timing == new.timing {
+        times: if old.timing == new.timing && old.waits_alike(new) {
             Times::Same
         } else {
             Times::Differ
@@ -236,6 +236,46 @@ mod tests {
         let new = format!("{old}[clients]\ntargets = [\"10.0.0.254\"]\n");
         let judged = judged(&old, &new).expect("pushed");
         assert_eq!((judged.times, judged.changes.len()), (Times::Same, 1));
+    }
+
+    /// Both nodes wait for it first; of one that may be armed the device has the old time for a while.
+    #[test]
+    fn a_watchdog_is_pushed_where_there_was_none_with_times_that_differ() {
+        let without = file(PATHS, REST);
+        let with = |timeout_s: u64| format!("{without}[watchdog]\ntimeout_s = {timeout_s}\n");
+        let pushed = judged(&without, &with(10)).expect("pushed");
+        assert_eq!((pushed.times, pushed.changes.len()), (Times::Differ, 1));
+        let mut same = judged(&with(10), &with(10)).expect("the same");
+        assert_eq!(same.times, Times::Same);
+        same = judged(
+            &with(10),
+            &format!("{}[clients]\ntargets = [\"10.0.0.254\"]\n", with(10)),
+        )
+        .expect("clients");
+        assert_eq!(same.times, Times::Same);
+        let elsewhere = with(10) + "device = \"/dev/watchdog1\"\n";
+        for new in [without.clone(), with(5), with(20), elsewhere] {
+            let problem = refused(&with(10), &new);
+            assert_eq!(problem.code, "LS6105", "{problem:?}");
+            assert!(problem.message.contains("watchdog"), "{problem:?}");
+            let by_hand = "stop lockstepd on both";
+            assert!(problem.advice.contains(by_hand), "{problem:?}");
+        }
+        // A node of its own that had none.
+        let one = without.replacen("[nodes.node2]\n", "[nodes.node2]\nwatchdog = \"none\"\n", 1)
+            + "[watchdog]\n";
+        let other = without.clone() + "[watchdog]\n";
+        assert_eq!(judged(&one, &other).expect("pushed").times, Times::Differ);
+        assert_eq!(refused(&other, &one).code, "LS6105");
+    }
+
+    /// A new time of the services' own leases is one that differs, whatever has a rule.
+    #[test]
+    fn a_hard_stop_is_not_pushed() {
+        let old = file(PATHS, REST);
+        let problem = refused(&old, &format!("{old}hard_stop_ms = 5000\n"));
+        assert_eq!(problem.code, "LS6105", "{problem:?}");
+        assert!(problem.message.contains("hard_stop_ms"), "{problem:?}");
     }
 
     #[test]

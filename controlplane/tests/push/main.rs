@@ -17,6 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 const LONGER: &str = "[timing]\nheartbeat_timeout_ms = 4000\n";
+const WATCHED: &str = "[watchdog]\ndevice = \"/nonexistent/watchdog\"\n";
 const BY_HAND: &str = "# by hand\n";
 
 fn replacing(text: String) -> PushAsk {
@@ -78,7 +79,8 @@ fn times_that_both_count_with_change_in_two_steps() {
     let mut bed = Bed::new();
     bed.start_both();
     let mut runs = 0;
-    for text in [bed.text(LONGER), bed.text("")] {
+    // The last one is waited for by the other node before it can be armed.
+    for text in [bed.text(LONGER), bed.text(""), bed.text(WATCHED)] {
         bed.push_text(0, &text).expect("decided");
         bed.both_run(&text);
         runs += 2;
@@ -87,6 +89,9 @@ fn times_that_both_count_with_change_in_two_steps() {
             assert_eq!(words.matches("LS6116").count(), runs, "{words}");
         }
     }
+    // Nobody would pet what an earlier run armed.
+    let problem = bed.push_text(0, &bed.text("")).expect_err("refused");
+    assert_eq!(problem.code, "LS6105", "{problem:?}");
 }
 
 #[test]

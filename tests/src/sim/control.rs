@@ -23,6 +23,7 @@ use mirror_core::view::View;
 use super::interconnect::Interconnects;
 use super::node::{MS, id, name};
 use super::rng::Rng;
+use super::services::{Left, ServiceTimes};
 pub(super) use super::step::Step;
 use super::theme::Theme;
 use super::wishes::SUBJECTS;
@@ -69,6 +70,7 @@ pub(super) struct Sample {
     pub(super) facts: Option<VolumeFacts>,
     insync: NodeSet,
     last_heard_ms: u64,
+    answered_ms: u64,
     asked: Instant,
 }
 
@@ -82,6 +84,11 @@ pub(super) struct Daemon {
     pub(super) link_heard: Instant,
     pub(super) link_told: Instant,
     pub(super) confirmed: Option<Instant>,
+    /// How often that was older than the time-out before the next one came, and whether it is now.
+    pub(super) gaps: u64,
+    pub(super) in_gap: bool,
+    /// What an earlier run left behind ([`super::services`]).
+    left: Left,
     pub(super) client: Client,
     pub(super) began: u64,
     keeper: Keeper,
@@ -145,6 +152,7 @@ pub(super) struct Control {
     pub(super) wishes_on_disk: [Vec<Wish>; 2],
     /// The application was told to end.
     pub(super) quiet: [bool; 2],
+    pub(super) services: ServiceTimes,
 }
 
 impl Control {
@@ -166,6 +174,7 @@ impl Control {
             wish_rng: Rng::new(seed ^ 0x6f70_6572_6174_6f72),
             wishes_on_disk: [Vec::new(), Vec::new()],
             quiet: [false; 2],
+            services: ServiceTimes::default(),
         }
     }
 
@@ -271,6 +280,7 @@ impl World {
         };
         let paths = self.control.interconnects.count() + 1;
         let seed = self.control.rng.bytes32();
+        let left = self.left_behind(node);
         let durable = self.control.wishes_on_disk[node].clone();
         let mut teller = Teller::with_room(SUBJECTS.len());
         durable.iter().for_each(|wish| teller.learn(*wish));
@@ -281,11 +291,17 @@ impl World {
             stood_still: Duration::ZERO,
             link_heard: Instant::from_nanos(0),
             link_told: Instant::from_nanos(0),
-            confirmed: None,
+            confirmed: left.confirmed(),
+            gaps: 0,
+            in_gap: false,
+            left,
             client: Client::default(),
             began: self.now,
             // Its volume is known once the data plane has told its id.
-            keeper: Keeper::new(now, ArbiterKind::Register, [], &seed).preferring(node == 0),
+            keeper: left
+                .given_to(Keeper::new(now, ArbiterKind::Register, [], &seed))
+                .expecting(1)
+                .preferring(node == 0),
             seed,
             presence: Presence::Unknown,
             wishes: Wishes::new(id(node), SUBJECTS, durable),
@@ -371,6 +387,7 @@ impl World {
         };
         // The data plane hurries as its run does.
         let heard = status.link.last_heard_ms.map(|ms| ms * self.plan.haste);
+        let answered = status.link.answered_ms.map(|ms| ms * self.plan.haste);
         status.link.last_heard_ms = heard;
         let facts = facts(&status);
         let insync = (0..2).filter(|member| {
@@ -382,6 +399,7 @@ impl World {
             facts,
             insync: insync.fold(NodeSet::EMPTY, |set, member| set.with(id(member))),
             last_heard_ms: heard.unwrap_or(LINKED_MS),
+            answered_ms: answered.unwrap_or(LINKED_MS),
             asked: self.path_clock(node),
         }
     }
@@ -418,6 +436,7 @@ impl World {
     }
 
     fn decide(&mut self, node: usize, incoming: Incoming) {
+        self.renew_the_lease(node);
         let Some(daemon) = self.control.daemons[node].as_mut() else {
             return;
         };
@@ -435,8 +454,7 @@ impl World {
                 }
             }
             Incoming::Contact { asked } => {
-                let until = asked + TIMING.timeout;
-                self.keeper(node, Event::Leased { until });
+                self.keeper(node, Event::Contact { asked });
             }
             Incoming::Answered { number, answer } => {
                 if let Some((_, number)) = daemon.asked.take_if(|asked| asked.0 == number) {
@@ -458,13 +476,14 @@ impl World {
         let Some(daemon) = self.control.daemons[node].as_mut() else {
             return;
         };
+        daemon.keeper.reported();
         let Some(volume) = daemon.volume.or(sample.id) else {
             return;
         };
         if daemon.volume.is_none() {
             daemon.volume = Some(volume);
-            daemon.keeper = Keeper::new(now, ArbiterKind::Register, [volume], &daemon.seed)
-                .preferring(node == 0);
+            let keeper = Keeper::new(now, ArbiterKind::Register, [volume], &daemon.seed);
+            daemon.keeper = daemon.left.given_to(keeper).preferring(node == 0);
             let presence = daemon.presence;
             self.keeper(node, Event::Peer(presence));
         }
@@ -473,12 +492,10 @@ impl World {
         };
         if sample.facts.is_some_and(|facts| facts.linked) {
             let heard = sample.asked.as_nanos();
-            let heard = heard.saturating_sub(sample.last_heard_ms * MS);
-            daemon.link_heard = Instant::from_nanos(heard);
-        }
-        if let Some(confirmed) = daemon.confirmed {
-            let until = confirmed + TIMING.timeout;
-            self.keeper(node, Event::Leased { until });
+            let before = |millis: u64| Instant::from_nanos(heard.saturating_sub(millis * MS));
+            daemon.link_heard = before(sample.last_heard_ms);
+            let at = before(sample.answered_ms);
+            self.keeper(node, Event::LinkHeard { at });
         }
         self.feed_wishes(node);
         let facts = sample.facts.map(Box::new);
@@ -498,6 +515,7 @@ impl World {
                 insync: sample.insync,
             });
         }
+        self.check_service_times(node, sample.facts);
     }
 
     fn keeper_tick(&mut self, node: usize, run: u64) {

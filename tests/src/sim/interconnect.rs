@@ -130,6 +130,7 @@ impl World {
 
     pub(super) fn hear(&mut self, node: usize, heartbeat: &Heartbeat, recorded: Option<u64>) {
         let now = self.path_clock(node);
+        self.count_a_gap(node);
         let Some(daemon) = self.control.daemons[node].as_mut() else {
             return;
         };
@@ -204,6 +205,7 @@ impl World {
     /// The rest of the heartbeat thread's round.
     fn heartbeats_look(&mut self, node: usize) {
         let now = self.path_clock(node);
+        self.count_a_gap(node);
         let link = self.control.interconnects.count();
         let Some(daemon) = self.control.daemons[node].as_mut() else {
             return;
@@ -231,7 +233,8 @@ impl World {
         let Some(daemon) = self.control.daemons[node].as_mut() else {
             return;
         };
-        daemon.confirmed = daemon.peer.detector.last_confirmed().or(daemon.confirmed);
+        let confirmed = daemon.peer.detector.last_confirmed();
+        daemon.confirmed = daemon.confirmed.max(confirmed);
         for change in changes {
             self.count_presence(change);
             self.incoming(node, run, 0, Incoming::News(change));

@@ -42,6 +42,7 @@ mod progress;
 mod resolve;
 mod rng;
 mod run;
+mod services;
 mod shelf;
 mod shell;
 pub mod shrink;

@@ -9,6 +9,7 @@ mod keepers;
 mod kernel;
 mod late;
 mod proof;
+mod services;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -54,6 +55,7 @@ pub const ALL: [Told; 15] = [
     keepers::CARRIED,
     keepers::ASKED,
     keepers::ASKED_IN_VAIN,
+    services::RESTARTED,
 ];
 
 impl Told {

@@ -7,6 +7,7 @@
 //! Nothing is started unless all volumes are served here. A resource has one action at a time. A stop that failed is
 //! never taken for a stop: the group waits for an operator, and never says [`Effect::Released`].
 
+mod fencing;
 mod resource;
 mod types;
 
@@ -25,6 +26,7 @@ use resource::{Resource, Running};
 use crate::limits::{
     FENCE_RETRY, FENCES_MAX, HARD_STOPS_MAX, PROBE_PATIENCE, PROBE_TIMEOUT, RETRY_PAUSE, STABLE,
 };
+use crate::self_fencing::{Start, starts};
 
 /// What the group shall come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +58,14 @@ pub struct Group {
     failovers: Vec<Instant>,
     online_since: Option<Instant>,
     hard_since: Option<Instant>,
+    /// Of an earlier run, until nothing is left, or may be.
+    hard_before: Option<Instant>,
     overdue: bool,
+    /// See [`Event::OtherClear`].
+    other_clear: Option<Instant>,
+    /// See [`Event::OtherDead`]; and when it was dead last.
+    other_dead: Option<Instant>,
+    was_dead: Option<Instant>,
     fences: u32,
     fence_at: Instant,
     next_number: u64,
@@ -83,7 +92,11 @@ impl Group {
             failovers: Vec::new(),
             online_since: None,
             hard_since: None,
+            hard_before: None,
             overdue: false,
+            other_clear: None,
+            other_dead: None,
+            was_dead: None,
             fences: 0,
             fence_at: now,
             next_number: 1,
@@ -103,6 +116,11 @@ impl Group {
             Event::Broke { resource } => self.broke(now, resource, effects),
             Event::Order(Order::Clear) => self.clear(now),
             Event::Order(order) => self.order = order,
+            Event::OtherClear { asked } => {
+                self.other_clear = self.other_clear.max(Some(asked));
+            }
+            Event::OtherDead { since } => self.hear_of_death(since),
+            Event::HardSince(since) => self.hard_before = Some(since),
             Event::Remembered { ago } => {
                 let left = self.policy.failovers_within.saturating_sub(ago);
                 self.failovers.push(now + left);
@@ -130,7 +148,7 @@ impl Group {
         let rests = self.resources.iter().map(|resource| resource.rests_until);
         let hard = self.hard_since.map(|since| since + self.policy.hard_stop);
         let doubt = self.volumes_since + self.policy.doubt_grace;
-        let takeover = self.volumes_since + self.policy.hard_stop;
+        let takeover = self.waits_until();
         running
             .chain(rests)
             .chain(hard)
@@ -372,6 +390,7 @@ impl Group {
         if goal != Goal::HardStop {
             (self.hard_since, self.overdue) = (None, false);
         }
+        self.forget_an_earlier_stop(now, goal);
         self.fence(now, effects);
         if goal == Goal::HardStop {
             self.stop_hard(now, effects);
@@ -418,8 +437,7 @@ impl Group {
         let Volumes::Served(origin) = self.volumes else {
             return;
         };
-        let takeover_over = now >= self.volumes_since + self.policy.hard_stop;
-        let waits = origin == Origin::Failover && !self.counted && !takeover_over;
+        let waits = starts(self.before(now)) == Start::Later;
         if waits || now < self.resources[first].rests_until {
             return;
         }

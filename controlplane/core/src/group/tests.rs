@@ -1,7 +1,9 @@
 use std::vec;
 
 use super::*;
+use crate::keeper::HANDICAP;
 use crate::limits::CANCEL_GRACE;
+use crate::self_fencing::Left;
 
 struct Bed {
     group: Group,
@@ -16,6 +18,8 @@ const PROGRAM: usize = 2;
 impl Bed {
     fn new(change: impl FnOnce(&mut Policy)) -> Self {
         let mut policy = Policy::new(vec![ResourcePolicy::default(); 3]);
+        // Of the other node there is nothing in most of these tests.
+        policy.takeover_wait = Duration::ZERO;
         change(&mut policy);
         let now = Instant::from_nanos(1_000_000_000);
         Self {
@@ -312,6 +316,7 @@ fn an_action_that_never_ends_counts_as_a_stop_that_failed() {
 #[test]
 fn a_third_failover_within_the_hour_is_not_followed() {
     let mut bed = Bed::served(|_| ());
+    bed.group.policy.takeover_wait = Duration::from_secs(2);
     bed.tell(Event::Volumes(Volumes::Gone));
     bed.end(FILE_SYSTEM, Outcome::Failed);
     bed.end(FILE_SYSTEM, Outcome::Done);
@@ -380,12 +385,151 @@ fn failovers_of_earlier_runs_count_until_their_hour_is_over() {
             bed.end(resource, Outcome::Absent);
         }
         bed.tell(Event::Volumes(Volumes::Served(Origin::Failover)));
-        bed.group.policy.hard_stop = Duration::ZERO;
-        bed.tell(Event::Tick);
         let origin = Origin::Failover;
         let begun = [(FILE_SYSTEM, Action::Start(origin))];
         assert_eq!(bed.begun() == begun, follows);
         assert_eq!(bed.did(Effect::FailedOver), follows);
         assert_eq!(bed.did(Effect::GiveUp(Reason::PingPong)), !follows);
     }
+}
+
+const WAIT: Duration = Duration::from_secs(14);
+
+/// The other node gave the volumes up, or died, or was never seen: what it ran may run.
+#[test]
+fn nothing_starts_before_whatever_ran_on_the_other_node_is_gone() {
+    for origin in [Origin::Start, Origin::Failover] {
+        let mut bed = Bed::new(|policy| policy.takeover_wait = WAIT);
+        bed.tell(Event::Tick);
+        for resource in 0..3 {
+            bed.end(resource, Outcome::Absent);
+        }
+        bed.pass(Duration::from_secs(100));
+        // What was said before the volumes were served here is no word about what ran on them since.
+        let asked = bed.now;
+        bed.tell(Event::OtherClear { asked });
+        bed.pass(Duration::from_millis(1));
+        bed.tell(Event::Volumes(Volumes::Served(origin)));
+        assert_eq!(bed.begun(), [], "{origin:?}");
+        bed.pass(WAIT.saturating_sub(Duration::from_millis(1)));
+        assert_eq!(bed.begun(), [], "{origin:?}");
+        assert_eq!(
+            bed.group.deadline(bed.now),
+            Some(bed.now + Duration::from_millis(1))
+        );
+        bed.pass(Duration::from_millis(1));
+        assert_eq!(bed.begun(), [(FILE_SYSTEM, Action::Start(origin))]);
+    }
+}
+
+/// It was switched off long ago, and an operator starts the group: nobody is waited for twice.
+#[test]
+fn a_node_that_is_dead_for_longer_than_the_wait_is_not_waited_for_again() {
+    let mut bed = Bed::new(|policy| policy.takeover_wait = WAIT);
+    bed.tell(Event::Tick);
+    for resource in 0..3 {
+        bed.end(resource, Outcome::Absent);
+    }
+    let since = Some(bed.now);
+    bed.tell(Event::OtherDead { since });
+    bed.pass(WAIT);
+    bed.tell(Event::Volumes(Volumes::Served(Origin::Start)));
+    assert_eq!(bed.begun(), []);
+    assert_eq!(bed.group.deadline(bed.now), Some(bed.now + HANDICAP));
+    bed.pass(HANDICAP);
+    assert_eq!(bed.begun(), [(FILE_SYSTEM, START)]);
+    // One that was heard since may have something, whatever it was before.
+    bed.tell(Event::OtherDead { since: None });
+    assert!(bed.group.waits_until() > bed.now);
+}
+
+/// It lived until after the volumes were served here: its lease may last from its last word on.
+#[test]
+fn a_node_that_dies_while_it_is_waited_for_is_waited_for_from_its_last_word() {
+    let mut bed = Bed::new(|policy| policy.takeover_wait = WAIT);
+    bed.tell(Event::Tick);
+    for resource in 0..3 {
+        bed.end(resource, Outcome::Absent);
+    }
+    bed.tell(Event::Volumes(Volumes::Served(Origin::Start)));
+    bed.pass(WAIT / 2);
+    let since = Some(bed.now);
+    bed.tell(Event::OtherDead { since });
+    bed.pass(WAIT);
+    bed.tell(Event::OtherDead { since: None });
+    assert_eq!(bed.begun(), []);
+    bed.pass(HANDICAP);
+    assert_eq!(bed.begun(), [(FILE_SYSTEM, START)]);
+}
+
+#[test]
+fn where_nothing_is_left_on_the_other_node_services_start_at_once() {
+    let mut bed = Bed::new(|policy| policy.takeover_wait = WAIT);
+    bed.tell(Event::Tick);
+    for resource in 0..3 {
+        bed.end(resource, Outcome::Absent);
+    }
+    bed.tell(Event::Volumes(Volumes::Served(Origin::Start)));
+    bed.pass(Duration::from_millis(250));
+    let asked = bed.now;
+    bed.pass(Duration::from_millis(250));
+    bed.tell(Event::OtherClear { asked });
+    assert_eq!(bed.begun(), [(FILE_SYSTEM, START)]);
+}
+
+#[test]
+fn a_node_says_that_nothing_is_left_only_when_it_was_looked_at_and_nothing_is_about_to_start() {
+    let mut bed = Bed::new(|policy| policy.takeover_wait = WAIT);
+    bed.tell(Event::Tick);
+    assert_eq!(
+        bed.group.left(bed.now),
+        Left::Something,
+        "nobody has looked"
+    );
+    for resource in 0..3 {
+        bed.end(resource, Outcome::Absent);
+    }
+    assert_eq!(bed.group.left(bed.now), Left::Nothing);
+    bed.tell(Event::Volumes(Volumes::Served(Origin::Start)));
+    assert_eq!(bed.group.left(bed.now), Left::Something, "it will start");
+    let asked = bed.now;
+    bed.tell(Event::OtherClear { asked });
+    bed.end(FILE_SYSTEM, Outcome::Done);
+    bed.tell(Event::Volumes(Volumes::Gone));
+    // The start of the second one was under way.
+    for resource in [FILE_SYSTEM, ADDRESS, ADDRESS] {
+        assert_eq!(bed.group.left(bed.now), Left::Something, "it stops");
+        bed.end(resource, Outcome::Done);
+    }
+    assert_eq!(bed.group.left(bed.now), Left::Nothing);
+}
+
+#[test]
+fn a_hard_stop_that_a_crash_cut_short_has_no_more_time_than_it_had() {
+    let mut bed = Bed::new(|_| ());
+    let before = bed.now;
+    bed.pass(Duration::from_secs(1));
+    bed.tell(Event::HardSince(before));
+    assert_eq!(bed.group.hard_since(bed.now), Some(before));
+    bed.tell(Event::Volumes(Volumes::Gone));
+    assert_eq!(bed.group.hard_since(bed.now), Some(before));
+    // The looks that were under way end, then the stops.
+    bed.pass(PROBE_PATIENCE);
+    for _ in 0..2 {
+        for resource in 0..3 {
+            if bed.group.resources[resource].running.is_some() {
+                bed.end(resource, Outcome::Done);
+            }
+        }
+    }
+    assert_eq!(bed.group.left(bed.now), Left::Nothing);
+    assert_eq!(bed.group.hard_since(bed.now), None);
+}
+
+#[test]
+fn what_may_run_again_is_not_being_stopped_any_more() {
+    let mut bed = Bed::new(|_| ());
+    bed.tell(Event::HardSince(bed.now));
+    bed.tell(Event::Volumes(Volumes::Served(Origin::Start)));
+    assert_eq!(bed.group.hard_since(bed.now), None);
 }

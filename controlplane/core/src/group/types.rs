@@ -4,9 +4,13 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
+use mirror_core::types::Instant;
+
 use crate::limits::{
-    DOUBT_GRACE, FAILOVERS_MAX, FAILOVERS_WITHIN, HARD_STOP, RESOURCE_RETRIES, RESOURCE_TIMEOUT,
+    DOUBT_GRACE, FAILOVERS_MAX, FAILOVERS_WITHIN, HARD_STOP, HEARTBEAT_TIMEOUT, RESOURCE_RETRIES,
+    RESOURCE_TIMEOUT,
 };
+use crate::self_fencing::{Leases, takeover_wait};
 
 /// What was configured for one resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +51,11 @@ pub struct Policy {
     pub failovers_max: u32,
     /// The time in which they are counted.
     pub failovers_within: Duration,
-    /// Resources that are stopped hard are gone after this time. After a failover nothing starts before it has passed:
-    /// the other node's resources have had their time.
+    /// Resources that are stopped hard are gone after this time.
     pub hard_stop: Duration,
+    /// After the volumes came to be served here nothing starts before this has passed, unless nothing of the group is
+    /// left on the other node ([`crate::self_fencing::takeover_wait`]).
+    pub takeover_wait: Duration,
     /// Volumes that do not answer have so long to come back.
     pub doubt_grace: Duration,
     /// What follows when a resource does not stop.
@@ -64,6 +70,7 @@ impl Policy {
             failovers_max: FAILOVERS_MAX,
             failovers_within: FAILOVERS_WITHIN,
             hard_stop: HARD_STOP,
+            takeover_wait: takeover_wait(Leases::Kept, HEARTBEAT_TIMEOUT, HARD_STOP, None),
             doubt_grace: DOUBT_GRACE,
             stop_failure: StopFailure::Fence,
         }
@@ -79,7 +86,7 @@ pub enum Volumes {
     InDoubt,
     /// One is not served here: everything stops, hard.
     Gone,
-    /// The time for services is over ([`crate::partition::Cause::LeaseOver`]): everything stops, hard.
+    /// The time for services is over ([`crate::self_fencing::Verdict::StopHard`]): everything stops, hard.
     LeaseOver,
 }
 
@@ -155,6 +162,19 @@ pub enum Event {
     },
     /// An operator's word.
     Order(Order),
+    /// The other node said, after it had what this node sent then, that nothing of the group is left there and nothing is
+    /// about to start.
+    OtherClear {
+        /// When this node sent what that confirms.
+        asked: Instant,
+    },
+    /// The other node is dead, as the failure detector counts it, and no volume of the group is linked with it.
+    OtherDead {
+        /// Since when; `None` if it is not, or may not be.
+        since: Option<Instant>,
+    },
+    /// An earlier run of the daemon was stopping the group hard since then, and was not done.
+    HardSince(Instant),
     /// An earlier run of the daemon started the group after a failover ([`Effect::FailedOver`]).
     Remembered {
         /// How long ago.

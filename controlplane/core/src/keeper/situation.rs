@@ -6,7 +6,7 @@ use mirror_core::types::Instant;
 
 use crate::failure_detector::Presence;
 use crate::mutant::{self, Mutant};
-use crate::partition::{Arbiter, ClaimState, Contact, Service, Situation, Standing, Targets, Turn};
+use crate::partition::{Arbiter, ClaimState, Contact, Situation, Standing, Targets, Turn};
 
 use super::{ArbiterKind, Automatic, HANDICAP, Keeper, LINK_GRACE, TURN_WAIT, Volume, VolumeFacts};
 
@@ -128,7 +128,6 @@ impl Keeper {
 
     pub(super) fn situation(&self, now: Instant) -> Situation {
         let standing = self.standing();
-        let leases = matches!(self.kind, ArbiterKind::Register | ArbiterKind::Ping);
         Situation {
             standing,
             contact: self.contact(now, standing),
@@ -141,11 +140,7 @@ impl Keeper {
             },
             clients: self.clients,
             automatic: self.automatic == Automatic::Yes,
-            service: if leases && now >= self.leased_until && !mutant::is(Mutant::LeaseIgnored) {
-                Service::Expired
-            } else {
-                Service::Leased
-            },
+            service: self.service(now),
             turn: match (self.begins_first(), self.idle_since) {
                 (Some(true), _) => Turn::Ours,
                 (Some(false), Some(since)) if now >= since + TURN_WAIT => Turn::Ours,

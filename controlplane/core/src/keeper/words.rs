@@ -109,6 +109,8 @@ impl Keeper {
         word: Word,
         effects: &mut Vec<Effect>,
     ) {
+        let ping = self.kind == ArbiterKind::Ping;
+        let in_time = !self.lease.is_over(now);
         let Some(place) = self.volumes.get_mut(&volume) else {
             return;
         };
@@ -116,6 +118,7 @@ impl Keeper {
         let ready = !changing || word == Word::StepDown;
         if !place.told && ready && now >= place.rests_until {
             place.told = true;
+            place.narrows = matches!(word, Word::GoAlone { .. }) && ping && in_time;
             effects.push(Effect::Say { volume, word });
         }
     }

@@ -40,11 +40,14 @@ pub(super) fn steps(
         )
     };
     let cluster = needs(Level::StopCluster);
+    let both = cluster || needs(Level::StopLockstepd);
+    // An armed device resets a node whose lockstepd is not back in time: it is disarmed when nothing runs.
+    let disarm = both && old.nodes.iter().any(|node| node.watchdog.is_some());
     let stopped = |group: &&Group| {
         let own = |change: &Change| {
             change.level == Level::StopGroup && change.group.as_ref() == Some(&group.name)
         };
-        cluster || changes.iter().any(own)
+        cluster || (disarm && !group.resources.is_empty()) || changes.iter().any(own)
     };
     let stopped: Vec<&Group> = old.groups.iter().filter(stopped).collect();
     let mut steps = vec![format!(
@@ -53,7 +56,6 @@ pub(super) fn steps(
     )];
     let stop = |group: &&Group| format!("lockstep group stop {} --wait", group.name);
     steps.extend(stopped.iter().map(stop));
-    let both = cluster || needs(Level::StopLockstepd);
     if both {
         steps.push("stop lockstepd on both nodes; until it runs again nothing fails over, and what runs is not watched".to_string());
     }
@@ -65,7 +67,12 @@ pub(super) fn steps(
     steps.push(if both {
         "on both nodes: `lockstep config adopt`, then start lockstepd".to_string()
     } else {
-        "on one node: stop lockstepd, `lockstep config adopt`, start lockstepd, wait until `lockstep status` there shows the other node; then the same on the other one".to_string()
+        let in_one_go = shortest(old).map_or(String::new(), |seconds| {
+            format!(" in one go (a watchdog that is armed resets the node after {seconds} s)")
+        });
+        format!(
+            "on one node{in_one_go}: stop lockstepd, `lockstep config adopt`, start lockstepd, wait until `lockstep status` there shows the other node; then the same on the other one"
+        )
     });
     let again = stopped.into_iter().filter(|group| {
         let mut groups = new.groups.iter();
@@ -74,6 +81,15 @@ pub(super) fn steps(
     steps.extend(again.map(|group| format!("lockstep group start {} --wait", group.name)));
     steps.push("lockstep status".to_string());
     steps
+}
+
+/// Seconds of the watchdog that is the first one to reset its node.
+fn shortest(cluster: &Cluster) -> Option<u64> {
+    let watchdogs = cluster
+        .nodes
+        .iter()
+        .filter_map(|node| node.watchdog.as_ref());
+    watchdogs.map(|watchdog| watchdog.timeout.as_secs()).min()
 }
 
 /// What the new arbiter may know of an earlier time is the past, and nobody can tell.

@@ -4,6 +4,7 @@ use super::{Outcome, Told, step_until, times, until, well};
 use crate::sim::faults::Schedule;
 use crate::sim::node::id;
 use crate::sim::whole::Part;
+use crate::sim::words::LATE_MS;
 use crate::sim::world::{Plan, World};
 use mirror_core::admin::Role;
 
@@ -36,7 +37,9 @@ fn carried(seed: u64) -> Outcome {
         return Err(format!("{active} does not serve on (I44)"));
     }
     world.silence([true, true]);
-    if !world.run_until(5000, |world| world.role(active) == Some(Role::Fenced)) {
+    // A word may be late, and be lost with the run that said it.
+    let limit = 5000 + 2 * LATE_MS;
+    if !world.run_until(limit, |world| world.role(active) == Some(Role::Fenced)) {
         return Err(format!(
             "{active} can do nothing any more and goes on as if it served (I45)"
         ));

@@ -1,0 +1,164 @@
+//! On what the group's services rest here, and until when ([`crate::self_fencing`]).
+
+use alloc::vec::Vec;
+
+use mirror_core::types::Instant;
+
+use super::{ArbiterKind, Keeper, Volume, VolumeFacts};
+use crate::limits::DOUBT_GRACE;
+use crate::mutant::{self, Mutant};
+use crate::partition::{ClaimState, Service, Standing};
+use crate::self_fencing::{FIRST_LOOK, Ground, LOOK_MARGIN, Leases, grace};
+
+impl ArbiterKind {
+    /// Whether services need a lease under this arbiter.
+    pub fn leases(self) -> Leases {
+        match self {
+            Self::Register | Self::Ping => Leases::Kept,
+            Self::Manual | Self::Nobody => Leases::None,
+        }
+    }
+}
+
+impl Volume {
+    /// What was not seen for a while may have been linked, and have answered the other node: it counts anew, unless the copy
+    /// here alone counted before. `self` is how it was seen last.
+    pub(super) fn notice_whether_apart(&mut self, now: Instant, facts: Option<VolumeFacts>) {
+        let alone = self.known.is_some_and(|(alone, ..)| alone);
+        let seen = alone || now <= self.asked + LOOK_MARGIN;
+        self.apart = match facts {
+            None => self.apart.filter(|_| alone),
+            Some(facts) if facts.linked => None,
+            Some(_) => self.apart.filter(|_| seen).or(Some(now)),
+        };
+    }
+}
+
+impl Keeper {
+    /// On what the group's services rest at `now`. It says nothing of whether the volumes are served.
+    pub fn ground(&self, now: Instant) -> Ground {
+        if self.kind.leases() == Leases::None {
+            Ground::NoTakeover
+        } else if self.is_known_alone(now) {
+            Ground::Alone
+        } else if self.change.state() == ClaimState::Granted || self.goes_alone(now) {
+            Ground::Granted
+        } else if !self.lease.is_over(now) {
+            Ground::Leased
+        } else if self.is_unlooked(now) {
+            Ground::Unlooked
+        } else {
+            Ground::Over
+        }
+    }
+
+    /// When the time of the group's services is over; `None`: they need none.
+    pub fn services_until(&self, now: Instant) -> Option<Instant> {
+        match self.ground(now) {
+            Ground::NoTakeover | Ground::Alone | Ground::Granted => None,
+            Ground::Leased | Ground::Unlooked | Ground::Over => Some(self.lease.until()),
+        }
+    }
+
+    /// When this node sent what the peer confirmed last, as far as it counts for the group's services.
+    pub fn lease_confirmed(&self) -> Instant {
+        self.lease.counted()
+    }
+
+    /// Whether this run looked at every volume; one that does not answer counts as looked at once [`FIRST_LOOK`] is over, or
+    /// once an earlier run's look at it counts no more.
+    pub fn has_looked(&self, now: Instant) -> bool {
+        let looked =
+            self.has_met_all() || (self.reported && now >= self.looking_since + FIRST_LOOK);
+        let volumes = || self.volumes.values();
+        let met = self.unknown == 0 && volumes().all(|volume| volume.known.is_some());
+        looked && (met || !self.counts_as_before(now))
+    }
+
+    /// Since when no volume of the group is linked, as far as that is known: the other node may have been answered on the
+    /// mirror link before, whatever was heard of it. `None` if one may be linked.
+    pub fn apart_since(&self) -> Option<Instant> {
+        if self.unknown > 0 {
+            return None;
+        }
+        let apart: Option<Vec<Instant>> = self.volumes.values().map(|it| it.apart).collect();
+        apart?.into_iter().max()
+    }
+
+    /// Whether no copy of the other node can count before a volume here is linked again: what the next run may rest on until
+    /// it has looked ([`Keeper::left_alone`]).
+    pub fn is_left_alone(&self, now: Instant) -> bool {
+        let linked = |volume: &Volume| volume.known.is_some_and(|(_, linked, _)| linked);
+        self.is_known_alone(now) && !self.volumes.values().any(linked)
+    }
+
+    pub(super) fn service(&self, now: Instant) -> Service {
+        let leases = self.kind.leases() == Leases::Kept;
+        let over = leases && self.lease.is_over(now);
+        let rests = self.is_unlooked(now) || self.goes_alone(now);
+        if over && !rests && !mutant::is(Mutant::LeaseIgnored) {
+            Service::Expired
+        } else {
+            Service::Leased
+        }
+    }
+
+    fn has_met_all(&self) -> bool {
+        self.unknown == 0 && self.volumes.values().all(|volume| volume.looked)
+    }
+
+    fn is_unlooked(&self, now: Instant) -> bool {
+        !self.has_met_all() && now < self.looking_since + FIRST_LOOK
+    }
+
+    /// Of a data plane that does not answer its last answer counts, if it was not linked: its view cannot become one of
+    /// both copies then. One that is linked may have agreed to that since it was asked. Of one that was not heard in this run
+    /// the last answer to an earlier run counts, for as long as a volume may be in doubt.
+    fn is_known_alone(&self, now: Instant) -> bool {
+        let before = self.counts_as_before(now);
+        let any = self.unknown > 0 || !self.volumes.is_empty();
+        let alone = |volume: &Volume| match volume.known {
+            None => before,
+            Some(_) => self.is_alone(now, volume),
+        };
+        any && (self.unknown == 0 || before) && self.volumes.values().all(alone)
+    }
+
+    /// Whether an earlier run's look counts for a volume that was not heard in this one.
+    fn counts_as_before(&self, now: Instant) -> bool {
+        self.alone_before && now < self.looking_since + DOUBT_GRACE
+    }
+
+    fn is_alone(&self, now: Instant, volume: &Volume) -> bool {
+        let patience = grace(self.lease.timeout());
+        volume
+            .known
+            .is_some_and(|(alone, linked, asked)| alone && (!linked || now < asked + patience))
+    }
+
+    /// Under `ping` nothing is granted: what counts is that a target answered in time, when this node decided. Its data planes
+    /// may need longer to write it down.
+    fn goes_alone(&self, now: Instant) -> bool {
+        let goes = |volume: &Volume| volume.narrows || self.is_alone(now, volume);
+        let any = self.volumes.values().any(|volume| volume.narrows);
+        any && self.unknown == 0 && self.volumes.values().all(goes)
+    }
+
+    /// After a gap the peer's word counts again once every volume is served here, with the peer or by a copy that alone
+    /// counts, by what was asked since. The volumes of a group stand each for itself: one comes back to the peer before
+    /// another, or never.
+    pub(super) fn restore_the_lease(&mut self) {
+        let served = |volume: &Volume| {
+            volume.facts.is_some_and(|facts| {
+                facts.standing == Standing::Serving && (facts.linked || facts.alone)
+            })
+        };
+        let oldest = self.volumes.values().map(|volume| volume.asked).min();
+        if self.unknown == 0
+            && self.volumes.values().all(served)
+            && let Some(oldest) = oldest
+        {
+            self.lease.restored(oldest);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What the groups' rules are told of their time ([`controlplane_core::self_fencing`]), and what of them is left.
+
+use controlplane_core::group::Event;
+use controlplane_core::self_fencing::{Left, Verdict};
+use mirror_core::types::Instant;
+
+use super::Services;
+
+impl Services {
+    /// Whether the group's services may run at all, whoever serves its volumes.
+    pub fn leased(&mut self, now: Instant, group: usize, verdict: Verdict) {
+        let lapsed = verdict == Verdict::StopHard;
+        let Some(service) = self.groups.get_mut(&group) else {
+            return;
+        };
+        if service.lapsed == lapsed {
+            return;
+        }
+        service.lapsed = lapsed;
+        // A first run has nothing to stop while nobody has confirmed it yet.
+        let here = service.group.is_probed() && !service.group.is_gone();
+        let group = &service.name;
+        if lapsed && here {
+            service.told_over = true;
+            tracing::error!(
+                code = "LS6130",
+                group,
+                "the time of the services is over: they stop at once"
+            );
+        } else if !lapsed && std::mem::take(&mut service.told_over) {
+            tracing::info!(code = "LS6130", group, "services may run again");
+        }
+        service.look_at_volumes(now);
+    }
+
+    /// The other node said, when it had what this one sent at `asked`, that nothing of the group is left there.
+    pub fn other_clear(&mut self, now: Instant, group: usize, asked: Instant) {
+        if let Some(service) = self.groups.get_mut(&group)
+            && service.other_clear != Some(asked)
+        {
+            service.other_clear = Some(asked);
+            service.handle(now, Event::OtherClear { asked });
+        }
+    }
+
+    /// An earlier run of the daemon was stopping a group hard since then.
+    pub fn hard_since(&mut self, now: Instant, group: usize, since: Instant) {
+        if let Some(service) = self.groups.get_mut(&group) {
+            service.handle(now, Event::HardSince(since));
+        }
+    }
+
+    /// Since when the other node is dead, and none of the group's volumes is linked with it; `None` if that is not so, or may
+    /// not be.
+    pub fn other_dead(&mut self, now: Instant, group: usize, since: Option<Instant>) {
+        if let Some(service) = self.groups.get_mut(&group)
+            && service.other_dead != since
+        {
+            service.other_dead = since;
+            service.handle(now, Event::OtherDead { since });
+        }
+    }
+
+    /// Whether something of the group is here, or about to start.
+    pub fn left(&self, now: Instant, group: usize) -> Left {
+        let service = self.groups.get(&group);
+        service.map_or(Left::Nothing, |service| service.group.left(now))
+    }
+}
