@@ -273,9 +273,23 @@ impl Controlled {
     /// # Errors
     /// If it does not come to that, with the log.
     pub fn wait_log(&self, node: &Machine, code: &str, wanted: &str) -> anyhow::Result<Duration> {
+        self.wait_log_within(node, code, wanted, READY_LIMIT)
+    }
+
+    /// The same within another time.
+    ///
+    /// # Errors
+    /// If it does not come to that, with the log.
+    pub fn wait_log_within(
+        &self,
+        node: &Machine,
+        code: &str,
+        wanted: &str,
+        limit: Duration,
+    ) -> anyhow::Result<Duration> {
         let what = format!("{} says {wanted} ({code})", node.name());
         let command = format!("grep '{code}' {NODE_LOG} | tail -n 1");
-        let waited = wait_until(READY_LIMIT, &what, || {
+        let waited = wait_until(limit, &what, || {
             Ok(node.exec_ok(&command)?.contains(wanted))
         });
         waited.with_context(|| self.logs())

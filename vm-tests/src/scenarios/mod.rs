@@ -25,6 +25,7 @@ mod split;
 mod stuck;
 mod traps;
 mod upkeep;
+mod watchdog;
 mod whole;
 
 use crate::scenario::Scenario;
@@ -70,6 +71,7 @@ pub fn long() -> Vec<Scenario> {
         disks::LONG,
         failover::LONG,
         partition::LONG,
+        watchdog::LONG,
     ]
     .concat()
 }
