@@ -15,7 +15,7 @@ use std::time::Duration;
 use controlplane_core::failure_detector::{Change, PathState, Timing};
 use controlplane_core::limits::PATHS_MAX;
 use controlplane_core::membership::{Peer, Reception, Run};
-use controlplane_core::self_fencing::ClearGroups;
+use controlplane_core::self_fencing::{ClearGroups, Confirmations};
 use controlplane_core::wire::{HEARTBEAT_BYTES, Heartbeat, HeartbeatKey};
 use controlplane_core::wish::{GroupKey, Teller, Wish};
 use mirror_core::types::{Instant, NodeId};
@@ -113,8 +113,8 @@ pub struct Shared {
     pub link_heard_nanos: AtomicU64,
     /// Until when the last heartbeat that the peer confirmed was sent, nanoseconds since boot.
     pub confirmed_nanos: AtomicU64,
-    /// How often what the peer confirmed last was older than the lease before it confirmed something else. Counted before
-    /// [`Self::confirmed_nanos`] is written.
+    /// How often what the peer confirmed last came to be older than the lease, and was followed by something else then
+    /// ([`Confirmations::gaps`]). Counted before [`Self::confirmed_nanos`] is written.
     pub gaps: AtomicU64,
     /// Groups of which nothing is left here; written by whoever decides ([`ClearGroups`]), and by whoever starts something.
     pub clear: Arc<AtomicU64>,
@@ -219,14 +219,12 @@ struct Thread {
     peer: Peer,
     key: HeartbeatKey,
     timing: Timing,
-    lease: Duration,
     scale: u32,
     sockets: Vec<UdpSocket>,
     addresses: Vec<SocketAddr>,
     link_heard_nanos: u64,
     stood_still: Duration,
-    /// What the peer confirmed last is older than the lease.
-    in_gap: bool,
+    confirmations: Confirmations,
     teller: Teller,
     durable: Receiver<Wish>,
     shared: Arc<Shared>,
@@ -252,7 +250,6 @@ impl Thread {
             peer: Peer::new(now, settings.me, own, settings.peer, timing, paths),
             key: settings.key,
             timing,
-            lease: settings.lease,
             scale: 1,
             addresses: settings
                 .interconnects
@@ -262,7 +259,7 @@ impl Thread {
             sockets,
             link_heard_nanos: 0,
             stood_still: Duration::ZERO,
-            in_gap: false,
+            confirmations: Confirmations::new(settings.lease, settings.confirmed),
             teller,
             durable,
             shared,
@@ -281,7 +278,8 @@ impl Thread {
             // At the moment itself: whoever asks the arbiter a beat later has lost.
             let due = self.peer.detector.deadline();
             self.wait(due.map_or(next, |due| due.min(next)))?;
-            self.count_a_gap(now());
+            self.confirmations.look(now());
+            self.tell_confirmed();
             self.listen();
             self.look();
         }
@@ -390,23 +388,17 @@ impl Thread {
             self.tell(News::StoodStill(time));
         }
         if let Some(confirmed) = self.peer.detector.last_confirmed() {
-            let nanos = confirmed.as_nanos();
-            // Whoever sees it sees the gap before it.
-            self.shared
-                .confirmed_nanos
-                .fetch_max(nanos, Ordering::Release);
+            self.confirmations.hear(confirmed);
         }
+        self.tell_confirmed();
     }
 
-    /// Before anything is heard: what comes now does not undo that it came too late.
-    fn count_a_gap(&mut self, current: Instant) {
-        let confirmed = self.shared.confirmed_nanos.load(Ordering::Relaxed);
-        let over = Instant::from_nanos(confirmed) + self.lease;
-        let gap = confirmed > 0 && current >= over;
-        if gap && !self.in_gap {
-            self.shared.gaps.fetch_add(1, Ordering::Relaxed);
-        }
-        self.in_gap = gap;
+    /// Whoever sees a confirmation sees the gap before it.
+    fn tell_confirmed(&self) {
+        let (gaps, last) = (self.confirmations.gaps(), self.confirmations.last());
+        self.shared.gaps.store(gaps, Ordering::Relaxed);
+        let nanos = last.map_or(0, Instant::as_nanos);
+        self.shared.confirmed_nanos.store(nanos, Ordering::Release);
     }
 
     fn hear(&self, current: Instant, heartbeat: &Heartbeat) {

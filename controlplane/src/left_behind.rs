@@ -2,8 +2,8 @@
 //! other, renews no time: in a file below `/run`, written over in place.
 //!
 //! ```text
-//! BOOT CONFIRMED ARMED GROUPS
-//! GROUP LOOKING HARD ALONE        for each group
+//! BOOT ARMED GROUPS
+//! GROUP CONFIRMED LOOKING HARD ALONE        for each group
 //! end CRC32C
 //! ```
 //!
@@ -26,17 +26,25 @@ const END: &str = "end";
 /// What is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// When this node sent what the peer confirmed last, of a time without a gap.
-    pub confirmed: Option<Instant>,
     /// The watchdog may be armed.
     pub armed: bool,
     /// Of each group.
     pub groups: BTreeMap<GroupKey, OfGroup>,
 }
 
+impl Known {
+    /// What the peer confirmed last, for whoever counts gaps: of the group that knows the oldest one.
+    pub fn confirmed(&self) -> Option<Instant> {
+        let groups = self.groups.values();
+        groups.filter_map(|group| group.confirmed).min()
+    }
+}
+
 /// What is kept of a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OfGroup {
+    /// When this node sent what the peer confirmed last, of a time without a gap; `None` if nothing of the group was here.
+    pub confirmed: Option<Instant>,
     /// Since when runs have not come to look at its volumes.
     pub looking_since: Option<Instant>,
     /// Since when it is being stopped hard.
@@ -125,15 +133,15 @@ fn text_of(known: &Known, boot: BootId) -> String {
     let nanos = |at: Option<Instant>| at.map_or(0, Instant::as_nanos);
     let boot: String = boot.0.iter().map(|byte| format!("{byte:02x}")).collect();
     let mut text = format!(
-        "{boot} {:020} {} {:05}\n",
-        nanos(known.confirmed),
+        "{boot} {} {:05}\n",
         u8::from(known.armed),
         known.groups.len()
     );
     for (key, group) in &known.groups {
         let line = format!(
-            "{:016x} {:020} {:020} {}\n",
+            "{:016x} {:020} {:020} {:020} {}\n",
             key.0,
+            nanos(group.confirmed),
             nanos(group.looking_since),
             nanos(group.hard_since),
             u8::from(group.alone)
@@ -147,13 +155,12 @@ fn text_of(known: &Known, boot: BootId) -> String {
 fn parse(text: &str, boot: BootId) -> Option<Known> {
     let mut lines = text.lines();
     let first: Vec<&str> = lines.next()?.split_whitespace().collect();
-    let [_, confirmed, armed, count] = first.as_slice() else {
+    let [_, armed, count] = first.as_slice() else {
         return None;
     };
     let count: usize = count.parse().ok()?;
     let groups = lines.take(count).map(parse_group);
     let known = Known {
-        confirmed: parse_time(confirmed)?,
         armed: *armed == "1",
         groups: groups.collect::<Option<_>>()?,
     };
@@ -163,10 +170,11 @@ fn parse(text: &str, boot: BootId) -> Option<Known> {
 
 fn parse_group(line: &str) -> Option<(GroupKey, OfGroup)> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let [key, looking, hard, alone] = words.as_slice() else {
+    let [key, confirmed, looking, hard, alone] = words.as_slice() else {
         return None;
     };
     let group = OfGroup {
+        confirmed: parse_time(confirmed)?,
         looking_since: parse_time(looking)?,
         hard_since: parse_time(hard)?,
         alone: *alone == "1",
@@ -187,17 +195,18 @@ mod tests {
 
     fn known() -> Known {
         let group = OfGroup {
+            confirmed: Some(Instant::from_nanos(12_345_678_901)),
             looking_since: None,
             hard_since: Some(Instant::from_nanos(1)),
             alone: false,
         };
         let other = OfGroup {
+            confirmed: None,
             looking_since: Some(Instant::from_nanos(77)),
             hard_since: None,
             alone: true,
         };
         Known {
-            confirmed: Some(Instant::from_nanos(12_345_678_901)),
             armed: true,
             groups: [(GroupKey(5), group), (GroupKey(u64::MAX), other)].into(),
         }
@@ -212,7 +221,6 @@ mod tests {
         first.keep(known()).expect("written");
         assert_eq!(*LeftBehind::at(path.clone(), BOOT).known(), known());
         let later = Known {
-            confirmed: Some(Instant::from_nanos(u64::MAX)),
             armed: false,
             groups: known().groups.into_iter().skip(1).collect(),
         };
@@ -220,6 +228,19 @@ mod tests {
         assert_eq!(*LeftBehind::at(path.clone(), BOOT).known(), later);
         let other = LeftBehind::at(path, BootId([8; 16]));
         assert_eq!(*other.known(), Known::default());
+    }
+
+    #[test]
+    fn gaps_are_counted_from_the_oldest_confirmation_of_a_group() {
+        let of = |nanos: u64| OfGroup {
+            confirmed: Some(Instant::from_nanos(nanos)),
+            ..OfGroup::default()
+        };
+        let mut known = known();
+        known.groups.insert(GroupKey(6), of(9));
+        known.groups.insert(GroupKey(7), of(10));
+        assert_eq!(known.confirmed(), Some(Instant::from_nanos(9)));
+        assert_eq!(Known::default().confirmed(), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod heartbeat;
 pub mod join;
 pub mod key;
 pub mod left_behind;
+pub mod log;
 pub mod mirror;
 pub mod node;
 pub mod notify;

@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 use controlplane::config::{Config, RegisterKeeper};
 use controlplane::etcd::{self, Etcd};
 use controlplane::heartbeat::{Settings, start};
+use controlplane::log;
 use controlplane::node::{self, Fencing, RegisterClient};
 use controlplane::push;
 use controlplane::trust::{
@@ -85,12 +86,13 @@ enum Action {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
+    let (lines, _ending) = log::begin(std::io::stderr()).context("a thread for the log")?;
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("LOCKSTEP_LOG")
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
         )
-        .with_writer(std::io::stderr)
+        .with_writer(lines)
         .with_ansi(false)
         .init();
     match Arguments::parse().command {
@@ -158,7 +160,7 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
         subjects: node::subjects(&config).len(),
         // What is wished about something that is not configured any more is nobody's.
         wishes: known(&config, &wishes),
-        confirmed: fencing.before().confirmed,
+        confirmed: fencing.before().confirmed(),
     };
     if !controlplane::sys::lock_memory() {
         tracing::warn!(

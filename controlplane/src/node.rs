@@ -272,7 +272,6 @@ impl Node {
         (store, wishes): (Store, Vec<Wish>),
         fencing: Fencing,
     ) -> Self {
-        let confirmed = fencing.before().confirmed;
         let groups = config.groups.iter().map(|group| Group {
             name: group.name.clone(),
             subject: Subject::Group(GroupKey::of(&group.name)),
@@ -280,7 +279,7 @@ impl Node {
             keeper: {
                 let before = fencing.before_of(&group.name);
                 let keeper = Keeper::new(now(), config.arbiter, [], &seed)
-                    .leasing(config.lease, confirmed, before.looking_since)
+                    .leasing(config.lease, before.confirmed, before.looking_since)
                     .preferring(config.me.index() == 0)
                     .expecting(group.volumes.len());
                 if before.alone {

@@ -35,6 +35,7 @@ pub use words::{digest, hex};
 
 use crate::config::{Checked, Cluster};
 use crate::heartbeat::Interconnect;
+use crate::log;
 use crate::sys;
 use words::{AnswerFrame, AskFrame, StateLine, VERSION, WhyWord};
 
@@ -490,8 +491,11 @@ impl Pusher {
     /// This run ends here, and the next one begins in its place; if that is not possible, the service manager's.
     fn restart(&self) -> ! {
         tracing::info!(code = "LS6116", node = %self.name, "lockstepd begins anew, with the pushed configuration");
+        // The next run knows nothing of what waits to be written.
+        log::flush();
         let error = sys::begin_anew();
         tracing::error!(code = "LS6116", %error, "lockstepd cannot begin anew by itself, and ends");
+        log::flush();
         std::process::exit(1)
     }
 }

@@ -165,6 +165,8 @@ struct Service {
     failed: bool,
     /// The file `failed` was written by an earlier run.
     inherited: bool,
+    /// The wish that failures are forgotten that was carried out last.
+    cleared: Option<u64>,
     roots: Roots,
     tell: Tell,
 }
@@ -320,9 +322,11 @@ impl Service {
             wanted: None,
             failed: false,
             inherited: false,
+            cleared: None,
             roots,
             tell,
         };
+        service.cleared = service.cleared_before();
         for ago in service.remembered() {
             service.handle(now, Event::Remembered { ago });
         }

@@ -29,7 +29,8 @@ use device::Device;
 const PRIORITY: i32 = 21;
 /// Between two signs at most; a quarter of the timeout if that is shorter.
 const INTERVAL_MAX: Duration = Duration::from_millis(500);
-/// A device that could not be opened is tried again after this time.
+/// A device that could not be opened is tried again after this time; after an eighth of the timeout if that is shorter: an
+/// earlier run may have left it armed.
 const OPEN_RETRY: Duration = Duration::from_secs(5);
 
 /// How the device is.
@@ -102,8 +103,8 @@ impl<D: Device> Hand<D> {
     }
 
     /// What it was given.
-    pub fn device(&self) -> &D {
-        &self.device
+    pub fn device_mut(&mut self) -> &mut D {
+        &mut self.device
     }
 
     /// One turn. `pet_until`: until when it may be petted; `None`: nothing is here that it is for.
@@ -140,7 +141,8 @@ impl<D: Device> Hand<D> {
                 self.pet();
             }
             Err(errno) => {
-                self.retry_at = now + OPEN_RETRY;
+                let timeout = Duration::from_secs(u64::from(self.timeout_s));
+                self.retry_at = now + OPEN_RETRY.min(timeout / 8);
                 (self.told.state, self.told.errno) = (State::Unusable, Some(errno));
             }
         }

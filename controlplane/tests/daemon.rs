@@ -313,7 +313,7 @@ impl Bed {
 
     /// The time that the services had when it ended is over.
     fn is_time_over(&self) -> bool {
-        let confirmed = self.left_behind().get(1).and_then(|word| word.parse().ok());
+        let confirmed = self.left_behind().get(4).and_then(|word| word.parse().ok());
         let over = confirmed.unwrap_or(0) + 2_000_000_000;
         boottime_nanos() > over
     }
@@ -370,7 +370,7 @@ fn a_watchdog_that_cannot_be_used_is_told_and_the_services_run() {
     bed.says("first", "offline");
     let armed = |wanted: &str| {
         let left = bed.left_behind();
-        left.get(2).is_some_and(|word| word == wanted)
+        left.get(1).is_some_and(|word| word == wanted)
     };
     eventually("nothing is armed", || armed("0"));
     bed.becomes("active");

@@ -161,6 +161,26 @@ fn one_that_somebody_else_has_is_told_and_tried_again() {
     );
 }
 
+/// The run before holds it for a moment longer, and left it armed.
+#[test]
+fn one_that_was_busy_is_opened_well_before_it_resets_the_machine() {
+    let busy = Paper {
+        refuses: Some(Errno::EBUSY),
+        ..Paper::default()
+    };
+    for timeout_s in [5, 10, 600] {
+        let mut hand = Hand::new(busy.clone(), timeout_s);
+        hand.turn(at(1000), Some(at(900_000)));
+        assert_eq!(hand.told().state, State::Unusable);
+        hand.device_mut().refuses = None;
+        let retry = (u64::from(timeout_s) * 1000 / 8).min(5000);
+        hand.turn(at(999 + retry), Some(at(900_000)));
+        assert_eq!(hand.told().state, State::Unusable);
+        hand.turn(at(1000 + retry), Some(at(900_000)));
+        assert_eq!(hand.told().state, State::Armed, "{timeout_s}");
+    }
+}
+
 fn soon(millis: u64) -> Option<Instant> {
     Some(Instant::from_nanos(boottime_nanos() + 1_000_000 * millis))
 }

@@ -133,6 +133,8 @@ fn a_stop_of_the_control_plane_kills_it_alone() {
     };
     is("KillMode", "process");
     is("Restart", "always");
+    // Below the heartbeat's timeout of 2 s, with room to begin.
+    is("RestartSec", "500ms");
     is("LimitMEMLOCK", "infinity");
     is("Type", "notify");
     let leave = &units["lockstep-leave.service"];

@@ -16,6 +16,9 @@ pub(super) fn lacking(watchdog: Option<&Watchdog>) -> Option<String> {
         WatchdogState::Expiring => Some(format!(
             "services did not stop in time: the watchdog {device} resets this machine"
         )),
+        WatchdogState::Armed | WatchdogState::Bound if watchdog.loose => Some(format!(
+            "not ready for a failover: the watchdog {device} keeps no bound (LS6133)"
+        )),
         WatchdogState::Armed | WatchdogState::Disarmed | WatchdogState::Bound => None,
     }
 }
@@ -56,6 +59,7 @@ mod tests {
             state,
             timeout_s: 10,
             problem: problem.map(str::to_string),
+            loose: false,
         };
         let busy = of(WatchdogState::Unusable, Some("Device or resource busy"));
         let said = lacking(Some(&busy)).expect("it is lacking");
@@ -73,6 +77,11 @@ mod tests {
         ] {
             assert_eq!(lacking(Some(&of(state, None))), None);
         }
+        let loose = Watchdog {
+            loose: true,
+            ..of(WatchdogState::Armed, None)
+        };
+        assert!(lacking(Some(&loose)).is_some_and(|said| said.contains("keeps no bound")));
         let expiring = lacking(Some(&of(WatchdogState::Expiring, None)));
         assert!(
             expiring

@@ -137,6 +137,9 @@ pub struct Watchdog {
     /// What the device said, if that was an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// It is open, and takes longer than configured or does not say how long, or its driver disarms it when `lockstepd` ends.
+    #[serde(default)]
+    pub loose: bool,
 }
 
 /// How a watchdog is.

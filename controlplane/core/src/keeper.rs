@@ -243,6 +243,8 @@ pub struct Keeper {
     entropy: Entropy,
     peer: Presence,
     peer_since: Instant,
+    /// When the peer, heard in this run, came to be heard no more.
+    heard_until: Option<Instant>,
     unlinked_since: Option<Instant>,
     /// Whether this node begins with what nobody serves.
     preferred: bool,
@@ -282,6 +284,7 @@ impl Keeper {
             entropy: Entropy::new(seed),
             peer: Presence::Unknown,
             peer_since: now,
+            heard_until: None,
             unlinked_since: Some(now),
             preferred: false,
             idle_since: None,
@@ -393,9 +396,7 @@ impl Keeper {
                 asked,
             } => self.volume(now, volume, facts.map(|facts| *facts), asked),
             Event::Peer(presence) => {
-                if presence != self.peer {
-                    (self.peer, self.peer_since) = (presence, now);
-                }
+                self.peer_is(now, presence);
             }
             Event::Answered { number, answer } => self.change.answered(now, number, answer),
             Event::GivenBack { number } => self.change.given_back(number),
@@ -469,6 +470,7 @@ impl Keeper {
             .chain([self.peer_since + HANDICAP, self.lease.until()])
             .chain([self.began + WORD_LIFE, self.looking_since + FIRST_LOOK])
             .chain([self.looking_since + DOUBT_GRACE])
+            .chain(self.patience_deadlines())
             .chain(self.move_deadline())
             .filter_map(later)
             .min()

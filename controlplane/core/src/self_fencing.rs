@@ -19,8 +19,9 @@ use crate::wish::GroupKey;
 /// What late looks at a volume's daemon, and a loop that is woken late, cost at most.
 pub const LOOK_MARGIN: Duration = Duration::from_millis(250);
 /// A run that begins looks at its volumes within this time, before it takes its services' time for over. Runs that end before
-/// they have looked share it.
-pub const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// they have looked share it. Nobody waits for it: a watchdog is petted by the lease meanwhile, and without one nothing bounds
+/// how long a node is without this daemon.
+pub const FIRST_LOOK: Duration = Duration::from_secs(3);
 /// Two clocks that go apart by 1/1000 each.
 const DRIFT_DIVISOR: u32 = 500;
 
@@ -62,11 +63,62 @@ pub enum Leases {
     None,
 }
 
+/// Counts the gaps in what the peer confirms on the interconnects: for the thread that hears it.
+///
+/// A gap counts twice: once it is as long as the lease, and again when something is confirmed after it. What was forgiven
+/// meanwhile (the mirror link went on, or the copy here alone counted) says nothing of what happened since.
+#[derive(Clone, Copy, Debug)]
+pub struct Confirmations {
+    lease: Duration,
+    last: Option<Instant>,
+    in_gap: bool,
+    gaps: u64,
+}
+
+impl Confirmations {
+    /// `lease`: what is confirmed later than that after the last one comes after a gap. `last`: when this node sent what the
+    /// peer confirmed last, as an earlier run left it behind.
+    pub fn new(lease: Duration, last: Option<Instant>) -> Self {
+        Self {
+            lease,
+            last,
+            in_gap: false,
+            gaps: 0,
+        }
+    }
+
+    /// Before anything is heard: what comes now does not undo that it came too late.
+    pub fn look(&mut self, now: Instant) {
+        let gap = self.last.is_some_and(|last| now >= last + self.lease);
+        self.gaps += u64::from(gap && !self.in_gap);
+        self.in_gap = gap;
+    }
+
+    /// The peer confirmed what this node sent then, now or before.
+    pub fn hear(&mut self, sent: Instant) {
+        if self.last.is_some_and(|last| sent <= last) {
+            return;
+        }
+        self.gaps += u64::from(self.in_gap);
+        self.last = Some(sent);
+    }
+
+    /// When this node sent what the peer confirmed last.
+    pub fn last(&self) -> Option<Instant> {
+        self.last
+    }
+
+    /// For [`ServiceLease::confirmed`]: to be read after [`Self::last`], or with it.
+    pub fn gaps(&self) -> u64 {
+        self.gaps
+    }
+}
+
 /// The time of a node's services: who counts was heard.
 ///
 /// The peer's confirmations count one after another without a gap. After a gap (the peer may have taken over in it)
-/// they count again when the data planes say that both copies are in one view, linked and served here
-/// ([`Self::restored`]). A new run of the daemon begins with what an earlier one left behind.
+/// they count again when the data planes say that both copies are in one view, linked and served here, and the peer was heard
+/// since ([`Self::restored`]). A new run of the daemon begins with what an earlier one left behind.
 #[derive(Clone, Copy, Debug)]
 pub struct ServiceLease {
     timeout: Duration,
@@ -99,8 +151,8 @@ impl ServiceLease {
     }
 
     /// The peer confirmed what this node sent then. `gaps`: how often, in this run, the newest confirmation was older than
-    /// the timeout before the next one came. The thread that hears the peer counts them: a loop that reads late what came
-    /// in time has no gap.
+    /// the timeout before the next one came ([`Confirmations::gaps`]). The thread that hears the peer counts them: a loop that
+    /// reads late what came in time has no gap.
     pub fn confirmed(&mut self, now: Instant, sent: Instant, gaps: u64) {
         if gaps != self.gaps {
             (self.gaps, self.gap) = (gaps, Some(now));
@@ -131,10 +183,15 @@ impl ServiceLease {
         self.contact = self.contact.max(asked);
     }
 
-    /// Both copies are in one view, linked, and served here, or this one alone counts, by what was asked of the data planes at
-    /// `asked`.
-    pub fn restored(&mut self, asked: Instant) {
-        if self.gap.is_some_and(|gap| asked >= gap) {
+    /// Each copy here is served, with the peer in one view or alone, by what was asked of the data planes at `asked`. A copy
+    /// counts as linked for a while after the peer was heard last: where one is served with the peer, that one has to have
+    /// been heard since the gap as well.
+    pub fn restored(&mut self, asked: Instant, by: Served) {
+        let since = |gap: Instant| match by {
+            Served::Alone => asked >= gap,
+            Served::Linked => asked >= gap && self.latest >= gap,
+        };
+        if self.gap.is_some_and(since) {
             self.gap = None;
             self.confirmed = self.latest;
         }
@@ -167,6 +224,15 @@ impl ServiceLease {
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
+}
+
+/// How the copies of a group are served here after a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// Each of them alone counts.
+    Alone,
+    /// One or more are linked with the peer, and both count.
+    Linked,
 }
 
 /// On what the services of a group rest here.

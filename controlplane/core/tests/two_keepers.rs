@@ -10,13 +10,14 @@ use controlplane_core::failure_detector::Presence;
 use controlplane_core::keeper::{ArbiterKind, Effect, Event, Keeper, VolumeFacts, Word};
 use controlplane_core::partition::{Decision, Standing};
 use controlplane_core::register::{Answer, Claim, Registers};
+use controlplane_core::self_fencing::Confirmations;
 use controlplane_core::view_change::Question;
 use mirror_core::types::{Epoch, Instant, NodeId, NodeSet, ViewId, VolumeId};
 use mirror_core::view::{View, ViewHistory, ViewMark};
 use proptest::prelude::*;
 
 const VOLUME: VolumeId = VolumeId([7; 16]);
-const TIMEOUT_MS: u64 = 2000;
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 fn node(number: usize) -> NodeId {
     NodeId::new(u8::try_from(number).expect("small")).expect("a node")
@@ -82,9 +83,8 @@ struct World {
     alone: BTreeMap<u64, usize>,
     decisions: [Vec<Decision>; 2],
     seeds: u8,
-    /// When each node sent what the other one confirmed last, and how often that had a gap.
-    confirmed: [u64; 2],
-    gaps: [u64; 2],
+    /// What each node's thread hears on the interconnects.
+    confirmed: [Confirmations; 2],
 }
 
 impl World {
@@ -116,8 +116,7 @@ impl World {
             alone: BTreeMap::new(),
             decisions: [Vec::new(), Vec::new()],
             seeds: 2,
-            confirmed: [0; 2],
-            gaps: [0; 2],
+            confirmed: [Confirmations::new(TIMEOUT, None); 2],
         };
         world.pass(100);
         world
@@ -230,11 +229,16 @@ impl World {
     }
 
     fn confirm(&mut self, side: usize) {
-        let gap = self.now >= self.confirmed[side] + TIMEOUT_MS;
-        self.gaps[side] += u64::from(gap);
-        self.confirmed[side] = self.now;
-        let (sent, gaps) = (at(self.now), self.gaps[side]);
-        self.feed(side, Event::Confirmed { sent, gaps });
+        self.confirmed[side].hear(at(self.now));
+        self.tell_confirmed(side);
+    }
+
+    fn tell_confirmed(&mut self, side: usize) {
+        let confirmed = &self.confirmed[side];
+        if let Some(sent) = confirmed.last() {
+            let gaps = confirmed.gaps();
+            self.feed(side, Event::Confirmed { sent, gaps });
+        }
     }
 
     fn pass(&mut self, millis: u64) {
@@ -250,6 +254,8 @@ impl World {
                     Presence::Dead
                 };
                 self.feed(side, Event::Peer(presence));
+                self.confirmed[side].look(at(self.now));
+                self.tell_confirmed(side);
                 if heard {
                     self.confirm(side);
                 }
@@ -325,10 +331,10 @@ impl World {
                 self.seeds += 1;
                 let seed = [self.seeds; 32];
                 let now = at(self.now);
-                let left = Some(at(self.confirmed[side]));
-                self.gaps[side] = 0;
+                let left = self.confirmed[side].last();
+                self.confirmed[side] = Confirmations::new(TIMEOUT, left);
                 self.keepers[side] = Keeper::new(now, ArbiterKind::Register, [VOLUME], &seed)
-                    .leasing(Duration::from_millis(TIMEOUT_MS), left, None);
+                    .leasing(TIMEOUT, left, None);
             }
             Step::Pass(millis) => self.pass(millis),
             Step::Agree => {

@@ -13,8 +13,9 @@ const ENDPOINTS_MAX: usize = 9;
 const TARGETS_MAX: usize = 8;
 const HEARTBEAT_INTERVAL_MS_MAX: u64 = 60_000;
 const HEARTBEAT_TIMEOUT_MS_MAX: u64 = 3_600_000;
-/// A device counts in seconds, and is petted four times in its timeout.
-const WATCHDOG_S_MIN: u64 = 2;
+/// A device counts in seconds. A `lockstepd` that ended is started again after half a second, and has to have looked at its
+/// volumes, which may take it three, before it may pet the device.
+const WATCHDOG_S_MIN: u64 = 5;
 const WATCHDOG_S_MAX: u64 = 600;
 const TIME_MS_MIN: u64 = 100;
 const TIME_MS_MAX: u64 = 24 * 3600 * 1000;

@@ -16,8 +16,6 @@ use super::{Cluster, Group};
 
 const DEVICE: &str = "/dev/watchdog";
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// A `lockstepd` that ended is started again after 2 s, and has to have looked at its volumes by then.
-const TIMEOUT_RECOMMENDED_MIN: Duration = Duration::from_secs(5);
 /// A group that starts later than that after a takeover is rarely meant.
 const WAIT_RECOMMENDED_MAX: Duration = Duration::from_secs(60);
 
@@ -129,20 +127,8 @@ pub(super) fn longest_wait(cluster: &Cluster, group: &Group) -> Duration {
 
 pub(super) fn warn(cluster: &Cluster) -> Vec<Told> {
     let mut found = Vec::new();
-    let timeouts = cluster
-        .nodes
-        .iter()
-        .filter_map(|node| node.watchdog.as_ref());
-    let timeout = timeouts.map(|watchdog| watchdog.timeout).max();
-    if let Some(timeout) = timeout.filter(|timeout| *timeout < TIMEOUT_RECOMMENDED_MIN) {
-        found.push(told(
-            "watchdog.timeout_s",
-            format!("a watchdog resets its node after {} s", timeout.as_secs()),
-            "a lockstepd that ends is started again after 2 s; a machine that is busy then would be reset with all its services",
-            format!("{} s or more are recommended", TIMEOUT_RECOMMENDED_MIN.as_secs()),
-        ));
-    }
-    if timeout.is_some() && cluster.nodes.iter().any(|node| node.watchdog.is_none()) {
+    let any = cluster.nodes.iter().any(|node| node.watchdog.is_some());
+    if any && cluster.nodes.iter().any(|node| node.watchdog.is_none()) {
         let without = cluster.nodes.iter().filter(|node| node.watchdog.is_none());
         found.extend(without.map(|node| {
             told(

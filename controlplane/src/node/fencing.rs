@@ -144,8 +144,8 @@ impl Fencing {
                     timeout_s = told.timeout_s,
                     "the watchdog is armed"
                 );
-                let timeout_s = u64::from(told.timeout_s);
-                if timeout_s == 0 || timeout_s > self.wanted_timeout_s || !told.stays_armed {
+                let timeout_s = told.timeout_s;
+                if self.is_loose(told) {
                     let (wanted_s, stays_armed) = (self.wanted_timeout_s, told.stays_armed);
                     tracing::warn!(
                         code = "LS6133",
@@ -170,6 +170,13 @@ impl Fencing {
         }
     }
 
+    /// Whether an open device keeps no bound that the other node could wait for.
+    fn is_loose(&self, told: Told) -> bool {
+        let timeout_s = u64::from(told.timeout_s);
+        let opened = matches!(told.state, State::Armed | State::Bound);
+        opened && (timeout_s == 0 || timeout_s > self.wanted_timeout_s || !told.stays_armed)
+    }
+
     /// For the status.
     pub(super) fn status(&self) -> Option<cluster::Watchdog> {
         let (device, watchdog) = self.watchdog.as_ref()?;
@@ -187,6 +194,7 @@ impl Fencing {
             state,
             timeout_s: told.map_or(0, |told| told.timeout_s),
             problem: errno.map(|errno| errno.desc().to_string()),
+            loose: told.is_some_and(|told| self.is_loose(told)),
         })
     }
 }
@@ -278,14 +286,6 @@ impl Node {
         let something = exposed.iter().any(|group| group.left == Left::Something);
         let mut keepers = self.groups.iter().map(|group| &group.keeper);
         let looked = keepers.all(|keeper| keeper.has_looked(current));
-        let needs = |group: usize| {
-            let needs = self.groups[group].keeper.services_until(current).is_some();
-            needs && self.services.left(current, group) == Left::Something
-        };
-        let leased = (0..self.groups.len()).filter(|group| needs(*group));
-        let confirmed = leased
-            .map(|group| self.groups[group].keeper.lease_confirmed())
-            .min();
         let disarmed = self
             .fencing
             .told
@@ -294,7 +294,11 @@ impl Node {
             let (key, keeper) = (self.key_of(group), &self.groups[group].keeper);
             let before = before.groups.get(&key).copied().unwrap_or_default();
             let service = self.services.group(group);
+            // Also of a copy that alone counts: once it is linked the next run may find no other ground.
+            let here = self.services.left(current, group) == Left::Something;
+            let confirmed = Some(keeper.lease_confirmed()).filter(|_| here);
             let known = OfGroup {
+                confirmed: confirmed.filter(|at| *at > Instant::default()),
                 looking_since: before.looking_since.filter(|_| !keeper.has_looked(current)),
                 hard_since: service.and_then(|service| service.hard_since(current)),
                 alone: keeper.is_left_alone(current),
@@ -302,7 +306,6 @@ impl Node {
             (key, known)
         };
         let known = Known {
-            confirmed: confirmed.or(before.confirmed),
             armed: something || (before.armed && !(looked && disarmed)),
             groups: (0..self.groups.len()).map(of_group).collect(),
         };

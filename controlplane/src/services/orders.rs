@@ -21,7 +21,7 @@ impl Service {
         if (self.failed || self.inherited) && !failed {
             // Whoever removes the file clears the group; what it rests on is forgotten with it.
             (self.failed, self.inherited) = (false, false);
-            self.forget();
+            self.forget(None);
             self.handle(now, Event::Order(Order::Clear));
         }
         // Left by an earlier run of this daemon: what failed then is not tried again either.
@@ -40,11 +40,14 @@ impl Service {
     }
 
     pub(super) fn clear(&mut self, now: Instant) {
-        if remove(&self.file("failed")).is_err() {
-            return;
+        if remove(&self.file("failed")).is_ok() {
+            self.forget(None);
+            self.cleared_now(now);
         }
+    }
+
+    fn cleared_now(&mut self, now: Instant) {
         (self.failed, self.inherited) = (false, false);
-        self.forget();
         self.handle(now, Event::Order(Order::Clear));
         self.look_at_orders(now);
     }
@@ -68,29 +71,36 @@ impl Service {
         });
     }
 
-    pub(super) fn forget(&self) {
-        // It was told if it could not be.
-        drop(remove(&self.failovers()));
+    /// Beside this thread as well. `number`: of the wish that is carried out with that.
+    pub(super) fn forget(&self, number: Option<u64>) {
+        let (failovers, cleared) = (self.failovers(), self.cleared());
+        spawn("forget", move || {
+            // It was told if it could not be, and is tried again by the next run.
+            if remove(&failovers).is_err() {
+                return;
+            }
+            let Some(number) = number else { return };
+            if let Err(error) = failovers::replace(&cleared, &format!("{number}\n")) {
+                let path = cleared.display().to_string();
+                tracing::error!(code = "LS6062", path, %error, "cannot remember what was cleared");
+            }
+        });
     }
 
     /// The wish with this number, that failures are forgotten, is carried out here once, also if this daemon ended before
     /// it was.
     pub(super) fn clear_once(&mut self, now: Instant, number: u64) {
-        let done = fs::read_to_string(self.cleared()).unwrap_or_default();
-        if done.trim().parse().is_ok_and(|done: u64| done == number) {
-            return;
+        if self.cleared != Some(number) && remove(&self.file("failed")).is_ok() {
+            self.cleared = Some(number);
+            self.forget(self.cleared);
+            self.cleared_now(now);
         }
-        self.clear(now);
-        if exists(&self.file("failed")) || exists(&self.failovers()) {
-            return;
-        }
-        let path = self.cleared();
-        spawn("remember", move || {
-            if let Err(error) = failovers::replace(&path, &format!("{number}\n")) {
-                let path = path.display().to_string();
-                tracing::error!(code = "LS6062", path, %error, "cannot remember what was cleared");
-            }
-        });
+    }
+
+    /// The wish that was carried out last, as an earlier run remembered it: for a run that begins.
+    pub(super) fn cleared_before(&self) -> Option<u64> {
+        let text = fs::read_to_string(self.cleared()).unwrap_or_default();
+        text.trim().parse().ok()
     }
 
     fn cleared(&self) -> PathBuf {

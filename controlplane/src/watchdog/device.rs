@@ -121,6 +121,37 @@ mod tests {
         assert_eq!(may_close(Err(Errno::EBUSY), || Ok(1)), Err(Errno::EBUSY));
     }
 
+    /// Whatever ends this process closes the device, and says nothing: the word that stops it is said by `disarm` alone.
+    #[test]
+    fn a_device_that_is_dropped_hears_no_word() {
+        let device = || {
+            let (own, other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+            let path = Path::new("/dev/watchdog");
+            let mut kernel = Kernel::new(path).expect("a path");
+            kernel.file = Some(own.into());
+            (kernel, other)
+        };
+        let heard = |mut other: std::os::unix::net::UnixStream| {
+            let mut words = Vec::new();
+            std::io::Read::read_to_end(&mut other, &mut words).expect("its end");
+            words
+        };
+        let (kernel, other) = device();
+        drop(kernel);
+        assert_eq!(heard(other), b"");
+        let (kernel, other) = device();
+        let panics = std::thread::spawn(move || {
+            let _device = kernel;
+            panic!("in the thread that pets it");
+        });
+        assert!(panics.join().is_err());
+        assert_eq!(heard(other), b"");
+        let (mut kernel, other) = device();
+        kernel.disarm().expect("it takes the older word");
+        assert_eq!(heard(other), b"V");
+        assert_eq!(kernel.pet(), Err(Errno::EBADF), "it is closed");
+    }
+
     #[test]
     fn what_is_no_watchdog_is_refused_and_not_held() {
         let mut none = Kernel::new(Path::new("/nonexistent/watchdog")).expect("a path");

@@ -15,6 +15,7 @@ use controlplane_core::limits::{HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT};
 use controlplane_core::membership::{Peer, Run};
 use controlplane_core::partition::ClaimState;
 use controlplane_core::register::Answer;
+use controlplane_core::self_fencing::Confirmations;
 use controlplane_core::view_change::Question;
 use controlplane_core::wish::{Teller, Wish, Wishes};
 use mirror_core::types::{Incarnation, Instant, NodeSet, VolumeId};
@@ -83,10 +84,7 @@ pub(super) struct Daemon {
     /// When the mirror link last heard the peer, and the same as the heartbeat thread knows it.
     pub(super) link_heard: Instant,
     pub(super) link_told: Instant,
-    pub(super) confirmed: Option<Instant>,
-    /// How often that was older than the time-out before the next one came, and whether it is now.
-    pub(super) gaps: u64,
-    pub(super) in_gap: bool,
+    pub(super) confirmations: Confirmations,
     /// What an earlier run left behind ([`super::services`]).
     left: Left,
     pub(super) client: Client,
@@ -291,9 +289,7 @@ impl World {
             stood_still: Duration::ZERO,
             link_heard: Instant::from_nanos(0),
             link_told: Instant::from_nanos(0),
-            confirmed: left.confirmed(),
-            gaps: 0,
-            in_gap: false,
+            confirmations: Confirmations::new(TIMING.timeout, left.confirmed()),
             left,
             client: Client::default(),
             began: self.now,

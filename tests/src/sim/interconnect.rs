@@ -234,7 +234,9 @@ impl World {
             return;
         };
         let confirmed = daemon.peer.detector.last_confirmed();
-        daemon.confirmed = daemon.confirmed.max(confirmed);
+        if let Some(confirmed) = confirmed {
+            daemon.confirmations.hear(confirmed);
+        }
         for change in changes {
             self.count_presence(change);
             self.incoming(node, run, 0, Incoming::News(change));

@@ -72,12 +72,8 @@ impl World {
     /// The heartbeat thread, before it hears anything.
     pub(super) fn count_a_gap(&mut self, node: usize) {
         let now = self.path_clock(node);
-        if let Some(daemon) = self.control.daemons[node].as_mut()
-            && let Some(confirmed) = daemon.confirmed
-        {
-            let gap = now >= confirmed + TIMING.timeout;
-            daemon.gaps += u64::from(gap && !daemon.in_gap);
-            daemon.in_gap = gap;
+        if let Some(daemon) = self.control.daemons[node].as_mut() {
+            daemon.confirmations.look(now);
         }
     }
 
@@ -86,8 +82,8 @@ impl World {
         let Some(daemon) = self.control.daemons[node].as_ref() else {
             return;
         };
-        let gaps = daemon.gaps;
-        if let Some(sent) = daemon.confirmed {
+        let gaps = daemon.confirmations.gaps();
+        if let Some(sent) = daemon.confirmations.last() {
             self.keeper(node, Event::Confirmed { sent, gaps });
         }
         let now = self.path_clock(node);
@@ -95,10 +91,10 @@ impl World {
             return;
         };
         let keeper = daemon.keeper();
-        let confirmed = keeper.services_until(now).map(|_| keeper.lease_confirmed());
+        let confirmed = keeper.lease_confirmed();
         let (looked, alone) = (keeper.has_looked(now), keeper.is_left_alone(now));
         let left = &mut self.control.services.left[node];
-        left.confirmed = confirmed.or(left.confirmed);
+        left.confirmed = Some(confirmed);
         left.looking_since = left.looking_since.filter(|_| !looked);
         left.alone = alone;
     }

@@ -5,10 +5,11 @@ use alloc::vec::Vec;
 use mirror_core::types::Instant;
 
 use super::{ArbiterKind, Keeper, Volume, VolumeFacts};
+use crate::failure_detector::Presence;
 use crate::limits::DOUBT_GRACE;
 use crate::mutant::{self, Mutant};
 use crate::partition::{ClaimState, Service, Standing};
-use crate::self_fencing::{FIRST_LOOK, Ground, LOOK_MARGIN, Leases, grace};
+use crate::self_fencing::{FIRST_LOOK, Ground, LOOK_MARGIN, Leases, Served, grace};
 
 impl ArbiterKind {
     /// Whether services need a lease under this arbiter.
@@ -111,9 +112,10 @@ impl Keeper {
         !self.has_met_all() && now < self.looking_since + FIRST_LOOK
     }
 
-    /// Of a data plane that does not answer its last answer counts, if it was not linked: its view cannot become one of
-    /// both copies then. One that is linked may have agreed to that since it was asked. Of one that was not heard in this run
-    /// the last answer to an earlier run counts, for as long as a volume may be in doubt.
+    /// Of a data plane that does not answer its last answer counts, for as long as a claim may be on its way. Beyond that only if
+    /// it was not linked and the peer was not heard since: data planes link, and agree that both copies count, without a word
+    /// from this daemon. Of one that was not heard in this run the last answer to an earlier run counts in the same way, for
+    /// as long as a volume may be in doubt.
     fn is_known_alone(&self, now: Instant) -> bool {
         let before = self.counts_as_before(now);
         let any = self.unknown > 0 || !self.volumes.is_empty();
@@ -126,14 +128,50 @@ impl Keeper {
 
     /// Whether an earlier run's look counts for a volume that was not heard in this one.
     fn counts_as_before(&self, now: Instant) -> bool {
-        self.alone_before && now < self.looking_since + DOUBT_GRACE
+        let soon = now < self.looking_since + FIRST_LOOK;
+        let unheard = !self.peer_is_heard() && self.heard_until.is_none();
+        let most = self.looking_since + DOUBT_GRACE;
+        self.alone_before && now < most && (soon || unheard)
     }
 
     fn is_alone(&self, now: Instant, volume: &Volume) -> bool {
         let patience = grace(self.lease.timeout());
-        volume
-            .known
-            .is_some_and(|(alone, linked, asked)| alone && (!linked || now < asked + patience))
+        volume.known.is_some_and(|(alone, linked, asked)| {
+            let unheard = self.was_not_heard_since(asked);
+            alone && (now < asked + patience || (!linked && unheard))
+        })
+    }
+
+    pub(super) fn peer_is(&mut self, now: Instant, presence: Presence) {
+        if presence == self.peer {
+            return;
+        }
+        if self.peer_is_heard() {
+            self.heard_until = Some(now);
+        }
+        (self.peer, self.peer_since) = (presence, now);
+    }
+
+    fn peer_is_heard(&self) -> bool {
+        match self.peer {
+            Presence::Alive | Presence::Deaf => true,
+            Presence::Unknown | Presence::Dead => false,
+        }
+    }
+
+    /// Whether no heartbeat of the peer can have come since `at`: it counts as dead a timeout after the last one.
+    fn was_not_heard_since(&self, at: Instant) -> bool {
+        let known = |until: Instant| until <= at + self.lease.timeout();
+        !self.peer_is_heard() && self.heard_until.is_none_or(known)
+    }
+
+    /// When what a silent data plane said last counts no more because of its age alone.
+    pub(super) fn patience_deadlines(&self) -> impl Iterator<Item = Instant> {
+        let patience = grace(self.lease.timeout());
+        let known = self.volumes.values().filter_map(|volume| volume.known);
+        known
+            .filter(|(alone, ..)| *alone)
+            .map(move |(.., asked)| asked + patience)
     }
 
     /// Under `ping` nothing is granted: what counts is that a target answered in time, when this node decided. Its data planes
@@ -144,8 +182,8 @@ impl Keeper {
         any && self.unknown == 0 && self.volumes.values().all(goes)
     }
 
-    /// After a gap the peer's word counts again once every volume is served here, with the peer or by a copy that alone
-    /// counts, by what was asked since. The volumes of a group stand each for itself: one comes back to the peer before
+    /// After a gap the peer's word counts again once every volume is served here, with the peer (which was heard since) or by a
+    /// copy that alone counts, by what was asked since. The volumes of a group stand each for itself: one comes back to the peer before
     /// another, or never.
     pub(super) fn restore_the_lease(&mut self) {
         let served = |volume: &Volume| {
@@ -158,7 +196,13 @@ impl Keeper {
             && self.volumes.values().all(served)
             && let Some(oldest) = oldest
         {
-            self.lease.restored(oldest);
+            let alone = |volume: &Volume| volume.facts.is_some_and(|facts| facts.alone);
+            let by = if self.volumes.values().all(alone) {
+                Served::Alone
+            } else {
+                Served::Linked
+            };
+            self.lease.restored(oldest, by);
         }
     }
 }

@@ -17,7 +17,7 @@ fn at(millis: u64) -> Instant {
 fn lease() -> ServiceLease {
     let mut lease = ServiceLease::new(at(8000), T, None);
     lease.heard(at(9000));
-    lease.restored(at(9000));
+    lease.restored(at(9000), Served::Linked);
     lease
 }
 
@@ -51,9 +51,9 @@ fn after_a_gap_the_peers_word_counts_only_once_the_copies_have_met() {
     lease.confirmed(at(13_000), at(12_900), 1);
     assert!(lease.is_over(at(13_000)));
     // What was asked of the data planes before the gap was noticed says nothing.
-    lease.restored(at(12_400));
+    lease.restored(at(12_400), Served::Linked);
     assert!(lease.is_over(at(13_000)));
-    lease.restored(at(13_000));
+    lease.restored(at(13_000), Served::Linked);
     assert_eq!(lease.until(), at(14_900));
 }
 
@@ -89,7 +89,7 @@ fn a_new_run_begins_with_what_the_earlier_one_left_behind() {
     // The peer is heard, and may have taken over while this daemon did not run.
     lease.confirmed(at(50_300), at(50_200), 0);
     assert!(lease.is_over(at(50_300)));
-    lease.restored(at(50_400));
+    lease.restored(at(50_400), Served::Linked);
     assert_eq!(lease.until(), at(52_200));
 }
 
@@ -231,21 +231,35 @@ proptest! {
         claimed_late in 0..30_000_u64,
         asks_every in 50..500_u64,
         slow in any::<bool>(),
+        link_only in 0..60_000_u64,
+        healed in 0..30_000_u64,
     ) {
         let (timeout, hard_stop) = (Duration::from_millis(timeout), Duration::from_millis(hard_stop));
         let watchdog = watchdog.map(Duration::from_secs);
         let sent = at(1_000_000);
         let drift = |time: Duration| if slow { time + time / 1000 } else { time - time / 1000 };
         let granted = sent + Duration::from_millis(flight) + drift(timeout + HANDICAP) + Duration::from_millis(claimed_late);
+        // The interconnects carried nothing for a while before, and the mirror link did.
         let mut lease = ServiceLease::new(at(0), timeout, None);
-        lease.heard(sent);
-        lease.restored(at(1_000_000));
+        let mut thread = Confirmations::new(timeout, Some(at(1_000_000 - link_only)));
+        thread.look(sent);
+        lease.confirmed(sent, at(1_000_000 - link_only), thread.gaps());
+        lease.answered(sent, sent);
+        lease.restored(sent, Served::Linked);
         let mut asked = sent;
         while asked < granted {
             lease.contact(asked);
             asked = asked + Duration::from_millis(asks_every);
         }
         let over = lease.until();
+        // They come back once the volume is granted elsewhere, and no volume's daemon is heard.
+        for beat in 0..20 {
+            let now = granted + timeout / 2 + Duration::from_millis(healed + 250 * beat);
+            thread.look(now);
+            thread.hear(now);
+            lease.confirmed(now, now, thread.gaps());
+        }
+        prop_assert_eq!(lease.until(), over);
         let own = |time: Duration| time + time / 1000;
         let group = Exposure { hard_stop, lease_until: Some(over), ..exposure(None, None) };
         let petted = pet_until(asked, timeout, &[group]).unwrap_or_default();

@@ -6,10 +6,12 @@ use controlplane_core::failure_detector::Presence;
 use controlplane_core::keeper::{ArbiterKind, Effect, Event, Keeper, VolumeFacts, Word};
 use controlplane_core::partition::{Cause, Decision, Standing, Targets};
 use controlplane_core::register::{Answer, Refusal};
-use controlplane_core::self_fencing::{Ground, Verdict, services};
+use controlplane_core::self_fencing::{Confirmations, Ground, Verdict, services};
 use controlplane_core::view_change::Question;
 use mirror_core::types::{Epoch, Instant, NodeSet, ViewId, VolumeId};
 use mirror_core::view::{ViewHistory, ViewMark};
+
+mod heard;
 
 const VOLUME: VolumeId = VolumeId([7; 16]);
 const SECOND: VolumeId = VolumeId([8; 16]);
@@ -23,6 +25,8 @@ struct Bed {
     decision: Option<Decision>,
     questions: Vec<Question>,
     words: Vec<Word>,
+    /// What the thread of the heartbeats keeps.
+    thread: Confirmations,
 }
 
 fn at(millis: u64) -> Instant {
@@ -53,6 +57,7 @@ impl Bed {
             decision: None,
             questions: Vec::new(),
             words: Vec::new(),
+            thread: Confirmations::new(TIMEOUT, confirmed.map(at)),
         }
     }
 
@@ -60,7 +65,7 @@ impl Bed {
     fn serving() -> Self {
         let mut bed = Self::begin(ArbiterKind::Register, None, None);
         bed.feed(Event::Peer(Presence::Alive));
-        bed.confirm(0);
+        bed.confirm();
         bed.says(Some(facts(Standing::Serving, true, false)));
         assert_eq!(bed.ground(), Ground::Leased);
         bed
@@ -93,13 +98,34 @@ impl Bed {
         });
     }
 
-    fn confirm(&mut self, gaps: u64) {
-        let sent = at(self.now);
-        self.feed(Event::Confirmed { sent, gaps });
+    /// The peer confirms on an interconnect what was sent just now.
+    fn confirm(&mut self) {
+        self.confirm_what_was_sent(self.now);
+    }
+
+    fn confirm_what_was_sent(&mut self, then: u64) {
+        self.thread.look(at(self.now));
+        self.thread.hear(at(then));
+        self.tell_confirmed();
+    }
+
+    fn tell_confirmed(&mut self) {
+        if let Some(sent) = self.thread.last() {
+            let gaps = self.thread.gaps();
+            self.feed(Event::Confirmed { sent, gaps });
+        }
+    }
+
+    /// The peer answers on the mirror link what was sent just now.
+    fn answer(&mut self) {
+        let at = at(self.now);
+        self.feed(Event::LinkHeard { at });
     }
 
     fn pass(&mut self, millis: u64) {
         self.now += millis;
+        self.thread.look(at(self.now));
+        self.tell_confirmed();
         self.feed(Event::Tick);
     }
 
@@ -212,6 +238,7 @@ fn an_arbiter_that_can_decide_for_nobody_lengthens_the_time_no_more_than_another
 #[test]
 fn a_copy_that_alone_counts_needs_no_lease_also_while_its_daemon_is_started_anew() {
     let mut bed = Bed::serving();
+    bed.loses_the_peer();
     bed.says(Some(facts(Standing::Serving, false, true)));
     bed.pass(100_000);
     assert_eq!(bed.ground(), Ground::Alone);
@@ -232,12 +259,11 @@ fn a_machine_that_stood_still_stops_its_services_before_it_hears_anything() {
     bed.now += 30_000;
     assert_eq!(bed.ground(), Ground::Over);
     // What waited says nothing of now.
-    let sent = at(bed.now - 29_900);
-    bed.feed(Event::Confirmed { sent, gaps: 1 });
+    bed.confirm_what_was_sent(bed.now - 29_900);
     assert_eq!(bed.ground(), Ground::Over);
     // Nor does a peer that is heard again: it may serve.
     bed.pass(300);
-    bed.confirm(1);
+    bed.confirm();
     assert_eq!(bed.ground(), Ground::Over);
     bed.says(Some(facts(Standing::Serving, true, false)));
     assert_eq!(bed.ground(), Ground::Leased);
@@ -259,11 +285,11 @@ fn runs_that_crash_one_after_the_other_share_one_first_look() {
     let left = Some(BEGAN_MS - 60_000);
     let mut bed = Bed::begin(ArbiterKind::Register, left, None);
     assert_eq!(bed.ground(), Ground::Unlooked);
-    bed.pass(999);
+    bed.pass(2999);
     assert_eq!(bed.ground(), Ground::Unlooked);
     bed.pass(1);
     assert_eq!(bed.ground(), Ground::Over);
-    let bed = Bed::begin(ArbiterKind::Register, left, Some(BEGAN_MS - 1000));
+    let bed = Bed::begin(ArbiterKind::Register, left, Some(BEGAN_MS - 3000));
     assert_eq!(bed.ground(), Ground::Over);
     // One that has looked knows, and waits no longer.
     let mut bed = Bed::begin(ArbiterKind::Register, left, None);
@@ -293,21 +319,21 @@ fn volumes_of_a_group_come_back_to_the_peer_one_by_one() {
     bed.pass(60_000);
     assert_eq!(bed.ground(), Ground::Alone);
     bed.feed(Event::Peer(Presence::Alive));
-    bed.confirm(1);
+    bed.confirm();
     bed.pass(100);
     bed.says(Some(facts(Standing::Serving, true, false)));
     bed.says_of(SECOND, alone());
     assert_eq!(bed.ground(), Ground::Leased);
     // The peer's control plane is started anew: another gap.
     bed.pass(TIMEOUT_MS + 500);
-    bed.confirm(2);
+    bed.confirm();
     bed.pass(100);
     bed.says_of(SECOND, alone());
     bed.says(Some(facts(Standing::Serving, true, false)));
     assert_eq!(bed.ground(), Ground::Leased);
     // One that waits for the peer is served by nobody's leave.
     bed.pass(TIMEOUT_MS + 500);
-    bed.confirm(3);
+    bed.confirm();
     bed.pass(100);
     bed.says_of(SECOND, alone());
     bed.says(Some(facts(Standing::Frozen, true, false)));
@@ -340,7 +366,7 @@ fn a_run_that_follows_one_whose_copies_counted_alone_needs_no_lease_until_it_has
     let mut bed = begin();
     bed.keeper.meet(VOLUME);
     bed.says(Some(facts(Standing::Frozen, false, false)));
-    bed.pass(1000);
+    bed.pass(3000);
     assert_eq!(bed.ground(), Ground::Over);
     // Nobody looks: no longer than a volume may be in doubt, all runs together.
     let mut bed = begin();
@@ -374,15 +400,15 @@ fn runs_that_rest_on_an_earlier_look_share_its_time() {
 #[test]
 fn a_gap_of_the_mirror_link_alone_is_a_gap() {
     let mut bed = Bed::serving();
-    let answered = |bed: &mut Bed| bed.feed(Event::LinkHeard { at: at(bed.now) });
     for _ in 0..100 {
         bed.pass(TIMEOUT_MS - 1);
-        answered(&mut bed);
+        bed.answer();
+        bed.says(Some(facts(Standing::Serving, true, false)));
         assert_eq!(bed.ground(), Ground::Leased);
     }
     bed.pass(TIMEOUT_MS);
     assert_eq!(bed.ground(), Ground::Over);
-    answered(&mut bed);
+    bed.answer();
     assert_eq!(bed.ground(), Ground::Over);
     bed.says(Some(facts(Standing::Frozen, true, false)));
     assert_eq!(bed.ground(), Ground::Over);
@@ -436,7 +462,7 @@ fn a_daemon_that_never_answers_was_looked_at() {
     let mut bed = Bed::begin(ArbiterKind::Register, None, None);
     bed.keeper = keeper.leasing(TIMEOUT, None, None).expecting(1);
     bed.says(Some(facts(Standing::Serving, true, false)));
-    bed.pass(1000);
+    bed.pass(3000);
     assert!(!bed.keeper.has_looked(at(bed.now)));
     bed.keeper.reported();
     assert!(bed.keeper.has_looked(at(bed.now)));
@@ -454,7 +480,7 @@ fn who_decided_in_time_to_go_on_alone_may_take_long_to_write_it_down() {
         clients: Targets::Answer,
     });
     bed.feed(Event::Peer(Presence::Alive));
-    bed.confirm(0);
+    bed.confirm();
     bed.says(Some(facts(Standing::Serving, true, false)));
     bed.loses_the_peer();
     bed.feed(Event::Contact { asked: at(bed.now) });
