@@ -144,6 +144,8 @@ pub(crate) enum Cluster {
         path: PathBuf,
         name: String,
         warnings: usize,
+        /// The watchdog device that it gives this node.
+        watchdog: Option<PathBuf>,
     },
 }
 

@@ -207,6 +207,7 @@ fn read_cluster(path: PathBuf, name: &str) -> (Cluster, Option<Config>) {
                 path,
                 name,
                 warnings,
+                watchdog: config.watchdog.as_ref().map(|it| it.device.clone()),
             };
             (found, Some(config))
         }

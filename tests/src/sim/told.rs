@@ -39,7 +39,7 @@ pub struct Told {
 }
 
 /// All of them.
-pub const ALL: [Told; 15] = [
+pub const ALL: [Told; 16] = [
     beside::BESIDE,
     ends::DEPOSED,
     failed::AGREED_IN_VAIN,

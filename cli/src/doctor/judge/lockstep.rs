@@ -71,11 +71,13 @@ fn cluster(cluster: &Cluster) -> Check {
             path,
             name,
             warnings: 0,
+            ..
         } => (path, good(format!("can be used; this machine is {name}"))),
         Cluster::Node {
             path,
             name,
             warnings,
+            ..
         } => (
             path,
             good(format!(

@@ -1,8 +1,10 @@
 //! Kernel, driver, rights, memory, clock, watchdog.
 
+use std::path::Path;
+
 use super::{error, good, unseen, warning};
 use crate::doctor::facts::{
-    Driver, Facts, Memory, Module, Rights, Seen, Swap, System, Volume, Watchdog,
+    Cluster, Daemon, Driver, Facts, Memory, Module, Rights, Seen, Swap, System, Volume, Watchdog,
 };
 use crate::doctor::{Area, Check, Outcome};
 use crate::size;
@@ -42,7 +44,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         check("memory", memory(&system.memory, &facts.volumes)),
         check("swap", swap(&system.memory.swaps)),
         check("clock", clock(&system.clock)),
-        check("watchdog", watchdog(&system.watchdogs)),
+        check("watchdog", watchdog(facts)),
     ]
 }
 
@@ -312,21 +314,80 @@ fn clock(synchronised: &Seen<bool>) -> Outcome {
     }
 }
 
-/// Nothing in a configuration asks for one, so none is a fault.
-fn watchdog(watchdogs: &[Watchdog]) -> Outcome {
+/// Only one that the configuration asks for can be wrong.
+fn watchdog(facts: &Facts) -> Outcome {
+    let found = &facts.system.watchdogs;
+    let Cluster::Node {
+        watchdog: Some(device),
+        ..
+    } = &facts.cluster
+    else {
+        return Outcome::Nothing(unused_watchdogs(found));
+    };
+    let Some(name) = name_of_watchdog(device) else {
+        return unseen(&format!(
+            "{} has a name of its own; `lockstep status` says whether lockstepd can use it",
+            device.display()
+        ));
+    };
+    let Some(watchdog) = found.iter().find(|watchdog| watchdog.name == name) else {
+        return warning(
+            "LS6155",
+            format!("the kernel has no {name}, which {} is", device.display()),
+            "services that do not stop in time would live on beside those of the other node",
+            "load the driver of the machine's watchdog (or softdog), or name its device in `nodes.NAME.watchdog`",
+        );
+    };
+    let what = format!("{name} ({})", watchdog.identity);
+    let runs = matches!(facts.daemon, Daemon::Answers { .. } | Daemon::Unseen(_));
+    match watchdog.armed {
+        Some(true) if runs => good(format!(
+            "{what} is armed; `lockstep status` says what for, or that somebody else has it"
+        )),
+        Some(true) => warning(
+            "LS6155",
+            format!("{what} is armed, and lockstepd does not answer"),
+            "either another program has it, and lockstepd cannot use it; or lockstepd ended while services ran, and it resets this machine soon",
+            "start lockstepd now if services run here; else `fuser -v` with the device shows who has it",
+        ),
+        Some(false) => good(format!("{what} is free")),
+        None => good(format!(
+            "{what} is there; the kernel does not say whether it is armed"
+        )),
+    }
+}
+
+/// The kernel's name for a device: the first one has two paths. `None`: the path says nothing of it.
+fn name_of_watchdog(device: &Path) -> Option<&str> {
+    match device.to_str()?.strip_prefix("/dev/")? {
+        "watchdog" => Some("watchdog0"),
+        name => {
+            let number = name.strip_prefix("watchdog")?;
+            number
+                .bytes()
+                .all(|byte| byte.is_ascii_digit())
+                .then_some(name)
+        }
+    }
+}
+
+fn unused_watchdogs(watchdogs: &[Watchdog]) -> String {
     if watchdogs.is_empty() {
-        return Outcome::Nothing("there is none; Lockstep uses none yet".to_string());
+        return "there is none, and the configuration asks for none".to_string();
     }
     let told: Vec<String> = watchdogs
         .iter()
         .map(|watchdog| {
             let state = match watchdog.armed {
-                Some(true) => "another program has armed it",
+                Some(true) => "armed",
                 Some(false) => "free",
                 None => "the kernel does not say whether it is armed",
             };
             format!("{} ({}): {state}", watchdog.name, watchdog.identity)
         })
         .collect();
-    Outcome::Nothing(format!("Lockstep uses none yet; {}", told.join(", ")))
+    format!(
+        "the configuration asks for none; there is {}",
+        told.join(", ")
+    )
 }

@@ -121,6 +121,7 @@ pub(crate) fn well() -> Facts {
             path: PathBuf::from("/etc/lockstep/cluster.toml"),
             name: "node1".to_string(),
             warnings: 0,
+            watchdog: None,
         },
         is_set_up: Ok(true),
         programs: vec![program("lockstepd"), program("ublk-mirror")],
@@ -219,7 +220,7 @@ fn said(facts: &Facts) -> Vec<String> {
 
 type Case = (fn(&mut Facts), &'static str);
 
-const NO_WATCHDOG: &str = "nothing watchdog there is none; Lockstep uses none yet";
+const NO_WATCHDOG: &str = "nothing watchdog there is none, and the configuration asks for none";
 
 #[test]
 fn a_node_in_service_is_healthy() {
@@ -644,6 +645,64 @@ const DISKS: &[Case] = &[
 ];
 
 #[test]
+fn a_watchdog_that_the_configuration_asks_for_has_to_be_there_and_free() {
+    let cases: [(&str, Option<bool>, bool, &str); 7] = [
+        (
+            "/dev/watchdog1",
+            Some(false),
+            true,
+            "warning watchdog LS6155 the kernel has no watchdog1, which /dev/watchdog1 is",
+        ),
+        (
+            "/dev/watchdog",
+            Some(true),
+            false,
+            "warning watchdog LS6155 watchdog0 (i6300ESB timer) is armed, and lockstepd does not answer",
+        ),
+        (
+            "/dev/ipmi",
+            Some(false),
+            true,
+            "unseen watchdog /dev/ipmi has a name of its own; `lockstep status` says whether lockstepd can use it",
+        ),
+        ("/dev/watchdog", Some(true), true, "good"),
+        ("/dev/watchdog", Some(false), false, "good"),
+        ("/dev/watchdog0", None, true, "good"),
+        (
+            "",
+            Some(true),
+            true,
+            "nothing watchdog the configuration asks for none; there is watchdog0 (i6300ESB timer): armed",
+        ),
+    ];
+    for (device, armed, runs, line) in cases {
+        let mut facts = well();
+        facts.system.watchdogs = vec![Watchdog {
+            name: "watchdog0".to_string(),
+            identity: "i6300ESB timer".to_string(),
+            armed,
+        }];
+        let wanted = (!device.is_empty()).then(|| PathBuf::from(device));
+        match &mut facts.cluster {
+            Cluster::Node { watchdog, .. } => *watchdog = wanted,
+            Cluster::Absent { .. } | Cluster::Unseen { .. } | Cluster::Wrong { .. } => {
+                panic!("a node")
+            }
+        }
+        if !runs {
+            facts.daemon = Daemon::Silent("nobody".to_string());
+        }
+        let found = checks(&facts);
+        let found = found.iter().find(|check| check.name == "watchdog").unwrap();
+        let good = matches!(found.outcome, Outcome::Good(_));
+        assert_eq!(good, line == "good", "{device}");
+        let said = said(&facts);
+        let said = said.iter().find(|said| said.contains(" watchdog "));
+        assert_eq!(said.map_or("good", |it| it.as_str()), line);
+    }
+}
+
+#[test]
 fn each_thing_that_is_wrong_is_said_alone_word_for_word() {
     let all = [SYSTEM, LOCKSTEP, FILES, NETWORK, DISKS].concat();
     for (change, line) in all {
@@ -903,7 +962,7 @@ fn watchdogs_are_told_and_are_no_fault() {
     assert_eq!(
         said(&facts),
         [
-            "nothing watchdog Lockstep uses none yet; watchdog0 (iTCO_wdt): another program has armed it, \
+            "nothing watchdog the configuration asks for none; there is watchdog0 (iTCO_wdt): armed, \
           watchdog1 (iTCO_wdt): free, watchdog2 (iTCO_wdt): the kernel does not say whether it is armed"
         ]
     );
