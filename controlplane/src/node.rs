@@ -432,18 +432,30 @@ impl Node {
         };
         let status = told.get(&name).cloned();
         let status = status.as_deref();
-        self.services.volume(now(), group, &name, Seen::of(status));
         self.asked(group, &name);
         let known = self.groups[group].ids.get(&name).copied();
-        let Some(id) = known.or_else(|| self.meet(group, &name, status?)) else {
-            return;
-        };
+        let id = known.or_else(|| self.meet(group, &name, status?));
+        if let Some(id) = id {
+            self.volume_told(group, id, asked_nanos, status);
+        }
+        // What the services wait for is known before they are told that they may start.
+        self.tell_of_death(group);
+        self.services.volume(now(), group, &name, Seen::of(status));
+    }
+
+    fn volume_told(
+        &mut self,
+        group: usize,
+        id: VolumeId,
+        asked_nanos: u64,
+        status: Option<&Status>,
+    ) {
         let facts = status.and_then(mirror::facts);
+        // Not later than it was: the answer took its time, and the milliseconds are whole ones.
+        let before = |millis: u64| asked_nanos.saturating_sub(millis.saturating_add(1) * 1_000_000);
         if let (Some(facts), Some(status)) = (facts, status)
             && facts.linked
         {
-            // Not later than it was: the answer took its time, and the milliseconds are whole ones.
-            let before = |millis: u64| asked_nanos.saturating_sub((millis + 1) * 1_000_000);
             let heard = status.link.last_heard_ms.unwrap_or_default();
             self.shared
                 .link_heard_nanos
@@ -454,6 +466,13 @@ impl Node {
             self.one(group, Event::LinkHeard { at });
         }
         self.wished(group);
+        if let Some(millis) = status.and_then(|status| status.link.last_heard_ms) {
+            // Not earlier than it was: it may have been heard while the answer was on its way.
+            let answered = now().as_nanos();
+            let heard = answered.saturating_sub(millis.saturating_mul(1_000_000));
+            let keeper = &mut self.groups[group].keeper;
+            keeper.heard_on_the_link(id, Instant::from_nanos(heard));
+        }
         let facts = facts.map(Box::new);
         let asked = Instant::from_nanos(asked_nanos);
         let volume = id;

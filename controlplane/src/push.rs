@@ -241,7 +241,13 @@ impl Pusher {
         if !self.inner().restart_due {
             return;
         }
+        let mut told = false;
         for _ in 0..END_TRIES {
+            if self.course.may_end() && !std::mem::replace(&mut told, true) {
+                tracing::info!(code = "LS6116", node = %self.name, "lockstepd begins anew, with the pushed configuration");
+                // The next run knows nothing of what waits to be written, and writing it may take a while.
+                log::flush();
+            }
             if self.course.may_end() {
                 self.restart();
             }
@@ -490,9 +496,6 @@ impl Pusher {
 
     /// This run ends here, and the next one begins in its place; if that is not possible, the service manager's.
     fn restart(&self) -> ! {
-        tracing::info!(code = "LS6116", node = %self.name, "lockstepd begins anew, with the pushed configuration");
-        // The next run knows nothing of what waits to be written.
-        log::flush();
         let error = sys::begin_anew();
         tracing::error!(code = "LS6116", %error, "lockstepd cannot begin anew by itself, and ends");
         log::flush();

@@ -70,6 +70,8 @@ pub struct Told {
     pub timeout_s: u32,
     /// Whether the end of this process leaves it armed.
     pub stays_armed: bool,
+    /// Whether an earlier run may have armed it, and this one has not opened it yet.
+    pub inherited: bool,
 }
 
 /// The thread's side: what it does with the device at one moment.
@@ -93,8 +95,16 @@ impl<D: Device> Hand<D> {
                 errno: None,
                 timeout_s: 0,
                 stays_armed: true,
+                inherited: false,
             },
         }
+    }
+
+    /// Of a device that an earlier run may have armed.
+    #[must_use]
+    pub fn inheriting(mut self, inherited: bool) -> Self {
+        self.told.inherited = inherited;
+        self
     }
 
     /// How it is.
@@ -111,6 +121,15 @@ impl<D: Device> Hand<D> {
     pub fn turn(&mut self, now: Instant, pet_until: Option<Instant>) {
         let may = pet_until.is_some_and(|until| now < until);
         match (self.told.state, pet_until) {
+            // Nothing is left: one more sign of life harms nothing.
+            (State::Disarmed | State::Unusable, None) if self.told.inherited => {
+                if now >= self.retry_at {
+                    self.open(now);
+                }
+                if self.told.state == State::Armed {
+                    self.disarm();
+                }
+            }
             (State::Disarmed, None) => {}
             (State::Unusable, None) => (self.told.state, self.told.errno) = (State::Disarmed, None),
             // Opening it, too, is a sign of life.
@@ -137,6 +156,7 @@ impl<D: Device> Hand<D> {
                     errno: None,
                     timeout_s: opened.timeout_s,
                     stays_armed: opened.stays_armed,
+                    inherited: false,
                 };
                 self.pet();
             }
@@ -164,15 +184,19 @@ impl<D: Device> Hand<D> {
     }
 }
 
+/// Nobody has ordered anything yet.
+const NO_ORDER: u64 = u64::MAX;
+
 /// Between the loop that decides and the thread.
 #[derive(Debug, Default)]
 struct Shared {
-    /// Nanoseconds since boot; 0: not needed.
+    /// Nanoseconds since boot; 0: not needed; or [`NO_ORDER`].
     pet_until_nanos: AtomicU64,
     state: AtomicU8,
     errno: AtomicI32,
     timeout_s: AtomicU32,
     loses_arm: AtomicBool,
+    inherited: AtomicBool,
     ends: AtomicBool,
 }
 
@@ -186,15 +210,24 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Starts the thread. Nothing is opened before that is ordered.
+    /// Starts the thread. Nothing is opened before something is ordered. `inherited`: an earlier run may have armed it; it is
+    /// disarmed then also if it is never needed in this one.
     ///
     /// # Errors
     /// If there is no thread to be had.
-    pub fn start(device: impl Device + 'static, timeout: Duration) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+    pub fn start(
+        device: impl Device + 'static,
+        timeout: Duration,
+        inherited: bool,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            pet_until_nanos: AtomicU64::new(NO_ORDER),
+            inherited: AtomicBool::new(inherited),
+            ..Shared::default()
+        });
         let timeout_s = u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX);
         let (told, asked) = sync_channel(1);
-        let mut hand = Hand::new(device, timeout_s);
+        let mut hand = Hand::new(device, timeout_s).inheriting(inherited);
         let own = Arc::clone(&shared);
         let interval = INTERVAL_MAX.min(timeout / 4);
         let thread = thread::Builder::new()
@@ -203,9 +236,11 @@ impl Watchdog {
                 let _ = told.try_send(sys::become_real_time(PRIORITY));
                 while !own.ends.load(Ordering::Relaxed) {
                     let until = own.pet_until_nanos.load(Ordering::Relaxed);
-                    let until = (until > 0).then(|| Instant::from_nanos(until));
-                    hand.turn(Instant::from_nanos(boottime_nanos()), until);
-                    own.tell(hand.told());
+                    if until != NO_ORDER {
+                        let until = (until > 0).then(|| Instant::from_nanos(until));
+                        hand.turn(Instant::from_nanos(boottime_nanos()), until);
+                        own.tell(hand.told());
+                    }
                     thread::park_timeout(interval);
                 }
             })?;
@@ -218,9 +253,9 @@ impl Watchdog {
 
     /// Until when it may be petted; `None`: it is not needed.
     pub fn order(&self, pet_until: Option<Instant>) {
-        let nanos = pet_until.map_or(0, |until| until.as_nanos().max(1));
+        let nanos = pet_until.map_or(0, |until| until.as_nanos().clamp(1, NO_ORDER - 1));
         let before = self.shared.pet_until_nanos.swap(nanos, Ordering::Relaxed);
-        if (before == 0) != (nanos == 0) {
+        if (before == 0) != (nanos == 0) || before == NO_ORDER {
             self.thread.thread().unpark();
         }
     }
@@ -237,6 +272,7 @@ impl Watchdog {
             errno: (errno != 0).then(|| Errno::from_raw(errno)),
             timeout_s: self.shared.timeout_s.load(Ordering::Relaxed),
             stays_armed: !self.shared.loses_arm.load(Ordering::Relaxed),
+            inherited: self.shared.inherited.load(Ordering::Relaxed),
         }
     }
 
@@ -255,6 +291,7 @@ impl Shared {
         self.errno.store(errno, Ordering::Relaxed);
         self.timeout_s.store(told.timeout_s, Ordering::Relaxed);
         self.loses_arm.store(!told.stays_armed, Ordering::Relaxed);
+        self.inherited.store(told.inherited, Ordering::Relaxed);
         self.state.store(told.state.number(), Ordering::Release);
     }
 }

@@ -109,6 +109,41 @@ fn it_is_not_petted_after_the_moment_that_it_was_given() {
     assert_eq!(paper.read(), [Word::Pet]);
 }
 
+/// What was left was gone before it might be petted: nobody else disarms it.
+#[test]
+fn one_that_an_earlier_run_armed_is_disarmed_once_nothing_is_left() {
+    let paper = Paper::default();
+    let mut hand = Hand::new(paper.clone(), 10).inheriting(true);
+    hand.turn(at(1000), Some(at(900)));
+    assert_eq!(paper.read(), []);
+    assert!(hand.told().inherited);
+    hand.turn(at(1500), None);
+    assert_eq!(paper.read(), [Word::Open, Word::Pet, Word::Disarm]);
+    assert_eq!(hand.told().state, State::Disarmed);
+    assert!(!hand.told().inherited);
+    hand.turn(at(2000), None);
+    assert_eq!(paper.read(), []);
+}
+
+/// Before it is known what is left here.
+#[test]
+fn one_that_an_earlier_run_armed_is_left_alone_before_anything_is_ordered() {
+    let paper = Paper::default();
+    let watchdog =
+        Watchdog::start(paper.clone(), Duration::from_millis(40), true).expect("a thread");
+    assert!(watchdog.told().inherited);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(paper.read(), []);
+    watchdog.order(None);
+    let until = Clock::now() + Duration::from_secs(20);
+    while watchdog.told().inherited {
+        assert!(Clock::now() < until, "{:?}", watchdog.told());
+        std::thread::yield_now();
+    }
+    assert!(paper.read().contains(&Word::Disarm));
+    watchdog.abandon();
+}
+
 /// Opening a device that runs is a sign of life as well.
 #[test]
 fn a_new_run_opens_nothing_before_it_may_be_petted() {
@@ -197,7 +232,8 @@ fn wait_for(watchdog: &Watchdog, state: State) {
 #[test]
 fn the_end_of_the_daemon_disarms_nothing() {
     let paper = Paper::default();
-    let watchdog = Watchdog::start(paper.clone(), Duration::from_secs(10)).expect("a thread");
+    let watchdog =
+        Watchdog::start(paper.clone(), Duration::from_secs(10), false).expect("a thread");
     watchdog.order(soon(60_000));
     wait_for(&watchdog, State::Armed);
     watchdog.abandon();
@@ -208,7 +244,8 @@ fn the_end_of_the_daemon_disarms_nothing() {
 fn the_thread_follows_what_it_is_told_without_waiting_for_its_next_turn() {
     let paper = Paper::default();
     // Its turns would be half a second apart.
-    let watchdog = Watchdog::start(paper.clone(), Duration::from_secs(600)).expect("a thread");
+    let watchdog =
+        Watchdog::start(paper.clone(), Duration::from_secs(600), false).expect("a thread");
     for _ in 0..5 {
         watchdog.order(soon(60_000));
         wait_for(&watchdog, State::Armed);

@@ -19,6 +19,10 @@ pub(super) fn lacking(watchdog: Option<&Watchdog>) -> Option<String> {
         WatchdogState::Armed | WatchdogState::Bound if watchdog.loose => Some(format!(
             "not ready for a failover: the watchdog {device} keeps no bound (LS6133)"
         )),
+        WatchdogState::Armed if watchdog.problem.is_some() => Some(format!(
+            "not ready for a failover: the watchdog {device} takes no sign of life{}",
+            why(watchdog)
+        )),
         WatchdogState::Armed | WatchdogState::Disarmed | WatchdogState::Bound => None,
     }
 }

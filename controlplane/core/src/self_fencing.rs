@@ -132,6 +132,8 @@ pub struct ServiceLease {
     gap: Option<Instant>,
     /// Gaps that whoever listens to the peer has counted.
     gaps: u64,
+    /// Whether the peer's word counted at any time in this run.
+    kept: bool,
 }
 
 impl ServiceLease {
@@ -147,7 +149,13 @@ impl ServiceLease {
             contact: Instant::default(),
             gap: (now >= confirmed + timeout).then_some(now),
             gaps: 0,
+            kept: now < confirmed + timeout,
         }
+    }
+
+    /// Whether the peer's word counted at any time in this run: if not, this one began in a gap.
+    pub fn was_kept(&self) -> bool {
+        self.kept
     }
 
     /// The peer confirmed what this node sent then. `gaps`: how often, in this run, the newest confirmation was older than
@@ -192,7 +200,7 @@ impl ServiceLease {
             Served::Linked => asked >= gap && self.latest >= gap,
         };
         if self.gap.is_some_and(since) {
-            self.gap = None;
+            (self.gap, self.kept) = (None, true);
             self.confirmed = self.latest;
         }
     }
@@ -246,7 +254,8 @@ pub enum Ground {
     Granted,
     /// Both count, and this node's time lasts.
     Leased,
-    /// This run of the daemon has not looked at the volumes yet, nor has an earlier one that ended so, for [`FIRST_LOOK`].
+    /// This run of the daemon has not looked at the volumes yet, or found them served here and the peer's first word is to come; nor
+    /// has an earlier one that ended so; for [`FIRST_LOOK`] in all.
     Unlooked,
     /// Both count, or it is not known, and the time is over.
     Over,

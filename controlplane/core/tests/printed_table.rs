@@ -75,7 +75,7 @@ fn ground(ground: Ground) -> &'static str {
         Ground::Granted => "the arbiter granted that they will",
         Ground::Leased => "both count, and the lease lasts",
         Ground::Unlooked => {
-            "this run of `lockstepd`, and those before it, have not looked at the volumes yet, for less than 3 s together"
+            "this run of `lockstepd`, and those before it, have not looked at the volumes yet, or found them served here and wait for the other node's first word, for less than 3 s together"
         }
         Ground::Over => "the lease is over",
     }

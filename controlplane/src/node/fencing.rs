@@ -39,17 +39,15 @@ impl Fencing {
     /// Of a run that begins in this boot. An armed watchdog of an earlier run is taken over as soon as it is known that it may
     /// be petted.
     pub fn begin(config: &Config, boot: BootId) -> Self {
+        let left_behind = LeftBehind::of_node(boot);
+        let inherited = left_behind.known().armed;
         let watchdog = config.watchdog.as_ref().map(|watchdog| {
-            let started =
-                Kernel::new(&watchdog.device).and_then(|device| start(device, watchdog.timeout));
+            let started = Kernel::new(&watchdog.device)
+                .and_then(|device| start(device, watchdog.timeout, inherited));
             (watchdog.device.clone(), started)
         });
         let timeout = config.watchdog.as_ref().map(|watchdog| watchdog.timeout);
-        Self::with(
-            LeftBehind::of_node(boot),
-            watchdog,
-            timeout.map_or(0, |it| it.as_secs()),
-        )
+        Self::with(left_behind, watchdog, timeout.map_or(0, |it| it.as_secs()))
     }
 
     fn with(
@@ -186,6 +184,9 @@ impl Fencing {
             (Some(State::Bound), _) => cluster::WatchdogState::Bound,
             (Some(State::Armed), Care::Left) => cluster::WatchdogState::Expiring,
             (Some(State::Armed), _) => cluster::WatchdogState::Armed,
+            (Some(State::Disarmed), _) if told.is_some_and(|told| told.inherited) => {
+                cluster::WatchdogState::Armed
+            }
             (Some(State::Disarmed), _) => cluster::WatchdogState::Disarmed,
         };
         let errno = told.and_then(|told| told.errno);
@@ -199,8 +200,8 @@ impl Fencing {
     }
 }
 
-fn start(device: Kernel, timeout: std::time::Duration) -> Option<Watchdog> {
-    match Watchdog::start(device, timeout) {
+fn start(device: Kernel, timeout: std::time::Duration, inherited: bool) -> Option<Watchdog> {
+    match Watchdog::start(device, timeout, inherited) {
         Ok(watchdog) => {
             if !watchdog.is_real_time {
                 tracing::warn!(
@@ -223,13 +224,9 @@ impl Node {
     pub(super) fn watch_over(&mut self) {
         self.renew_leases();
         let current = now();
-        let dead = (self.presence == Presence::Dead).then_some(self.presence_since);
         for group in 0..self.groups.len() {
-            let keeper = &self.groups[group].keeper;
-            let ground = keeper.ground(current);
-            let dead = dead.zip(keeper.apart_since());
-            let dead = dead.map(|(dead, apart)| dead.max(apart));
-            self.services.other_dead(current, group, dead);
+            self.tell_of_death(group);
+            let ground = self.groups[group].keeper.ground(current);
             self.services.leased(current, group, services(ground));
             let asked = self.shared.peer_clear.asked(self.key_of(group));
             if let Some(asked) = asked {
@@ -245,6 +242,14 @@ impl Node {
             .collect();
         self.leave_behind(current, &exposed);
         self.order_watchdog(current, &exposed);
+    }
+
+    /// Since when the other node is dead, and was not heard on the group's mirror links either.
+    pub(super) fn tell_of_death(&mut self, group: usize) {
+        let dead = (self.presence == Presence::Dead).then_some(self.presence_since);
+        let dead = dead.zip(self.groups[group].keeper.apart_since());
+        let dead = dead.map(|(dead, apart)| dead.max(apart));
+        self.services.other_dead(now(), group, dead);
     }
 
     fn key_of(&self, group: usize) -> GroupKey {
@@ -289,7 +294,7 @@ impl Node {
         let disarmed = self
             .fencing
             .told
-            .is_none_or(|told| told.state == State::Disarmed);
+            .is_none_or(|told| told.state == State::Disarmed && !told.inherited);
         let of_group = |group: usize| {
             let (key, keeper) = (self.key_of(group), &self.groups[group].keeper);
             let before = before.groups.get(&key).copied().unwrap_or_default();

@@ -13,14 +13,10 @@ impl Services {
         let Some(service) = self.groups.get_mut(&group) else {
             return;
         };
-        if service.lapsed == lapsed {
-            return;
-        }
-        service.lapsed = lapsed;
         // A first run has nothing to stop while nobody has confirmed it yet.
         let here = service.group.is_probed() && !service.group.is_gone();
         let group = &service.name;
-        if lapsed && here {
+        if lapsed && here && !service.told_over {
             service.told_over = true;
             tracing::error!(
                 code = "LS6130",
@@ -30,7 +26,10 @@ impl Services {
         } else if !lapsed && std::mem::take(&mut service.told_over) {
             tracing::info!(code = "LS6130", group, "services may run again");
         }
-        service.look_at_volumes(now);
+        if service.lapsed != lapsed {
+            service.lapsed = lapsed;
+            service.look_at_volumes(now);
+        }
     }
 
     /// The other node said, when it had what this one sent at `asked`, that nothing of the group is left there.

@@ -233,11 +233,11 @@ fn the_witness_and_then_everything(story: &Story, writer: Running) -> anyhow::Re
         story.controlled.wait_log(node, codes, "LS6016")?;
     }
     story.goes_on(1)?;
-    let verdict = one.exec("lockstep status", LIMIT)?;
-    ensure!(
-        verdict.code == 1 && verdict.stdout.contains("not ready for a failover"),
-        "{verdict:?}"
-    );
+    // The line above may be of a moment before, in which the witness was slow.
+    wait_until(LIMIT, "a verdict without the witness", || {
+        let verdict = one.exec("lockstep status", LIMIT)?;
+        Ok(verdict.code == 1 && verdict.stdout.contains("not ready for a failover"))
+    })?;
     story.cut(&nets)?;
     story.role(one, "fenced")?;
     story.role(two, "fenced")?;

@@ -1,10 +1,13 @@
 //! What of a group is left on this node, and whether its services may start: for [`crate::self_fencing`].
 
+use alloc::vec::Vec;
+
 use mirror_core::types::Instant;
 
 use super::resource::Resource;
-use super::{Goal, Group, ResourceState};
+use super::{Effect, Goal, Group, ResourceState, StopFailure, Volumes};
 use crate::keeper::HANDICAP;
+use crate::limits::{FENCE_RETRY, FENCES_MAX};
 use crate::self_fencing::{Before, Left};
 
 impl Group {
@@ -74,9 +77,21 @@ impl Group {
         since + self.policy.takeover_wait
     }
 
+    /// A stop failed in good order: nothing may write any more, whatever still runs.
+    pub(super) fn fence(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let served = matches!(self.volumes, Volumes::Served(_) | Volumes::InDoubt);
+        let due = self.stop_failed && self.policy.stop_failure == StopFailure::Fence;
+        if due && served && self.fences < FENCES_MAX && now >= self.fence_at {
+            self.fences += 1;
+            self.fence_at = now + FENCE_RETRY;
+            effects.push(Effect::Fence);
+        }
+    }
+
     /// What an earlier run was stopping is gone, or may run after all.
     pub(super) fn forget_an_earlier_stop(&mut self, now: Instant, goal: Goal) {
-        let may_run = goal == Goal::Run || (goal == Goal::Stop && self.is_probed());
+        let served = matches!(self.volumes, Volumes::Served(_));
+        let may_run = goal == Goal::Run || (goal == Goal::Stop && served && self.is_probed());
         if may_run || self.left(now) == Left::Nothing {
             self.hard_before = None;
         }

@@ -23,9 +23,7 @@ pub use types::{
 
 use resource::{Resource, Running};
 
-use crate::limits::{
-    FENCE_RETRY, FENCES_MAX, HARD_STOPS_MAX, PROBE_PATIENCE, PROBE_TIMEOUT, RETRY_PAUSE, STABLE,
-};
+use crate::limits::{HARD_STOPS_MAX, PROBE_PATIENCE, PROBE_TIMEOUT, RETRY_PAUSE, STABLE};
 use crate::self_fencing::{Start, starts};
 
 /// What the group shall come to.
@@ -213,7 +211,11 @@ impl Group {
     fn goal(&self, now: Instant) -> Goal {
         match self.volumes {
             Volumes::Gone | Volumes::LeaseOver => return Goal::HardStop,
-            Volumes::InDoubt if now >= self.volumes_since + self.policy.doubt_grace => {
+            // What began is not suspended by doubt: the other node waits for its end.
+            Volumes::InDoubt
+                if self.hard_since.is_some()
+                    || now >= self.volumes_since + self.policy.doubt_grace =>
+            {
                 return Goal::HardStop;
             }
             Volumes::InDoubt | Volumes::Served(_) => {}
@@ -258,8 +260,8 @@ impl Group {
             }
         }
         if self.stop_failed {
-            (self.stop_failed, self.released) = (false, false);
-            (self.hard_since, self.overdue) = (None, false);
+            // One more try has no time of its own: the other node waits no longer.
+            (self.stop_failed, self.released, self.overdue) = (false, false, false);
         }
     }
 
@@ -506,20 +508,11 @@ impl Group {
             }
         }
         let left = self.count(|resource| resource.state != ResourceState::Offline) > 0;
-        if left && !self.overdue && now >= since + self.policy.hard_stop {
+        if !left {
+            (self.hard_since, self.overdue) = (None, false);
+        } else if !self.overdue && now >= since + self.policy.hard_stop {
             self.overdue = true;
             effects.push(Effect::Overdue);
-        }
-    }
-
-    /// A stop failed in good order: nothing may write any more, whatever still runs.
-    fn fence(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let served = matches!(self.volumes, Volumes::Served(_) | Volumes::InDoubt);
-        let due = self.stop_failed && self.policy.stop_failure == StopFailure::Fence;
-        if due && served && self.fences < FENCES_MAX && now >= self.fence_at {
-            self.fences += 1;
-            self.fence_at = now + FENCE_RETRY;
-            effects.push(Effect::Fence);
         }
     }
 

@@ -2,7 +2,7 @@ use std::vec;
 
 use super::*;
 use crate::keeper::HANDICAP;
-use crate::limits::CANCEL_GRACE;
+use crate::limits::{CANCEL_GRACE, FENCE_RETRY};
 use crate::self_fencing::Left;
 
 struct Bed {
@@ -530,6 +530,32 @@ fn a_hard_stop_that_a_crash_cut_short_has_no_more_time_than_it_had() {
 fn what_may_run_again_is_not_being_stopped_any_more() {
     let mut bed = Bed::new(|_| ());
     bed.tell(Event::HardSince(bed.now));
+    bed.tell(Event::Volumes(Volumes::Served(Origin::Start)));
+    assert_eq!(bed.group.hard_since(bed.now), None);
+}
+
+/// The other node counts from when the volumes were shut here. A volume's daemon that is silent for a moment, or an operator
+/// who has it tried once more, gives a stop that hangs no more time.
+#[test]
+fn a_hard_stop_that_hangs_has_its_time_once() {
+    let mut bed = Bed::new(|_| ());
+    bed.tell(Event::Volumes(Volumes::Served(Origin::Start)));
+    for resource in 0..3 {
+        bed.end(resource, Outcome::Done);
+    }
+    bed.tell(Event::Volumes(Volumes::Gone));
+    let since = Some(bed.now);
+    bed.pass(Duration::from_millis(500));
+    bed.tell(Event::Volumes(Volumes::InDoubt));
+    assert_eq!(bed.group.hard_since(bed.now), since);
+    bed.pass(Duration::from_millis(500));
+    bed.tell(Event::Volumes(Volumes::Gone));
+    for resource in 0..3 {
+        bed.end(resource, Outcome::Failed);
+    }
+    bed.tell(Event::Order(Order::Clear));
+    assert_eq!(bed.group.hard_since(bed.now), since);
+    // Served here again, nobody waits for its end.
     bed.tell(Event::Volumes(Volumes::Served(Origin::Start)));
     assert_eq!(bed.group.hard_since(bed.now), None);
 }

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use mirror_core::types::Instant;
+use mirror_core::types::{Instant, VolumeId};
 
 use super::{ArbiterKind, Keeper, Volume, VolumeFacts};
 use crate::failure_detector::Presence;
@@ -22,11 +22,19 @@ impl ArbiterKind {
 }
 
 impl Volume {
+    /// Whether it is served here, with the peer or by a copy that alone counts.
+    fn is_served(&self) -> bool {
+        self.facts.is_some_and(|facts| {
+            facts.standing == Standing::Serving && (facts.linked || facts.alone)
+        })
+    }
+
     /// What was not seen for a while may have been linked, and have answered the other node: it counts anew, unless the copy
     /// here alone counted before. `self` is how it was seen last.
     pub(super) fn notice_whether_apart(&mut self, now: Instant, facts: Option<VolumeFacts>) {
         let alone = self.known.is_some_and(|(alone, ..)| alone);
-        let seen = alone || now <= self.asked + LOOK_MARGIN;
+        let still_alone = alone && facts.is_some_and(|facts| facts.alone);
+        let seen = still_alone || now <= self.asked + LOOK_MARGIN;
         self.apart = match facts {
             None => self.apart.filter(|_| alone),
             Some(facts) if facts.linked => None,
@@ -36,6 +44,16 @@ impl Volume {
 }
 
 impl Keeper {
+    /// The other node's data plane was heard on the mirror link then, be the link up or only coming up: what it heard of this
+    /// node may have been answered to it. To be told before [`super::Event::Volume`]: whoever speaks to a copy that alone counts has no
+    /// lease by it, and may speak, and be refused, for ever.
+    pub fn heard_on_the_link(&mut self, volume: VolumeId, at: Instant) {
+        let counts = |volume: &&mut Volume| !volume.known.is_some_and(|(alone, ..)| alone);
+        if let Some(volume) = self.volumes.get_mut(&volume).filter(counts) {
+            volume.apart = volume.apart.map(|since| since.max(at));
+        }
+    }
+
     /// On what the group's services rest at `now`. It says nothing of whether the volumes are served.
     pub fn ground(&self, now: Instant) -> Ground {
         if self.kind.leases() == Leases::None {
@@ -69,8 +87,8 @@ impl Keeper {
     /// Whether this run looked at every volume; one that does not answer counts as looked at once [`FIRST_LOOK`] is over, or
     /// once an earlier run's look at it counts no more.
     pub fn has_looked(&self, now: Instant) -> bool {
-        let looked =
-            self.has_met_all() || (self.reported && now >= self.looking_since + FIRST_LOOK);
+        let over = now >= self.looking_since + FIRST_LOOK;
+        let looked = (self.has_met_all() && !self.is_unlooked(now)) || (self.reported && over);
         let volumes = || self.volumes.values();
         let met = self.unknown == 0 && volumes().all(|volume| volume.known.is_some());
         looked && (met || !self.counts_as_before(now))
@@ -108,8 +126,13 @@ impl Keeper {
         self.unknown == 0 && self.volumes.values().all(|volume| volume.looked)
     }
 
+    /// A run that follows a gap may find every volume served here, with the peer or by a copy that alone counts: then nobody took
+    /// them over so far, and it waits for the peer's first word as it waits for a look. One that was silent when it was asked
+    /// first is asked again.
     fn is_unlooked(&self, now: Instant) -> bool {
-        !self.has_met_all() && now < self.looking_since + FIRST_LOOK
+        let well = |volume: &Volume| volume.known.is_none() || volume.is_served();
+        let fresh = !self.lease.was_kept() && self.volumes.values().all(well);
+        (fresh || !self.has_met_all()) && now < self.looking_since + FIRST_LOOK
     }
 
     /// Of a data plane that does not answer its last answer counts, for as long as a claim may be on its way. Beyond that only if
@@ -186,14 +209,9 @@ impl Keeper {
     /// copy that alone counts, by what was asked since. The volumes of a group stand each for itself: one comes back to the peer before
     /// another, or never.
     pub(super) fn restore_the_lease(&mut self) {
-        let served = |volume: &Volume| {
-            volume.facts.is_some_and(|facts| {
-                facts.standing == Standing::Serving && (facts.linked || facts.alone)
-            })
-        };
         let oldest = self.volumes.values().map(|volume| volume.asked).min();
         if self.unknown == 0
-            && self.volumes.values().all(served)
+            && self.volumes.values().all(Volume::is_served)
             && let Some(oldest) = oldest
         {
             let alone = |volume: &Volume| volume.facts.is_some_and(|facts| facts.alone);

@@ -142,3 +142,83 @@ fn what_an_earlier_run_saw_counts_no_more_once_the_peer_was_heard() {
         assert_eq!(bed.ground(), expected, "heard: {heard}");
     }
 }
+
+/// The daemon was away for longer than the time lasts, or one of before left nothing behind. The volume is served here with the
+/// peer, which has only to be heard.
+#[test]
+fn a_run_that_begins_late_waits_for_the_peers_first_word() {
+    let served = || Some(facts(Standing::Serving, true, false));
+    for left in [None, Some(BEGAN_MS - 60_000)] {
+        let mut bed = Bed::begin(ArbiterKind::Register, left, None);
+        bed.says(None);
+        assert_eq!(bed.ground(), Ground::Unlooked, "it is asked again");
+        bed.says(served());
+        bed.feed(Event::Peer(Presence::Alive));
+        bed.pass(100);
+        bed.confirm_what_was_sent(BEGAN_MS - 50);
+        bed.says(served());
+        assert_eq!(bed.ground(), Ground::Unlooked);
+        assert!(
+            !bed.keeper.has_looked(at(bed.now)),
+            "the next run shares it"
+        );
+        bed.pass(250);
+        bed.confirm();
+        bed.says(served());
+        assert_eq!(bed.ground(), Ground::Leased);
+        assert!(bed.keeper.has_looked(at(bed.now)));
+        // That was the first word: a later gap is one.
+        bed.pass(TIMEOUT_MS);
+        assert_eq!(bed.ground(), Ground::Over);
+    }
+}
+
+#[test]
+fn the_peers_first_word_is_not_waited_for_beyond_the_first_look() {
+    let mut bed = Bed::begin(ArbiterKind::Register, None, None);
+    bed.says(Some(facts(Standing::Serving, true, false)));
+    bed.pass(2999);
+    assert_eq!(bed.ground(), Ground::Unlooked);
+    bed.pass(1);
+    assert_eq!(bed.ground(), Ground::Over);
+    assert!(bed.keeper.has_looked(at(bed.now)));
+    // Nor for a moment by whoever does not serve with the peer, or shares the time of one that looked before.
+    let mut bed = Bed::begin(ArbiterKind::Register, None, None);
+    bed.says(Some(facts(Standing::Serving, false, false)));
+    assert_eq!(bed.ground(), Ground::Over);
+    let mut bed = Bed::begin(ArbiterKind::Register, None, Some(BEGAN_MS - 3000));
+    bed.says(Some(facts(Standing::Serving, true, false)));
+    assert_eq!(bed.ground(), Ground::Over);
+}
+
+/// The other node's services have a lease by what it was answered, also by a link that was only coming up.
+#[test]
+fn who_was_heard_on_the_mirror_link_may_have_been_answered() {
+    let mut bed = Bed::begin(ArbiterKind::Register, None, None);
+    let standby = || Some(facts(Standing::Standby, false, false));
+    bed.says(standby());
+    bed.pass(100);
+    bed.says(standby());
+    let last = at(bed.now);
+    bed.keeper.heard_on_the_link(VOLUME, last);
+    assert_eq!(bed.keeper.apart_since(), Some(last));
+    bed.keeper.heard_on_the_link(VOLUME, at(bed.now - 50));
+    assert_eq!(bed.keeper.apart_since(), Some(last));
+    // Nor is anybody waited for by what is spoken to a copy that alone counts.
+    bed.says(Some(facts(Standing::Serving, false, true)));
+    bed.pass(5000);
+    bed.keeper.heard_on_the_link(VOLUME, at(bed.now));
+    assert_eq!(bed.keeper.apart_since(), Some(last));
+}
+
+/// The copy here alone counted when it was last heard. While it was silent a resync ended, and the link broke again.
+#[test]
+fn a_copy_that_counts_no_more_alone_may_have_been_linked_meanwhile() {
+    let mut bed = Bed::begin(ArbiterKind::Register, None, None);
+    bed.says(Some(facts(Standing::Serving, false, true)));
+    bed.pass(100);
+    bed.says(None);
+    bed.pass(5000);
+    bed.says(Some(facts(Standing::Frozen, false, false)));
+    assert_eq!(bed.keeper.apart_since(), Some(at(bed.now)));
+}
