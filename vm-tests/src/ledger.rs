@@ -1,6 +1,6 @@
 //! What was asked and what was promised, as the host heard it.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -39,7 +39,8 @@ pub struct Ledger {
 }
 
 impl Recorder {
-    /// Takes in what one port says until it ends.
+    /// Takes in what one port says until it ends. A writer ends only when it is told that its end was taken in: who waits
+    /// for it knows all that it did.
     pub(crate) fn follow(&self, mut stream: UnixStream, machine: usize) -> JoinHandle<()> {
         let recorder = self.clone();
         thread::spawn(move || {
@@ -50,6 +51,10 @@ impl Recorder {
                     Record::decode(&bytes).or_else(|| resynchronise(&mut stream, &mut bytes));
                 let Some(record) = record else { return };
                 recorder.push(machine, record);
+                if record.kind == Kind::End {
+                    // A machine that is gone need not be told.
+                    let _ = stream.write_all(&record.run.to_le_bytes());
+                }
             }
         })
     }
@@ -170,5 +175,32 @@ impl Ledger {
             .rev()
             .find(|entry| entry.record.kind == Kind::Ack)
             .map(|entry| entry.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_writer_is_told_when_its_end_was_taken_in() {
+        let (mut writer, host) = UnixStream::pair().expect("a pair");
+        let recorder = Recorder::default();
+        let reader = recorder.follow(host, 0);
+        let record = |kind| Record {
+            run: 7,
+            kind,
+            block: 0,
+            sequence: 1,
+        };
+        for kind in [Kind::Issue, Kind::Ack, Kind::End] {
+            writer.write_all(&record(kind).encode()).expect("sent");
+        }
+        let mut told = [0; 4];
+        writer.read_exact(&mut told).expect("told");
+        assert_eq!(u32::from_le_bytes(told), 7);
+        assert_eq!(recorder.ledger(&[7]).count(Kind::Ack), 1);
+        drop(writer);
+        reader.join().expect("its end");
     }
 }

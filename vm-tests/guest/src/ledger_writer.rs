@@ -3,7 +3,7 @@
 //! Every worker owns the blocks `n` with `n % workers == worker`, so no block ever has two writes in flight.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
@@ -98,6 +98,19 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
             .write_all(&record.encode())
     }
+
+    /// Waits until the host has taken in all that this run said; what it answered to a writer that was killed is passed over.
+    fn wait_until_heard(&self, run: u32) -> io::Result<()> {
+        let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = [0; 4];
+        let mut heard = 0;
+        while heard < last.len() || u32::from_le_bytes(last) != run {
+            last.rotate_left(1);
+            port.read_exact(&mut last[3..])?;
+            heard += 1;
+        }
+        Ok(())
+    }
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
@@ -112,6 +125,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let shared = Arc::new(Shared {
         port: Mutex::new(
             OpenOptions::new()
+                .read(true)
                 .write(true)
                 .open(&port)
                 .with_context(|| format!("open {port}"))?,
@@ -144,6 +158,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         .filter_map(|result| result.err().map(|e| e.to_string()))
         .collect();
     shared.record(start(Kind::End))?;
+    shared.wait_until_heard(options.run)?;
     println!("issued {}", shared.sequence.load(Ordering::SeqCst));
     if !failures.is_empty() {
         bail!(
