@@ -20,6 +20,7 @@ use crate::network::{self, Fabric, Net};
 use crate::process::Guarded;
 use crate::progress;
 use crate::qemu::Hardware;
+use crate::ticks;
 use crate::write_log::Order;
 
 const MEMORY_MIB: usize = 768;
@@ -179,7 +180,7 @@ impl ClusterBuilder {
                 accelerator: accelerator.clone(),
                 image: image.clone(),
                 initramfs: initramfs.clone(),
-                command_line: self.command_line(name, number, &hosts, shell_socket.is_some()),
+                command_line: self.command_line(name, number, &hosts, &accelerator),
                 disks,
                 fabric: Arc::clone(&fabric),
                 run_directory: directory.0.clone(),
@@ -203,7 +204,13 @@ impl ClusterBuilder {
         })
     }
 
-    fn command_line(&self, name: &str, number: usize, hosts: &[String], shell: bool) -> String {
+    fn command_line(
+        &self,
+        name: &str,
+        number: usize,
+        hosts: &[String],
+        accelerator: &str,
+    ) -> String {
         let cards: Vec<String> = Net::ALL
             .iter()
             .map(|net| {
@@ -215,11 +222,18 @@ impl ClusterBuilder {
                 )
             })
             .collect();
-        let shell = if shell { " lockstep.shell" } else { "" };
+        let shell = if self.shells.has(number) {
+            " lockstep.shell"
+        } else {
+            ""
+        };
+        // Under KVM the host says it itself.
+        let ticks = (accelerator == TCG).then(ticks::khz).flatten();
+        let ticks = ticks.map_or(String::new(), |khz| format!(" tsc_early_khz={khz}"));
         // no_timer_check: on a busy host the kernel would miss the ticks that it looks for, and panic.
         format!(
             "console=ttyS0 panic=1 loglevel=4 mitigations=off nokaslr tsc=reliable no_timer_check random.trust_cpu=on \
-             rdinit=/init lockstep.host={name} lockstep.modules={} lockstep.net={} lockstep.hosts={}{shell}",
+             rdinit=/init lockstep.host={name} lockstep.modules={} lockstep.net={} lockstep.hosts={}{shell}{ticks}",
             self.modules.join(","),
             cards.join(";"),
             hosts.join(",")

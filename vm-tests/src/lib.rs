@@ -32,6 +32,7 @@ pub mod scenario;
 pub mod scenarios;
 pub mod shell;
 mod sources;
+mod ticks;
 pub mod verify;
 pub mod volatile;
 pub mod volume;
