@@ -1,11 +1,12 @@
 //! A pair under `lockstepd` with a witness on a third machine: nobody types a command when something breaks.
 
 mod etcd;
+pub mod guided;
 mod joining;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 
 use crate::cluster::Cluster;
 use crate::machine::Machine;
@@ -309,23 +310,41 @@ impl Controlled {
     /// # Errors
     /// If the log does not tell of one.
     pub fn phases(&self, node: &Machine, clock: &Clock, cut: Instant) -> anyhow::Result<String> {
-        let script = format!(
-            "said() {{ line=$(grep \"$2\" $3 | tail -n 1) && echo \"$1 $(date -d \"${{line%% *}}\" +%s%3N)\"; }}\n\
-             said 'peer dead' 'LS6011.*Dead' {NODE_LOG}\n\
-             said 'arbiter answered' LS6015 {NODE_LOG}\n\
-             said 'word' LS6018 {NODE_LOG}\n\
-             said 'served' LS2005 /var/log/lockstep/{NAME}.log\n\
-             said 'carried out' LS6010 {NODE_LOG}"
-        );
-        let said = node.exec_ok(&script)?;
+        let volume_log = format!("/var/log/lockstep/{NAME}.log");
+        let words = [
+            ("peer dead", "LS6011.*Dead", NODE_LOG),
+            ("arbiter answered", "LS6015", NODE_LOG),
+            ("word", "LS6018", NODE_LOG),
+            ("served", "LS2005", volume_log.as_str()),
+            ("carried out", "LS6010", NODE_LOG),
+        ];
         let mut phases = Vec::new();
-        for line in said.lines() {
-            let (name, millis) = line.rsplit_once(' ').context("no time")?;
-            let since = clock.since(millis.parse()?, cut);
-            phases.push(format!("{name} {:.2}", since));
+        for (name, words, log) in words {
+            let since = self.last_said(node, words, log, clock, cut)?;
+            phases.push(format!("{name} {since:.2}"));
         }
-        ensure!(phases.len() == 5, "{said}\n{}", self.logs());
         Ok(phases.join(", "))
+    }
+
+    /// Seconds from `cut` to the last line of a log that matches, once there is one.
+    fn last_said(
+        &self,
+        node: &Machine,
+        words: &str,
+        log: &str,
+        clock: &Clock,
+        cut: Instant,
+    ) -> anyhow::Result<f64> {
+        let script = format!(
+            "line=$(grep '{words}' {log} | tail -n 1) && [ -z \"$line\" ] || date -d \"${{line%% *}}\" +%s%3N"
+        );
+        let mut said = String::new();
+        let waited = wait_until(READY_LIMIT, words, || {
+            said = node.exec_ok(&script)?;
+            Ok(!said.is_empty())
+        });
+        waited.with_context(|| self.logs())?;
+        Ok(clock.since(said.parse()?, cut))
     }
 
     /// What all daemons logged last.
@@ -381,8 +400,23 @@ impl Clock {
         })
     }
 
+    /// The machine's time at a moment of this one's, in milliseconds.
+    ///
+    /// # Errors
+    /// If they are centuries apart.
+    pub fn there(&self, moment: Instant) -> anyhow::Result<i64> {
+        let later = moment.checked_duration_since(self.here);
+        let earlier = self.here.saturating_duration_since(moment);
+        let millis = |apart: Duration| i64::try_from(apart.as_millis());
+        Ok(match later {
+            Some(later) => self.there_millis + millis(later)?,
+            None => self.there_millis - millis(earlier)?,
+        })
+    }
+
     /// Seconds from `from` to a moment of the machine's.
-    fn since(&self, there_millis: i64, from: Instant) -> f64 {
+    #[must_use]
+    pub fn since(&self, there_millis: i64, from: Instant) -> f64 {
         let apart = (there_millis - self.there_millis) as f64 / 1000.0;
         if from >= self.here {
             apart - (from - self.here).as_secs_f64()

@@ -18,6 +18,7 @@ pub mod database;
 pub mod demo;
 pub mod disk;
 mod faults;
+pub mod guide;
 pub mod image;
 pub mod ledger;
 pub mod machine;

@@ -149,12 +149,7 @@ impl Pair {
     /// # Errors
     /// If a command fails, or it does not come to that.
     pub fn made(cluster: Cluster) -> anyhow::Result<Self> {
-        let pair = Self {
-            cluster,
-            nets: vec![Net::Mirror],
-            kept: Mutex::default(),
-            backing: None,
-        };
+        let pair = Self::by_hand(cluster);
         let (one, two) = (pair.one(), pair.two());
         one.exec_ok(&pair.create_command(one, two, ""))?;
         two.exec_ok(&pair.create_command(two, one, "--join"))?;
@@ -165,6 +160,17 @@ impl Pair {
         pair.wait_status(one, "/role", "active")?;
         pair.wait_in_sync()?;
         Ok(pair)
+    }
+
+    /// Machines on which somebody makes the volume by hand, with whatever is typed.
+    #[must_use]
+    pub fn by_hand(cluster: Cluster) -> Self {
+        Self {
+            cluster,
+            nets: vec![Net::Mirror],
+            kept: Mutex::default(),
+            backing: None,
+        }
     }
 
     /// The command that makes a node's copy.

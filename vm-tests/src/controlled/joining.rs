@@ -11,6 +11,10 @@ use crate::progress::say;
 use crate::wait::wait_until;
 
 const SCREEN: &str = "/root/init.log";
+const JOINING: &str = "/root/join.log";
+/// What the screen says before it tells what to type there.
+pub(super) const ON_THE_SECOND: &str = "on node2, type:";
+pub(super) const ON_THE_WITNESS: &str = "on the witness, type:";
 /// What a node has from it, and would have on a disk that outlives a boot.
 pub(super) const FILES: [&str; 4] = [
     CONFIG_FILE,
@@ -24,20 +28,31 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(super) fn join(cluster: &Cluster, configuration: &str) -> anyhow::Result<()> {
     let one = cluster.machine("node1");
     one.put(CONFIG_FILE, 0o600, configuration.as_bytes())?;
-    one.exec_ok(&format!(
-        "(lockstep cluster init --for 10m; echo exit code $?) >{SCREEN} 2>&1 </dev/null &"
-    ))?;
-    let mut joined = 0;
+    begin(one, "lockstep cluster init --for 10m")?;
     for (title, machine) in [
-        ("on node2, type:", cluster.machine("node2")),
-        ("on the witness, type:", cluster.machine(WITNESS)),
+        (ON_THE_SECOND, cluster.machine("node2")),
+        (ON_THE_WITNESS, cluster.machine(WITNESS)),
     ] {
-        type_in(one, title, machine)?;
-        joined += 1;
+        let shown = invitation_for(one, title)?;
+        type_in(machine, &shown.command, &shown.token)?;
     }
+    finish(one)?;
+    say("2 machines joined the first one");
+    Ok(())
+}
+
+/// Types the command that waits for the others.
+pub(super) fn begin(one: &Machine, command: &str) -> anyhow::Result<()> {
+    one.exec_ok(&format!(
+        "({command}; echo exit code $?) >{SCREEN} 2>&1 </dev/null &"
+    ))
+    .map(drop)
+}
+
+/// Waits until that command has ended well.
+pub(super) fn finish(one: &Machine) -> anyhow::Result<()> {
     let screen = screen(one, "exit code")?;
     ensure!(screen.contains("exit code 0"), "{screen}");
-    say(format!("{joined} machines joined the first one"));
     Ok(())
 }
 
@@ -52,23 +67,47 @@ fn screen(one: &Machine, wanted: &str) -> anyhow::Result<String> {
     Ok(screen)
 }
 
-/// The words and the token that follow the title.
-fn type_in(one: &Machine, title: &str, machine: &Machine) -> anyhow::Result<()> {
+/// What the first node's screen tells a reader to type on another machine.
+pub(super) struct Invitation {
+    pub(super) command: String,
+    pub(super) token: String,
+}
+
+/// Waits until it is on the screen, under this title.
+pub(super) fn invitation_for(one: &Machine, title: &str) -> anyhow::Result<Invitation> {
     let mut invited = None;
     wait_until(LIMIT, title, || {
         invited = invitation(&one.exec_ok(&format!("cat {SCREEN}"))?, title);
         Ok(invited.is_some())
     })?;
-    let (command, token) = invited.context("no invitation")?;
-    // Who comes first may have to wait for the next one.
-    let script = format!("(echo {token} | {command}; echo exit code $?) >/root/join.log 2>&1 &");
+    invited.context("no invitation")
+}
+
+/// Types the command, and the token where it is asked for. Who comes first may have to wait for the next one.
+pub(super) fn type_in(machine: &Machine, command: &str, token: &str) -> anyhow::Result<()> {
+    let script = format!("(echo {token} | {command}; echo exit code $?) >{JOINING} 2>&1 &");
     machine.exec_ok(&script).map(drop)
 }
 
-fn invitation(screen: &str, title: &str) -> Option<(String, String)> {
+/// Waits until what was typed on a machine that joins has ended well.
+pub(super) fn joined(machine: &Machine) -> anyhow::Result<()> {
+    let mut said = String::new();
+    wait_until(LIMIT, "the end of the joining", || {
+        said = machine.exec_ok(&format!("cat {JOINING}"))?;
+        Ok(said.contains("exit code"))
+    })
+    .with_context(|| said.clone())?;
+    ensure!(said.contains("exit code 0"), "{}: {said}", machine.name());
+    Ok(())
+}
+
+fn invitation(screen: &str, title: &str) -> Option<Invitation> {
     let (_, after) = screen.split_once(title)?;
     let mut lines = after.lines().map(str::trim).filter(|line| !line.is_empty());
     let command = lines.find(|line| line.starts_with("lockstep cluster join "))?;
     let token = lines.find(|line| line.len() >= 60 && !line.contains(' '))?;
-    Some((command.to_owned(), token.to_owned()))
+    Some(Invitation {
+        command: command.to_owned(),
+        token: token.to_owned(),
+    })
 }

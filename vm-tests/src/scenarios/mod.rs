@@ -16,6 +16,7 @@ mod measure;
 mod moves;
 mod partition;
 mod paths;
+mod postgres;
 mod power;
 mod process;
 mod random;
@@ -52,6 +53,7 @@ pub fn all() -> Vec<Scenario> {
         failover::SCENARIOS,
         setup::SCENARIOS,
         moves::SCENARIOS,
+        postgres::SCENARIOS,
         partition::SCENARIOS,
         whole::SCENARIOS,
     ]
