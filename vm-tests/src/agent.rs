@@ -256,12 +256,21 @@ impl Running {
     /// # Errors
     /// If the command could not be started.
     pub fn stdout_so_far(&mut self) -> anyhow::Result<String> {
+        self.stdout_from(0)
+    }
+
+    /// The same from this byte on, for who looks again and again at a command that says much.
+    ///
+    /// # Errors
+    /// If the command ended.
+    pub fn stdout_from(&mut self, from: usize) -> anyhow::Result<String> {
         while let Ok(frame) = self.frames.try_recv() {
             if let Some(output) = self.take(&frame)? {
                 bail!("the command ended: {output:?}");
             }
         }
-        Ok(String::from_utf8_lossy(&self.stdout).into_owned())
+        let rest = self.stdout.get(from..).unwrap_or_default();
+        Ok(String::from_utf8_lossy(rest).into_owned())
     }
 
     /// Kills the command and what it started.

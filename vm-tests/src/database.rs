@@ -25,7 +25,7 @@ const OLD_ROWS: u64 = 20_000;
 /// Without a discard of the whole device, which would name all of it in the activity log.
 const MAKE: &str = "mkfs.ext4 -q -E nodiscard";
 /// What the kernel says when the volume (and not a disk under it) fails somebody.
-const KERNEL_ERRORS: &str = "dmesg | grep -iE '(ublkb|ext4|jbd2).*error|error.*(ublkb|ext4|jbd2)|remounting filesystem read-only' || true";
+pub(crate) const KERNEL_ERRORS: &str = "dmesg | grep -iE '(ublkb|ext4|jbd2).*error|error.*(ublkb|ext4|jbd2)|remounting filesystem read-only' || true";
 
 /// How many rows a client was told are committed.
 pub(crate) fn rows(client: &mut Running) -> anyhow::Result<u64> {

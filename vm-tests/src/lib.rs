@@ -25,6 +25,7 @@ pub mod machine;
 mod nbd;
 pub mod network;
 pub mod packages;
+pub mod postgres;
 pub mod process;
 pub mod progress;
 mod qemu;

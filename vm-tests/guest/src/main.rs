@@ -1,10 +1,11 @@
-//! The one program of the test machines: init, command agent, ledger writer.
+//! The one program of the test machines: init, command agent, ledger writer, client of PostgreSQL.
 //!
 //! It is linked statically, because it is `/init` before there is a root file system.
 
 mod agent;
 mod init;
 mod ledger_writer;
+mod postgres_client;
 mod sys;
 
 use std::path::Path;
@@ -27,6 +28,8 @@ enum Role {
     Agent,
     /// Write sectors that say who they are and report each promise.
     LedgerWriter(ledger_writer::Options),
+    /// Commit one row after the other, and report each promise.
+    PostgresClient(postgres_client::Options),
     /// Sync and power off.
     Poweroff,
     /// Sync and reboot.
@@ -46,6 +49,7 @@ fn main() -> anyhow::Result<()> {
         Role::Start => init::real_root(),
         Role::Agent => agent::run(),
         Role::LedgerWriter(options) => ledger_writer::run(&options),
+        Role::PostgresClient(options) => postgres_client::run(&options),
         Role::Poweroff => sys::reboot(libc::RB_POWER_OFF),
         Role::Reboot => sys::reboot(libc::RB_AUTOBOOT),
     }

@@ -72,6 +72,7 @@ pub fn long() -> Vec<Scenario> {
         stuck::LONG,
         disks::LONG,
         failover::LONG,
+        postgres::LONG,
         partition::LONG,
         watchdog::LONG,
     ]
