@@ -39,9 +39,10 @@ pub struct Told {
 }
 
 /// All of them.
-pub const ALL: [Told; 16] = [
+pub const ALL: [Told; 17] = [
     beside::BESIDE,
     ends::DEPOSED,
+    ends::REIGNS_AGAIN,
     failed::AGREED_IN_VAIN,
     failed::FAILED_UNHEARD,
     failed::FILLED,

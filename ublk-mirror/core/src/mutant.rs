@@ -345,6 +345,8 @@ mutants! {
     UniqueForgotten: "unique-forgotten", "S8";
     /// Who is deposed waits for the end of a device that had ended before both came together.
     GoneDeviceAwaited: "gone-device-awaited", "I9";
+    /// Who deposed the other one takes it for serving as long as they are linked.
+    DeposedServes: "deposed-serves", "I9";
     /// A flush of both copies covers what a killed run left half done, and what the kernel has still to hand over.
     InheritedFlushed: "inherited-flushed", "S7 I4";
     /// That the disk failed is told before the proof alone: the peer cannot believe it.

@@ -12,6 +12,43 @@ pub(super) const DEPOSED: Told = Told {
     tell: deposed,
 };
 
+/// Seed 1992935.
+pub(super) const REIGNS_AGAIN: Told = Told {
+    law: "who_deposed_the_other_one_may_end_its_service_and_begin_it_again",
+    catches: &["deposed-serves"],
+    tell: reigns_again,
+};
+
+/// The node that served is frozen, and a word makes the other one serve. Both come together: the first one says that it
+/// serves, and is deposed. Then the other one ends its service, and nobody takes it over.
+fn reigns_again(seed: u64) -> Outcome {
+    let mut world = pair(seed)?;
+    serve(&mut world, 1)?;
+    world.silence([true, true]);
+    write(&mut world, 1, 0, 1000, 8);
+    until(&mut world, 5000, "both are lost", |world| {
+        times(world, "LinkLost") == 2
+    })?;
+    world.expect_split_brain();
+    world.model.power_cut(1);
+    world.command(0, off(0));
+    until(&mut world, 5000, "the other one serves", |world| {
+        world.active() == Some(0)
+    })?;
+    world.silence([false, false]);
+    come_together(&mut world)?;
+    until(&mut world, 10_000, "the deposed node is fenced", |world| {
+        is_fenced(world, 1)
+    })?;
+    world.command(0, Command::Deactivate { force: false });
+    until(&mut world, 10_000, "the service ends", |world| {
+        is_fenced(world, 0)
+    })?;
+    serve(&mut world, 0)?;
+    come_together(&mut world)?;
+    Ok(times(&world, "Deposed") > 0)
+}
+
 /// A service ends, its writes are frozen, and a word makes the other node serve. Both come together: this node tells
 /// what its copy is, its writes are thrown away, the device ends, and only then the other one has taken over. The
 /// device's end is not told again.

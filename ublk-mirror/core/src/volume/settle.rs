@@ -225,6 +225,10 @@ impl Volume {
         if copy.is_some() || !self.peer_counts() {
             self.aborted_writes = false;
         }
+        if !mutant::is(Mutant::DeposedServes) {
+            // Who said in the handshake that it serves has agreed to a view in which it does not.
+            self.peer_serving = self.durable.view.active == Some(self.settings.peer);
+        }
         let connected = self.current == Some(id);
         let thaws = self.engine.is_frozen();
         self.become_up(id, effects);
