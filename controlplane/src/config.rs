@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use controlplane_core::failure_detector::Timing;
 use controlplane_core::keeper::ArbiterKind;
+use controlplane_core::self_fencing::LATE_ANSWER;
 use mirror_core::types::NodeId;
 
 use crate::heartbeat::Interconnect;
@@ -208,6 +209,7 @@ impl Checked {
             .collect();
         for (group, wait) in cluster.groups.iter_mut().zip(waits) {
             group.policy.takeover_wait = wait;
+            group.policy.living_wait = group.policy.doubt_grace + LATE_ANSWER;
         }
         let Cluster {
             nodes,

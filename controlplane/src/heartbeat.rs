@@ -111,6 +111,8 @@ pub struct Shared {
     pub paths: [PathFigures; PATHS_MAX],
     /// When the mirror link last heard the peer, nanoseconds since boot; written by whoever watches the data plane.
     pub link_heard_nanos: AtomicU64,
+    /// When was sent what it answered last there.
+    pub link_answered_nanos: AtomicU64,
     /// Until when the last heartbeat that the peer confirmed was sent, nanoseconds since boot.
     pub confirmed_nanos: AtomicU64,
     /// How often what the peer confirmed last came to be older than the lease, and was followed by something else then
@@ -222,7 +224,8 @@ struct Thread {
     scale: u32,
     sockets: Vec<UdpSocket>,
     addresses: Vec<SocketAddr>,
-    link_heard_nanos: u64,
+    /// What was known of the mirror link.
+    link_nanos: (u64, u64),
     stood_still: Duration,
     confirmations: Confirmations,
     teller: Teller,
@@ -257,7 +260,7 @@ impl Thread {
                 .map(|pair| pair.peer)
                 .collect(),
             sockets,
-            link_heard_nanos: 0,
+            link_nanos: (0, 0),
             stood_still: Duration::ZERO,
             confirmations: Confirmations::new(settings.lease, settings.confirmed),
             teller,
@@ -357,11 +360,12 @@ impl Thread {
             }
         }
         let heard = self.shared.link_heard_nanos.load(Ordering::Relaxed);
-        if heard > self.link_heard_nanos {
-            self.link_heard_nanos = heard;
-            let at = Instant::from_nanos(heard);
+        let answered = self.shared.link_answered_nanos.load(Ordering::Relaxed);
+        if (heard, answered) != self.link_nanos {
+            self.link_nanos = (heard, answered);
+            let (at, answered) = (Instant::from_nanos(heard), Instant::from_nanos(answered));
             let link = self.sockets.len();
-            self.peer.detector.heard_before(now(), link, at);
+            self.peer.detector.heard_before(now(), link, at, answered);
         }
     }
 

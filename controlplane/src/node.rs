@@ -462,6 +462,9 @@ impl Node {
                 .fetch_max(before(heard), Ordering::Relaxed);
             // A peer that is heard may hear nothing; a daemon of before does not tell.
             let answered = status.link.answered_ms.unwrap_or(heard);
+            self.shared
+                .link_answered_nanos
+                .fetch_max(before(answered), Ordering::Relaxed);
             let at = Instant::from_nanos(before(answered));
             self.one(group, Event::LinkHeard { at });
         }

@@ -148,6 +148,8 @@ struct Service {
     lapsed: bool,
     /// That was logged.
     told_over: bool,
+    /// All its volumes are linked with the other node.
+    linked: bool,
     origin: Origin,
     /// The volumes were all served here: with their loss the failover that brought them is over.
     served: bool,
@@ -312,6 +314,7 @@ impl Service {
             steps_down: false,
             lapsed: false,
             told_over: false,
+            linked: false,
             origin: Origin::Start,
             served: false,
             home: group.nodes.first() == Some(&roots.node),

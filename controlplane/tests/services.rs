@@ -63,6 +63,7 @@ impl Bed {
         // Scripts run within it, also on a machine that is busy with other tests.
         policy.hard_stop = Duration::from_secs(4);
         policy.takeover_wait = Duration::ZERO;
+        policy.living_wait = Duration::ZERO;
         let group = Group {
             name: format!(
                 "services{}-{:?}",

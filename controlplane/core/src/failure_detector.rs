@@ -184,8 +184,9 @@ impl FailureDetector {
     }
 
     /// Somebody else heard the peer on this path at that moment, and told so only now: the data plane on its mirror link.
-    /// It counts from then, not from when this was told.
-    pub fn heard_before(&mut self, now: Instant, path: usize, at: Instant) {
+    /// It counts from then, not from when this was told. `answered`: when was sent what the peer answered last there, which
+    /// may be long before: whoever is heard need not hear.
+    pub fn heard_before(&mut self, now: Instant, path: usize, at: Instant, answered: Instant) {
         self.look(now);
         let Some(path) = self.paths.get_mut(path) else {
             return;
@@ -199,7 +200,12 @@ impl FailureDetector {
             path.heard = Some(at);
             path.received += 1;
         }
-        path.confirmed = path.confirmed.max(Some(at));
+        let confirmed = if mutant::is(Mutant::LinkHeardConfirms) {
+            at
+        } else {
+            answered.min(at)
+        };
+        path.confirmed = path.confirmed.max(Some(confirmed));
     }
 
     /// The peer runs anew: what was counted of the earlier run is over.
@@ -473,11 +479,23 @@ mod tests {
         let mut detector = FailureDetector::new(at(0), TIMING, 1);
         for now in (100..=1900).step_by(100) {
             // A moment is never known to better than the time that the answer took.
-            detector.heard_before(at(now), 0, at(100 + now / 1000));
+            let heard = at(100 + now / 1000);
+            detector.heard_before(at(now), 0, heard, heard);
         }
         assert_eq!(detector.presence(), Presence::Alive);
         detector.look(at(2102));
         assert_eq!(detector.presence(), Presence::Dead);
+    }
+
+    /// A mirror link that carries one direction only: the peer hears nothing, and may take over.
+    #[test]
+    fn who_is_heard_on_the_mirror_link_and_answers_nothing_confirms_nothing() {
+        let mut detector = FailureDetector::new(at(0), TIMING, 1);
+        for now in (100..=5000).step_by(100) {
+            detector.heard_before(at(now), 0, at(now - 10), at(500));
+        }
+        assert_eq!(detector.presence(), Presence::Deaf);
+        assert_eq!(detector.last_confirmed(), Some(at(500)));
     }
 
     #[test]

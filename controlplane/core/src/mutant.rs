@@ -58,6 +58,8 @@ mutants! {
     OnePathSilentIsDead: "one-path-silent-is-dead", "I44";
     /// What the mirror link heard earlier counts as heard when it is told.
     LinkHeardNow: "link-heard-now", "I42 I46";
+    /// Who is heard on the mirror link counts as hearing this node there.
+    LinkHeardConfirms: "link-heard-confirms", "I57";
     /// A path on which the peer is heard but does not hear this node is no sign of life.
     DeafIsDead: "deaf-is-dead", "I44 I43";
     /// A recorded heartbeat counts.

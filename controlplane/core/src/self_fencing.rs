@@ -18,6 +18,8 @@ use crate::wish::GroupKey;
 
 /// What late looks at a volume's daemon, and a loop that is woken late, cost at most.
 pub const LOOK_MARGIN: Duration = Duration::from_millis(250);
+/// A volume's daemon that hangs is known not to answer after so long: it is in doubt from then.
+pub const LATE_ANSWER: Duration = Duration::from_secs(5);
 /// A run that begins looks at its volumes within this time, before it takes its services' time for over. Runs that end before
 /// they have looked share it. Nobody waits for it: a watchdog is petted by the lease meanwhile, and without one nothing bounds
 /// how long a node is without this daemon.

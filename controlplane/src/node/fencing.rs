@@ -250,6 +250,8 @@ impl Node {
         let dead = dead.zip(self.groups[group].keeper.apart_since());
         let dead = dead.map(|(dead, apart)| dead.max(apart));
         self.services.other_dead(now(), group, dead);
+        let linked = self.groups[group].keeper.is_linked();
+        self.services.linked(now(), group, linked);
     }
 
     fn key_of(&self, group: usize) -> GroupKey {

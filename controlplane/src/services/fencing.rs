@@ -60,6 +60,16 @@ impl Services {
         }
     }
 
+    /// Whether all volumes of the group are linked with the other node.
+    pub fn linked(&mut self, now: Instant, group: usize, linked: bool) {
+        if let Some(service) = self.groups.get_mut(&group)
+            && service.linked != linked
+        {
+            service.linked = linked;
+            service.handle(now, Event::Linked(linked));
+        }
+    }
+
     /// Whether something of the group is here, or about to start.
     pub fn left(&self, now: Instant, group: usize) -> Left {
         let service = self.groups.get(&group);

@@ -82,8 +82,9 @@ pub(super) struct Daemon {
     pub(super) peer: Peer,
     pub(super) stood_still: Duration,
     /// When the mirror link last heard the peer, and the same as the heartbeat thread knows it.
-    pub(super) link_heard: Instant,
-    pub(super) link_told: Instant,
+    /// When the peer was heard on the mirror link, and when was sent what it answered there last.
+    pub(super) link_heard: (Instant, Instant),
+    pub(super) link_told: (Instant, Instant),
     pub(super) confirmations: Confirmations,
     /// What an earlier run left behind ([`super::services`]).
     left: Left,
@@ -287,8 +288,8 @@ impl World {
             run,
             peer: Peer::new(now, id(node), own, id(1 - node), TIMING, paths),
             stood_still: Duration::ZERO,
-            link_heard: Instant::from_nanos(0),
-            link_told: Instant::from_nanos(0),
+            link_heard: Default::default(),
+            link_told: Default::default(),
             confirmations: Confirmations::new(TIMING.timeout, left.confirmed()),
             left,
             client: Client::default(),
@@ -489,8 +490,8 @@ impl World {
         if sample.facts.is_some_and(|facts| facts.linked) {
             let heard = sample.asked.as_nanos();
             let before = |millis: u64| Instant::from_nanos(heard.saturating_sub(millis * MS));
-            daemon.link_heard = before(sample.last_heard_ms);
             let at = before(sample.answered_ms);
+            daemon.link_heard = (before(sample.last_heard_ms), at);
             self.keeper(node, Event::LinkHeard { at });
         }
         self.feed_wishes(node);

@@ -211,10 +211,10 @@ impl World {
             return;
         };
         let run = daemon.run;
-        if daemon.link_heard > daemon.link_told {
+        if daemon.link_heard != daemon.link_told {
             daemon.link_told = daemon.link_heard;
-            let at = daemon.link_heard;
-            daemon.peer.detector.heard_before(now, link, at);
+            let (at, answered) = daemon.link_heard;
+            daemon.peer.detector.heard_before(now, link, at, answered);
             let before = now.since(at).as_nanos();
             let before = u64::try_from(before).unwrap_or(0) / self.plan.haste;
             let genuine = &mut self.control.interconnects.genuine[node];

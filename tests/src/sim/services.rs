@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use controlplane_core::failure_detector::Presence;
 use controlplane_core::keeper::{Event, Keeper, VolumeFacts};
 use controlplane_core::partition::Standing;
 use controlplane_core::self_fencing::{Ground, LOOK_MARGIN, grace};
@@ -49,6 +50,8 @@ pub(super) struct ServiceTimes {
     left: [Left; 2],
     /// Since when a node serves with a copy that alone counts.
     alone_since: [Option<u64>; 2],
+    /// Since when a node counts its peer as dead.
+    dead_since: [Option<u64>; 2],
     /// The control plane saw its volume fenced, and not served since: its services stopped, and a silent volume starts none.
     stopped: [bool; 2],
 }
@@ -123,6 +126,10 @@ impl World {
                 && self.nodes[place].view().is_sole(id(place));
             let since = &mut self.control.services.alone_since[place];
             *since = if alone { since.or(Some(now)) } else { None };
+            let daemon = self.control.daemons[place].as_ref();
+            let dead = daemon.is_some_and(|daemon| daemon.presence == Presence::Dead);
+            let since = &mut self.control.services.dead_since[place];
+            *since = if dead { since.or(Some(now)) } else { None };
         }
         let Some(since) = self.control.services.alone_since[other] else {
             return;
@@ -136,6 +143,11 @@ impl World {
         let clock = self.path_clock(node);
         let daemon = self.control.daemons[node].as_ref();
         let ground = daemon.map(|daemon| daemon.keeper().ground(clock));
+        // Beside a node that lives services start once its doubts are over as well, or it says that nothing is left.
+        let Some(dead) = self.control.services.dead_since[other] else {
+            return;
+        };
+        let since = since.max(dead);
         let millis = (grace(TIMING.timeout) + LOOK_MARGIN + SLACK).as_millis();
         let limit = self.control_ms(u64::try_from(millis).unwrap_or(u64::MAX));
         self.count("control: services beside a node that serves alone");

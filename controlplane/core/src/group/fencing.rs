@@ -64,15 +64,20 @@ impl Group {
     }
 
     /// When the takeover wait is over. Of a node that is dead it counts from its last word, as its own lease does, whenever
-    /// the volumes came to be served here; of one that lives from then.
+    /// the volumes came to be served here; of one that lives from then, and it has its doubts as well: whose disk failed is served
+    /// through the copy here, which serves by itself as soon as the daemon there is gone, whoever lives.
     pub(super) fn waits_until(&self) -> Instant {
         let since = match self.other_dead {
             Some(dead) => dead + HANDICAP,
             // Heard again, it had no more time than that before.
-            None => self.volumes_since.max(
-                self.was_dead
-                    .map_or(self.volumes_since, |dead| dead + HANDICAP),
-            ),
+            None => {
+                let dead = self.was_dead.map(|dead| dead + HANDICAP);
+                let since = self.volumes_since.max(dead.unwrap_or_default());
+                let doubts = since + self.policy.living_wait;
+                // A daemon that is linked tells there that it serves nothing.
+                let told = self.linked_since.map(|linked| since.max(linked));
+                told.map_or(doubts, |told| told.min(doubts))
+            }
         };
         since + self.policy.takeover_wait
     }

@@ -64,6 +64,8 @@ pub struct Group {
     /// See [`Event::OtherDead`]; and when it was dead last.
     other_dead: Option<Instant>,
     was_dead: Option<Instant>,
+    /// See [`Event::Linked`].
+    linked_since: Option<Instant>,
     fences: u32,
     fence_at: Instant,
     next_number: u64,
@@ -95,6 +97,7 @@ impl Group {
             other_clear: None,
             other_dead: None,
             was_dead: None,
+            linked_since: None,
             fences: 0,
             fence_at: now,
             next_number: 1,
@@ -118,6 +121,9 @@ impl Group {
                 self.other_clear = self.other_clear.max(Some(asked));
             }
             Event::OtherDead { since } => self.hear_of_death(since),
+            Event::Linked(linked) => {
+                self.linked_since = self.linked_since.or(Some(now)).filter(|_| linked);
+            }
             Event::HardSince(since) => self.hard_before = Some(since),
             Event::Remembered { ago } => {
                 let left = self.policy.failovers_within.saturating_sub(ago);

@@ -20,6 +20,7 @@ impl Bed {
         let mut policy = Policy::new(vec![ResourcePolicy::default(); 3]);
         // Of the other node there is nothing in most of these tests.
         policy.takeover_wait = Duration::ZERO;
+        policy.living_wait = Duration::ZERO;
         change(&mut policy);
         let now = Instant::from_nanos(1_000_000_000);
         Self {
@@ -558,4 +559,37 @@ fn a_hard_stop_that_hangs_has_its_time_once() {
     // Served here again, nobody waits for its end.
     bed.tell(Event::Volumes(Volumes::Served(Origin::Start)));
     assert_eq!(bed.group.hard_since(bed.now), None);
+}
+
+/// The disk there failed, the volume was served through the copy here, and its daemon is gone: services there are in doubt.
+#[test]
+fn a_node_that_lives_is_waited_for_with_its_doubts() {
+    let mut bed = Bed::new(|policy| {
+        policy.takeover_wait = WAIT;
+        policy.living_wait = Duration::from_secs(35);
+    });
+    bed.tell(Event::Tick);
+    for resource in 0..3 {
+        bed.end(resource, Outcome::Absent);
+    }
+    bed.tell(Event::Volumes(Volumes::Served(Origin::Failover)));
+    let until = bed.now + WAIT + Duration::from_secs(35);
+    bed.pass(Duration::from_secs(2));
+    bed.tell(Event::Linked(true));
+    assert_eq!(bed.group.waits_until(), bed.now + WAIT);
+    bed.tell(Event::Linked(false));
+    assert_eq!(bed.group.waits_until(), until);
+    bed.pass(WAIT + Duration::from_secs(32));
+    assert_eq!(bed.begun(), []);
+    // Its daemon runs again, and tells there that it serves nothing: that stops them.
+    bed.tell(Event::Linked(true));
+    assert_eq!(bed.group.waits_until(), until);
+    bed.tell(Event::Linked(false));
+    // Or it says that nothing is left.
+    let asked = bed.now;
+    bed.tell(Event::OtherClear { asked });
+    assert_eq!(
+        bed.begun(),
+        [(FILE_SYSTEM, Action::Start(Origin::Failover))]
+    );
 }

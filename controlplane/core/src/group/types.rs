@@ -10,7 +10,7 @@ use crate::limits::{
     DOUBT_GRACE, FAILOVERS_MAX, FAILOVERS_WITHIN, HARD_STOP, HEARTBEAT_TIMEOUT, RESOURCE_RETRIES,
     RESOURCE_TIMEOUT,
 };
-use crate::self_fencing::{Leases, takeover_wait};
+use crate::self_fencing::{LATE_ANSWER, Leases, takeover_wait};
 
 /// What was configured for one resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,9 @@ pub struct Policy {
     /// After the volumes came to be served here nothing starts before this has passed, unless nothing of the group is
     /// left on the other node ([`crate::self_fencing::takeover_wait`]).
     pub takeover_wait: Duration,
+    /// Beside a node that lives so much longer: a volume of the group that does not answer there is in doubt, and its services
+    /// run on for [`Self::doubt_grace`].
+    pub living_wait: Duration,
     /// Volumes that do not answer have so long to come back.
     pub doubt_grace: Duration,
     /// What follows when a resource does not stop.
@@ -71,6 +74,7 @@ impl Policy {
             failovers_within: FAILOVERS_WITHIN,
             hard_stop: HARD_STOP,
             takeover_wait: takeover_wait(Leases::Kept, HEARTBEAT_TIMEOUT, HARD_STOP, None),
+            living_wait: DOUBT_GRACE + LATE_ANSWER,
             doubt_grace: DOUBT_GRACE,
             stop_failure: StopFailure::Fence,
         }
@@ -173,6 +177,8 @@ pub enum Event {
         /// Since when; `None` if it is not, or may not be.
         since: Option<Instant>,
     },
+    /// Whether all volumes are linked with the other node.
+    Linked(bool),
     /// An earlier run of the daemon was stopping the group hard since then, and was not done.
     HardSince(Instant),
     /// An earlier run of the daemon started the group after a failover ([`Effect::FailedOver`]).

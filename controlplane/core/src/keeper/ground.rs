@@ -104,6 +104,12 @@ impl Keeper {
         apart?.into_iter().max()
     }
 
+    /// Whether every volume's daemon says that it is linked with the other node.
+    pub fn is_linked(&self) -> bool {
+        let linked = |volume: &Volume| volume.facts.is_some_and(|facts| facts.linked);
+        self.unknown == 0 && self.volumes.values().all(linked)
+    }
+
     /// Whether no copy of the other node can count before a volume here is linked again: what the next run may rest on until
     /// it has looked ([`Keeper::left_alone`]).
     pub fn is_left_alone(&self, now: Instant) -> bool {
