@@ -58,8 +58,12 @@ impl World {
         if two.epoch > one.epoch { two } else { one }
     }
 
-    /// The node whose disk failed last.
+    /// The node whose disk failed last, of those that still counted.
     fn failed_last(&self) -> usize {
+        let counts = self.newest_view().insync;
+        if !counts.contains(id(0)) || !counts.contains(id(1)) {
+            return usize::from(counts.contains(id(1)));
+        }
         usize::from(self.nodes[1].failed_at > self.nodes[0].failed_at)
     }
 

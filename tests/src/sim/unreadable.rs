@@ -13,7 +13,7 @@ use mirror_core::types::{Errno, SectorRange, Tag};
 use super::disk::GARBAGE;
 use super::faults::{Kind, Trouble};
 use super::kernel::Outstanding;
-use super::node::MS;
+use super::node::{MS, Node};
 use super::rng::Rng;
 use super::world::World;
 
@@ -227,7 +227,9 @@ impl World {
     /// It serves, both copies count, and no disk counts as failed.
     fn serves_on(&self, node: usize) -> bool {
         let both = self.nodes[node].view().insync.len() == 2;
-        let failed = self.nodes.iter().any(|each| each.meta.peek().failed);
+        // Also one whose daemon said so and was killed before it was written down.
+        let told = |each: &Node| each.meta.peek().failed || each.failed_at.is_some();
+        let failed = self.nodes.iter().any(told);
         let failing = (0..2).any(|each| self.nodes[each].data.failing || self.is_given_up(each));
         let active =
             |status: Status| status.role == Role::Active && status.copy == CopyState::InSync;
