@@ -1,6 +1,6 @@
 //! What must hold.
 
-use mirror_core::admin::{LinkState, Notice, Role};
+use mirror_core::admin::{CopyState, LinkState, Notice, Role};
 use mirror_core::disk::CopyRole;
 use mirror_core::effect::DiskOperation;
 use mirror_core::event::{IoOwner, RequestKind};
@@ -448,7 +448,9 @@ impl World {
             let up = || {
                 node.process.as_ref().is_some_and(|process| {
                     let status = process.volume.status(node.clock(self.now));
+                    // One that says that it failed is about to be left out, by metadata or by the peer.
                     status.link.state == LinkState::Up
+                        && status.copy != CopyState::Failed
                         && !matches!(status.role, Role::Activating | Role::Deactivating)
                 })
             };
