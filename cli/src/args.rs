@@ -35,6 +35,10 @@ not be looked at (mostly for want of root), 64 wrong usage. With several of them
 as nothing. No program is started but `lockstepd --version`, `ublk-mirror --version`,
 `check` and `features`; nothing is written, armed, or sent to the other node.";
 
+const EVENTS_EXIT_CODES: &str = "\
+Exit codes: 0 told (also if the other node could not be asked, which is said), 3 no control plane
+answers here, 64 wrong usage.";
+
 const COMPLETIONS_AFTER: &str = "Where the system's shells look for it:
   bash  lockstep completions bash > /usr/share/bash-completion/completions/lockstep
   zsh   lockstep completions zsh > /usr/local/share/zsh/site-functions/_lockstep
@@ -76,6 +80,9 @@ pub(crate) enum Noun {
         #[arg(long)]
         watch: bool,
     },
+    /// What happened in the cluster, the newest last: one line for each event, with its time, node, severity and code
+    #[command(after_help = EVENTS_EXIT_CODES)]
+    Events(crate::cmd::events::Events),
     /// Look whether this server has what Lockstep needs: kernel, driver, networks, disks, keys; nothing is changed
     #[command(after_help = DOCTOR_EXIT_CODES)]
     Doctor {

@@ -10,6 +10,7 @@ mod codes;
 mod config;
 mod copies;
 mod doctor;
+mod events;
 mod failure;
 mod http;
 mod kept;
@@ -22,6 +23,7 @@ mod style;
 mod verdict;
 mod verified;
 mod waiting;
+mod when;
 
 use std::process::ExitCode;
 

@@ -1,17 +1,20 @@
 //! The control plane's door on its own node: HTTP and JSON on a unix socket that root alone can open. The lines are
-//! [`controlplane_api::cluster`] and [`controlplane_api::verbs`].
+//! [`controlplane_api::cluster`], [`controlplane_api::verbs`], [`controlplane_api::config`] and [`controlplane_api::events`].
+//! docs/controlplane.md lists what can be asked for.
 
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use controlplane_api::cluster::ClusterStatus;
 use controlplane_api::config::PushAsk;
+use controlplane_api::events::{Events, Query};
 use controlplane_api::paths::node_socket;
 use controlplane_api::verbs::{Asked, GroupVerb, NodeVerb, Refused};
 use mirror_core::admin::Problem;
@@ -19,9 +22,13 @@ use serde::Serialize;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::events::Log;
 use crate::node::{Answer, Verb};
 use crate::notify;
 use crate::push;
+
+/// An answer has no more of what happened here than that, before JSON makes it longer: twice as long at most.
+const EVENTS_BYTES_MAX: usize = 1024 * 1024;
 
 /// A question, and where the answer goes.
 #[derive(Debug)]
@@ -36,7 +43,7 @@ pub enum Ask {
 ///
 /// # Errors
 /// If the socket cannot be made.
-pub async fn serve(asks: mpsc::Sender<Ask>, pusher: push::Handle) -> io::Result<()> {
+pub async fn serve(asks: mpsc::Sender<Ask>, pusher: push::Handle, log: Log) -> io::Result<()> {
     let path = node_socket();
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
@@ -58,8 +65,11 @@ pub async fn serve(asks: mpsc::Sender<Ask>, pusher: push::Handle) -> io::Result<
         .route("/v1/config/text", get(config_text))
         .route("/v1/config/push", post(config_push))
         .route("/v1/config/abandon", post(config_abandon))
-        .with_state(pusher);
-    let router = router.merge(config);
+        .with_state(pusher.clone());
+    let happened = Router::new()
+        .route("/v1/events", get(events))
+        .with_state((log, pusher));
+    let router = router.merge(config).merge(happened);
     axum::serve(listener, router).await
 }
 
@@ -75,6 +85,37 @@ async fn status(State((asks, pusher)): State<Doors>) -> Result<Json<ClusterStatu
     let status = answer.await.map_err(gone)?;
     let config = pusher.note();
     Ok(Json(ClusterStatus { config, ..status }))
+}
+
+/// What happened. Read and written as JSON beside this thread, which is the one that decides.
+async fn events(
+    State((log, pusher)): State<(Log, push::Handle)>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, StatusCode> {
+    let query = Query::parse(&query.unwrap_or_default()).ok_or(StatusCode::BAD_REQUEST)?;
+    if let Some(after) = query.after {
+        let limit = Duration::from_millis(query.wait_ms);
+        log.wait(after, limit).await;
+    }
+    let peer = if query.peer {
+        let asked = Query {
+            after: query.peer_after,
+            ..query.clone()
+        };
+        Some((pusher.peer_name(), pusher.peer_events(asked).await))
+    } else {
+        None
+    };
+    let answer = move || {
+        let own = log.page(&query, EVENTS_BYTES_MAX);
+        serde_json::to_vec(&Events::of(own, peer, query.count))
+    };
+    let answer = tokio::task::spawn_blocking(answer).await;
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    match answer {
+        Ok(Ok(text)) => Ok((json, text).into_response()),
+        Ok(Err(_)) | Err(_) => Err(StatusCode::SERVICE_UNAVAILABLE),
+    }
 }
 
 async fn config_show(State(pusher): State<push::Handle>) -> Response {

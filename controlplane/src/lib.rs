@@ -7,6 +7,7 @@ pub mod config;
 pub mod daemons;
 mod durable;
 pub mod etcd;
+pub mod events;
 pub mod heartbeat;
 pub mod join;
 pub mod key;

@@ -13,6 +13,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use controlplane::config::{Config, RegisterKeeper};
 use controlplane::etcd::{self, Etcd};
+use controlplane::events;
 use controlplane::heartbeat::{Settings, start};
 use controlplane::log;
 use controlplane::node::{self, Fencing, RegisterClient};
@@ -24,6 +25,7 @@ use controlplane::trust::{
 use controlplane::wishes::Store;
 use controlplane::witness::{Admission, Witness, server};
 use controlplane_api::arbiter::Hex16;
+use controlplane_api::paths::state_directory;
 use controlplane_core::membership::Run;
 use controlplane_core::wire::HeartbeatKey;
 use controlplane_core::wish::Wish;
@@ -31,6 +33,9 @@ use mirror_core::auth::cluster_id;
 use mirror_core::types::{BootId, Incarnation, NodeId, NodeSet};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// A thread that only waits needs no more.
 const CHILD_STACK_BYTES: usize = 64 * 1024;
@@ -87,13 +92,16 @@ enum Action {
 
 fn main() -> anyhow::Result<ExitCode> {
     let (lines, _ending) = log::begin(std::io::stderr()).context("a thread for the log")?;
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("LOCKSTEP_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
-        )
+    let (noted, collector) = events::begin();
+    let wanted = tracing_subscriber::EnvFilter::try_from_env("LOCKSTEP_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let written = tracing_subscriber::fmt::layer()
         .with_writer(lines)
-        .with_ansi(false)
+        .with_ansi(false);
+    tracing_subscriber::registry()
+        .with(written.with_filter(wanted))
+        // Whatever of the log is wanted.
+        .with(noted.with_filter(LevelFilter::INFO))
         .init();
     match Arguments::parse().command {
         Action::Run {
@@ -101,8 +109,16 @@ fn main() -> anyhow::Result<ExitCode> {
             node,
             key,
             trust,
-        } => run(&config, node, &key, &trust)?,
-        Action::Witness { listen, state } => witness(&listen, &state)?,
+        } => {
+            let ended = run(&config, node, &key, &trust, collector);
+            events::flush();
+            ended?;
+        }
+        Action::Witness { listen, state } => {
+            // Nobody asks a witness what happened.
+            drop(collector);
+            witness(&listen, &state)?;
+        }
         Action::Trust { key, into } => make_trust(&key, &into)?,
         Action::Cluster(command) => return Ok(setup::carry_out(command)),
     }
@@ -116,12 +132,19 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot begin")
 }
 
-fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow::Result<()> {
+fn run(
+    config: &Path,
+    name: Option<String>,
+    key: &Path,
+    trust: &Path,
+    collector: events::Collector,
+) -> anyhow::Result<()> {
     let host = || -> anyhow::Result<String> {
         let host = nix::unistd::gethostname()?;
         Ok(host.to_string_lossy().into_owned())
     };
     let name = name.map_or_else(host, Ok)?;
+    let events = keep_events(collector, &name)?;
     adopt_children()?;
     let path = config;
     let key = match controlplane::key::read(key) {
@@ -176,7 +199,7 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
         );
     }
     let course = push::Course::new(Arc::clone(&heartbeats.shared), config.lease);
-    let pusher = pusher(&config, course, (path, trust), (pushed, record))?;
+    let pusher = pusher(&config, course, (path, trust), (pushed, record), &events)?;
     tracing::info!(code = "LS6021", node = %name, peer = %config.peer_name, "lockstepd runs");
     runtime()?.block_on(node::run(
         config,
@@ -184,8 +207,13 @@ fn run(config: &Path, name: Option<String>, key: &Path, trust: &Path) -> anyhow:
         arbiter,
         seed,
         (store, wishes),
-        (pusher, fencing),
+        (pusher, fencing, events),
     ))
+}
+
+fn keep_events(collector: events::Collector, name: &str) -> anyhow::Result<events::Log> {
+    let log = collector.start(name, &state_directory().join(events::FILE));
+    log.context("threads for what happens")
 }
 
 fn pusher(
@@ -193,6 +221,7 @@ fn pusher(
     course: push::Course,
     (path, trust): (&Path, &Path),
     (store, record): (push::Store, push::Record),
+    events: &events::Log,
 ) -> anyhow::Result<push::Handle> {
     let trust = push::Trust::read(trust, store.cluster(), config.peer);
     let settings = push::Settings {
@@ -204,6 +233,7 @@ fn pusher(
         store,
         trust: trust.map_err(|error| error.to_string()),
         course,
+        events: events.clone(),
     };
     push::Pusher::start(settings, record)
 }

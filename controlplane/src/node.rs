@@ -24,10 +24,12 @@ use tokio::sync::{mpsc, watch};
 use crate::api::{self, Ask};
 use crate::arbiter::{Heard, boottime_nanos};
 use crate::config::Config;
+use crate::events;
 use crate::heartbeat::{Heartbeats, News, Shared};
 use crate::mirror;
 use crate::notify;
 use crate::push;
+use crate::report;
 use crate::services::{self, Roots, Seen, Services, Tell};
 use crate::wishes::Store;
 
@@ -38,6 +40,7 @@ mod judge;
 mod operator;
 mod status;
 mod targets;
+mod told;
 
 pub use arbiter::RegisterClient;
 pub use fencing::Fencing;
@@ -148,7 +151,7 @@ pub async fn run(
     arbiter: Option<RegisterClient>,
     seed: [u8; 32],
     (store, wishes): (Store, Vec<Wish>),
-    (pusher, mut fencing): (push::Handle, Fencing),
+    (pusher, mut fencing, events): (push::Handle, Fencing, events::Log),
 ) -> anyhow::Result<()> {
     let (queue, mut incoming) = mpsc::channel(QUEUE_MAX);
     let (questions, asked) = mpsc::channel(QUEUE_MAX);
@@ -160,7 +163,7 @@ pub async fn run(
     let (asks, mut asked_here) = mpsc::channel(QUEUE_MAX);
     let asked_to_push = pusher.clone();
     tokio::spawn(async move {
-        if let Err(error) = api::serve(asks, asked_to_push).await {
+        if let Err(error) = api::serve(asks, asked_to_push, events).await {
             tracing::error!(code = "LS6024", %error, "no status can be asked for");
             // It protects all the same: systemd must not end it for that.
             notify::ready();
@@ -371,12 +374,7 @@ impl Node {
                 word,
                 outcome,
             } => {
-                match outcome {
-                    Ok(done) => tracing::info!(code = "LS6010", ?word, ?done, "carried out"),
-                    Err(problem) => {
-                        tracing::warn!(?word, code = %problem.code, "{}", problem.message);
-                    }
-                }
+                told::outcome(self.name_of_volume(group, volume), word, outcome);
                 self.one(group, Event::WordDone { volume });
             }
             Incoming::Arbiter(heard) => self.arbiter(heard),
@@ -397,12 +395,12 @@ impl Node {
     fn heartbeat(&mut self, news: News) {
         match news {
             News::Changed(Change::Peer(presence)) => {
-                tracing::info!(code = "LS6011", peer = %self.config.peer_name, ?presence, "the peer");
+                told::peer(&self.config.peer_name, presence);
                 (self.presence, self.presence_since) = (presence, now());
                 self.everywhere(&Event::Peer(presence));
             }
             News::Changed(Change::Path { path, state }) => {
-                tracing::info!(code = "LS6012", path, ?state, "an interconnect");
+                told::path(&report::path_name(&self.config, path), path, state);
             }
             News::NewRun { before } => {
                 tracing::info!(code = "LS6013", ?before, "the peer runs anew")
@@ -541,7 +539,7 @@ impl Node {
                 let entry = &mut self.groups[group];
                 let before = entry.last.replace((row, situation, decision));
                 if before.is_none_or(|(_, _, last)| last != decision) {
-                    tracing::info!(code = "LS6017", group = %entry.name, row = row + 1, ?situation, ?decision, "decided");
+                    told::decided(&entry.name, row + 1, &situation, decision);
                 }
             }
         }
@@ -549,12 +547,11 @@ impl Node {
 
     fn say(&mut self, group: usize, volume: VolumeId, word: Word) {
         self.services.said(group, word);
-        let mut ids = self.groups[group].ids.iter();
-        let Some((name, _)) = ids.find(|(_, id)| **id == volume) else {
+        let Some(name) = self.name_of_volume(group, volume) else {
             return;
         };
         let (client, queue) = (Client::of_volume(name), self.queue.clone());
-        tracing::info!(code = "LS6018", volume = %name, ?word, "a word to the data plane");
+        told::word(name, word);
         tokio::task::spawn_blocking(move || {
             let outcome = mirror::say(&client, word);
             let said = Incoming::Said {
@@ -565,6 +562,12 @@ impl Node {
             };
             let _ = queue.blocking_send(said);
         });
+    }
+
+    fn name_of_volume(&self, group: usize, volume: VolumeId) -> Option<&str> {
+        let mut ids = self.groups.get(group)?.ids.iter();
+        let (name, _) = ids.find(|(_, id)| **id == volume)?;
+        Some(name)
     }
 }
 

@@ -18,6 +18,7 @@ use mirror_core::types::NodeId;
 mod begin;
 mod course;
 mod door;
+mod happened;
 mod install;
 mod judge;
 mod operator;
@@ -34,6 +35,7 @@ pub use record::{Record, RecordError, Store, Text, put_aside};
 pub use words::{digest, hex};
 
 use crate::config::{Checked, Cluster};
+use crate::events;
 use crate::heartbeat::Interconnect;
 use crate::log;
 use crate::sys;
@@ -70,6 +72,8 @@ pub struct Settings {
     pub trust: Result<Trust, String>,
     /// How far this run is.
     pub course: Course,
+    /// What happened here, for the other node.
+    pub events: events::Log,
 }
 
 /// A node's part in pushes.
@@ -82,6 +86,7 @@ pub struct Pusher {
     store: Store,
     trust: Result<Arc<Trust>, String>,
     course: Course,
+    events: events::Log,
     /// One conversation at a time.
     talk: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
@@ -144,6 +149,7 @@ impl Pusher {
             store: settings.store,
             trust: settings.trust.map(Arc::new),
             course: settings.course,
+            events: settings.events,
             talk: tokio::sync::Mutex::new(()),
             inner: Mutex::new(Inner {
                 push: Push::new(settings.me, durable, file),
@@ -247,6 +253,7 @@ impl Pusher {
                 tracing::info!(code = "LS6116", node = %self.name, "lockstepd begins anew, with the pushed configuration");
                 // The next run knows nothing of what waits to be written, and writing it may take a while.
                 log::flush();
+                events::flush();
             }
             if self.course.may_end() {
                 self.restart();
@@ -446,6 +453,7 @@ impl Pusher {
             problem,
             times_differ: judged.as_ref().is_some_and(|it| it.times == Times::Differ),
             warnings: judged.map(|it| it.warnings).unwrap_or_default(),
+            events: frame.events.as_ref().map(|query| self.happened_here(query)),
         })
     }
 

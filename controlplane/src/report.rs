@@ -21,18 +21,26 @@ pub fn presence(presence: failure_detector::Presence) -> Presence {
     }
 }
 
+/// The last path.
+const MIRROR_LINK: &str = "mirror link";
+
+/// What a path is called: an interconnect by its addresses, or the mirror link.
+pub fn path_name(config: &Config, path: usize) -> String {
+    match config.interconnects.get(path) {
+        Some(pair) => format!("{} - {}", pair.local, pair.peer),
+        None => MIRROR_LINK.to_string(),
+    }
+}
+
 /// The interconnects in their order, then the mirror link.
 pub fn paths(config: &Config, shared: &Shared) -> Vec<Path> {
-    let locals = config.interconnects.iter();
-    let names = locals
-        .map(|path| format!("{} - {}", path.local, path.peer))
-        .chain(["mirror link".to_string()]);
+    let names = (0..=config.interconnects.len()).map(|path| path_name(config, path));
     let figures = shared.paths.iter();
     names
         .zip(figures)
         .map(|(name, figures)| {
             let trip = figures.round_trip_us.load(Ordering::Relaxed);
-            let measured = name != "mirror link" && trip > 0;
+            let measured = name != MIRROR_LINK && trip > 0;
             Path {
                 name,
                 state: state(figures.state.load(Ordering::Relaxed)),

@@ -39,6 +39,57 @@ pub fn clock_is_synchronised() -> io::Result<bool> {
     Ok(state != libc::TIME_ERROR && question.status & libc::STA_UNSYNC == 0)
 }
 
+/// A moment as the clock on the wall of this machine shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalTime {
+    /// As people count them.
+    pub year: i32,
+    /// From 1.
+    pub month: i32,
+    /// From 1.
+    pub day: i32,
+    /// 0 to 23.
+    pub hour: i32,
+    /// 0 to 59.
+    pub minute: i32,
+    /// 0 to 60.
+    pub second: i32,
+}
+
+/// What that clock shows so many seconds after 1970 began in UTC; `None` for a year that it cannot show.
+pub fn local_time(unix_s: i64) -> Option<LocalTime> {
+    // SAFETY: all zeroes is a valid value of this C struct: integers, and a pointer that may be null.
+    let mut broken: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to live values of the right types.
+    let told = unsafe { libc::localtime_r(&raw const unix_s, &raw mut broken) };
+    (!told.is_null()).then_some(LocalTime {
+        year: broken.tm_year.checked_add(1900)?,
+        month: broken.tm_mon + 1,
+        day: broken.tm_mday,
+        hour: broken.tm_hour,
+        minute: broken.tm_min,
+        second: broken.tm_sec,
+    })
+}
+
+/// When it shows that, in seconds after 1970 began in UTC; `None` if it never does, as on the 31st of February or in an hour
+/// that is left out. Of an hour that comes twice one is meant.
+pub fn unix_time(local: LocalTime) -> Option<i64> {
+    // SAFETY: as above.
+    let mut broken: libc::tm = unsafe { std::mem::zeroed() };
+    broken.tm_year = local.year.checked_sub(1900)?;
+    broken.tm_mon = local.month.checked_sub(1)?;
+    broken.tm_mday = local.day;
+    broken.tm_hour = local.hour;
+    broken.tm_min = local.minute;
+    broken.tm_sec = local.second;
+    // The tables of the time zone know whether it is summer.
+    broken.tm_isdst = -1;
+    // SAFETY: the pointer is to a live value of the right type.
+    let unix_s = unsafe { libc::mktime(&raw mut broken) };
+    (local_time(unix_s) == Some(local)).then_some(unix_s)
+}
+
 /// This program begins anew in this process, with the arguments that it had: what it started goes on, and is adopted. Comes
 /// back only if that is not possible.
 pub fn begin_anew() -> io::Error {

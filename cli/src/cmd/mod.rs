@@ -4,6 +4,7 @@ mod cluster;
 mod completions;
 pub(crate) mod config;
 mod doctor;
+pub(crate) mod events;
 mod explain;
 mod group;
 mod man;
@@ -39,6 +40,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Noun::Node(command) => node::run(command),
         Noun::Cluster(command) => cluster::run(command),
         Noun::Status { json, watch } => status::run(json.into(), watch.into()),
+        Noun::Events(command) => events::run(&command),
         Noun::Doctor { config, node, json } => doctor::run(config, node.as_deref(), json.into()),
         Noun::Completions { shell } => completions::run(shell),
         Noun::Man { directory } => man::run(&directory),

@@ -10,7 +10,7 @@ use mirror_core::types::{Instant, NodeSet, VolumeId};
 use mirror_core::view::View;
 use tokio::sync::{mpsc, watch};
 
-use super::{Incoming, Node, QUEUE_MAX};
+use super::{Incoming, Node, QUEUE_MAX, told};
 use crate::arbiter::{Heard, Witness, talk};
 use crate::etcd::Etcd;
 use crate::{mirror, report};
@@ -116,7 +116,7 @@ impl Node {
             }
             Heard::Answered { number, answer } => {
                 if let Some((group, number)) = self.asked.remove(&number) {
-                    tracing::info!(code = "LS6015", ?answer, "the arbiter answered");
+                    told::answer(&self.groups[group].name, &answer);
                     self.one(group, Event::Answered { number, answer });
                 }
             }

@@ -7,6 +7,7 @@ use controlplane_api::config::{
     Abandoned, ConfigShow, NodeConfig, Outcome, PUSH_SCHEMA, PushAsk, PushStage, Pushed,
     SHOW_SCHEMA,
 };
+use controlplane_api::events::{Page, Query};
 use controlplane_core::failure_detector::Presence;
 use controlplane_core::push::{Ask, Digest, Event, Proposal, PushId, Stage, State, Times, Why};
 use mirror_core::admin::Problem;
@@ -62,6 +63,23 @@ impl Handle {
             inner.record.in_force.text.clone()
         });
         text.await.map_err(|_| ended())
+    }
+
+    /// The other node's name.
+    pub fn peer_name(&self) -> String {
+        self.pusher.peer_name.clone()
+    }
+
+    /// What happened on the other node, by its own record.
+    ///
+    /// # Errors
+    /// It cannot be asked, or does not tell.
+    pub async fn peer_events(&self, query: Query) -> Result<Page, Problem> {
+        let pusher = Arc::clone(&self.pusher);
+        let asked = self
+            .runtime
+            .spawn(async move { pusher.happened_there(query).await });
+        asked.await.unwrap_or_else(|_| Err(ended()))
     }
 
     /// The loop that decides about volumes took one turn, and holds the other node for this.

@@ -2,6 +2,7 @@
 
 use controlplane_api::arbiter::Hex16;
 use controlplane_api::config::NodeConfig;
+use controlplane_api::events::{Page, Query};
 use controlplane_core::push::{
     Ask, Digest, Durable, InForce, Proposal, PushId, Running, Stage, State, Times, Why,
 };
@@ -183,6 +184,9 @@ pub(super) struct AskFrame {
     /// How the one who asks stands, if something is to be carried out: whoever is asked may not be able to ask.
     #[serde(default)]
     pub(super) state: Option<StateLine>,
+    /// What happened there is asked for as well. A node of an earlier release does not see that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) events: Option<Query>,
 }
 
 impl AskFrame {
@@ -199,6 +203,7 @@ impl AskFrame {
             text: None,
             file: None,
             state: None,
+            events: None,
         }
     }
 
@@ -265,4 +270,7 @@ pub(super) struct AnswerFrame {
     /// What that node finds worth a second look in the file.
     #[serde(default)]
     pub(super) warnings: Vec<String>,
+    /// What happened there, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) events: Option<Page>,
 }

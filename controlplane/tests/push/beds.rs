@@ -101,7 +101,7 @@ impl Bed {
     /// A configuration, with something of its own.
     pub(crate) fn text(&self, own: &str) -> String {
         let pid = self.file(0, "pid").display().to_string();
-        let group = format!("push{}-{}", std::process::id(), self.number);
+        let group = self.group();
         format!(
             "version = 1\narbiter = \"manual\"\n\
              [nodes.node1]\ninterconnects = [\"{}\"]\n[nodes.node2]\ninterconnects = [\"{}\"]\n\
@@ -110,6 +110,11 @@ impl Bed {
             self.address(0),
             self.address(1),
         )
+    }
+
+    /// The group's name.
+    pub(crate) fn group(&self) -> String {
+        format!("push{}-{}", std::process::id(), self.number)
     }
 
     /// The first node serves. The volume of the other one does not answer: both nodes are one machine, and a node that knows
@@ -216,6 +221,12 @@ impl Bed {
             }
             thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// The status with which a question is refused.
+    pub(crate) fn refused(&self, node: usize, path: &str) -> u32 {
+        let answer = self.http(node, &format!("GET {path}"), "");
+        answer.expect("an answer").0
     }
 
     pub(crate) fn post(&self, node: usize, path: &str, body: &str) -> Result<String, Problem> {

@@ -1,6 +1,7 @@
 //! `lockstep config push` between two `lockstepd`: all of them or none, whoever breaks off, and nothing that nobody pushed.
 
 mod beds;
+mod happened;
 
 use std::fs;
 use std::io::Write;
