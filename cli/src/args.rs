@@ -39,6 +39,10 @@ const EVENTS_EXIT_CODES: &str = "\
 Exit codes: 0 told (also if the other node could not be asked, which is said), 3 no control plane
 answers here, 64 wrong usage.";
 
+const WHY_EXIT_CODES: &str = "\
+Exit codes: 0 told, 1 there is no such group or volume, 3 no control plane answers here, 64 wrong
+usage.";
+
 const COMPLETIONS_AFTER: &str = "Where the system's shells look for it:
   bash  lockstep completions bash > /usr/share/bash-completion/completions/lockstep
   zsh   lockstep completions zsh > /usr/local/share/zsh/site-functions/_lockstep
@@ -83,6 +87,16 @@ pub(crate) enum Noun {
     /// What happened in the cluster, the newest last: one line for each event, with its time, node, severity and code
     #[command(after_help = EVENTS_EXIT_CODES)]
     Events(crate::cmd::events::Events),
+    /// Why this node decided what it decided about its groups, what it waits for, and what ends that
+    #[command(after_help = WHY_EXIT_CODES)]
+    Why {
+        /// A group, or a volume of one [default: all groups]
+        #[arg(value_name = "GROUP|VOLUME")]
+        name: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Look whether this server has what Lockstep needs: kernel, driver, networks, disks, keys; nothing is changed
     #[command(after_help = DOCTOR_EXIT_CODES)]
     Doctor {

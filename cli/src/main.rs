@@ -24,6 +24,7 @@ mod verdict;
 mod verified;
 mod waiting;
 mod when;
+mod why;
 
 use std::process::ExitCode;
 

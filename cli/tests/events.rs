@@ -1,4 +1,4 @@
-//! `lockstep events`, as it is typed, beside a control plane that only answers.
+//! `lockstep events` and `lockstep why`, as they are typed, beside a control plane that only answers.
 
 // A test that cannot go on panics, and helpers of tests are no tests to the linter.
 #![allow(clippy::unwrap_used)]
@@ -164,15 +164,54 @@ fn wrong_words_are_usage_and_a_silent_control_plane_is_unknown() {
         &["events", "--code", "x"],
         &["events", "--group", "a b"],
         &["events", "-n", "-3"],
+        &["why", "a", "b"],
     ] {
         assert_eq!(door.run(words).status.code(), Some(64), "{words:?}");
     }
     assert!(door.asked().is_empty());
     fs::remove_file(door.directory.path().join("lockstepd/api.sock")).unwrap();
-    let output = door.run(&["events"]);
-    assert_eq!(output.status.code(), Some(3));
+    for words in [["events"], ["why"]] {
+        let output = door.run(&words);
+        assert_eq!(output.status.code(), Some(3));
+        assert!(
+            text(&output.stderr).starts_with("LS4016 "),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+}
+
+#[test]
+fn reasons_are_told_for_what_one_names() {
+    let ruling = json!({
+        "row": 4, "standing": "silent", "condition": "anything else", "decision": "waits for the volume's daemon",
+        "since_ms": 3000, "until_ms": 0, "inputs": [],
+        "volumes": [{"name": "data", "linked": false, "alone": false, "changing": false}],
+    });
+    let door = Door::answering(json!({
+        "schema": "lockstep.why/1", "node": "node1", "at_ms": 1,
+        "peer": {"name": "node2", "paths": []},
+        "groups": [{"name": "pg", "text": "the daemon of a volume does not answer", "present": ruling,
+                    "waits": {"what": "the volume's daemon", "ends": "it answers"}}],
+    }));
+    for name in [None, Some("pg"), Some("data")] {
+        let words: Vec<&str> = std::iter::once("why").chain(name).collect();
+        let output = door.run(&words);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let told = text(&output.stdout);
+        let expected = "  decided     row 4: silent, anything else -> waits for the volume's daemon; 3.0 s ago\n";
+        assert!(
+            told.contains(expected) && told.contains("  until       it answers\n"),
+            "{told}"
+        );
+    }
+    let output = door.run(&["why", "pg", "--json"]);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["groups"][0]["present"]["row"], 4);
+    let output = door.run(&["why", "web"]);
+    assert_eq!(output.status.code(), Some(1));
     assert!(
-        text(&output.stderr).starts_with("LS4016 "),
+        text(&output.stderr).starts_with("LS6080 "),
         "{}",
         text(&output.stderr)
     );

@@ -1,5 +1,5 @@
 //! The control plane's door on its own node: HTTP and JSON on a unix socket that root alone can open. The lines are
-//! [`controlplane_api::cluster`], [`controlplane_api::verbs`], [`controlplane_api::config`] and [`controlplane_api::events`].
+//! [`controlplane_api::cluster`], [`controlplane_api::verbs`], [`controlplane_api::config`], [`controlplane_api::events`] and [`controlplane_api::why`].
 //! docs/controlplane.md lists what can be asked for.
 
 use std::fs::Permissions;
@@ -17,6 +17,7 @@ use controlplane_api::config::PushAsk;
 use controlplane_api::events::{Events, Query};
 use controlplane_api::paths::node_socket;
 use controlplane_api::verbs::{Asked, GroupVerb, NodeVerb, Refused};
+use controlplane_api::why::Why;
 use mirror_core::admin::Problem;
 use serde::Serialize;
 use tokio::net::UnixListener;
@@ -35,6 +36,8 @@ const EVENTS_BYTES_MAX: usize = 1024 * 1024;
 pub enum Ask {
     /// How everything is.
     Status(oneshot::Sender<ClusterStatus>),
+    /// Why it is so.
+    Why(oneshot::Sender<Why>),
     /// An operator wants something done.
     Do(Verb, Answer),
 }
@@ -57,6 +60,7 @@ pub async fn serve(asks: mpsc::Sender<Ask>, pusher: push::Handle, log: Log) -> i
     notify::ready();
     let router = Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/why", get(why))
         .route("/v1/groups/{group}/{verb}", post(group_verb))
         .route("/v1/nodes/{node}/{verb}", post(node_verb))
         .with_state((asks, pusher.clone()));
@@ -85,6 +89,13 @@ async fn status(State((asks, pusher)): State<Doors>) -> Result<Json<ClusterStatu
     let status = answer.await.map_err(gone)?;
     let config = pusher.note();
     Ok(Json(ClusterStatus { config, ..status }))
+}
+
+async fn why(State((asks, _)): State<Doors>) -> Result<Json<Why>, StatusCode> {
+    let (sender, answer) = oneshot::channel();
+    let gone = StatusCode::SERVICE_UNAVAILABLE;
+    asks.send(Ask::Why(sender)).await.map_err(|_| gone)?;
+    Ok(Json(answer.await.map_err(|_| gone)?))
 }
 
 /// What happened. Read and written as JSON beside this thread, which is the one that decides.

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use controlplane_core::failure_detector::{Change, PathState, Timing};
+use controlplane_core::failure_detector::{Change, Evidence, PathState, Timing};
 use controlplane_core::limits::PATHS_MAX;
 use controlplane_core::membership::{Peer, Reception, Run};
 use controlplane_core::self_fencing::{ClearGroups, Confirmations};
@@ -66,7 +66,13 @@ pub struct Settings {
 
 /// What it tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the thread that tells it allocates nothing"
+)]
 pub enum News {
+    /// On what the change of the peer's presence rests that is told next.
+    Found(Evidence),
     /// A path or the peer's presence changed.
     Changed(Change),
     /// The peer's daemon runs anew.
@@ -85,6 +91,8 @@ pub enum News {
 pub struct PathFigures {
     /// A [`PathState`], as [`state_number`] counts them.
     pub state: AtomicU8,
+    /// When the peer was heard on it last, nanoseconds since boot; 0 while it was not.
+    pub heard_nanos: AtomicU64,
     /// Microseconds; 0 while it is not known.
     pub round_trip_us: AtomicU64,
     /// Heartbeats that were heard.
@@ -371,6 +379,9 @@ impl Thread {
 
     fn look(&mut self) {
         for change in self.peer.look(now()) {
+            if let Change::Peer(_) = change {
+                self.tell(News::Found(self.peer.detector.evidence()));
+            }
             self.tell(News::Changed(change));
         }
         for (index, figures) in self.shared.paths.iter().enumerate() {
@@ -382,6 +393,8 @@ impl Thread {
             let (received, lost) = detector.counts(index);
             let state = state_number(detector.path(index));
             figures.state.store(state, Ordering::Relaxed);
+            let heard = detector.heard_at(index).map_or(0, Instant::as_nanos);
+            figures.heard_nanos.store(heard, Ordering::Relaxed);
             let trip = u64::try_from(trip).unwrap_or(u64::MAX);
             figures.round_trip_us.store(trip, Ordering::Relaxed);
             figures.received.store(received, Ordering::Relaxed);

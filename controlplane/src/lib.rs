@@ -24,5 +24,6 @@ pub mod services;
 pub mod sys;
 pub mod trust;
 pub mod watchdog;
+pub mod why;
 pub mod wishes;
 pub mod witness;

@@ -12,7 +12,7 @@ use anyhow::Context;
 use controlplane_api::Client;
 use controlplane_api::arbiter::Held;
 use controlplane_api::cluster::Daemon;
-use controlplane_core::failure_detector::{Change, Presence};
+use controlplane_core::failure_detector::{Change, Evidence, Presence};
 use controlplane_core::keeper::{Effect, Event, Keeper, Word};
 use controlplane_core::partition::{Decision, Situation};
 use controlplane_core::view_change::Question;
@@ -41,6 +41,7 @@ mod operator;
 mod status;
 mod targets;
 mod told;
+mod why;
 
 pub use arbiter::RegisterClient;
 pub use fencing::Fencing;
@@ -53,7 +54,7 @@ const QUEUE_MAX: usize = 256;
 
 /// What comes in.
 enum Incoming {
-    Heartbeat(News),
+    Heartbeat(Box<News>),
     Status {
         group: usize,
         name: String,
@@ -113,6 +114,8 @@ struct Node {
     next_question: u64,
     presence: Presence,
     presence_since: Instant,
+    /// On what that rests, and what was found before.
+    found: [Option<Evidence>; 2],
     /// Whether the arbiter answered last; what was last said of it in the log.
     arbiter_answers: Option<bool>,
     /// Whose report it lacks.
@@ -226,7 +229,10 @@ fn forward_heartbeats(
 ) -> anyhow::Result<()> {
     let forward = move || {
         while let Ok(news) = news.recv() {
-            if queue.blocking_send(Incoming::Heartbeat(news)).is_err() {
+            if queue
+                .blocking_send(Incoming::Heartbeat(Box::new(news)))
+                .is_err()
+            {
                 return;
             }
         }
@@ -329,6 +335,7 @@ impl Node {
             next_question: 1,
             presence: Presence::Unknown,
             presence_since: now(),
+            found: [None, None],
             arbiter_answers: None,
             shared,
             queue,
@@ -355,7 +362,7 @@ impl Node {
 
     fn take(&mut self, incoming: Incoming) {
         match incoming {
-            Incoming::Heartbeat(news) => self.heartbeat(news),
+            Incoming::Heartbeat(news) => self.heartbeat(*news),
             Incoming::Status {
                 group,
                 name,
@@ -386,6 +393,9 @@ impl Node {
                 // Who asked may be gone.
                 let _ = answer.send(self.status());
             }
+            Incoming::Asked(Ask::Why(answer)) => {
+                let _ = answer.send(self.why());
+            }
             Incoming::Asked(Ask::Do(verb, answer)) => self.verb(&verb, answer),
             Incoming::Service(news) => self.services.take(now(), news),
             Incoming::Stored { version, error } => self.stored(version, error),
@@ -402,6 +412,7 @@ impl Node {
             News::Changed(Change::Path { path, state }) => {
                 told::path(&report::path_name(&self.config, path), path, state);
             }
+            News::Found(evidence) => self.found = [Some(evidence), self.found[0]],
             News::NewRun { before } => {
                 tracing::info!(code = "LS6013", ?before, "the peer runs anew")
             }

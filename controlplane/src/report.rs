@@ -43,7 +43,7 @@ pub fn paths(config: &Config, shared: &Shared) -> Vec<Path> {
             let measured = name != MIRROR_LINK && trip > 0;
             Path {
                 name,
-                state: state(figures.state.load(Ordering::Relaxed)),
+                state: path_state(figures.state.load(Ordering::Relaxed)),
                 round_trip_us: measured.then_some(trip),
                 received: figures.received.load(Ordering::Relaxed),
                 lost: figures.lost.load(Ordering::Relaxed),
@@ -52,7 +52,8 @@ pub fn paths(config: &Config, shared: &Shared) -> Vec<Path> {
         .collect()
 }
 
-fn state(number: u8) -> PathState {
+/// A path's state, as [`crate::heartbeat::state_number`] counts them.
+pub fn path_state(number: u8) -> PathState {
     match number {
         0 => PathState::New,
         1 => PathState::Up,
@@ -62,9 +63,9 @@ fn state(number: u8) -> PathState {
     }
 }
 
-/// Who decides, and whether it answers.
-pub fn arbiter(config: &Config, answers: Option<bool>, misses: NodeSet) -> Arbiter {
-    let kind = match config.arbiter {
+/// Who decides, in a word.
+pub fn arbiter_kind(config: &Config) -> &'static str {
+    match config.arbiter {
         ArbiterKind::Register => match config.keeper {
             Some(RegisterKeeper::Etcd { .. }) => "etcd",
             Some(RegisterKeeper::Witness(_)) | None => "witness",
@@ -72,7 +73,11 @@ pub fn arbiter(config: &Config, answers: Option<bool>, misses: NodeSet) -> Arbit
         ArbiterKind::Ping => "ping",
         ArbiterKind::Manual => "manual",
         ArbiterKind::Nobody => "none",
-    };
+    }
+}
+
+/// Who decides, and whether it answers.
+pub fn arbiter(config: &Config, answers: Option<bool>, misses: NodeSet) -> Arbiter {
     let address = match &config.keeper {
         Some(RegisterKeeper::Witness(address)) => Some(address.clone()),
         Some(RegisterKeeper::Etcd { endpoints, .. }) => Some(all(endpoints)),
@@ -80,7 +85,7 @@ pub fn arbiter(config: &Config, answers: Option<bool>, misses: NodeSet) -> Arbit
         None => None,
     };
     Arbiter {
-        kind: kind.to_string(),
+        kind: arbiter_kind(config).to_string(),
         address,
         answers,
         waits_for: match config.arbiter {

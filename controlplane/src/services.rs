@@ -21,7 +21,7 @@ use controlplane_core::group::{
 };
 use controlplane_core::keeper::{Services as Standing, Word};
 use controlplane_core::partition::Decision;
-use controlplane_core::self_fencing::{ClearGroups, Left};
+use controlplane_core::self_fencing::{ClearGroups, Ground, Left};
 use controlplane_core::wish::GroupKey;
 use mirror_core::admin::{Role, Status};
 use mirror_core::types::Instant;
@@ -146,6 +146,8 @@ struct Service {
     steps_down: bool,
     /// The time of its services is over: the same.
     lapsed: bool,
+    /// On what that rests, and since when it is so.
+    ground: Option<(Ground, Instant)>,
     /// That was logged.
     told_over: bool,
     /// All its volumes are linked with the other node.
@@ -313,6 +315,7 @@ impl Service {
             volumes: group.volumes.iter().map(unclear).collect(),
             steps_down: false,
             lapsed: false,
+            ground: None,
             told_over: false,
             linked: false,
             origin: Origin::Start,

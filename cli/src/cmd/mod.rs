@@ -12,6 +12,7 @@ mod node;
 mod push;
 mod status;
 mod volume;
+mod why;
 
 use std::io::{self, Write, stdout};
 use std::path::Path;
@@ -40,6 +41,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Noun::Node(command) => node::run(command),
         Noun::Cluster(command) => cluster::run(command),
         Noun::Status { json, watch } => status::run(json.into(), watch.into()),
+        Noun::Why { name, json } => why::run(name.as_deref(), json.into()),
         Noun::Events(command) => events::run(&command),
         Noun::Doctor { config, node, json } => doctor::run(config, node.as_deref(), json.into()),
         Noun::Completions { shell } => completions::run(shell),

@@ -84,6 +84,34 @@ pub enum Change {
     Peer(Presence),
 }
 
+/// On what a presence rests: every path at the moment when it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// The moment.
+    pub at: Instant,
+    /// What was found.
+    pub presence: Presence,
+    /// Each path, in its order.
+    paths: [Seen; PATHS_MAX],
+    count: usize,
+}
+
+impl Evidence {
+    /// Each path, in its order.
+    pub fn paths(&self) -> &[Seen] {
+        self.paths.get(..self.count).unwrap_or_default()
+    }
+}
+
+/// How a path was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its state.
+    pub state: PathState,
+    /// When the peer was heard on it.
+    pub heard: Option<Instant>,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Path {
     heard: Option<Instant>,
@@ -314,6 +342,25 @@ impl FailureDetector {
         self.paths
             .get(path)
             .map_or((0, 0), |path| (path.received, path.lost))
+    }
+
+    /// When the peer was heard on a path.
+    pub fn heard_at(&self, path: usize) -> Option<Instant> {
+        self.paths.get(path)?.heard
+    }
+
+    /// What [`Self::presence`] rests on now.
+    pub fn evidence(&self) -> Evidence {
+        let seen = |path: usize| Seen {
+            state: self.path(path),
+            heard: self.heard_at(path),
+        };
+        Evidence {
+            at: self.looked,
+            presence: self.presence(),
+            paths: core::array::from_fn(seen),
+            count: self.paths.len(),
+        }
     }
 
     /// What changed since this was last asked.

@@ -15,21 +15,23 @@ use mirror_core::types::{Epoch, Instant, VolumeId};
 use mirror_core::view::{ViewHistory, ViewMark};
 
 use crate::failure_detector::Presence;
-use crate::limits::{DOUBT_GRACE, HEARTBEAT_TIMEOUT};
+use crate::limits::HEARTBEAT_TIMEOUT;
 use crate::mutant::{self, Mutant};
 use crate::partition::{
     Cause, ClaimState, Contact, Decision, Situation, Standing, Targets, decide,
 };
 use crate::register::{Answer, Claim};
-use crate::self_fencing::{FIRST_LOOK, ServiceLease};
+use crate::self_fencing::ServiceLease;
 use crate::view_change::{Held, Question, ViewChange};
 use crate::wish::{Origin, WishMark};
 
 mod ground;
 mod situation;
+pub mod why;
 mod wished;
 mod words;
 
+use why::{Hold, Record, Stood, acts};
 pub use wished::{Automatic, Desire, Services, Side, Wished};
 use words::claimed;
 
@@ -229,6 +231,10 @@ struct Volume {
     known: Option<(bool, bool, Instant)>,
     /// Since when it is known that it is not linked.
     apart: Option<Instant>,
+    /// How it stood at each [`why::Moment`] that is remembered.
+    remembered: [Option<Stood>; 3],
+    /// The same when the present ruling began.
+    began: Option<Stood>,
 }
 
 /// The keeper of one group on one node.
@@ -254,6 +260,9 @@ pub struct Keeper {
     /// No ping target answered while the peer was silent; it may have gone on alone, until it is heard again.
     cut_off: bool,
     clients: Targets,
+    /// Since when both are so.
+    arbiter_targets_since: Option<Instant>,
+    clients_since: Option<Instant>,
     automatic: Automatic,
     lease: ServiceLease,
     /// Since when runs of the daemon have not come to look at the volumes.
@@ -263,6 +272,7 @@ pub struct Keeper {
     /// An earlier run saw every copy here alone and not linked.
     alone_before: bool,
     decided: Option<(usize, Situation)>,
+    record: Record,
     following: wished::Following,
 }
 
@@ -291,12 +301,15 @@ impl Keeper {
             arbiter_targets: Targets::Silent,
             cut_off: false,
             clients: Targets::Answer,
+            arbiter_targets_since: None,
+            clients_since: None,
             automatic: Automatic::Yes,
             lease: ServiceLease::new(now, HEARTBEAT_TIMEOUT, None),
             looking_since: now,
             reported: false,
             alone_before: false,
             decided: None,
+            record: Record::default(),
             following: wished::Following::default(),
         }
     }
@@ -400,9 +413,7 @@ impl Keeper {
             }
             Event::Answered { number, answer } => self.change.answered(now, number, answer),
             Event::GivenBack { number } => self.change.given_back(number),
-            Event::Targets { arbiter, clients } => {
-                (self.arbiter_targets, self.clients) = (arbiter, clients);
-            }
+            Event::Targets { arbiter, clients } => self.targets(now, arbiter, clients),
             Event::Confirmed { sent, gaps } => self.lease.confirmed(now, sent, gaps),
             Event::LinkHeard { at } => self.lease.answered(now, at.min(now)),
             Event::Contact { asked } => self.lease.contact(asked.min(now)),
@@ -459,23 +470,6 @@ impl Keeper {
         place.asked = asked;
     }
 
-    /// When [`Event::Tick`] is due.
-    pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let later = |at: Instant| (at > now).then_some(at);
-        let rests = self.volumes.values().map(|volume| volume.rests_until);
-        rests
-            .chain(self.change.deadline())
-            .chain(self.unlinked_since.map(|since| since + LINK_GRACE))
-            .chain(self.idle_since.map(|since| since + TURN_WAIT))
-            .chain([self.peer_since + HANDICAP, self.lease.until()])
-            .chain([self.began + WORD_LIFE, self.looking_since + FIRST_LOOK])
-            .chain([self.looking_since + DOUBT_GRACE])
-            .chain(self.patience_deadlines())
-            .chain(self.move_deadline())
-            .filter_map(later)
-            .min()
-    }
-
     fn facts(&self) -> impl Iterator<Item = (&VolumeId, Option<VolumeFacts>)> {
         self.volumes.iter().map(|(id, volume)| (id, volume.facts))
     }
@@ -506,8 +500,10 @@ impl Keeper {
         let question = self.change.look_at(now, settled);
         effects.extend(question.map(Effect::Ask));
         effects.extend(self.change.tick(now).map(Effect::Ask));
-        let situation = self.situation(now);
+        let inputs = self.inputs(now);
+        let situation = inputs.situation();
         let (row, decision) = decide(&situation);
+        self.remember(inputs, row, decision);
         if self.decided != Some((row, situation)) {
             self.decided = Some((row, situation));
             effects.push(Effect::Decided {
@@ -536,6 +532,11 @@ impl Keeper {
             return self.step_down(now, effects);
         }
         if self.busy() || !self.words_are_over(now) {
+            let earlier = (now < self.began + WORD_LIFE).then_some(self.began + WORD_LIFE);
+            if acts(decision) {
+                let hold = earlier.map_or(Hold::Busy, Hold::EarlierWords);
+                self.record.hold(hold);
+            }
             return;
         }
         // A node whose copy alone counts keeps what it was granted, also beside a peer that is copied to: the other one
@@ -578,7 +579,7 @@ impl Keeper {
             {
                 self.act_alone(now, Decision::GoAlone, effects);
             }
-            Decision::Claim if self.busy() => {}
+            Decision::Claim if self.busy() => self.record.hold(Hold::Busy),
             Decision::Claim => {
                 let claims = self.claims(claimed(situation.standing == Standing::Frozen));
                 effects.extend(self.change.ask(now, claims).map(Effect::Ask));

@@ -6,6 +6,8 @@
 
 use core::fmt;
 
+mod words;
+
 /// How this node's copy of the volume stands, by its data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {

@@ -11,6 +11,8 @@
 
 use core::time::Duration;
 
+mod words;
+
 use mirror_core::types::Instant;
 
 use crate::mutant::{self, Mutant};

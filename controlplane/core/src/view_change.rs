@@ -57,8 +57,27 @@ pub struct ViewChange {
     number: u64,
     /// What the arbiter said last, for the status.
     last_refusal: Option<Refusal>,
+    asked: Asked,
     /// The arbiter may count something as this node's, of an earlier run or from a view that is past.
     inherits: bool,
+}
+
+/// The last claim of this run, for `lockstep why`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// When it was asked first.
+    pub at: Option<Instant>,
+    /// When it was answered, and how.
+    pub answered: Option<(Instant, Told)>,
+}
+
+/// What an arbiter told of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It may go on alone.
+    Granted,
+    /// It may not, or not yet.
+    Refused(Refusal),
 }
 
 /// What a copy holds durably.
@@ -77,6 +96,7 @@ impl Default for ViewChange {
             claims: Vec::new(),
             number: 0,
             last_refusal: None,
+            asked: Asked::default(),
             inherits: !mutant::is(Mutant::NothingInherited),
         }
     }
@@ -116,12 +136,21 @@ impl ViewChange {
         self.last_refusal
     }
 
+    /// The last claim of this run, and its answer.
+    pub fn asked(&self) -> Asked {
+        self.asked
+    }
+
     /// Begins a claim. Only from [`ClaimState::Idle`]; anything else changes nothing.
     pub fn ask(&mut self, now: Instant, claims: Vec<Claim>) -> Option<Question> {
         if self.stage != Stage::Idle || claims.is_empty() {
             return None;
         }
         self.claims = claims;
+        self.asked = Asked {
+            at: Some(now),
+            answered: None,
+        };
         Some(self.ask_again(now))
     }
 
@@ -142,6 +171,10 @@ impl ViewChange {
         if number != self.number || !matches!(self.stage, Stage::Asked { .. }) {
             return;
         }
+        let told = match &answer {
+            Answer::Granted(_) => Told::Granted,
+            Answer::Refused { refusal, .. } => Told::Refused(*refusal),
+        };
         self.stage = match answer {
             Answer::Granted(marks) if marks.len() == self.claims.len() => Stage::Granted(marks),
             // An answer to something else: as good as none.
@@ -163,6 +196,7 @@ impl ViewChange {
                 }
             }
         };
+        self.asked.answered = Some((now, told));
     }
 
     /// The arbiter confirmed that what question `number` gave back is free. One that does not know the volume yet confirms

@@ -227,6 +227,7 @@ impl Node {
         for group in 0..self.groups.len() {
             self.tell_of_death(group);
             let ground = self.groups[group].keeper.ground(current);
+            self.services.ground(current, group, ground);
             self.services.leased(current, group, services(ground));
             let asked = self.shared.peer_clear.asked(self.key_of(group));
             if let Some(asked) = asked {

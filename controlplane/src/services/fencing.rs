@@ -1,12 +1,35 @@
 //! What the groups' rules are told of their time ([`controlplane_core::self_fencing`]), and what of them is left.
 
 use controlplane_core::group::Event;
-use controlplane_core::self_fencing::{Left, Verdict};
+use controlplane_core::self_fencing::{Ground, Left, Verdict};
 use mirror_core::types::Instant;
 
 use super::Services;
+use crate::why::Reasons;
 
 impl Services {
+    /// On what the verdict rests that is told next.
+    pub fn ground(&mut self, now: Instant, group: usize, ground: Ground) {
+        if let Some(service) = self.groups.get_mut(&group)
+            && service.ground.is_none_or(|(before, _)| before != ground)
+        {
+            service.ground = Some((ground, now));
+        }
+    }
+
+    /// Why a group's resources are as they are; `None` if it has none.
+    pub fn reasons(&self, now: Instant, group: usize) -> Option<Reasons<'_>> {
+        let service = self.groups.get(&group)?;
+        Some(Reasons {
+            record: service.group.why(),
+            state: service.group.state(now),
+            names: &service.names,
+            wanted: service.wanted,
+            steps_down: service.steps_down,
+            ground: service.ground,
+        })
+    }
+
     /// Whether the group's services may run at all, whoever serves its volumes.
     pub fn leased(&mut self, now: Instant, group: usize, verdict: Verdict) {
         let lapsed = verdict == Verdict::StopHard;

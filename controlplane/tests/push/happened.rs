@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use controlplane_api::cluster::Presence;
 use controlplane_api::events::{Event, Events, Query, SCHEMA};
+use controlplane_api::why::{self, Why};
 
 use crate::beds::{Bed, eventually};
 
@@ -98,4 +100,61 @@ fn whoever_follows_is_answered_when_something_happens() {
     });
     let wrong = bed.refused(0, "/v1/events?after=x");
     assert_eq!(wrong, 400);
+}
+
+fn asked(bed: &Bed, node: usize) -> Why {
+    serde_json::from_str(&bed.get(node, "/v1/why")).expect("reasons")
+}
+
+#[test]
+fn each_node_tells_why_and_what_it_waits_for() {
+    let mut bed = Bed::new();
+    bed.start_both();
+    bed.says(0, "online");
+    eventually("they hear each other", || {
+        let found = |node| asked(&bed, node).peer.present.map(|found| found.presence);
+        found(0) == Some(Presence::Alive) && found(1) == Some(Presence::Alive)
+    });
+    let serves = asked(&bed, 0);
+    assert_eq!(
+        (serves.schema.as_str(), serves.node.as_str()),
+        (why::SCHEMA, "node1")
+    );
+    let group = &serves.groups[0];
+    assert_eq!(group.name, bed.group());
+    assert_eq!(group.text, "node1 serves its volumes");
+    assert!(group.waits.is_none(), "{group:?}");
+    let present = group.present.as_ref().expect("a row");
+    assert_eq!(
+        (present.row, present.decision.as_str()),
+        (3, "nothing to do")
+    );
+    assert_eq!(present.volumes[0].standing.as_deref(), Some("serving"));
+    assert_eq!(present.volumes[0].epoch, Some(5));
+    let resources = group.resources.as_ref().expect("resources");
+    let because = resources.present.as_ref().expect("a reason");
+    assert_eq!(
+        (because.reason.as_str(), resources.state.as_str()),
+        ("served", "online")
+    );
+    let ground = resources.ground.as_ref().expect("a ground");
+    assert_eq!(ground.value, "1", "{ground:?}");
+    // Each path with the moment at which the other node was heard on it.
+    let paths = &serves.peer.paths;
+    assert_eq!(paths.len(), 2);
+    assert!(paths[0].heard_ms.is_some_and(|ms| ms < 5000), "{paths:?}");
+    // The other node's volume does not answer.
+    let waits = asked(&bed, 1);
+    let group = &waits.groups[0];
+    let missing = group.waits.as_ref().expect("a wait");
+    assert_eq!(missing.what, "the volume's daemon");
+    assert_eq!(group.present.as_ref().expect("a row").row, 4);
+    // It dies: what was found is told with its evidence.
+    bed.kill(1);
+    bed.says(0, "path=0 state=Down");
+    eventually("the path is told", || {
+        asked(&bed, 0).peer.paths[0]
+            .heard_ms
+            .is_some_and(|ms| ms >= 2000)
+    });
 }

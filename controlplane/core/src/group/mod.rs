@@ -10,6 +10,7 @@
 mod fencing;
 mod resource;
 mod types;
+pub mod why;
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -25,19 +26,7 @@ use resource::{Resource, Running};
 
 use crate::limits::{HARD_STOPS_MAX, PROBE_PATIENCE, PROBE_TIMEOUT, RETRY_PAUSE, STABLE};
 use crate::self_fencing::{Start, starts};
-
-/// What the group shall come to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Goal {
-    /// Everything runs.
-    Run,
-    /// Nothing is begun.
-    Hold,
-    /// Nothing runs, and everything ends its work before.
-    Stop,
-    /// Nothing runs, at once.
-    HardStop,
-}
+use why::{Goal, Progress, Record};
 
 /// A group on one node.
 #[derive(Debug)]
@@ -70,6 +59,7 @@ pub struct Group {
     fence_at: Instant,
     next_number: u64,
     told: Option<GroupState>,
+    record: Record,
 }
 
 impl Group {
@@ -102,6 +92,7 @@ impl Group {
             fence_at: now,
             next_number: 1,
             told: None,
+            record: Record::default(),
         }
     }
 
@@ -215,26 +206,7 @@ impl Group {
     }
 
     fn goal(&self, now: Instant) -> Goal {
-        match self.volumes {
-            Volumes::Gone | Volumes::LeaseOver => return Goal::HardStop,
-            // What began is not suspended by doubt: the other node waits for its end.
-            Volumes::InDoubt
-                if self.hard_since.is_some()
-                    || now >= self.volumes_since + self.policy.doubt_grace =>
-            {
-                return Goal::HardStop;
-            }
-            Volumes::InDoubt | Volumes::Served(_) => {}
-        }
-        if self.stop_failed {
-            Goal::Hold
-        } else if self.order == Order::Stop || self.barred.is_some() {
-            Goal::Stop
-        } else if matches!(self.volumes, Volumes::Served(_)) {
-            Goal::Run
-        } else {
-            Goal::Hold
-        }
+        self.judge(now).0
     }
 
     fn volumes(&mut self, now: Instant, volumes: Volumes) {
@@ -394,23 +366,31 @@ impl Group {
     }
 
     fn look(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let goal = self.goal(now);
+        let (goal, because) = self.judge(now);
         if goal != Goal::HardStop {
             (self.hard_since, self.overdue) = (None, false);
         }
         self.forget_an_earlier_stop(now, goal);
         self.fence(now, effects);
+        let mut waits = None;
         if goal == Goal::HardStop {
             self.stop_hard(now, effects);
         } else if self.count(|resource| !resource.probed) > 0 {
             self.probe(now, effects);
         } else {
             match goal {
-                Goal::Run => self.run(now, effects),
+                Goal::Run => waits = self.run(now, effects),
                 Goal::Stop => self.stop(now, effects),
                 Goal::Hold | Goal::HardStop => {}
             }
         }
+        // A run that was given up just now has another reason by that.
+        let because = if self.barred.is_some() {
+            self.judge(now)
+        } else {
+            (goal, because)
+        };
+        self.remember_why(now, because, waits);
         self.release(goal, effects);
         let all_online = self.count(|resource| resource.state != ResourceState::Online) == 0;
         self.online_since = self.online_since.or(Some(now)).filter(|_| all_online);
@@ -425,42 +405,48 @@ impl Group {
         }
     }
 
-    fn run(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+    /// What it waits for, if it begins nothing because of that.
+    fn run(&mut self, now: Instant, effects: &mut Vec<Effect>) -> Option<Progress> {
         self.released = false;
         if self.any_running() {
-            return;
+            return None;
         }
         let online = |resource: &Resource| resource.state == ResourceState::Online;
         let Some(first) = self.resources.iter().position(|resource| !online(resource)) else {
             // All run, started or adopted: a failover that ends here is counted once.
             self.counted = true;
-            return;
+            return None;
         };
         // What runs above something that does not is stopped first, in reverse; what is there in parts as well.
         let last = self.last_not_offline().filter(|last| *last >= first);
         if let Some(last) = last {
             self.stop_one(now, last, effects);
-            return;
+            return None;
         }
         let Volumes::Served(origin) = self.volumes else {
-            return;
+            return None;
         };
-        let waits = starts(self.before(now)) == Start::Later;
-        if waits || now < self.resources[first].rests_until {
-            return;
+        if starts(self.before(now)) == Start::Later {
+            let until = self.waits_until();
+            return Some(Progress::TakeoverWait { until });
+        }
+        let (resource, until) = (first, self.resources[first].rests_until);
+        if now < until {
+            return Some(Progress::Pause { resource, until });
         }
         if !self.counted {
             self.counted = true;
             if origin == Origin::Failover {
                 if !self.spend_failover(now) {
                     self.give_up(Reason::PingPong, effects);
-                    return;
+                    return None;
                 }
                 effects.push(Effect::FailedOver);
             }
         }
         let timeout = self.resources[first].policy.start_timeout;
         self.act(now, first, Action::Start(origin), timeout, effects);
+        None
     }
 
     /// Whether one more start after a failover is within the budget.

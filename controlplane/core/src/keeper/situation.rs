@@ -1,14 +1,14 @@
 //! What a keeper knows, as the situation that the table decides.
 
-use core::time::Duration;
-
-use mirror_core::types::Instant;
+use mirror_core::types::{Instant, VolumeId};
 
 use crate::failure_detector::Presence;
-use crate::mutant::{self, Mutant};
-use crate::partition::{Arbiter, ClaimState, Contact, Situation, Standing, Targets, Turn};
+use crate::limits::DOUBT_GRACE;
+use crate::partition::{ClaimState, Decision, Standing, Targets};
+use crate::self_fencing::FIRST_LOOK;
 
-use super::{ArbiterKind, Automatic, HANDICAP, Keeper, LINK_GRACE, TURN_WAIT, Volume, VolumeFacts};
+use super::why::{Inputs, Moment, Record, Stood, acts};
+use super::{HANDICAP, Keeper, LINK_GRACE, TURN_WAIT, Volume, VolumeFacts, WORD_LIFE};
 
 impl Keeper {
     /// The volumes' standings as one: the worst that keeps the group from being served, or what it needs.
@@ -81,41 +81,6 @@ impl Keeper {
         })
     }
 
-    pub(super) fn contact(&self, now: Instant, standing: Standing) -> Contact {
-        let Some(since) = self.unlinked_since else {
-            return Contact::Linked;
-        };
-        let handicap = match standing {
-            _ if mutant::is(Mutant::HandicapIgnored) => Duration::ZERO,
-            Standing::Standby | Standing::Unserved => HANDICAP,
-            Standing::Serving
-            | Standing::Frozen
-            | Standing::Booted
-            | Standing::Alone
-            | Standing::NotCurrent
-            | Standing::Silent
-            | Standing::Broken => Duration::ZERO,
-        };
-        match self.peer {
-            Presence::Dead if mutant::is(Mutant::DeadNotNoticed) => Contact::Unsure,
-            Presence::Dead if now >= self.peer_since + handicap => Contact::Dead,
-            Presence::Alive | Presence::Deaf if mutant::is(Mutant::HeartbeatsHoldFreeze) => {
-                Contact::Unsure
-            }
-            Presence::Alive | Presence::Deaf
-                if standing == Standing::Standby && mutant::is(Mutant::StandbyAsksBesideLiving) =>
-            {
-                Contact::Dead
-            }
-            Presence::Alive | Presence::Deaf if now >= since + LINK_GRACE => {
-                Contact::HeartbeatsOnly
-            }
-            Presence::Dead | Presence::Alive | Presence::Deaf | Presence::Unknown => {
-                Contact::Unsure
-            }
-        }
-    }
-
     /// A ping target that answers again, before the peer is heard, shows that this node was cut off, and not that the peer is
     /// dead: where a target answered it, it went on alone.
     pub(super) fn notice_a_cut(&mut self) {
@@ -126,33 +91,111 @@ impl Keeper {
         };
     }
 
-    pub(super) fn situation(&self, now: Instant) -> Situation {
+    /// All that the situation is made of, at this moment.
+    pub(super) fn inputs(&self, now: Instant) -> Inputs {
         let standing = self.standing();
-        Situation {
+        Inputs {
+            at: now,
+            kind: self.kind,
             standing,
-            contact: self.contact(now, standing),
-            arbiter: match self.kind {
-                ArbiterKind::Register => Arbiter::Register(self.change.state()),
-                ArbiterKind::Ping if self.cut_off => Arbiter::Ping(Targets::Silent),
-                ArbiterKind::Ping => Arbiter::Ping(self.arbiter_targets),
-                ArbiterKind::Manual => Arbiter::Manual,
-                ArbiterKind::Nobody => Arbiter::Nobody,
-            },
-            clients: self.clients,
-            automatic: self.automatic == Automatic::Yes,
+            unknown: self.unknown,
+            peer: self.peer,
+            peer_since: self.peer_since,
+            unlinked_since: self.unlinked_since,
+            claim: self.change.state(),
+            asked: self.change.asked(),
+            arbiter_targets: (self.arbiter_targets, self.arbiter_targets_since),
+            cut_off: self.cut_off,
+            clients: (self.clients, self.clients_since),
+            automatic: self.automatic,
             service: self.service(now),
-            turn: match (self.begins_first(), self.idle_since) {
-                (Some(true), _) => Turn::Ours,
-                (Some(false), Some(since)) if now >= since + TURN_WAIT => Turn::Ours,
-                (Some(false) | None, _) => Turn::Theirs,
-            },
+            lease_until: self.lease.until(),
+            begins_first: self.begins_first(),
+            idle_since: self.idle_since,
+            wished: self.following.wished,
             wanted: self.wanted(standing),
+            other_ready: self.is_other_ready(),
         }
+    }
+
+    /// What was just decided, and how each volume stood.
+    pub(super) fn remember(&mut self, inputs: Inputs, row: usize, decision: Decision) {
+        let begins = self.record.keep(inputs, row, decision);
+        let [now, before, acted] = [Moment::Now, Moment::Before, Moment::Acted].map(place);
+        for volume in self.volumes.values_mut() {
+            let stands = Some(volume.stood());
+            if begins {
+                volume.remembered[before] = volume.began;
+                volume.began = stands;
+                if acts(decision) {
+                    volume.remembered[acted] = stands;
+                }
+            }
+            volume.remembered[now] = stands;
+        }
+    }
+
+    /// What was decided last, and from what.
+    pub fn why(&self) -> &Record {
+        &self.record
+    }
+
+    /// How a volume stood when that was decided; `None` if it was not known yet.
+    pub fn stood(&self, volume: VolumeId, moment: Moment) -> Option<Stood> {
+        self.volumes.get(&volume)?.remembered[place(moment)]
+    }
+
+    pub(super) fn targets(&mut self, now: Instant, arbiter: Targets, clients: Targets) {
+        if arbiter != self.arbiter_targets {
+            (self.arbiter_targets, self.arbiter_targets_since) = (arbiter, Some(now));
+        }
+        if clients != self.clients {
+            (self.clients, self.clients_since) = (clients, Some(now));
+        }
+    }
+
+    /// When [`Event::Tick`] is due.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        let later = |at: Instant| (at > now).then_some(at);
+        let rests = self.volumes.values().map(|volume| volume.rests_until);
+        rests
+            .chain(self.change.deadline())
+            .chain(self.unlinked_since.map(|since| since + LINK_GRACE))
+            .chain(self.idle_since.map(|since| since + TURN_WAIT))
+            .chain([self.peer_since + HANDICAP, self.lease.until()])
+            .chain([self.began + WORD_LIFE, self.looking_since + FIRST_LOOK])
+            .chain([self.looking_since + DOUBT_GRACE])
+            .chain(self.patience_deadlines())
+            .chain(self.move_deadline())
+            .filter_map(later)
+            .min()
     }
 
     pub(super) fn busy(&self) -> bool {
         let changing =
             |volume: &Volume| volume.told || volume.facts.is_some_and(|facts| facts.changing);
         self.volumes.values().any(changing)
+    }
+}
+
+fn place(moment: Moment) -> usize {
+    match moment {
+        Moment::Now => 0,
+        Moment::Before => 1,
+        Moment::Acted => 2,
+    }
+}
+
+impl Volume {
+    fn stood(&self) -> Stood {
+        let facts = self.facts;
+        Stood {
+            asked: self.asked,
+            standing: facts.map(|facts| facts.standing),
+            view: facts.map(|facts| facts.view),
+            linked: facts.is_some_and(|facts| facts.linked),
+            alone: facts.is_some_and(|facts| facts.alone),
+            changing: self.told || facts.is_some_and(|facts| facts.changing),
+        }
     }
 }

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use mirror_core::types::{Instant, NodeId};
 
+use super::why::Hold;
 use super::{Effect, Keeper, Word};
 use crate::failure_detector::Presence;
 use crate::group::GroupState;
@@ -185,7 +186,7 @@ impl Keeper {
     }
 
     /// Whether the other node could serve the group: it lives, knows of it, and its copies count.
-    fn is_other_ready(&self) -> bool {
+    pub(super) fn is_other_ready(&self) -> bool {
         let wished = &self.following.wished;
         let counts = |facts: super::VolumeFacts| facts.linked && !facts.alone;
         // Of a volume that was just told something nobody knows for a moment.
@@ -311,8 +312,12 @@ impl Keeper {
             |(_, facts): (_, Option<super::VolumeFacts>)| facts.is_some_and(|facts| facts.alone);
         let nobody_else = self.facts().all(alone);
         let known = self.is_agreed() || nobody_else || mutant::is(Mutant::StopUntold);
-        if self.following.services == Services::Gone && known {
+        if self.following.services != Services::Gone {
+            self.record.hold(Hold::Resources);
+        } else if known {
             self.say_to(now, Standing::Serving, Word::Release, effects);
+        } else {
+            self.record.hold(Hold::Untold);
         }
     }
 }

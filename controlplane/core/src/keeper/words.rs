@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use mirror_core::types::{Instant, ViewId, VolumeId};
 use mirror_core::view::ViewMark;
 
+use super::why::Hold;
 use super::{ArbiterKind, Effect, Keeper, Volume, VolumeFacts, WORD_LIFE, Word};
 use crate::mutant::{self, Mutant};
 use crate::partition::{Decision, Standing};
@@ -111,6 +112,7 @@ impl Keeper {
     ) {
         let ping = self.kind == ArbiterKind::Ping;
         let in_time = !self.lease.is_over(now);
+        let record = &mut self.record;
         let Some(place) = self.volumes.get_mut(&volume) else {
             return;
         };
@@ -120,6 +122,10 @@ impl Keeper {
             place.told = true;
             place.narrows = matches!(word, Word::GoAlone { .. }) && ping && in_time;
             effects.push(Effect::Say { volume, word });
+        } else if place.told || !ready {
+            record.hold(Hold::Busy);
+        } else {
+            record.hold(Hold::Refused(place.rests_until));
         }
     }
 }
