@@ -379,10 +379,11 @@ impl Thread {
 
     fn look(&mut self) {
         for change in self.peer.look(now()) {
+            // First what is decided from, if there is room for one only.
+            self.tell(News::Changed(change));
             if let Change::Peer(_) = change {
                 self.tell(News::Found(self.peer.detector.evidence()));
             }
-            self.tell(News::Changed(change));
         }
         for (index, figures) in self.shared.paths.iter().enumerate() {
             if index > self.sockets.len() {

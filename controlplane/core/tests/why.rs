@@ -8,7 +8,8 @@ use controlplane_core::group::{
 };
 use controlplane_core::keeper::why::{Hold, Moment};
 use controlplane_core::keeper::{
-    ArbiterKind, Desire, Effect, Event, Keeper, VolumeFacts, WORD_LIFE, Wished, Word,
+    ArbiterKind, Desire, Effect, Event, Keeper, Services as Left, VolumeFacts, WORD_LIFE, Wished,
+    Word,
 };
 use controlplane_core::partition::{ClaimState, Decision, Situation, Standing, TABLE};
 use controlplane_core::register::Answer;
@@ -161,6 +162,25 @@ fn a_takeover_is_remembered_with_what_it_rested_on_until_the_next_deed() {
     let now = stood(Moment::Now);
     assert_eq!((now.standing, now.alone), (Some(Standing::Serving), true));
     assert_eq!(now.view, Some(claims[0].next));
+    // A stop that waits for what runs has done nothing yet.
+    node.feed(Event::Services(Left::There));
+    node.feed(Event::Wished(Wished {
+        desire: Desire::Stopped,
+        agreed: true,
+        ..Wished::default()
+    }));
+    node.words.clear();
+    node.pass(300);
+    let record = *node.keeper.why();
+    let present = record.present.expect("a ruling");
+    assert_eq!(present.decision, Decision::Stop);
+    assert!(present.held.is_some() && node.words.is_empty());
+    assert_eq!(record.acted.map(|it| it.decision), Some(Decision::TakeOver));
+    node.feed(Event::Services(Left::Gone));
+    node.pass(300);
+    assert_eq!(node.words, [Word::Release]);
+    let acted = node.keeper.why().acted;
+    assert_eq!(acted.map(|it| it.decision), Some(Decision::Stop));
 }
 
 #[test]
@@ -312,7 +332,9 @@ fn a_group_says_at_each_step_of_a_takeover_what_it_waits_for() {
     services.pass(1000);
     services.feed(Happens::Volumes(Volumes::Served(Origin::Failover)));
     let waits = services.is(Goal::Run, Because::Served);
-    let wait = services.group.policy().takeover_wait;
+    // It lives, as far as anybody said.
+    let policy = services.group.policy();
+    let wait = policy.takeover_wait + policy.living_wait;
     assert_eq!(
         waits,
         Progress::TakeoverWait {

@@ -116,6 +116,7 @@ impl Kept {
             None => Open::at(&self.path)?,
         };
         if open.bytes > 0 && open.bytes + length > FILE_BYTES_MAX {
+            open.file.sync_data()?;
             fs::rename(&self.path, self.before())?;
             open = Open::at(&self.path)?;
         }

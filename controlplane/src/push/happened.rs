@@ -12,6 +12,8 @@ use super::words::AskFrame;
 
 /// The other node has so long to answer: whoever asks reads what happened here in the meantime.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Whoever asks this node waits no longer, whatever holds its question up here.
+pub(super) const LIMIT: Duration = Duration::from_secs(4);
 /// So much at most, before JSON makes it longer: it goes into one frame.
 const PAGE_BYTES_MAX: usize = 512 * 1024;
 
@@ -91,7 +93,7 @@ impl Pusher {
     }
 }
 
-fn untold(why: String) -> Problem {
+pub(super) fn untold(why: String) -> Problem {
     problem(
         "LS6162",
         format!("what happened there is not known here: {why}"),

@@ -15,7 +15,7 @@ use mirror_core::admin::Problem;
 use super::begin::file_digest;
 use super::judge::{Judged, problem};
 use super::words::{AnswerFrame, AskFrame, digest, hex};
-use super::{Handle, Pusher, Text, told};
+use super::{Handle, Pusher, Text, happened, told};
 use crate::join::frames::printable;
 
 /// A digest is named by so many of its first digits at least.
@@ -79,7 +79,16 @@ impl Handle {
         let asked = self
             .runtime
             .spawn(async move { pusher.happened_there(query).await });
-        asked.await.unwrap_or_else(|_| Err(ended()))
+        // Its thread may be stuck on a disk, and its clock with it.
+        let answer = tokio::time::timeout(happened::LIMIT, asked).await;
+        answer.map_or_else(
+            |_| {
+                Err(happened::untold(
+                    "it could not be asked in time".to_string(),
+                ))
+            },
+            |answer| answer.unwrap_or_else(|_| Err(ended())),
+        )
     }
 
     /// The loop that decides about volumes took one turn, and holds the other node for this.

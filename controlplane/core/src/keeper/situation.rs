@@ -7,7 +7,7 @@ use crate::limits::DOUBT_GRACE;
 use crate::partition::{ClaimState, Decision, Standing, Targets};
 use crate::self_fencing::FIRST_LOOK;
 
-use super::why::{Inputs, Moment, Record, Stood, acts};
+use super::why::{Inputs, Moment, Record, Stood};
 use super::{HANDICAP, Keeper, LINK_GRACE, TURN_WAIT, Volume, VolumeFacts, WORD_LIFE};
 
 impl Keeper {
@@ -121,17 +121,23 @@ impl Keeper {
     /// What was just decided, and how each volume stood.
     pub(super) fn remember(&mut self, inputs: Inputs, row: usize, decision: Decision) {
         let begins = self.record.keep(inputs, row, decision);
-        let [now, before, acted] = [Moment::Now, Moment::Before, Moment::Acted].map(place);
+        let [now, before] = [Moment::Now, Moment::Before].map(place);
         for volume in self.volumes.values_mut() {
             let stands = Some(volume.stood());
             if begins {
                 volume.remembered[before] = volume.began;
                 volume.began = stands;
-                if acts(decision) {
-                    volume.remembered[acted] = stands;
-                }
             }
             volume.remembered[now] = stands;
+        }
+    }
+
+    /// A word was said for what rules.
+    pub(super) fn remember_the_deed(&mut self) {
+        if self.record.done() {
+            for volume in self.volumes.values_mut() {
+                volume.remembered[place(Moment::Acted)] = volume.began;
+            }
         }
     }
 

@@ -219,7 +219,7 @@ pub struct Record {
     pub present: Option<Ruling>,
     /// What ruled before.
     pub before: Option<Ruling>,
-    /// What ruled last of all that does something: anything but resting, waiting and asking. It may be the present one.
+    /// What ruled when a word was said last: anything but resting, waiting and asking. It may be the present one.
     pub acted: Option<Ruling>,
 }
 
@@ -237,10 +237,14 @@ impl Record {
             last: inputs,
             held: None,
         });
-        if acts(decision) {
-            self.acted = self.present;
-        }
         true
+    }
+
+    /// What rules was carried out: a word was said for it. Whether it is one that does something.
+    pub(super) fn done(&mut self) -> bool {
+        let did = self.present.filter(|present| acts(present.decision));
+        self.acted = did.or(self.acted);
+        did.is_some()
     }
 
     pub(super) fn hold(&mut self, hold: Hold) {

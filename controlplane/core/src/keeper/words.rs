@@ -122,6 +122,7 @@ impl Keeper {
             place.told = true;
             place.narrows = matches!(word, Word::GoAlone { .. }) && ping && in_time;
             effects.push(Effect::Say { volume, word });
+            self.remember_the_deed();
         } else if place.told || !ready {
             record.hold(Hold::Busy);
         } else {
