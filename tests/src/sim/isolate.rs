@@ -1,7 +1,7 @@
 //! Isolated copies: operators isolate and attach, somebody reads the image, and it must not change (I30: an
 //! isolated copy is the volume at one moment until it is attached).
 
-use mirror_core::admin::{Command, CopyState, Outcome, Refusal};
+use mirror_core::admin::{Command, Outcome, Refusal};
 use mirror_core::effect::{DeviceCommand, DiskOperation};
 use mirror_core::event::{Event, IoOwner, IsolatedEvent, Request, RequestKind};
 use mirror_core::types::{Errno, SectorRange, Tag};
@@ -72,9 +72,10 @@ impl World {
     /// An operator attaches what is isolated.
     pub(super) fn attach_isolated(&mut self, force: bool) {
         for node in 0..2 {
+            // Also one whose disk failed meanwhile: it says both.
             let isolated = self
                 .status(node)
-                .is_some_and(|status| status.copy == CopyState::Isolated);
+                .is_some_and(|status| status.isolated.is_some());
             if isolated {
                 self.command(node, Command::Attach { force });
             }
