@@ -128,10 +128,7 @@ fn what_was_served_through_the_other_disk_is_on_the_one_that_failed_last() {
 fn forcing_the_disk_that_failed_first_loses_what_was_flushed_and_is_seen() {
     let (mut world, active) = failed_one_after_the_other(3);
     // The operator takes the one log for the other.
-    let first = world.nodes[active].failed_at;
-    let last = core::mem::replace(&mut world.nodes[1 - active].failed_at, first);
-    world.nodes[active].failed_at = last;
-    world.force_what_failed_last();
+    world.force_as_last(active);
     let failure = world.failure.expect("flushed writes are lost");
     assert!(failure.contains("S1"), "{failure}");
 }

@@ -33,9 +33,9 @@ const PATIENCE_MS: u64 = 4000;
 /// A late word, milliseconds without haste.
 const LATE_MS: u64 = 6000;
 /// Link timeout, patience, lease, a late word, milliseconds without haste.
-const SERVES_MS: u64 = 2000 + PATIENCE_MS + 2000 + LATE_MS;
+pub(super) const SERVES_MS: u64 = 2000 + PATIENCE_MS + 2000 + LATE_MS;
 /// For questions, disks and the device.
-const BOUND_MS: u64 = 2000;
+pub(super) const BOUND_MS: u64 = 2000;
 
 const VOLUME: VolumeId = VolumeId([1; 16]);
 
@@ -130,7 +130,7 @@ struct Question {
 /// The register, the agents, the network between them.
 #[derive(Debug)]
 pub(super) struct Arbiter {
-    rng: Rng,
+    pub(super) rng: Rng,
     registers: Registers,
     /// What the agents' questions say, by their numbers.
     claims: BTreeMap<u64, Claim>,
@@ -195,7 +195,7 @@ impl Arbiter {
         }
     }
 
-    fn would_grant(&self, node: usize, claim: &Claim) -> bool {
+    pub(super) fn would_grant(&self, node: usize, claim: &Claim) -> bool {
         let answer = self.registers.clone().claim(id(node), &[*claim]);
         matches!(answer, Answer::Granted(_))
     }
@@ -482,7 +482,7 @@ impl World {
     // --- the register -------------------------------------------------------------------------
 
     /// What the node would claim now.
-    fn claim_of(&mut self, node: usize) -> Option<Claim> {
+    pub(super) fn claim_of(&mut self, node: usize) -> Option<Claim> {
         let status = self.status(node)?;
         let mut history = ViewHistory::default();
         for mark in status.view.history.iter().rev() {
@@ -544,6 +544,13 @@ impl World {
         }
     }
 
+    /// Whether a question of the node is on its way to the register.
+    pub(super) fn asks_yet(&self, from: usize) -> bool {
+        self.agenda.iter().any(|entry| {
+            matches!(entry.0.happening, Happening::Arbiter { step: Step::Asked { node, .. } } if node == from)
+        })
+    }
+
     // --- what must hold -----------------------------------------------------------------------
 
     /// S8: nobody goes on alone beside another.
@@ -554,43 +561,6 @@ impl World {
             && views[1].is_sole(id(1))
         {
             self.fail(format!("both went on alone, {views:?} (S8)"));
-        }
-    }
-}
-
-/// At rest, a node dies: the other one serves, by a word of its agent. Then both come together.
-pub(super) fn bereave(world: &mut World) {
-    for _ in 0..2 {
-        let left = world.arbiter.rng.index(2);
-        if world.failure.is_some() || !world.healthy() {
-            return;
-        }
-        let claim = world.claim_of(left);
-        let granted = claim.is_some_and(|claim| world.arbiter.would_grant(left, &claim));
-        if !granted {
-            // The other one was granted it, and died with it.
-            world.count("arbiter: granted to the dead");
-            continue;
-        }
-        world.nodes[1 - left].held_off = true;
-        world.power_cut(1 - left);
-        let limit_ms = SERVES_MS / world.plan.haste + BOUND_MS;
-        let serves = |world: &World| {
-            world.nodes[left].view().is_sole(id(left)) && world.role(left) == Some(Role::Active)
-        };
-        let alone = |world: &World| world.nodes[left].view().is_sole(id(left));
-        if !world.run_until(limit_ms, alone) || !world.run_until(limit_ms, serves) {
-            world.fail(format!(
-                "{left} is left, the register in reach, and does not serve (I9)"
-            ));
-            return;
-        }
-        world.count("arbiter: the one that is left serves");
-        world.nodes[1 - left].held_off = false;
-        world.power_on(1 - left);
-        if !world.run_until(super::run::peace_ms(world), World::healthy) {
-            world.fail("not healthy after a node died and came back (I9)".to_string());
-            return;
         }
     }
 }

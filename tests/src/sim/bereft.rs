@@ -75,10 +75,14 @@ impl World {
 
     /// The operator's way out of it.
     pub fn force_what_failed_last(&mut self) {
-        let last = self.failed_last();
+        self.force_as_last(self.failed_last());
+    }
+
+    /// He takes this node for the one that failed last, rightly or not.
+    pub fn force_as_last(&mut self, last: usize) {
         let other = 1 - last;
         self.count("both disks failed");
-        self.note(|| format!("both disks failed, that of {last} later"));
+        self.note(|| format!("both disks failed, that of {last} is taken for the later one"));
         self.nodes[other].held_off = true;
         self.power_cut(other);
         let copy = self.status(last).map(|status| status.copy);

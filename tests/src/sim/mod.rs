@@ -9,6 +9,7 @@
 mod ambush;
 mod arbiter;
 mod aside;
+mod bereaved;
 mod bereft;
 mod checks;
 mod control;

@@ -8,6 +8,7 @@ use mirror_core::admin::Command;
 use mirror_core::types::NodeSet;
 
 use super::arbiter;
+use super::bereaved;
 use super::control;
 use super::damage::damage;
 use super::failover;
@@ -249,7 +250,7 @@ fn peace(world: &mut World) {
         damage(world);
     }
     if world.plan.arbiter {
-        arbiter::bereave(world);
+        bereaved::bereave(world);
     } else if world.plan.control {
         failover::scenes(world);
     } else if world.plan.split {
