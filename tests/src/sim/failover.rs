@@ -5,6 +5,7 @@
 
 use controlplane_core::keeper::Word;
 use controlplane_core::partition::ClaimState;
+use controlplane_core::self_fencing::Ground;
 use mirror_core::admin::{Frozen, Role};
 use mirror_core::types::Instant;
 use mirror_core::view::{View, ViewMark};
@@ -256,8 +257,14 @@ impl World {
                 .as_ref()
                 .is_some_and(|daemon| daemon.keeper().claim() == ClaimState::Idle)
         };
-        // Who only now comes to itself has heard less of the other one than the other one of it.
-        let awake = |node: usize| self.control.stuck_until[node] <= self.now;
+        // Who only now comes to itself has heard less of the other one than the other one of it. Who serves may not go on alone
+        // until it has heard of it: its lease is over.
+        let awake = |node: usize| {
+            let daemon = self.control.daemons[node].as_ref();
+            let ground = daemon.map(|daemon| daemon.keeper().ground(self.path_clock(node)));
+            let lasts = self.role(node) != Some(Role::Active) || ground != Some(Ground::Over);
+            self.control.stuck_until[node] <= self.now && lasts
+        };
         (0..2).all(|node| idle(node) && awake(node)) && self.control.witness.is_enrolled()
     }
 
