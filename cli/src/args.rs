@@ -28,6 +28,15 @@ const WAIT_EXIT_CODES: &str = "\
 Exit codes: 0 done (without --wait: both nodes will come to it), 1 refused, or it
 came to nothing, 3 nobody can tell: no control plane answers, or the time is over.";
 
+const PREPARE_AFTER: &str = "\
+For example:
+  lockstep group prepare pg --user postgres -- /usr/lib/postgresql/15/bin/initdb -D /srv/pg/data
+
+On the node that serves the group's volumes, while nothing of it runs. A file system is made
+where the volume is empty; one that is there is mounted as it is; anything else is refused. If
+something fails nothing stays mounted, and the command can be typed again.
+Exit codes: 0 the group runs, 1 refused or failed, 3 no control plane answers.";
+
 const DOCTOR_EXIT_CODES: &str = "\
 Exit codes: 0 all that was looked at is right, 1 warnings, 2 errors, 3 something could
 not be looked at (mostly for want of root), 64 wrong usage. With several of them: 2, then
@@ -176,6 +185,9 @@ pub(crate) enum Group {
         #[command(flatten)]
         patience: Patience,
     },
+    /// The first time: make the file systems of an empty group, run a command on them, such as initdb, and let it start
+    #[command(after_help = PREPARE_AFTER)]
+    Prepare(crate::cmd::prepare::Prepare),
     /// Forget on both nodes what failed: resources that did not start or stop, counted failovers
     Clear {
         /// The group

@@ -15,6 +15,7 @@ mod failure;
 mod http;
 mod kept;
 mod patience;
+mod prepare;
 mod programs;
 mod screen;
 mod size;

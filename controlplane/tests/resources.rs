@@ -153,12 +153,17 @@ struct Loop(String, #[expect(dead_code)] MutexGuard<'static, ()>);
 
 impl Loop {
     fn new(bed: &Bed) -> Self {
+        let made = Self::empty(bed);
+        run("mkfs.ext4", &["-q", &made.0]);
+        made
+    }
+
+    fn empty(bed: &Bed) -> Self {
         let alone = MOUNTS.lock().unwrap_or_else(PoisonError::into_inner);
         let image = bed.file("image");
         let file = fs::File::create(&image).expect("an image");
         file.set_len(64 << 20).expect("its length");
         let image = image.display().to_string();
-        run("mkfs.ext4", &["-q", &image]);
         let device = run("losetup", &["--find", "--show", &image]);
         symlink(&device, bed.places.devices.join("data")).expect("a link");
         Self(device, alone)
@@ -213,6 +218,29 @@ fn a_file_system_is_mounted_found_again_and_unmounted() {
     assert!(settings.mount_point.join("kept").exists());
     bed.does(&kind, KILL);
     bed.finds(&kind, Outcome::Absent);
+}
+
+#[test]
+fn an_empty_volume_says_what_makes_a_file_system_and_a_damaged_one_does_not() {
+    if !is_root("an_empty_volume_says_what_makes_a_file_system_and_a_damaged_one_does_not") {
+        return;
+    }
+    let bed = Bed::new();
+    let device = Loop::empty(&bed);
+    let (settings, _) = file_system(&bed, Users::Name);
+    let kind = Kind::FileSystem(FileSystem {
+        fsck: Fsck::Never,
+        ..settings
+    });
+    let error = bed.refuses(&kind, START);
+    assert_eq!(error.code(), "LS6216", "{error}");
+    assert!(
+        error.to_string().contains("lockstep group prepare"),
+        "{error}"
+    );
+    fs::write(&device.0, b"something").expect("the device");
+    let error = bed.refuses(&kind, START);
+    assert_eq!(error.code(), "LS6063", "{error}");
 }
 
 #[test]

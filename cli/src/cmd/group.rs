@@ -25,6 +25,7 @@ pub(crate) fn run(command: Group) -> Result<u8, Failure> {
         Group::Move { name, to, patience } => (name, GroupVerb::Move, to, patience),
         Group::Stop { name, patience } => (name, GroupVerb::Stop, None, patience),
         Group::Start { name, on, patience } => (name, GroupVerb::Start, on, patience),
+        Group::Prepare(wanted) => return crate::cmd::prepare::run(wanted),
         Group::Clear { name, json } => {
             let patience = Patience {
                 json,

@@ -40,6 +40,14 @@ pub enum ResourceError {
         #[source]
         source: io::Error,
     },
+    /// Nobody ever made a file system there.
+    #[error("{} is empty: there is no file system to be mounted on {}; `lockstep group prepare` makes it", .device.display(), .mount_point.display())]
+    Empty {
+        /// Which device.
+        device: PathBuf,
+        /// Where it would be mounted.
+        mount_point: PathBuf,
+    },
     /// Something else is mounted there.
     #[error("{} holds a mount of {holder} already: unmount it, and see who mounts it (fstab? a unit?)", .mount_point.display())]
     Occupied {
@@ -128,6 +136,7 @@ impl ResourceError {
             Self::Cut => "LS6061",
             Self::Io { .. } => "LS6062",
             Self::Mount { .. } => "LS6063",
+            Self::Empty { .. } => "LS6216",
             Self::Occupied { .. } => "LS6064",
             Self::Busy { .. } => "LS6065",
             Self::StillHeld { .. } => "LS6066",

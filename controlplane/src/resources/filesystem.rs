@@ -4,6 +4,7 @@
 //! a lazy unmount, or a copy of the mount in another namespace, would write on.
 
 use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +26,9 @@ const TERM_TIME: Duration = Duration::from_secs(5);
 const BUSY_TIME: Duration = Duration::from_secs(1);
 /// The highest end of `fsck` with which the file system is sound: errors were corrected.
 const FSCK_CORRECTED: i32 = 1;
+
+/// The superblocks of all three types lie within: btrfs has its own at 64 KiB.
+const SUPERBLOCKS_BYTES: u64 = 128 * 1024;
 
 /// Whether the file system is checked before it is mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,16 +113,27 @@ impl FileSystem {
             flags,
             data,
         )
-        .map_err(|errno| ResourceError::Mount {
-            device: device.clone(),
-            mount_point: self.mount_point.clone(),
-            source: errno.into(),
-        })?;
+        .map_err(|errno| self.not_mounted(&device, errno))?;
         let mark = Mark {
             phase: Phase::Online,
             ..mark
         };
         mark.write(&context.places)
+    }
+
+    fn not_mounted(&self, device: &Path, errno: Errno) -> ResourceError {
+        let (device, mount_point) = (device.to_path_buf(), self.mount_point.clone());
+        if errno == Errno::EINVAL && is_empty(&device).unwrap_or(false) {
+            return ResourceError::Empty {
+                device,
+                mount_point,
+            };
+        }
+        ResourceError::Mount {
+            device,
+            mount_point,
+            source: errno.into(),
+        }
     }
 
     pub(super) fn stop(&self, manner: Manner, context: &Context) -> Result<(), ResourceError> {
@@ -233,6 +248,15 @@ impl FileSystem {
             log: context.places.log(),
         })
     }
+}
+
+/// Whether a device begins with nothing: no file system has its superblock there.
+fn is_empty(device: &Path) -> io::Result<bool> {
+    let mut bytes = Vec::new();
+    File::open(device)?
+        .take(SUPERBLOCKS_BYTES)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes.iter().all(|byte| *byte == 0))
 }
 
 /// Whether somebody holds a block device for itself, as a mount does.
