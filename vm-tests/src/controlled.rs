@@ -3,6 +3,7 @@
 mod etcd;
 pub mod guided;
 mod joining;
+pub mod rows;
 
 use std::time::{Duration, Instant};
 

@@ -1,32 +1,30 @@
-//! The demo: a database on a mirrored volume, a power cut in the middle of it, and nothing lost.
+//! The demo: three bare machines become a cluster with PostgreSQL on it, a power cut in the middle of a client's commits, and nothing is lost.
 
-use std::io::{IsTerminal, Write as _};
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::Value;
 
+use crate::controlled::Clock;
+use crate::controlled::guided::{FLOATING, GROUP, Guided};
+use crate::controlled::rows::Ledger;
+use crate::guide::Guide;
 use crate::machine::{Machine, Running};
 use crate::network::Net;
+use crate::postgres::{Client, Told};
 use crate::progress::step;
 use crate::scenario::Context;
-use crate::volume::{DEVICE, Pair, VOLUME_BYTES, with_disks};
 use crate::wait::wait_until;
 
-const LIMIT: Duration = Duration::from_secs(120);
-const COPY_LIMIT: Duration = Duration::from_secs(300);
-const ROWS_BEFORE_CUT: u64 = 400;
-const ROWS_AFTER_CUT: u64 = 200;
-const STATUS_INTERVAL: Duration = Duration::from_secs(2);
-/// A client that commits one row after the other and says so after each commit. With a write-ahead log
-/// a commit that is confirmed is durable; with SQLite's default rollback journal the last commit may be
-/// undone by a power cut (the journal's removal is not synced), on any disk.
-const CLIENT: &str = r#"
-(echo 'PRAGMA synchronous=FULL;'; while :; do
-  echo "INSERT INTO orders(item) VALUES(hex(randomblob(100))); SELECT 'row ' || max(id) FROM orders;"; done) |
-  sqlite3 -bail /srv/db/shop.db
-"#;
+const COMMAND_LIMIT: Duration = Duration::from_secs(300);
+/// What an emulated processor needs for the longest of what is waited for.
+const LIMIT: Duration = Duration::from_secs(180);
+const COMMITS: usize = 150;
+/// What an operator would be told first after a power cut; the rest is `lockstep events`.
+const TIMELINE: [&str; 8] = [
+    "LS6011", "LS6015", "LS6017", "LS6018", "LS6010", "LS6041", "LS6040", "LS6130",
+];
 
 /// What happens after the verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,187 +41,234 @@ pub enum AfterTheEnd {
 /// If it does not come out well.
 pub fn run(after: AfterTheEnd) -> anyhow::Result<()> {
     let start = Instant::now();
+    let guide = Guide::of_readme()?;
     let context = Context::new("demo")?;
-    chapter("1. Two servers and a volume that both hold");
-    let binaries = context.product()?;
-    let mut builder = with_disks(context.cluster(), VOLUME_BYTES).binaries(&binaries);
-    if after == AfterTheEnd::Keep {
-        builder = builder.shells();
-    }
-    let cluster = builder.boot()?;
-    let creating = step("lockstep volume create on node1, create --join on node2, start on both");
-    let pair = Pair::create(cluster)?;
-    creating.done();
-    let first_copy = follow_copy(&pair, pair.one(), 0, "first copy, node1 to node2")?;
-    let story = Story {
-        pair: &pair,
-        first_copy,
+    chapter("1. Three bare machines: two servers with an empty disk each, and a witness");
+    let bed = Guided::boot_with(&context, &guide, after == AfterTheEnd::Keep)?;
+    let mut story = Story {
+        bed: &bed,
+        ledger: Ledger::default(),
     };
-    let figures = story.tell()?;
-    println!();
-    println!("VERDICT: every committed row survived; the copies are identical.");
+    let told = story.tell(&guide);
+    let figures = told.with_context(|| bed.controlled.logs())?;
+    println!("\nVERDICT: every acknowledged commit is there; the copies are identical.");
     println!("{figures}");
     println!("  told in {:.0} s", start.elapsed().as_secs_f32());
     if after == AfterTheEnd::Keep {
-        keep(&pair)?;
+        keep(&bed)?;
     }
     Ok(())
 }
 
 struct Story<'a> {
-    pair: &'a Pair,
-    first_copy: Copied,
+    bed: &'a Guided,
+    ledger: Ledger,
 }
 
-/// What a resync sent, and how long it took.
-struct Copied {
-    bytes: u64,
-    took: Duration,
+/// What a client saw of an interruption.
+struct Interruption {
+    acked: usize,
+    gap: Duration,
 }
 
-impl Story<'_> {
-    fn tell(&self) -> anyhow::Result<String> {
-        let client = self.database()?;
-        let (committed, cut, mut client) = self.power_cut(client)?;
-        let stall = cut.as_secs_f32();
-        let back = self.coming_back(&mut client)?;
+impl<'a> Story<'a> {
+    fn tell(&mut self, guide: &Guide) -> anyhow::Result<String> {
+        self.set_up(guide)?;
+        let cut = self.power_cut()?;
+        let moved = self.move_back()?;
         Ok(format!(
-            "  rows committed before the cut   {committed}, all found\n  \
-               stall seen by the writer        {stall:.1} s (from the power cut to its next commit; the takeover was commanded)\n  \
-               first copy                      {} sent in {:.1} s (zeroes are not sent)\n  \
-               node1 brought up to date        {} sent in {:.1} s: what may differ",
-            HumanBytes(self.first_copy.bytes),
-            self.first_copy.took.as_secs_f32(),
-            HumanBytes(back.bytes),
-            back.took.as_secs_f32()
+            "  typed                           {} lines, {} commands; {} lines of configuration\n  \
+               commits acknowledged            {} by a client on the third machine, through {FLOATING}; all found\n  \
+               power cut of the active server  {:.1} s without a commit; nobody typed anything ({} commits acknowledged around it)\n  \
+               planned move back               {:.1} s without a commit ({} commits acknowledged around it)",
+            guide.steps.len(),
+            guide.commands(),
+            guide.configuration.lines().count(),
+            self.ledger.acked.len(),
+            cut.gap.as_secs_f32(),
+            cut.acked,
+            moved.gap.as_secs_f32(),
+            moved.acked,
         ))
     }
 
-    fn database(&self) -> anyhow::Result<Running> {
-        let one = self.pair.one();
-        chapter("2. A file system and a database on it");
-        self.serve_on(one, "activate")?;
-        // A discard of the whole device would put all of it into the activity log, and after the power
-        // cut all of it would be copied.
-        one.exec_ok(&format!("mkfs.ext4 -q -E nodiscard {DEVICE}"))?;
-        mount(one)?;
-        one.exec_ok(
-            "sqlite3 /srv/db/shop.db 'PRAGMA journal_mode=WAL; CREATE TABLE orders(id INTEGER PRIMARY KEY, item TEXT)'",
-        )?;
-        tell("node1: ext4 and an SQLite database with an `orders` table on /dev/lockstep/data");
-        let mut client = one.spawn(CLIENT, Duration::from_secs(900))?;
-        self.watch_client(one, &mut client, ROWS_BEFORE_CUT)?;
+    fn one(&self) -> &'a Machine {
+        self.bed.controlled.pair.one()
+    }
+
+    fn two(&self) -> &'a Machine {
+        self.bed.controlled.pair.two()
+    }
+
+    /// Types what the README says.
+    fn set_up(&self, guide: &Guide) -> anyhow::Result<()> {
+        tell("node1: /etc/lockstep/cluster.toml");
+        println!("{}", indent(&guide.configuration));
+        let (cluster, database) = guide.parts()?;
+        for line in cluster {
+            tell(format!("{}# {}", line.on, line.command));
+        }
+        let typing = step("they join, and node1's disk and node2's become one volume");
+        self.bed.follow(cluster)?;
+        typing.done();
+        for line in database {
+            tell(format!("{}# {}", line.on, line.command));
+        }
+        let typing = step("a file system and a database on the volume, and the group starts");
+        self.bed.follow(database)?;
+        typing.done();
+        let answering = step(format!("PostgreSQL answers at {FLOATING}"));
+        wait_until(LIMIT, "an answer of PostgreSQL", || {
+            Ok(self.bed.ask("SELECT 1").is_ok_and(|answer| answer == "1"))
+        })?;
+        answering.done();
+        self.bed.make_table()?;
+        let copying = step("the first copy, node1 to node2");
+        self.wait_mirrored()?;
+        copying.done();
+        self.show_status(self.one())
+    }
+
+    fn client(&self) -> anyhow::Result<Client<'a>> {
+        let witness = self.bed.controlled.witness();
+        let mut client = Client::start(witness, FLOATING, self.ledger.next)?;
+        client.goes_on(COMMITS)?;
         Ok(client)
     }
 
-    /// Rows committed before, the writer's stall, and the client on the other node.
-    fn power_cut(&self, mut client: Running) -> anyhow::Result<(u64, Duration, Running)> {
-        let (one, two) = (self.pair.one(), self.pair.two());
-        chapter("3. node1 loses its power in the middle of it");
-        let lost = one.power_cut(20_26)?;
-        let cut = Instant::now();
-        let committed = rows(&mut client)?;
-        drop(client);
+    fn power_cut(&mut self) -> anyhow::Result<Interruption> {
+        chapter("2. A client commits rows; node1, under the database, loses its power");
+        let client = self.client()?;
+        let (told, cut) = self.cut_under(client)?;
+        let acked = told.acks.len();
+        self.judge(&told, self.two())?;
+        Ok(Interruption {
+            acked,
+            gap: told.longest_gap(cut),
+        })
+    }
+
+    /// What the client was told until node1 was back, and when the cut was, by its machine's clock.
+    fn cut_under(&self, mut client: Client<'_>) -> anyhow::Result<(Told, i64)> {
+        let (one, two) = (self.one(), self.two());
         tell(format!(
-            "the client had {committed} commits confirmed; node1's disks lost {} unflushed sectors and tore {}",
+            "{} commits acknowledged so far",
+            client.told()?.acks.len()
+        ));
+        self.bed.remember(one)?;
+        let clocks = (Clock::of(self.bed.controlled.witness())?, Clock::of(two)?);
+        let mut timeline = Timeline::of(two)?;
+        client.goes_on(1)?;
+        let cut = Instant::now();
+        let lost = one.power_cut(20_26)?;
+        tell(format!(
+            "power cut: node1's disk lost {} sectors that were not flushed, and tore {}; seconds from then on, by node2's events:",
             lost.lost, lost.torn
         ));
-        self.pair.wait_status(two, "/link/state", "down")?;
-        show_status(self.pair, two)?;
-        let refused = self.pair.try_lockstep(two, "activate")?;
-        tell(format!(
-            "without your word node2 does not take over:\n{}",
-            indent(&refused.stderr)
-        ));
-        self.serve_on(two, "takeover --confirm 'node1 is off'")?;
-        mount(two)?;
-        find_rows(two, committed)?;
-        let mut client = two.spawn(CLIENT, Duration::from_secs(900))?;
+        let gone = clocks.0.there(cut)?;
         wait_until(LIMIT, "the client to go on", || {
-            Ok(rows(&mut client)? > committed)
+            timeline.show(&clocks.1, cut)?;
+            Ok(client.told()?.first_after(gone).is_some())
         })?;
-        let stall = cut.elapsed();
+        let first = client.first_after(gone, LIMIT)?;
         tell(format!(
-            "the client goes on on node2, {:.1} s after the cut",
-            stall.as_secs_f32()
+            "{:>7.2}  the client's next commit is acknowledged, by node2",
+            clocks.0.since(first.millis, cut)
         ));
-        Ok((committed, stall, client))
-    }
-
-    fn coming_back(&self, client: &mut Running) -> anyhow::Result<Copied> {
-        let (one, two) = (self.pair.one(), self.pair.two());
-        chapter("4. node1 comes back and is brought up to date");
+        drop(timeline);
+        self.show_status(two)?;
+        chapter("3. node1's power comes back; nobody types anything");
         let booting = step("node1 boots");
-        self.pair.boot_again(one)?;
+        self.bed.boot_again(one)?;
         booting.done();
-        let sent_before = sent_bytes(&self.pair.status(two)?);
-        self.pair.start(one)?;
-        let copied = follow_copy(
-            self.pair,
-            two,
-            sent_before,
-            "resync, node2 to node1, while the client writes",
-        )?;
-        tell(format!(
-            "{} were sent, of a volume of {}: what may differ, that is blocks written since the cut, and the extents \
-             of 4 MiB that node1 had written to",
-            HumanBytes(copied.bytes),
-            HumanBytes(self.pair.volume_bytes()?)
-        ));
-        let before = rows(client)?;
-        self.watch_client(two, client, before + ROWS_AFTER_CUT)?;
-        client.kill()?;
-        two.exec_ok("fuser -k /srv/db || true; sync; umount /srv/db")?;
-        show_status(self.pair, two)?;
-        self.pair.assert_equal_copies()?;
-        Ok(copied)
+        let copying = step("what may differ is copied, node2 to node1, while the client commits");
+        self.wait_mirrored()?;
+        copying.done();
+        client.goes_on(COMMITS)?;
+        Ok((client.end()?, gone))
     }
 
-    fn serve_on(&self, node: &Machine, words: &str) -> anyhow::Result<()> {
-        let said = self.pair.lockstep(node, words)?;
-        let verb = words.split(' ').next().unwrap_or(words);
+    fn move_back(&mut self) -> anyhow::Result<Interruption> {
+        chapter("4. A planned move back to node1");
+        let (one, two) = (self.one(), self.two());
+        let mut client = self.client()?;
+        let clock = Clock::of(self.bed.controlled.witness())?;
+        let began = clock.there(Instant::now())?;
+        let command = format!("lockstep group move {GROUP} --to {} --wait", one.name());
+        tell(format!("node2# {command}"));
+        let output = two.exec(&command, COMMAND_LIMIT)?;
+        ensure!(output.ok(), "{command}: {output:?}");
+        println!("{}", indent(&output.stdout));
+        client.first_after(began, LIMIT)?;
+        client.goes_on(COMMITS)?;
+        let told = client.end()?;
+        let (acked, gap) = (told.acks.len(), told.longest_gap(began));
+        self.judge(&told, self.one())?;
+        self.show_status(self.one())?;
+        Ok(Interruption { acked, gap })
+    }
+
+    /// Everything that was acknowledged is there, on both disks.
+    fn judge(&mut self, told: &Told, active: &Machine) -> anyhow::Result<()> {
+        self.ledger.add(told)?;
+        self.wait_mirrored()?;
+        let rows = self.bed.all_there(active, &self.ledger)?;
         tell(format!(
-            "{}: lockstep volume {verb} data: {}",
-            node.name(),
-            said.trim()
+            "{} commits were acknowledged, 0 are missing ({rows} rows); both disks are equal in every byte",
+            self.ledger.acked.len()
         ));
         Ok(())
     }
 
-    /// Shows status and commits until there are enough.
-    fn watch_client(&self, node: &Machine, client: &mut Running, until: u64) -> anyhow::Result<()> {
-        let mut shown = Instant::now() - STATUS_INTERVAL;
-        wait_until(LIMIT, "commits", || {
-            let now = rows(client)?;
-            if shown.elapsed() >= STATUS_INTERVAL {
-                shown = Instant::now();
-                tell(format!(
-                    "{}: {now} rows committed; {}",
-                    node.name(),
-                    verdict_line(self.pair, node)?
-                ));
-            }
-            Ok(now >= until)
-        })?;
+    /// Both copies are equal, and both nodes ready for a failover.
+    fn wait_mirrored(&self) -> anyhow::Result<()> {
+        self.bed.controlled.pair.wait_in_sync()?;
+        self.bed.controlled.wait_ready()
+    }
+
+    fn show_status(&self, node: &Machine) -> anyhow::Result<()> {
+        let output = node.exec("lockstep status", COMMAND_LIMIT)?;
+        tell(format!("{}# lockstep status", node.name()));
+        println!("{}", indent(&output.stdout));
         Ok(())
     }
 }
 
-/// Every committed row must be there.
-fn find_rows(node: &Machine, committed: u64) -> anyhow::Result<()> {
-    let check = node.exec_ok("sqlite3 /srv/db/shop.db 'PRAGMA integrity_check'")?;
-    let query =
-        format!("sqlite3 /srv/db/shop.db 'SELECT count(*) FROM orders WHERE id <= {committed}'");
-    let found: u64 = node.exec_ok(&query)?.parse()?;
-    let missing = committed.saturating_sub(found);
-    tell(format!(
-        "node2: integrity_check says {check}; of {committed} committed rows {missing} are missing"
-    ));
-    ensure!(
-        check == "ok" && missing == 0,
-        "rows were lost: {committed} committed, {found} found"
-    );
-    Ok(())
+/// What `lockstep events --follow` says on a node.
+struct Timeline {
+    running: Running,
+    read: usize,
+}
+
+impl Timeline {
+    fn of(node: &Machine) -> anyhow::Result<Self> {
+        let running = node.spawn(
+            "exec lockstep events --follow --json --count 0",
+            COMMAND_LIMIT,
+        )?;
+        Ok(Self { running, read: 0 })
+    }
+
+    /// Prints what is new, with the seconds since the cut.
+    fn show(&mut self, clock: &Clock, cut: Instant) -> anyhow::Result<()> {
+        let text = self.running.stdout_from(self.read)?;
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        for line in text[..whole].lines() {
+            let event: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+            let word = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+            let code = word("code");
+            let at = event["at_ms"].as_i64().context("no time")?;
+            if word("node") == "node2" && TIMELINE.contains(&code.as_str()) {
+                tell(format!(
+                    "{:>7.2}  {code}  {}",
+                    clock.since(at, cut),
+                    word("text")
+                ));
+            }
+        }
+        self.read += whole;
+        Ok(())
+    }
 }
 
 fn chapter(title: &str) {
@@ -236,101 +281,25 @@ fn tell(line: impl AsRef<str>) {
 }
 
 fn indent(text: &str) -> String {
-    text.lines()
-        .map(|line| format!("      {line}"))
-        .collect::<Vec<_>>()
-        .join("\n")
+    let lines = text.lines().map(|line| format!("      {line}"));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
-fn mount(node: &Machine) -> anyhow::Result<()> {
-    node.exec_ok(&format!("mkdir -p /srv/db && mount {DEVICE} /srv/db"))
-        .map(drop)
-}
-
-fn rows(client: &mut Running) -> anyhow::Result<u64> {
-    let text = client.stdout_so_far()?;
-    let last = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("row "))
-        .next_back();
-    Ok(last.and_then(|number| number.parse().ok()).unwrap_or(0))
-}
-
-fn verdict_line(pair: &Pair, node: &Machine) -> anyhow::Result<String> {
-    let output = pair.try_lockstep(node, "status")?;
-    Ok(output.stdout.lines().next().unwrap_or_default().to_owned())
-}
-
-fn show_status(pair: &Pair, node: &Machine) -> anyhow::Result<()> {
-    let output = pair.try_lockstep(node, "status")?;
-    tell(format!(
-        "{}: lockstep volume status\n{}",
-        node.name(),
-        indent(&output.stdout)
-    ));
-    Ok(())
-}
-
-/// What this node's daemon has sent for resyncs so far.
-fn sent_bytes(status: &Value) -> u64 {
-    let sent = status.pointer("/counters/resync_sent_bytes");
-    sent.and_then(Value::as_u64).unwrap_or(0)
-}
-
-/// A bar for the resync. `sent_before`: what its source had sent for earlier ones.
-fn follow_copy(
-    pair: &Pair,
-    source: &Machine,
-    sent_before: u64,
-    title: &str,
-) -> anyhow::Result<Copied> {
-    let start = Instant::now();
-    let bar = std::io::stderr().is_terminal().then(|| {
-        let template = "  {msg} [{bar:32}] {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
-        let style =
-            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        ProgressBar::new(0)
-            .with_style(style)
-            .with_message(title.to_owned())
-    });
-    let mut sent = sent_before;
-    let waited = wait_until(COPY_LIMIT, title, || {
-        let status = pair.status(source)?;
-        sent = sent_bytes(&status);
-        let progress = |field| status["progress"][field].as_u64();
-        if let (Some(bar), Some(copied), Some(total)) =
-            (&bar, progress("copied_bytes"), progress("total_bytes"))
-        {
-            bar.set_length(total);
-            bar.set_position(copied);
-        }
-        Ok(status["peer_copy"] == "in-sync" && status["link"]["state"] == "up")
-    });
-    waited.with_context(|| pair.logs())?;
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
-    let (bytes, took) = (sent.saturating_sub(sent_before), start.elapsed());
-    tell(format!(
-        "{title}: both copies are equal after {:.1} s, {} sent",
-        took.as_secs_f32(),
-        HumanBytes(bytes)
-    ));
-    Ok(Copied { bytes, took })
-}
-
-fn keep(pair: &Pair) -> anyhow::Result<()> {
-    println!("\nThe two machines stay up until you press Enter here. A shell in one of them:");
-    for node in [pair.one(), pair.two()] {
-        let socket = pair.cluster.shell_socket_of(node);
+fn keep(bed: &Guided) -> anyhow::Result<()> {
+    let pair = &bed.controlled.pair;
+    println!("\nThe machines stay up until you press Enter here. A shell in one of them:");
+    for machine in [pair.one(), pair.two(), bed.controlled.witness()] {
+        let socket = pair.cluster.shell_socket_of(machine);
         println!(
             "  cargo vm attach {}    # {}, {}",
             socket.display(),
-            node.name(),
-            node.address(Net::Mirror)
+            machine.name(),
+            machine.address(Net::Lan)
         );
     }
-    println!("Try `lockstep volume status`, `mount {DEVICE} /srv/db` where it is active.");
+    println!(
+        "Try `lockstep status`, `lockstep events`, `lockstep why`, `lockstep group move {GROUP} --wait`."
+    );
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
     Ok(())

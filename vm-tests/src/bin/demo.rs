@@ -8,10 +8,10 @@ use vm_tests::packages;
 
 #[derive(Parser)]
 #[command(
-    about = "Two virtual machines, a mirrored volume, a database, a power cut: nothing is lost"
+    about = "Two servers and a witness, PostgreSQL on a mirrored volume, a power cut: nothing is lost"
 )]
 struct Cli {
-    /// Leave the two machines up and print how to get a shell.
+    /// Leave the machines up and print how to get a shell.
     #[arg(long)]
     keep: bool,
 }

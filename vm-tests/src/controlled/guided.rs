@@ -64,13 +64,24 @@ impl Guided {
     /// # Errors
     /// If a machine does not boot or the README's addresses are others.
     pub fn boot(context: &Context, guide: &Guide) -> anyhow::Result<Self> {
-        let cluster = context
+        Self::boot_with(context, guide, false)
+    }
+
+    /// The same; `shells`: somebody may talk to the machines.
+    ///
+    /// # Errors
+    /// If a machine does not boot or the README's addresses are others.
+    pub fn boot_with(context: &Context, guide: &Guide, shells: bool) -> anyhow::Result<Self> {
+        let mut builder = context
             .cluster()
             .disk("data", VOLUME_DISK_BYTES, DiskMode::Volatile)
             .module("dm_mod")
             .extra_machine(WITNESS)
-            .binaries(&context.product()?)
-            .boot()?;
+            .binaries(&context.product()?);
+        if shells {
+            builder = builder.shells();
+        }
+        let cluster = builder.boot()?;
         for address in ADDRESSES
             .map(|(_, _, address)| address)
             .iter()

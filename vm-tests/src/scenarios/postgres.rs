@@ -1,18 +1,15 @@
 //! PostgreSQL behind a floating address, set up by the lines of the README, and a client on another machine.
 
-use std::collections::BTreeSet;
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
 use crate::controlled::Clock;
-use crate::controlled::guided::{FLOATING, GROUP, Guided, MOUNT_POINT, ONLINE, Steps};
-use crate::database::KERNEL_ERRORS;
-use crate::disk::{Disk, assert_identical};
+use crate::controlled::guided::{FLOATING, GROUP, Guided, ONLINE, Steps};
+use crate::controlled::rows::Ledger;
 use crate::guide::Guide;
 use crate::machine::Machine;
-use crate::postgres::{COUNT, Client, INDEX, ROWS, TABLE, Told, judge};
+use crate::postgres::{Client, Told};
 use crate::progress::say;
 use crate::scenario::{Context, Scenario};
 use crate::wait::wait_until;
@@ -58,9 +55,6 @@ const MIRRORED_LIMIT: Duration = Duration::from_secs(180);
 /// From the last line that is typed to an answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 const COMMAND_LIMIT: Duration = Duration::from_secs(300);
-/// Where the metadata on a backing device say how long they are, and in what unit (docs/on-disk-format.md).
-const DATA_START: Range<usize> = 136..144;
-const SECTOR_BYTES: usize = 512;
 
 fn bare_to_postgres(context: &Context) -> anyhow::Result<()> {
     let guide = Guide::of_readme()?;
@@ -89,7 +83,7 @@ fn stands(bed: &Guided, guide: &Guide) -> anyhow::Result<()> {
     );
     let online = controlled.count_log(one, ONLINE)?;
     ensure!(online == 1, "the group came up {online} times");
-    assert_equal_copies(bed, one)
+    bed.assert_equal_copies(one)
 }
 
 /// All that the README says.
@@ -131,21 +125,6 @@ fn everything(bed: &Guided) -> String {
     format!("{}\n{}", bed.controlled.logs(), logs.concat())
 }
 
-/// What was acknowledged, and by which rows clients come to it.
-#[derive(Default)]
-struct Ledger {
-    acked: BTreeSet<u64>,
-    next: u64,
-}
-
-impl Ledger {
-    fn add(&mut self, told: &Told) -> anyhow::Result<()> {
-        self.acked.extend(told.rows());
-        self.next = told.next.context("the client did not end")?;
-        Ok(())
-    }
-}
-
 /// What one power cut came to, in seconds.
 struct Figures {
     steps: Steps,
@@ -156,13 +135,10 @@ struct Figures {
 fn failovers(context: &Context, cuts: u64, then: Then) -> anyhow::Result<()> {
     let bed = set_up(context, &Guide::of_readme()?)?;
     let pair = &bed.controlled.pair;
-    make_table(&bed).with_context(|| everything(&bed))?;
+    bed.make_table().with_context(|| everything(&bed))?;
     pair.wait_in_sync()?;
     bed.controlled.wait_ready()?;
-    let mut ledger = Ledger {
-        next: 1,
-        ..Ledger::default()
-    };
+    let mut ledger = Ledger::default();
     let mut active = pair.one();
     let mut figures = Vec::new();
     for cut in 1..=cuts {
@@ -171,7 +147,7 @@ fn failovers(context: &Context, cuts: u64, then: Then) -> anyhow::Result<()> {
         ledger.add(&told.1)?;
         figures.push(told.0);
         active = pair.other(active);
-        all_there(&bed, active, &ledger).with_context(|| everything(&bed))?;
+        say_all_there(&bed, active, &ledger).with_context(|| everything(&bed))?;
         // An operator who saw that all is well again: without that a node begins twice an hour after a takeover.
         active.exec_ok(&format!("lockstep group clear {GROUP}"))?;
     }
@@ -180,29 +156,8 @@ fn failovers(context: &Context, cuts: u64, then: Then) -> anyhow::Result<()> {
         let told = move_over(&bed, active, &ledger).with_context(|| everything(&bed))?;
         ledger.add(&told)?;
         active = pair.other(active);
-        all_there(&bed, active, &ledger).with_context(|| everything(&bed))?;
+        say_all_there(&bed, active, &ledger).with_context(|| everything(&bed))?;
     }
-    Ok(())
-}
-
-/// The client of these scenarios comes without a password, and finds its table. All that makes a commit durable is as it
-/// comes from Debian.
-fn make_table(bed: &Guided) -> anyhow::Result<()> {
-    let client = bed.controlled.witness();
-    let active = bed.controlled.pair.one();
-    active.exec_ok(&format!(
-        "sed -i '1i host all all 10.0.0.5/32 trust' {MOUNT_POINT}/data/pg_hba.conf"
-    ))?;
-    bed.ask("SELECT pg_reload_conf()")?;
-    bed.ask(TABLE)?;
-    let settings = "SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings \
-                    WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes')";
-    let durable = bed.ask(settings)?;
-    ensure!(
-        durable == "fsync=on full_page_writes=on synchronous_commit=on",
-        "{durable}"
-    );
-    say(format!("a client on {} commits: {durable}", client.name()));
     Ok(())
 }
 
@@ -283,42 +238,13 @@ fn move_over(bed: &Guided, active: &Machine, ledger: &Ledger) -> anyhow::Result<
     Ok(told)
 }
 
-/// Nothing that was acknowledged is missing, the database is whole, and both copies are equal in every byte.
-fn all_there(bed: &Guided, active: &Machine, ledger: &Ledger) -> anyhow::Result<()> {
-    let (found, counted) = (bed.ask(ROWS)?, bed.ask(COUNT)?);
-    judge(&ledger.acked, &found, &counted, ledger.next)?;
-    bed.ask(INDEX)?;
-    let kernel = active.exec_ok(KERNEL_ERRORS)?;
-    ensure!(kernel.is_empty(), "the file system saw an error: {kernel}");
-    assert_equal_copies(bed, active)?;
+fn say_all_there(bed: &Guided, active: &Machine, ledger: &Ledger) -> anyhow::Result<()> {
+    let rows = bed.all_there(active, ledger)?;
     say(format!(
-        "{} acknowledged commits, 0 lost, {counted} rows; the copies are equal",
+        "{} acknowledged commits, 0 lost, {rows} rows; the copies are equal",
         ledger.acked.len()
     ));
     Ok(())
-}
-
-/// Behind the metadata, which lie in front on the same device. Meanwhile the file system holds its writers back.
-fn assert_equal_copies(bed: &Guided, active: &Machine) -> anyhow::Result<()> {
-    let pair = &bed.controlled.pair;
-    let disks = (pair.one().disk("data")?, pair.two().disk("data")?);
-    let start = data_start(disks.0)?;
-    ensure!(
-        start > 0 && start == data_start(disks.1)?,
-        "data at {start}"
-    );
-    let end = start + pair.volume_bytes()?;
-    active.exec_ok(&format!("fsfreeze -f {MOUNT_POINT}"))?;
-    let equal = assert_identical(disks.0, disks.1, start..end).context("the copies differ");
-    active.exec_ok(&format!("fsfreeze -u {MOUNT_POINT}"))?;
-    equal
-}
-
-fn data_start(disk: &Disk) -> anyhow::Result<u64> {
-    let mut superblock = [0; SECTOR_BYTES];
-    disk.read_at(0, &mut superblock)?;
-    let sectors = superblock[DATA_START].try_into()?;
-    Ok(u64::from_le_bytes(sectors) * SECTOR_BYTES as u64)
 }
 
 fn tell(figures: &[Figures], ledger: &Ledger) {
