@@ -243,7 +243,7 @@ struct Timeline {
 impl Timeline {
     fn of(node: &Machine) -> anyhow::Result<Self> {
         let running = node.spawn(
-            "exec lockstep events --follow --json --count 0",
+            "exec lockstep events --follow --json --since 1m",
             COMMAND_LIMIT,
         )?;
         Ok(Self { running, read: 0 })
@@ -258,17 +258,31 @@ impl Timeline {
             let word = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
             let code = word("code");
             let at = event["at_ms"].as_i64().context("no time")?;
-            if word("node") == "node2" && TIMELINE.contains(&code.as_str()) {
+            let since = clock.since(at, cut);
+            if since >= 0.0 && word("node") == "node2" && TIMELINE.contains(&code.as_str()) {
                 tell(format!(
-                    "{:>7.2}  {code}  {}",
-                    clock.since(at, cut),
-                    word("text")
+                    "{since:>7.2}  {code}  {}{}",
+                    word("text"),
+                    named(&event)
                 ));
             }
         }
         self.read += whole;
         Ok(())
     }
+}
+
+/// The figures of an event that say more than its text.
+fn named(event: &Value) -> String {
+    let named = |key: &&str| {
+        event["fields"][*key]
+            .as_str()
+            .map(|value| format!("  {key}={value}"))
+    };
+    ["peer", "presence", "answer", "word", "decision", "resource"]
+        .iter()
+        .filter_map(named)
+        .collect()
 }
 
 fn chapter(title: &str) {

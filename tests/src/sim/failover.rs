@@ -3,9 +3,10 @@
 //! rest and with a quiet network: a node that is left serves within a bound (I42), two of three go on (I43), nobody
 //! loses the volume by a fault that is none (I44), and who is cut off ends its service in time (I45).
 
+use core::time::Duration;
+
 use controlplane_core::keeper::Word;
 use controlplane_core::partition::ClaimState;
-use controlplane_core::self_fencing::Ground;
 use mirror_core::admin::{Frozen, Role};
 use mirror_core::types::Instant;
 use mirror_core::view::{View, ViewMark};
@@ -25,6 +26,8 @@ const GRACE_MS: u64 = 2000;
 const CARRIED_OUT_MS: u64 = 400;
 /// The same with disks that are slow.
 const SLOWLY_MS: u64 = 4000;
+/// Heartbeats and the mirror link confirm more often than this, where nothing is broken; by the node's clock, without haste.
+const CONFIRMED_LATELY: Duration = Duration::from_millis(1000);
 /// A move that is under way arrives, or has come to nothing and back.
 const MOVES_MS: u64 = 20_000;
 /// A connection on which no answer comes is given up, and another one made.
@@ -257,13 +260,15 @@ impl World {
                 .as_ref()
                 .is_some_and(|daemon| daemon.keeper().claim() == ClaimState::Idle)
         };
-        // Who only now comes to itself has heard less of the other one than the other one of it. Who serves may not go on alone
-        // until it has heard of it: its lease is over.
+        // Who only now comes to itself has heard less of the other one than the other one of it. Who serves may go on alone
+        // for a lease since then: all of it, where nothing is broken.
         let awake = |node: usize| {
+            let now = self.path_clock(node);
             let daemon = self.control.daemons[node].as_ref();
-            let ground = daemon.map(|daemon| daemon.keeper().ground(self.path_clock(node)));
-            let lasts = self.role(node) != Some(Role::Active) || ground != Some(Ground::Over);
-            self.control.stuck_until[node] <= self.now && lasts
+            let confirmed = daemon.map(|daemon| daemon.keeper().lease_confirmed());
+            let lately = confirmed.is_some_and(|at| now.since(at) <= CONFIRMED_LATELY);
+            let serves = self.role(node) == Some(Role::Active);
+            self.control.stuck_until[node] <= self.now && (lately || !serves)
         };
         (0..2).all(|node| idle(node) && awake(node)) && self.control.witness.is_enrolled()
     }

@@ -237,7 +237,8 @@ impl World {
         place.paused_until = self.now + millis * MS;
         self.disturbed = self.disturbed.max(place.paused_until);
         if !seen {
-            place.hidden += millis * MS;
+            // By its own clock, which stands still meanwhile and goes on from where it stood.
+            place.hidden += millis * (MS / 1000) * place.ppm / 1000;
         }
         self.count(if seen {
             "pauses"
