@@ -47,8 +47,15 @@ fn verdict_of_group(group: &Group, status: &ClusterStatus) -> Verdict {
     if let Some(resources) = &group.resources
         && has_failed(resources)
         && serves == Some(&status.node)
+        && group
+            .wish
+            .as_ref()
+            .is_none_or(|wish| wish.want != Want::Moves)
     {
-        let sentence = format!("{name}: its resources here: {}", resources.text);
+        let mut sentence = format!("{name}: its resources here: {}", resources.text);
+        if let Some(then) = &group.after_failure {
+            let _ = write!(sentence, "; {then}");
+        }
         let advice = format!("mend what failed, then `lockstep group clear {name}`");
         return Verdict::new(Health::Down, "FAILED", sentence).advise(advice);
     }
@@ -80,6 +87,13 @@ fn verdict_of_group(group: &Group, status: &ClusterStatus) -> Verdict {
             if worse { next } else { worst }
         });
     match worst {
+        Some((_, verdict)) if verdict.health == Health::Healthy && !group.failed_on.is_empty() => {
+            let nodes = group.failed_on.join(" and ");
+            let sentence =
+                format!("{name}: it failed on {nodes}, and does not move there by itself");
+            let advice = format!("mend what failed, then `lockstep group clear {name}`");
+            Verdict::new(Health::Degraded, "DEGRADED", sentence).advise(advice)
+        }
         Some((volume, verdict)) => Verdict {
             sentence: format!("{}: {}", volume.name, verdict.sentence),
             ..verdict
@@ -262,6 +276,17 @@ fn group_rows(out: &mut String, group: &Group) {
         let text = format!("{} on this node", resources.text);
         let _ = writeln!(out, "  {:<12}{text}", "  resources");
     }
+    if !group.failed_on.is_empty() {
+        let nodes = group.failed_on.join(" and ");
+        let text = match &group.after_failure {
+            Some(then) => format!("on {nodes}; here: {then}"),
+            None => format!(
+                "on {nodes}; `lockstep group clear {}` forgets it",
+                group.name
+            ),
+        };
+        let _ = writeln!(out, "  {:<12}{text}", "  failed");
+    }
     if let Some(decision) = &group.decision {
         let _ = writeln!(
             out,
@@ -277,7 +302,9 @@ fn wished(wish: &Wish) -> String {
     let by = &wish.by;
     match (wish.want, wish.origin) {
         (Want::Stopped, _) => format!("stopped by an operator on {by}, until it is started"),
+        (Want::Moves, WishOrigin::Node) => format!("moving to {node} by itself: it failed on {by}"),
         (Want::Moves, _) => format!("moving to {node}, said by an operator on {by}"),
+        (Want::Runs, WishOrigin::Node) => format!("runs, said by {by}"),
         (Want::Runs, WishOrigin::Operator) => format!("runs, said by an operator on {by}"),
         (Want::Runs, WishOrigin::Arrived) => format!("runs; the last move, to {node}, arrived"),
         (Want::Runs, WishOrigin::InVain) => {
@@ -325,7 +352,31 @@ mod tests {
             decision: None,
             wish: None,
             resources: None,
+            failed_on: Vec::new(),
+            after_failure: None,
         }
+    }
+
+    #[test]
+    fn a_group_that_failed_somewhere_is_told_until_it_is_cleared() {
+        let mut group = group(Some("node1"));
+        group.failed_on = vec!["node1".to_string()];
+        let mut status = good();
+        status.groups = vec![group];
+        let said = verdict(&status);
+        assert_eq!(said.health, Health::Degraded);
+        assert!(said.sentence.contains("it failed on node1"));
+        let shown = screen(&status, Style::Plain);
+        assert!(
+            shown.contains("  failed    on node1; `lockstep group clear pg` forgets it"),
+            "{shown}"
+        );
+        status.groups[0].after_failure = Some("it stays".to_string());
+        let shown = screen(&status, Style::Plain);
+        assert!(shown.contains("on node1; here: it stays"), "{shown}");
+        let mut moves = wish(3, Want::Moves, WishOrigin::Node);
+        moves.node = Some("node2".to_string());
+        assert!(wished(&moves).contains("to node2 by itself"));
     }
 
     #[test]
@@ -469,6 +520,8 @@ mod tests {
             decision: None,
             wish: None,
             resources: None,
+            failed_on: Vec::new(),
+            after_failure: None,
         });
         let verdict = verdict(&status);
         assert_eq!(verdict.health, Health::Unknown);

@@ -127,7 +127,7 @@ fn of_move(wait: &Wait, wish: &Wish, group: &Group, status: &ClusterStatus) -> P
                 "`lockstep status` says who serves it; the log of lockstepd on both nodes says more",
             ))
         }
-        WishOrigin::Operator => Progress::Failed(overruled(name, wish)),
+        WishOrigin::Operator | WishOrigin::Node => Progress::Failed(overruled(name, wish)),
     }
 }
 

@@ -35,6 +35,7 @@ use crate::wishes::Store;
 
 mod arbiter;
 mod daemons;
+mod failing;
 mod fencing;
 mod judge;
 mod operator;
@@ -104,6 +105,7 @@ struct Group {
     /// How each volume's daemon is.
     daemons: BTreeMap<String, Daemon>,
     last: Option<(usize, Situation, Decision)>,
+    failure: failing::Failure,
 }
 
 struct Node {
@@ -217,6 +219,7 @@ pub async fn run(
             Err(_) => node.everywhere(&Event::Tick),
         }
         node.services.tick(now());
+        node.look_at_failures();
         node.tick_wishes(now());
         node.watch_over();
         pusher.turn(node.presence);
@@ -302,6 +305,7 @@ impl Node {
             asked: BTreeSet::new(),
             daemons: BTreeMap::new(),
             last: None,
+            failure: failing::Failure::default(),
         });
         let services = queue.clone();
         let tell: Tell = Arc::new(move |news| {

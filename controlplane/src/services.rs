@@ -3,11 +3,12 @@
 //!
 //! Why a group waits to be cleared is in the file `failed` in `/run/lockstep/groups/GROUP` (docs/groups.md).
 
+mod failed;
 mod failovers;
 mod fencing;
 mod orders;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -169,6 +170,8 @@ struct Service {
     failed: bool,
     /// The file `failed` was written by an earlier run.
     inherited: bool,
+    /// Resources that did not start because of what is on a volume.
+    alike: BTreeSet<usize>,
     /// The wish that failures are forgotten that was carried out last.
     cleared: Option<u64>,
     roots: Roots,
@@ -328,6 +331,7 @@ impl Service {
             wanted: None,
             failed: false,
             inherited: false,
+            alike: BTreeSet::new(),
             cleared: None,
             roots,
             tell,
@@ -354,11 +358,16 @@ impl Service {
             Volumes::Served(self.origin)
         };
         match volumes {
-            Volumes::Served(_) => self.served = true,
+            Volumes::Served(origin) if !self.served => {
+                self.served = true;
+                if origin == Origin::Failover {
+                    self.try_again(now);
+                }
+            }
             Volumes::Gone | Volumes::LeaseOver if self.served => {
                 (self.served, self.origin) = (false, Origin::Start);
             }
-            Volumes::Gone | Volumes::LeaseOver | Volumes::InDoubt => {}
+            Volumes::Served(_) | Volumes::Gone | Volumes::LeaseOver | Volumes::InDoubt => {}
         }
         self.handle(now, Event::Volumes(volumes));
     }
@@ -375,6 +384,9 @@ impl Service {
             } => {
                 self.cuts.remove(&number);
                 self.log_end(resource, action, outcome, error.as_ref());
+                if matches!(action, Action::Start(_)) {
+                    self.remember_why(resource, error.as_ref());
+                }
                 self.handle(
                     now,
                     Event::Ended {
@@ -390,6 +402,7 @@ impl Service {
                 let (code, group) = (error.code(), &self.name);
                 let name = self.names.get(resource);
                 tracing::error!(code, group, resource = name, "{error}");
+                self.remember_why(resource, Some(&error));
                 self.handle(now, Event::Broke { resource });
             }
         }

@@ -1,6 +1,7 @@
 //! Why things are as they are, in words: what the cores wrote down when they decided (`controlplane_core::keeper::why`,
 //! `controlplane_core::group::why`), said without asking anything else.
 
+mod failing;
 mod resources;
 mod words;
 
@@ -9,6 +10,7 @@ use controlplane_core::keeper::why::{Moment, Ruling, Stood};
 use controlplane_core::partition::{Decision, Standing, TABLE};
 use mirror_core::types::Instant;
 
+pub use failing::after_failure;
 pub use resources::{Reasons, resources};
 pub use words::{Names, span};
 use words::{ends, hold, inputs, missing_of_claim};

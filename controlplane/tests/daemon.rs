@@ -213,7 +213,7 @@ fn what_an_operator_stops_stays_stopped_over_a_restart_until_it_is_started() {
     let pid = bed.pid();
     let (status, body) = bed.operator(&verb("stop"), "{}");
     assert_eq!(status, 200, "{body}");
-    assert!(body.contains("\"number\":1"), "{body}");
+    assert!(body.contains("\"number\":2"), "{body}");
     bed.says("first", "LS6042");
     eventually("it ends", || !lives(pid));
     let (status, body) = bed.operator(&verb("start"), "{\"node\":\"node2\"}");
@@ -259,7 +259,7 @@ fn what_is_not_durable_is_not_so_already() {
     eventually("it ends", || !lives(pid));
     let (status, body) = bed.operator(&stop, "{}");
     assert_eq!(status, 200, "{body}");
-    assert!(body.contains("was stopped already") && body.contains("\"number\":1"));
+    assert!(body.contains("was stopped already") && body.contains("\"number\":2"));
 }
 
 #[test]

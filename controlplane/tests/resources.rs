@@ -234,6 +234,7 @@ fn an_empty_volume_says_what_makes_a_file_system_and_a_damaged_one_does_not() {
     });
     let error = bed.refuses(&kind, START);
     assert_eq!(error.code(), "LS6216", "{error}");
+    assert!(error.is_of_the_volume(), "the other node finds the same");
     assert!(
         error.to_string().contains("lockstep group prepare"),
         "{error}"

@@ -12,6 +12,7 @@ use controlplane::config::{Group, Kind, Resource};
 use controlplane::resources::cage::Cage;
 use controlplane::resources::{Exec, Places};
 use controlplane::services::{News, Roots, Seen, Services, Stopping, Tell};
+use controlplane_core::failing::Here;
 use controlplane_core::group::{GroupState, Policy, ResourcePolicy};
 use controlplane_core::keeper::{Services as Standing, Word};
 use controlplane_core::partition::{Cause, Decision, Missing};
@@ -387,4 +388,48 @@ fn a_group_that_does_not_start_is_not_tried_again_until_it_is_cleared() {
     assert_eq!(bed.words(), tried, "neither now nor after a restart");
     fs::remove_file(&failed).expect("the file");
     bed.comes_to(GroupState::Online);
+}
+
+/// What an earlier run gave up is known as well; a takeover tries it, for nobody else can.
+#[test]
+fn what_failed_here_is_tried_again_after_a_takeover_and_not_after_a_move() {
+    let mut bed = Bed::new();
+    let broken = bed.directory.path().join("broken-second");
+    fs::write(&broken, "").expect("a file");
+    bed.sees(Seen::Active);
+    bed.comes_to(GroupState::StartFailed);
+    let here = |bed: &Bed| bed.services.here(now(bed.began), 0);
+    assert_eq!(here(&bed), Some(Here::Failed));
+    bed.services.moves_away(now(bed.began), 0);
+    let spent = format!("{}.failovers", bed.group.name);
+    let until = Clock::now() + Duration::from_secs(20);
+    while !bed.roots.state.join(&spent).exists() {
+        assert!(Clock::now() < until, "it is remembered");
+        bed.go_on();
+    }
+    bed.restart();
+    bed.sees(Seen::Fenced);
+    bed.comes_to(GroupState::Offline);
+    assert_eq!(here(&bed), Some(Here::Failed));
+    let failed = fs::read_to_string(bed.file("failed")).expect("why");
+    fs::write(bed.file("failed"), failed.replace("LS6046", "LS6166")).expect("a file");
+    assert_eq!(here(&bed), Some(Here::Alike), "of what is on a volume");
+    fs::write(bed.file("failed"), "LS6047 it failed over too often").expect("a file");
+    assert_eq!(here(&bed), Some(Here::Waits));
+    fs::write(bed.file("failed"), failed).expect("a file");
+    fs::remove_file(&broken).expect("the file");
+    bed.services.said(0, Word::Start);
+    bed.sees(Seen::Active);
+    bed.for_a_while();
+    assert_eq!(bed.state(), GroupState::Offline);
+    bed.sees(Seen::Fenced);
+    bed.services.said(0, take_over());
+    bed.sees(Seen::Active);
+    bed.comes_to(GroupState::Online);
+    assert_eq!(here(&bed), Some(Here::Runs));
+    assert!(!bed.file("failed").exists());
+    assert!(
+        !bed.services.moves_left(now(bed.began), 0),
+        "one move and one takeover"
+    );
 }

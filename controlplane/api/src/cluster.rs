@@ -174,6 +174,12 @@ pub struct Group {
     /// How its resources are on this node; absent if it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+    /// The nodes on which it failed: it does not move there by itself before it was cleared, or ran there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_on: Vec<String>,
+    /// It failed here: what follows, or what it waits for. Absent if it did not, or is not served here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_failure: Option<String>,
 }
 
 /// What is wished of a group.
@@ -213,6 +219,8 @@ pub enum Want {
 pub enum WishOrigin {
     /// A person.
     Operator,
+    /// A node, because the group failed there.
+    Node,
     /// A move arrived.
     Arrived,
     /// A move came to nothing.

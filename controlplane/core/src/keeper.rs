@@ -25,6 +25,7 @@ use crate::self_fencing::ServiceLease;
 use crate::view_change::{Held, Question, ViewChange};
 use crate::wish::{Origin, WishMark};
 
+mod around;
 mod ground;
 mod situation;
 pub mod why;

@@ -13,6 +13,7 @@ extern crate std;
 
 pub mod bounds;
 pub mod facts;
+pub mod failing;
 pub mod failure_detector;
 pub mod group;
 pub mod keeper;

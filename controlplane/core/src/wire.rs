@@ -8,7 +8,7 @@ use mirror_core::types::{BootId, ClusterId, Incarnation, Instant, NodeId};
 use thiserror::Error;
 
 use crate::self_fencing::ClearGroups;
-use crate::wish::{GroupKey, Origin, Saying, Subject, Want, Why, Wish};
+use crate::wish::{FailedOn, GroupKey, Origin, Saying, Subject, Want, Why, Wish};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -123,15 +123,17 @@ const KIND_NODE: u8 = 3;
 /// In [`RawWish::node`].
 const NO_NODE: u8 = 255;
 
-const WANTS: [(u8, u8); 6] = [
+const WANTS: [(u8, u8); 8] = [
     (KIND_GROUP, 0),
     (KIND_GROUP, 1),
     (KIND_GROUP, 2),
     (KIND_FAILURES, 0),
     (KIND_NODE, 0),
     (KIND_NODE, 1),
+    (KIND_FAILURES, 1),
+    (KIND_FAILURES, 2),
 ];
-const ORIGINS: [Origin; 7] = [
+const ORIGINS: [Origin; 8] = [
     Origin::Operator,
     Origin::Arrived,
     Origin::InVain(Why::NotReady),
@@ -139,6 +141,7 @@ const ORIGINS: [Origin; 7] = [
     Origin::InVain(Why::StopFailed),
     Origin::InVain(Why::NotBegun),
     Origin::InVain(Why::StartFailed),
+    Origin::Node,
 ];
 
 impl RawWish {
@@ -155,6 +158,9 @@ impl RawWish {
             Want::Forgotten => (WANTS[3], NO_NODE),
             Want::Resumed => (WANTS[4], NO_NODE),
             Want::Suspended => (WANTS[5], NO_NODE),
+            Want::Failed(FailedOn::None) => (WANTS[6], NO_NODE),
+            Want::Failed(FailedOn::One(node)) => (WANTS[6], node.number()),
+            Want::Failed(FailedOn::Both) => (WANTS[7], NO_NODE),
         };
         let origin = ORIGINS
             .iter()
@@ -190,6 +196,8 @@ impl RawWish {
             (KIND_GROUP, 1) => Want::Stopped { home: node },
             (KIND_GROUP, 2) => Want::Moves { to: node? },
             (KIND_FAILURES, 0) => Want::Forgotten,
+            (KIND_FAILURES, 1) => Want::Failed(node.map_or(FailedOn::None, FailedOn::One)),
+            (KIND_FAILURES, 2) => Want::Failed(FailedOn::Both),
             (KIND_NODE, 0) => Want::Resumed,
             (KIND_NODE, 1) => Want::Suspended,
             _ => return None,
@@ -375,6 +383,10 @@ mod tests {
             origin,
         };
         let home = Some(node(1));
+        let failed = |on| {
+            let failures = Subject::Failures(GroupKey(7));
+            wish(failures, Want::Failed(on), Origin::Node)
+        };
         vec![
             wish(group, Want::Moves { to: node(1) }, Origin::Operator),
             wish(group, Want::Runs { home }, Origin::Arrived),
@@ -385,6 +397,10 @@ mod tests {
                 Want::Forgotten,
                 Origin::Operator,
             ),
+            wish(group, Want::Moves { to: node(0) }, Origin::Node),
+            failed(FailedOn::None),
+            failed(FailedOn::One(node(1))),
+            failed(FailedOn::Both),
             wish(Subject::Node(node(1)), Want::Suspended, Origin::Operator),
             wish(Subject::Node(node(0)), Want::Resumed, Origin::Operator),
         ]

@@ -30,7 +30,7 @@ impl GroupKey {
 pub enum Subject {
     /// Whether and where a group runs.
     Group(GroupKey),
-    /// That a group's failures are forgotten.
+    /// On which nodes a group failed, and that its failures are forgotten.
     Failures(GroupKey),
     /// Whether a node takes groups over.
     Node(NodeId),
@@ -56,10 +56,34 @@ pub enum Want {
     },
     /// What failed is forgotten.
     Forgotten,
+    /// It failed there, and waits to be cleared.
+    Failed(FailedOn),
     /// The node takes nothing over, and nothing is moved to it.
     Suspended,
     /// It does again.
     Resumed,
+}
+
+/// The nodes on which a group failed and was not cleared, nor ran since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailedOn {
+    /// None any more: it runs where it failed.
+    None,
+    /// One.
+    One(NodeId),
+    /// Both.
+    Both,
+}
+
+impl FailedOn {
+    /// Whether this node is one of them.
+    pub fn has(self, node: NodeId) -> bool {
+        match self {
+            Self::None => false,
+            Self::One(one) => one == node,
+            Self::Both => true,
+        }
+    }
 }
 
 /// Who said so, and why.
@@ -67,6 +91,8 @@ pub enum Want {
 pub enum Origin {
     /// A person.
     Operator,
+    /// A node by itself, because the group failed there ([`crate::failing`]).
+    Node,
     /// The node to which a group moved serves it.
     Arrived,
     /// The node from which a group should move keeps it.
@@ -77,7 +103,7 @@ impl Origin {
     /// Of two that settle the same move, the higher one is what both nodes come to.
     fn rank(self) -> u8 {
         match self {
-            Self::Operator => 0,
+            Self::Operator | Self::Node => 0,
             Self::InVain(why) => 1 + why as u8,
             Self::Arrived => u8::MAX,
         }
@@ -239,6 +265,27 @@ impl Wishes {
         self.durable.values()
     }
 
+    /// On which nodes a group failed, as far as it is durable here.
+    pub fn failed_on(&self, group: GroupKey) -> FailedOn {
+        match self.of(Subject::Failures(group)).map(|wish| wish.want) {
+            Some(Want::Failed(on)) => on,
+            Some(
+                Want::Forgotten
+                | Want::Runs { .. }
+                | Want::Stopped { .. }
+                | Want::Moves { .. }
+                | Want::Suspended
+                | Want::Resumed,
+            )
+            | None => FailedOn::None,
+        }
+    }
+
+    /// Whether what is known about this is durable here.
+    pub fn is_durable(&self, subject: Subject) -> bool {
+        self.known.get(&subject) == self.durable.get(&subject)
+    }
+
     /// Whether a node is suspended, as far as it is durable here.
     pub fn is_suspended(&self, node: NodeId) -> bool {
         let wish = self.of(Subject::Node(node));
@@ -246,11 +293,17 @@ impl Wishes {
     }
 
     /// Somebody on this node wishes something; what it is until it is durable, or `None` if there is no such subject.
+    ///
+    /// A person leaves a number free: of what a person and the other node by itself say at the same moment the person's rules.
     pub fn say(&mut self, subject: Subject, want: Want, origin: Origin) -> Option<Wish> {
         let highest = self.known.values().map(|wish| wish.number).max();
+        let step = match origin {
+            Origin::Operator => 2,
+            Origin::Node | Origin::Arrived | Origin::InVain(_) => 1,
+        };
         let wish = Wish {
             subject,
-            number: highest.unwrap_or(0).checked_add(1)?,
+            number: highest.unwrap_or(0).checked_add(step)?,
             by: self.me,
             want,
             origin,

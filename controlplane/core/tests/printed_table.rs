@@ -1,8 +1,9 @@
-//! docs/controlplane.md prints the table of decisions as it is.
+//! docs/controlplane.md and docs/groups.md print the tables of decisions as they are.
 
 use std::fs;
 use std::path::Path;
 
+use controlplane_core::failing::FAILED;
 use controlplane_core::partition::TABLE;
 use controlplane_core::self_fencing::{Care, SERVICES, STARTS, Start, Verdict, WATCHDOG, Watched};
 
@@ -66,21 +67,31 @@ fn watchdog() -> String {
     text
 }
 
+fn failed() -> String {
+    let mut text = String::from("| row | a group here | then |\n|---|---|---|\n");
+    for (number, (case, then)) in (1..).zip(&FAILED) {
+        text += &format!("| {number} | {case} | {then} |\n");
+    }
+    text
+}
+
 #[test]
 fn the_documents_print_the_tables() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/controlplane.md");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
     let tables = [
-        ("table", printed()),
-        ("services", services()),
-        ("starts", starts()),
-        ("watchdog", watchdog()),
+        ("controlplane.md", "table", printed()),
+        ("controlplane.md", "services", services()),
+        ("controlplane.md", "starts", starts()),
+        ("controlplane.md", "watchdog", watchdog()),
+        ("groups.md", "failed", failed()),
     ];
-    for (name, printed) in tables {
+    for (document, name, printed) in tables {
+        let path = docs.join(document);
         let (begin, end) = (
             format!("<!-- {name} -->\n"),
             format!("<!-- end of {name} -->"),
         );
-        let text = fs::read_to_string(&path).expect("docs/controlplane.md");
+        let text = fs::read_to_string(&path).expect("a document");
         let (before, rest) = text.split_once(&begin).expect("where the table begins");
         let (found, after) = rest.split_once(&end).expect("where it ends");
         if std::env::var_os("LOCKSTEP_BLESS").is_some() {

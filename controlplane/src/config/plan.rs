@@ -14,7 +14,7 @@ use super::Cluster;
 use super::advice::key_of;
 use super::render::harmless;
 use super::resources::{Group, Resource};
-use super::summary::{all, arbiter, millis, of_kind, stop_failure};
+use super::summary::{all, arbiter, millis, of_kind, on_failure, stop_failure};
 use facts::resource_changes;
 use steps::steps;
 
@@ -397,7 +397,7 @@ fn policy_level(key: &str) -> (Level, &'static str) {
     (Level::Restart, "lockstepd reads it when it starts")
 }
 
-fn policy(group: &Group) -> [(&'static str, String); 5] {
+fn policy(group: &Group) -> [(&'static str, String); 6] {
     let policy = &group.policy;
     [
         ("failovers_max", policy.failovers_max.to_string()),
@@ -411,6 +411,7 @@ fn policy(group: &Group) -> [(&'static str, String); 5] {
             "stop_failure",
             format!("{:?}", stop_failure(policy.stop_failure)),
         ),
+        ("on_failure", format!("{:?}", on_failure(policy.on_failure))),
     ]
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use controlplane_core::failing::OnFailure;
 use controlplane_core::group::{Policy, ResourcePolicy, StopFailure};
 
 use super::findings::{CONFLICT, Finding, NO_SUCH_NAME};
@@ -232,6 +233,11 @@ fn group_policy(group: &Spot<'_>) -> Policy {
         *place = time(group, key).unwrap_or(*place);
     }
     policy.failovers_max = count(group, "failovers_max").unwrap_or(policy.failovers_max);
+    match group.get("on_failure").and_then(|spot| spot.text()) {
+        Some("wait") => policy.on_failure = OnFailure::Wait,
+        Some("failover") => policy.on_failure = OnFailure::Failover,
+        Some(_) | None => {}
+    }
     match group.get("stop_failure").and_then(|spot| spot.text()) {
         Some("hold") => policy.stop_failure = StopFailure::Hold,
         Some("fence") => policy.stop_failure = StopFailure::Fence,

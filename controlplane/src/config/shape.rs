@@ -363,10 +363,20 @@ const GROUP: &[Key] = &[
         "When a resource does not stop: \"fence\" shuts the volumes by force, \"hold\" leaves everything as it is",
     ),
     key(
+        "on_failure",
+        Default("\"failover\""),
+        choice(
+            &["failover", "wait"],
+            "answer to a failure",
+            "a group that failed on one node can run on the other one, or wait",
+        ),
+        "When a resource does not start or does not stay: \"failover\" moves the group to the other node, if it did not fail there; \"wait\" leaves it to an operator",
+    ),
+    key(
         "failovers_max",
         Default("2"),
         count(),
-        "Starts after a takeover on this node within failovers_within_ms",
+        "Starts after a takeover, and moves away after a failure, on this node within failovers_within_ms",
     ),
     key(
         "failovers_within_ms",

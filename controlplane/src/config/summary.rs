@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use controlplane_core::failing::OnFailure;
 use controlplane_core::group::StopFailure;
 use controlplane_core::keeper::ArbiterKind;
 use serde_json::{Value, json};
@@ -190,6 +191,13 @@ pub(super) fn stop_failure(policy: StopFailure) -> &'static str {
     }
 }
 
+pub(super) fn on_failure(policy: OnFailure) -> &'static str {
+    match policy {
+        OnFailure::Failover => "failover",
+        OnFailure::Wait => "wait",
+    }
+}
+
 fn group_json(cluster: &Cluster, group: &Group) -> Value {
     let wait = millis(super::watchdog::longest_wait(cluster, group));
     let resources = group.resources.iter().map(|resource| {
@@ -201,6 +209,7 @@ fn group_json(cluster: &Cluster, group: &Group) -> Value {
         "volumes": group.volumes,
         "nodes": group.nodes,
         "stop_failure": stop_failure(group.policy.stop_failure),
+        "on_failure": on_failure(group.policy.on_failure),
         "takeover_wait_ms": wait,
         "resources": resources.collect::<Vec<_>>(),
     })

@@ -97,7 +97,11 @@ impl Node {
         let node = wish.and_then(|wish| match wish.want {
             Want::Moves { to } => Some(to),
             Want::Runs { home } => home,
-            Want::Stopped { .. } | Want::Forgotten | Want::Suspended | Want::Resumed => None,
+            Want::Stopped { .. }
+            | Want::Forgotten
+            | Want::Failed(_)
+            | Want::Suspended
+            | Want::Resumed => None,
         });
         let said = Said {
             schema: verbs::SCHEMA.to_string(),
@@ -134,7 +138,7 @@ impl Node {
         self.store_wishes();
     }
 
-    fn store_wishes(&mut self) {
+    pub(super) fn store_wishes(&mut self) {
         let mut effects = Vec::new();
         self.wishes.store(&mut effects);
         self.follow(effects);
@@ -214,13 +218,14 @@ impl Node {
                 let group = group.map(|group| &*self.groups[group].name);
                 tracing::info!(code = "LS6091", group, subject = ?wish.subject, ?want, number, by, "an operator's wish");
             }
+            (Origin::Node, group) => self.tell_of_failure(group, &wish),
             (Origin::Arrived | Origin::InVain(_), None) => {}
         }
         self.untold.push(wish);
         self.tick_wishes(now());
         if let Some(group) = self.group_of(wish.subject) {
-            // Whoever moves a group here wants it tried.
-            if want == (Want::Moves { to: self.config.me }) {
+            // Whoever moves a group here wants it tried. A group that moves by itself is not moved to where it failed.
+            if want == (Want::Moves { to: self.config.me }) && origin == Origin::Operator {
                 self.services.clear(now(), group);
             }
             self.forget_failures(group);
@@ -246,7 +251,9 @@ impl Node {
     /// What an operator wished to be forgotten, perhaps of an earlier run of this daemon.
     pub(super) fn forget_failures(&mut self, group: usize) {
         let subject = Subject::Failures(GroupKey::of(&self.groups[group].name));
-        if let Some(wish) = self.wishes.of(subject) {
+        if let Some(wish) = self.wishes.of(subject)
+            && wish.want == Want::Forgotten
+        {
             self.services.clear_once(now(), group, wish.number);
         }
     }

@@ -60,6 +60,8 @@ impl Node {
                 state: word(state),
                 text: state.to_string(),
             }),
+            failed_on: self.failed_on(number),
+            after_failure: self.after_failure(number),
         }
     }
 
@@ -72,10 +74,13 @@ impl Node {
             Want::Stopped { home } => (cluster::Want::Stopped, home),
             Want::Moves { to } => (cluster::Want::Moves, Some(to)),
             Want::Runs { home } => (cluster::Want::Runs, home),
-            Want::Forgotten | Want::Suspended | Want::Resumed => (cluster::Want::Runs, None),
+            Want::Forgotten | Want::Failed(_) | Want::Suspended | Want::Resumed => {
+                (cluster::Want::Runs, None)
+            }
         };
         let (origin, why) = match wish.origin {
             Origin::Operator => (cluster::WishOrigin::Operator, None),
+            Origin::Node => (cluster::WishOrigin::Node, None),
             Origin::Arrived => (cluster::WishOrigin::Arrived, None),
             Origin::InVain(why) => (cluster::WishOrigin::InVain, Some(why)),
         };

@@ -113,7 +113,10 @@ impl Node {
                 || "nothing was decided yet".to_string(),
                 |it| sentence(it, &names),
             ),
-            waits: present.and_then(|it| waits(current, it, &names)).or(later),
+            waits: present
+                .and_then(|it| waits(current, it, &names))
+                .or_else(|| self.waits_after_failure(current, number, &names))
+                .or(later),
             present: told(present, Moment::Now),
             before: told(record.before.as_ref(), Moment::Before),
             acted: told(record.acted.as_ref().filter(same), Moment::Acted),

@@ -149,6 +149,25 @@ impl ResourceError {
         }
     }
 
+    /// Whether the cause is on the volume: the other node would find it as it is here.
+    pub fn is_of_the_volume(&self) -> bool {
+        match self {
+            Self::Empty { .. } | Self::Check { .. } => true,
+            Self::Late { .. }
+            | Self::Cut
+            | Self::Io { .. }
+            | Self::Mount { .. }
+            | Self::Occupied { .. }
+            | Self::Busy { .. }
+            | Self::StillHeld { .. }
+            | Self::Duplicate { .. }
+            | Self::NoInterface { .. }
+            | Self::Command { .. }
+            | Self::Unkillable { .. }
+            | Self::Restarts { .. } => false,
+        }
+    }
+
     /// For `map_err`.
     pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use controlplane_core::group::{Event, Order, Reason};
 use mirror_core::types::Instant;
 
+use super::failed::{ALIKE, FAILED};
 use super::{Service, failovers, spawn};
 
 impl Service {
@@ -118,7 +119,11 @@ impl Service {
                     group,
                     "{why}: not tried on this node any more"
                 );
-                format!("LS6046 {why}")
+                if self.alike.contains(&resource) {
+                    format!("{ALIKE} {why}, because of what is on a volume")
+                } else {
+                    format!("{FAILED} {why}")
+                }
             }
             Reason::PingPong => {
                 let why = "it failed over too often";
@@ -151,7 +156,7 @@ impl Service {
 }
 
 /// What is gone is removed. What cannot be removed is told: an operator believes that it was.
-fn remove(path: &Path) -> io::Result<()> {
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             let path = path.display().to_string();

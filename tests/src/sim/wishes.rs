@@ -98,7 +98,7 @@ impl World {
         }
         self.count(match origin {
             Origin::Arrived => "wish: move arrived",
-            Origin::InVain(_) | Origin::Operator => "wish: move in vain",
+            Origin::InVain(_) | Origin::Operator | Origin::Node => "wish: move in vain",
         });
     }
 

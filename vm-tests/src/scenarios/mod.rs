@@ -23,6 +23,7 @@ mod random;
 mod rejoin;
 mod setup;
 mod split;
+mod start_fails;
 mod stuck;
 mod traps;
 mod upkeep;
@@ -53,6 +54,7 @@ pub fn all() -> Vec<Scenario> {
         failover::SCENARIOS,
         setup::SCENARIOS,
         moves::SCENARIOS,
+        start_fails::SCENARIOS,
         postgres::SCENARIOS,
         partition::SCENARIOS,
         whole::SCENARIOS,

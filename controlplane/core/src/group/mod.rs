@@ -8,6 +8,7 @@
 //! never taken for a stop: the group waits for an operator, and never says [`Effect::Released`].
 
 mod fencing;
+mod moving;
 mod resource;
 mod types;
 pub mod why;
@@ -120,6 +121,8 @@ impl Group {
                 let left = self.policy.failovers_within.saturating_sub(ago);
                 self.failovers.push(now + left);
             }
+            Event::MovesAway => self.moves_away(now, effects),
+            Event::TriedAgain => self.try_again(now),
             Event::Tick => {}
         }
         self.watch_time(now, effects);
@@ -447,17 +450,6 @@ impl Group {
         let timeout = self.resources[first].policy.start_timeout;
         self.act(now, first, Action::Start(origin), timeout, effects);
         None
-    }
-
-    /// Whether one more start after a failover is within the budget.
-    fn spend_failover(&mut self, now: Instant) -> bool {
-        self.failovers.retain(|until| *until > now);
-        let spent = u32::try_from(self.failovers.len()).unwrap_or(u32::MAX);
-        if spent >= self.policy.failovers_max {
-            return false;
-        }
-        self.failovers.push(now + self.policy.failovers_within);
-        true
     }
 
     fn stop(&mut self, now: Instant, effects: &mut Vec<Effect>) {

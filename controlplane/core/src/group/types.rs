@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use mirror_core::types::Instant;
 
+use crate::failing::OnFailure;
 use crate::limits::{
     DOUBT_GRACE, FAILOVERS_MAX, FAILOVERS_WITHIN, HARD_STOP, HEARTBEAT_TIMEOUT, RESOURCE_RETRIES,
     RESOURCE_TIMEOUT,
@@ -47,7 +48,7 @@ pub enum StopFailure {
 pub struct Policy {
     /// Its resources, in the order of their start.
     pub resources: Vec<ResourcePolicy>,
-    /// Starts after a failover at most, within [`Self::failovers_within`].
+    /// Starts after a takeover, and moves away because it failed here, at most, within [`Self::failovers_within`].
     pub failovers_max: u32,
     /// The time in which they are counted.
     pub failovers_within: Duration,
@@ -63,6 +64,8 @@ pub struct Policy {
     pub doubt_grace: Duration,
     /// What follows when a resource does not stop.
     pub stop_failure: StopFailure,
+    /// What follows when a resource does not start or does not stay.
+    pub on_failure: OnFailure,
 }
 
 impl Policy {
@@ -77,6 +80,7 @@ impl Policy {
             living_wait: DOUBT_GRACE + LATE_ANSWER,
             doubt_grace: DOUBT_GRACE,
             stop_failure: StopFailure::Fence,
+            on_failure: OnFailure::Failover,
         }
     }
 }
@@ -186,6 +190,10 @@ pub enum Event {
         /// How long ago.
         ago: Duration,
     },
+    /// It moves to the other node because it failed here.
+    MovesAway,
+    /// This node took the volumes over from the other one, and nobody else can run the group: what failed here is tried again.
+    TriedAgain,
     /// Time passed.
     Tick,
 }
@@ -215,7 +223,8 @@ pub enum Effect {
     Released,
     /// A resource does not stop: shut the volumes' gates by force.
     Fence,
-    /// The group is started after a failover: to be remembered, also over a reboot, until it is cleared.
+    /// The group is started after a takeover, or moves away because it failed: to be remembered, also over a reboot, until it
+    /// is cleared.
     FailedOver,
     /// The group is not started on this node any more, until it is cleared. It may be moved.
     GiveUp(Reason),

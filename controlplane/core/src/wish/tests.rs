@@ -95,15 +95,32 @@ fn a_later_wish_has_a_higher_number_than_all_that_were_heard() {
         own.hear(*wish);
     }
     let said = own.say(group(), STOPPED, Origin::Operator).expect("said");
-    assert_eq!(said.number, 4);
+    let highest = other.durable().map(|wish| wish.number).max();
+    assert!(Some(said.number) > highest);
     let earlier = WishMark {
-        number: 3,
+        number: said.number - 1,
         ..said.mark()
     };
     own.settle(earlier, (group(), STOPPED, Origin::Arrived));
     assert_eq!(store(&mut own).len(), 2);
     assert_eq!(own.of(group()), Some(&said));
     assert!(own.is_suspended(node(0)) && !own.is_suspended(node(1)));
+}
+
+/// A node moves a group by itself while an operator says something else on the other one: the operator's word rules, also
+/// where the node's number would decide.
+#[test]
+fn an_operators_word_rules_over_what_a_node_says_at_the_same_moment() {
+    let mut both = [wishes(0), wishes(1)];
+    let to = node(0);
+    let by_itself = both[1].say(group(), Want::Moves { to }, Origin::Node);
+    let said = both[0].say(group(), STOPPED, Origin::Operator);
+    both[0].hear(by_itself.expect("said"));
+    both[1].hear(said.expect("said"));
+    for wishes in &mut both {
+        store(wishes);
+        assert_eq!(wishes.of(group()), said.as_ref());
+    }
 }
 
 /// An operator's word against what both nodes make of the move before it: the operator's stands.

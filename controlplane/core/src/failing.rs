@@ -1,0 +1,250 @@
+//! A group failed here: whether it moves to the other node by itself, row by row, and what both nodes remember of it.
+//!
+//! The move is one like an operator's ([`crate::wish`]): in good order, and only to a node that can have it. What bounds
+//! it is remembered durably on both nodes: a node on which the group failed is not moved to by the other one before it was
+//! cleared, or ran there. So a fault that follows the group from node to node costs one move, and no more. Beside that
+//! each node has its budget ([`crate::group::Group::failovers_left`]).
+
+use core::fmt;
+use core::time::Duration;
+
+use mirror_core::types::{Instant, NodeId};
+
+use crate::keeper::Desire;
+use crate::wish::{FailedOn, Want, Wish};
+
+/// What was configured to follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// It moves to the other node.
+    Failover,
+    /// It waits for an operator.
+    Wait,
+}
+
+/// How a group is on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Here {
+    /// All of it runs.
+    Runs,
+    /// A resource did not start or did not stay, and nothing of the group is left.
+    Failed,
+    /// The same, because of what is on a volume: the other node would find it as it is here.
+    Alike,
+    /// It waits to be cleared for another reason, or something of it is left.
+    Waits,
+    /// None of these.
+    Else,
+}
+
+/// The other node, as one to which a group may move by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Other {
+    /// It can have the group.
+    Ready,
+    /// Its control plane or a mirror link is not heard.
+    Silent,
+    /// It does not know all that is wished, or this node does not.
+    Untold,
+    /// An operator suspended it.
+    Suspended,
+    /// A copy there does not count.
+    NotCurrent,
+}
+
+/// Where the volumes are served, and how the other node is, as a keeper sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Around {
+    /// All volumes of the group are served here, with the other node if it counts.
+    pub served: bool,
+    /// What is wished of the group.
+    pub desire: Desire,
+    /// The other node.
+    pub other: Other,
+}
+
+/// What is known of a group that may have failed here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// How it is here.
+    pub here: Here,
+    /// Since when.
+    pub since: Instant,
+    /// What was configured to follow.
+    pub on_failure: OnFailure,
+    /// A move is begun so long after the failure at most.
+    pub within: Duration,
+    /// One more move is within the budget.
+    pub moves_left: bool,
+    /// Nothing that is wished of the group or known of its failures is on its way to the disk.
+    pub durable: bool,
+    /// It failed here: durable on this node.
+    pub recorded: bool,
+    /// It failed on the other node: durable on this node.
+    pub failed_there: bool,
+    /// What the keeper sees.
+    pub around: Around,
+}
+
+/// How a group that may have failed here stands. The first one that fits rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Case {
+    /// It has not failed here, or something of it is left.
+    NotFailed,
+    /// Its volumes are not all served here.
+    Unserved,
+    /// It failed because of what is on a volume.
+    Alike,
+    /// `on_failure = "wait"`.
+    Configured,
+    /// An operator stopped it or moves it, or it moves already.
+    Wished,
+    /// It failed on the other node as well.
+    FailedThere,
+    /// As many moves as are allowed were made.
+    Spent,
+    /// It failed too long ago.
+    Late,
+    /// That it failed is not durable yet.
+    Unrecorded,
+    /// The other node is not heard.
+    Silent,
+    /// The other node is suspended.
+    Suspended,
+    /// A copy of the other node does not count.
+    NotCurrent,
+    /// Both nodes do not know the same yet.
+    Untold,
+    /// The other node is ready.
+    Ready,
+}
+
+/// What follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing.
+    Nothing,
+    /// It stays, and waits to be cleared.
+    Stays,
+    /// It waits, and moves when that is over.
+    Later,
+    /// It moves to the other node.
+    Moves,
+}
+
+/// Does a group move by itself? Row by row.
+pub const FAILED: [(Case, Then); 14] = [
+    (Case::NotFailed, Then::Nothing),
+    (Case::Unserved, Then::Nothing),
+    (Case::Alike, Then::Stays),
+    (Case::Configured, Then::Stays),
+    (Case::Wished, Then::Nothing),
+    (Case::FailedThere, Then::Stays),
+    (Case::Spent, Then::Stays),
+    (Case::Late, Then::Stays),
+    (Case::Unrecorded, Then::Later),
+    (Case::Silent, Then::Later),
+    (Case::Suspended, Then::Later),
+    (Case::NotCurrent, Then::Later),
+    (Case::Untold, Then::Later),
+    (Case::Ready, Then::Moves),
+];
+
+impl Case {
+    fn fits(self, now: Instant, seen: &Seen) -> bool {
+        let Around {
+            served,
+            desire,
+            other,
+        } = seen.around;
+        match self {
+            Self::NotFailed => !matches!(seen.here, Here::Failed | Here::Alike),
+            Self::Alike => seen.here == Here::Alike,
+            Self::Configured => seen.on_failure == OnFailure::Wait,
+            Self::Wished => !matches!(desire, Desire::Runs(_)),
+            Self::FailedThere => seen.failed_there,
+            Self::Spent => !seen.moves_left,
+            Self::Late => now >= seen.since + seen.within,
+            Self::Unserved => !served,
+            Self::Unrecorded => !seen.durable || !seen.recorded,
+            Self::Silent => other == Other::Silent,
+            Self::Suspended => other == Other::Suspended,
+            Self::NotCurrent => other == Other::NotCurrent,
+            Self::Untold => other == Other::Untold,
+            Self::Ready => other == Other::Ready,
+        }
+    }
+}
+
+/// The row of [`FAILED`] that rules.
+pub fn after_failure(now: Instant, seen: &Seen) -> (Case, Then) {
+    let found = FAILED.iter().find(|(case, _)| case.fits(now, seen));
+    found
+        .copied()
+        .expect("the other node is ready or is not, for a reason that has a row")
+}
+
+/// What both nodes shall remember now, if that is otherwise than what they do. `known`: the last word about the group's
+/// failures, durable here. `nodes`: this one, and the other one.
+pub fn to_record(known: Option<&Wish>, nodes: [NodeId; 2], here: Here) -> Option<FailedOn> {
+    let [me, peer] = nodes;
+    let on = match known.map(|wish| wish.want) {
+        Some(Want::Failed(on)) => on,
+        Some(
+            Want::Forgotten
+            | Want::Runs { .. }
+            | Want::Stopped { .. }
+            | Want::Moves { .. }
+            | Want::Suspended
+            | Want::Resumed,
+        )
+        | None => FailedOn::None,
+    };
+    match here {
+        Here::Failed | Here::Alike | Here::Waits if !on.has(me) => Some(match on {
+            FailedOn::None => FailedOn::One(me),
+            FailedOn::One(_) | FailedOn::Both => FailedOn::Both,
+        }),
+        Here::Runs => match on {
+            FailedOn::One(node) if node == me => Some(FailedOn::None),
+            FailedOn::Both => Some(FailedOn::One(peer)),
+            FailedOn::None | FailedOn::One(_) => None,
+        },
+        Here::Failed | Here::Alike | Here::Waits | Here::Else => None,
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotFailed => "it has not failed here, or something of it is left",
+            Self::Alike => "what is on a volume keeps it from starting, on both nodes alike",
+            Self::Configured => "`on_failure = \"wait\"`",
+            Self::Wished => "an operator stopped it, or it is on its way",
+            Self::FailedThere => "it failed on the other node as well",
+            Self::Spent => "it failed over as often as `failovers_max` allows",
+            Self::Late => "it failed `failovers_within_ms` ago",
+            Self::Unserved => "its volumes are not all served here",
+            Self::Unrecorded => "that it failed here is not durable yet",
+            Self::Silent => "the other node or a mirror link is not heard",
+            Self::Suspended => "the other node is suspended",
+            Self::NotCurrent => "a copy of the other node does not count",
+            Self::Untold => "the other node does not know that yet",
+            Self::Ready => "the other node is ready",
+        })
+    }
+}
+
+impl fmt::Display for Then {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "nothing",
+            Self::Stays => "it stays, and waits to be cleared",
+            Self::Later => "it moves when that is over",
+            Self::Moves => "it moves to the other node",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
