@@ -5,6 +5,7 @@ use std::path::Path;
 
 use controlplane_core::partition::TABLE;
 use controlplane_core::self_fencing::{Care, SERVICES, STARTS, Start, Verdict, WATCHDOG, Watched};
+use controlplane_core::timeouts::{Length, STAGES};
 
 fn printed() -> String {
     let mut text = String::from("| row | standing | and | decision |\n|---|---|---|---|\n");
@@ -66,6 +67,26 @@ fn watchdog() -> String {
     text
 }
 
+fn timeouts() -> String {
+    let mut text = String::from(
+        "| row | a node | promises | waits | its lease, by the next confirmation |\n|---|---|---|---|---|\n",
+    );
+    for (number, (stage, conduct)) in (1..).zip(&STAGES) {
+        let length = |length: Length, long: &'static str| match length {
+            Length::Plain => "as configured",
+            Length::Long => long,
+        };
+        let (says, waits) = match conduct.says {
+            Length::Plain => ("nothing", "longer, until what it said last has run out"),
+            Length::Long => ("to wait longer", "longer"),
+        };
+        let waits = length(conduct.waits, waits);
+        let lease = length(conduct.lease, "longer");
+        text += &format!("| {number} | {stage} | {says} | {waits} | {lease} |\n");
+    }
+    text
+}
+
 #[test]
 fn the_documents_print_the_tables() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/controlplane.md");
@@ -74,6 +95,7 @@ fn the_documents_print_the_tables() {
         ("services", services()),
         ("starts", starts()),
         ("watchdog", watchdog()),
+        ("timeouts", timeouts()),
     ];
     for (name, printed) in tables {
         let (begin, end) = (
