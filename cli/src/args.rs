@@ -80,6 +80,8 @@ pub(crate) enum Noun {
     /// The servers
     #[command(subcommand)]
     Node(Node),
+    /// For backup windows: how long the nodes wait for each other, longer for a while; without a word what is in force
+    Timeouts(crate::cmd::timeouts::Timeouts),
     /// Set the cluster up: make its keys and certificates, and let the other machines join
     #[command(subcommand)]
     Cluster(Cluster),

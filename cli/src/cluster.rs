@@ -1,6 +1,7 @@
 //! One sentence about the cluster, and the screen below it. Worked out from the status alone.
 
 mod daemon;
+pub(crate) mod timeouts;
 mod watchdog;
 
 use std::fmt::Write as _;
@@ -231,6 +232,9 @@ pub(crate) fn screen(status: &ClusterStatus, style: Style) -> String {
         let text = style.paint(Tone::Careful, &text);
         let _ = writeln!(out, "  {:<12}{text}", "suspended");
     }
+    if let Some(row) = timeouts::row(status, style) {
+        let _ = writeln!(out, "  {:<12}{row}", "timeouts");
+    }
     if let Some(problem) = &status.config {
         let text = format!("{} {}", problem.code, problem.message);
         let text = style.paint(Tone::Careful, &text);
@@ -457,6 +461,7 @@ mod tests {
             suspended: Vec::new(),
             agreed: true,
             config: None,
+            timeouts: None,
         }
     }
 

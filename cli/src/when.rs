@@ -30,7 +30,7 @@ pub(crate) fn parse(text: &str, now_ms: u64) -> Result<u64, String> {
              or `2026-11-22 14:05`"
         )
     };
-    if let Some(ago_s) = ago(text) {
+    if let Some(ago_s) = span_s(text) {
         return Ok(now_ms.saturating_sub(ago_s.saturating_mul(1000)));
     }
     let now_s = i64::try_from(now_ms / 1000).map_err(|_| wrong())?;
@@ -66,7 +66,7 @@ pub(crate) fn parse(text: &str, now_ms: u64) -> Result<u64, String> {
 }
 
 /// Seconds of `90s`, `30m`, `2h`, `1d`.
-fn ago(text: &str) -> Option<u64> {
+pub(crate) fn span_s(text: &str) -> Option<u64> {
     let units = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
     let (unit, seconds) = units.into_iter().find(|(unit, _)| text.ends_with(*unit))?;
     let number: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;

@@ -16,7 +16,7 @@ use controlplane_api::cluster::ClusterStatus;
 use controlplane_api::config::PushAsk;
 use controlplane_api::events::{Events, Query};
 use controlplane_api::paths::node_socket;
-use controlplane_api::verbs::{Asked, GroupVerb, NodeVerb, Refused};
+use controlplane_api::verbs::{Asked, GroupVerb, NodeVerb, Refused, ScaleAsked};
 use controlplane_api::why::Why;
 use mirror_core::admin::Problem;
 use serde::Serialize;
@@ -63,6 +63,8 @@ pub async fn serve(asks: mpsc::Sender<Ask>, pusher: push::Handle, log: Log) -> i
         .route("/v1/why", get(why))
         .route("/v1/groups/{group}/{verb}", post(group_verb))
         .route("/v1/nodes/{node}/{verb}", post(node_verb))
+        .route("/v1/timeouts/scale", post(timeouts_scale))
+        .route("/v1/timeouts/reset", post(timeouts_reset))
         .with_state((asks, pusher.clone()));
     let config = Router::new()
         .route("/v1/config", get(config_show))
@@ -173,6 +175,21 @@ async fn node_verb(
     Json(Asked { .. }): Json<Asked>,
 ) -> Result<Response, StatusCode> {
     tell(&asks, Verb::Node { node, verb }).await
+}
+
+async fn timeouts_scale(
+    State((asks, _)): State<Doors>,
+    Json(asked): Json<ScaleAsked>,
+) -> Result<Response, StatusCode> {
+    let wanted = (asked.factor_tenths, asked.for_s);
+    tell(&asks, Verb::Timeouts(Some(wanted))).await
+}
+
+async fn timeouts_reset(
+    State((asks, _)): State<Doors>,
+    Json(Asked { .. }): Json<Asked>,
+) -> Result<Response, StatusCode> {
+    tell(&asks, Verb::Timeouts(None)).await
 }
 
 async fn tell(asks: &mpsc::Sender<Ask>, verb: Verb) -> Result<Response, StatusCode> {

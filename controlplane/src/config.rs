@@ -14,6 +14,7 @@ use std::time::Duration;
 use controlplane_core::failure_detector::Timing;
 use controlplane_core::keeper::ArbiterKind;
 use controlplane_core::self_fencing::LATE_ANSWER;
+use controlplane_core::timeouts::Span;
 use mirror_core::types::NodeId;
 
 use crate::heartbeat::Interconnect;
@@ -127,6 +128,19 @@ impl Config {
     /// [`ConfigError`].
     pub fn parse(path: &Path, text: &str, node: &str) -> Result<Self, ConfigError> {
         Checked::parse(path, text.as_bytes())?.of(node)
+    }
+}
+
+impl Config {
+    /// The times by which timeouts are raised.
+    pub fn span(&self) -> Span {
+        let waits = self.groups.iter().map(|group| group.policy.takeover_wait);
+        Span {
+            timeout: self.timing.timeout,
+            lease: self.lease,
+            leases: self.arbiter.leases(),
+            takeover_wait: waits.max().unwrap_or_default(),
+        }
     }
 }
 

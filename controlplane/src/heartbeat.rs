@@ -7,7 +7,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use controlplane_core::failure_detector::{Change, Evidence, PathState, Timing};
 use controlplane_core::limits::PATHS_MAX;
 use controlplane_core::membership::{Peer, Reception, Run};
 use controlplane_core::self_fencing::{ClearGroups, Confirmations};
+use controlplane_core::timeouts::{Factor, Pledge, Span, Word};
 use controlplane_core::wire::{HEARTBEAT_BYTES, Heartbeat, HeartbeatKey};
 use controlplane_core::wish::{GroupKey, Teller, Wish};
 use mirror_core::types::{Instant, NodeId};
@@ -23,6 +24,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::arbiter::boottime_nanos;
 use crate::sys;
+
+pub mod timeouts;
 
 /// Above what programs use by themselves, below what kernels use.
 const PRIORITY: i32 = 20;
@@ -62,6 +65,12 @@ pub struct Settings {
     pub wishes: Vec<Wish>,
     /// When an earlier run in this boot sent what the peer confirmed last without a gap.
     pub confirmed: Option<Instant>,
+    /// The times of this node; its lease is [`Self::lease`].
+    pub span: Span,
+    /// How long earlier runs may have promised to wait.
+    pub promised: Factor,
+    /// What was said last about timeouts, durable here.
+    pub word: Option<Word>,
 }
 
 /// What it tells.
@@ -84,6 +93,8 @@ pub enum News {
     StoodStill(Duration),
     /// The peer says that an operator wishes this. Said again until it was learnt.
     Wish(Wish),
+    /// The peer says that this was said last about timeouts. Said again until it was learnt.
+    Timeouts(Word),
 }
 
 /// How a path is, for a status: read at any time, written by the thread alone.
@@ -132,14 +143,23 @@ pub struct Shared {
     pub peer_clear: PeerClear,
     /// The digest of what operators wish that the peer said last.
     pub peer_wishes: AtomicU64,
-    /// The timeout times this, 1 if 0.
-    pub scale: AtomicU32,
+    /// Raised timeouts.
+    pub timeouts: timeouts::Shared,
     /// News that nobody read in time.
     pub dropped: AtomicU64,
     /// Datagrams that were no heartbeat of the peer.
     pub foreign: AtomicU64,
     /// The thread shall end.
     pub ends: AtomicBool,
+}
+
+impl Shared {
+    /// When the peer was heard last, on whatever path.
+    pub fn heard(&self) -> Instant {
+        let heard = |path: &PathFigures| path.heard_nanos.load(Ordering::Relaxed);
+        let last = self.paths.iter().map(heard).max();
+        Instant::from_nanos(last.unwrap_or_default())
+    }
 }
 
 /// See [`Shared::peer_clear`].
@@ -177,6 +197,8 @@ pub struct Heartbeats {
     pub shared: Arc<Shared>,
     /// Takes what operators wish, once it is durable here.
     pub wishes: SyncSender<Wish>,
+    /// Takes what was said last about timeouts, once it is durable here.
+    pub words: SyncSender<Word>,
     /// The thread.
     pub thread: JoinHandle<io::Result<()>>,
     /// Whether it has real-time priority; without, load can delay it.
@@ -200,7 +222,10 @@ pub fn start(settings: Settings) -> io::Result<Heartbeats> {
         })?;
         sockets.push(socket);
     }
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Shared {
+        timeouts: timeouts::Shared::new(settings.promised),
+        ..Shared::default()
+    });
     if let Some(confirmed) = settings.confirmed {
         let nanos = confirmed.as_nanos();
         shared.confirmed_nanos.store(nanos, Ordering::Relaxed);
@@ -208,7 +233,9 @@ pub fn start(settings: Settings) -> io::Result<Heartbeats> {
     let (sender, news) = sync_channel(NEWS_MAX);
     let (told, asked) = sync_channel(1);
     let (wishes, durable) = sync_channel(NEWS_MAX);
-    let mut thread = Thread::new(settings, sockets, Arc::clone(&shared), sender, durable);
+    let (words, said) = sync_channel(NEWS_MAX);
+    let ways = (sender, durable, said);
+    let mut thread = Thread::new(settings, sockets, Arc::clone(&shared), ways);
     let thread = std::thread::Builder::new()
         .name("heartbeat".to_string())
         .spawn(move || {
@@ -220,6 +247,7 @@ pub fn start(settings: Settings) -> io::Result<Heartbeats> {
         news,
         shared,
         wishes,
+        words,
         thread,
         is_real_time,
     })
@@ -229,7 +257,9 @@ struct Thread {
     peer: Peer,
     key: HeartbeatKey,
     timing: Timing,
-    scale: u32,
+    timeouts: timeouts::Part,
+    /// The detector goes by the timeout so many times as long.
+    raised: Factor,
     sockets: Vec<UdpSocket>,
     addresses: Vec<SocketAddr>,
     /// What was known of the mirror link.
@@ -247,8 +277,7 @@ impl Thread {
         settings: Settings,
         sockets: Vec<UdpSocket>,
         shared: Arc<Shared>,
-        sender: SyncSender<News>,
-        durable: Receiver<Wish>,
+        (sender, durable, words): (SyncSender<News>, Receiver<Wish>, Receiver<Word>),
     ) -> Self {
         let now = now();
         let mut teller = Teller::with_room(settings.subjects);
@@ -261,7 +290,12 @@ impl Thread {
             peer: Peer::new(now, settings.me, own, settings.peer, timing, paths),
             key: settings.key,
             timing,
-            scale: 1,
+            timeouts: timeouts::Part::new(
+                Pledge::new(now, settings.span, settings.promised),
+                settings.word,
+                words,
+            ),
+            raised: Factor::ONE,
             addresses: settings
                 .interconnects
                 .iter()
@@ -318,23 +352,20 @@ impl Thread {
     }
 
     fn beat(&mut self, current: Instant) {
-        let scale = self.shared.scale.load(Ordering::Relaxed).max(1);
-        if scale != self.scale {
-            self.scale = scale;
-            self.peer.set_timing(current, self.timing.scaled(scale));
-        }
         let stood_still = !self.stood_still.is_zero();
         self.stood_still = Duration::ZERO;
         while let Ok(wish) = self.durable.try_recv() {
             self.teller.learn(wish);
         }
         let saying = self.teller.say();
+        let timeouts = self.timeouts.beat(current, &self.shared.timeouts);
         let clear = ClearGroups::from_bits(self.shared.clear.load(Ordering::Relaxed));
         for index in 0..self.sockets.len() {
             if let Some(heartbeat) = self.peer.next(current, index, stood_still) {
                 let heartbeat = Heartbeat {
                     saying,
                     clear,
+                    timeouts,
                     ..heartbeat
                 };
                 let bytes = self.key.encode(&heartbeat);
@@ -378,6 +409,11 @@ impl Thread {
     }
 
     fn look(&mut self) {
+        let raised = self.timeouts.pledge.lease();
+        if raised != self.raised {
+            self.raised = raised;
+            self.peer.set_timing(now(), self.timing.raised(raised));
+        }
         for change in self.peer.look(now()) {
             // First what is decided from, if there is room for one only.
             self.tell(News::Changed(change));
@@ -419,10 +455,24 @@ impl Thread {
         self.shared.confirmed_nanos.store(nanos, Ordering::Release);
     }
 
-    fn hear(&self, current: Instant, heartbeat: &Heartbeat) {
+    fn hear(&mut self, current: Instant, heartbeat: &Heartbeat) {
         let saying = heartbeat.saying;
-        if let Some(asked) = self.peer.confirmed(current, heartbeat) {
+        let confirms = self.peer.confirmed(current, heartbeat);
+        if let Some(asked) = confirms {
             self.shared.peer_clear.hear(heartbeat.clear, asked);
+            self.confirmations.hear(asked);
+        }
+        let told = heartbeat.timeouts;
+        let raised = self.timeouts.pledge.hear(&told, confirms);
+        if let Some(raised) = raised {
+            let lease = self.timeouts.pledge.lease_of(raised.factor);
+            self.confirmations.raise(raised.sent + lease);
+        }
+        // The gap before it first.
+        self.tell_confirmed();
+        self.timeouts.hear(&told, raised, &self.shared.timeouts);
+        if let Some(word) = told.word.filter(|word| self.timeouts.is_news(word)) {
+            self.tell(News::Timeouts(word));
         }
         self.shared
             .peer_wishes

@@ -22,6 +22,7 @@ pub mod report;
 pub mod resources;
 pub mod services;
 pub mod sys;
+pub mod timeouts;
 pub mod trust;
 pub mod watchdog;
 pub mod why;

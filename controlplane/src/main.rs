@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 use controlplane::config::{Config, RegisterKeeper};
 use controlplane::etcd::{self, Etcd};
 use controlplane::events;
-use controlplane::heartbeat::{Settings, start};
+use controlplane::heartbeat::{Heartbeats, Settings, start};
 use controlplane::log;
 use controlplane::node::{self, Fencing, RegisterClient};
 use controlplane::push;
@@ -167,6 +167,8 @@ fn run(
     let wishes = store
         .load()
         .map_err(|error| anyhow::anyhow!("{} {error}", error.code()))?;
+    let kept = controlplane::timeouts::Store::of_node(cluster);
+    let (timeouts, kept) = node::Timeouts::begin(&config, boot_id()?, kept);
     let mut seed = [0; 32];
     fill_random(&mut seed)?;
     let settings = Settings {
@@ -184,7 +186,25 @@ fn run(
         // What is wished about something that is not configured any more is nobody's.
         wishes: known(&config, &wishes),
         confirmed: fencing.before().confirmed(),
+        span: config.span(),
+        promised: kept.promised,
+        word: kept.word,
     };
+    let heartbeats = start_heartbeats(settings)?;
+    let course = push::Course::new(Arc::clone(&heartbeats.shared), config.lease);
+    let pusher = pusher(&config, course, (path, trust), (pushed, record), &events)?;
+    tracing::info!(code = "LS6021", node = %name, peer = %config.peer_name, "lockstepd runs");
+    runtime()?.block_on(node::run(
+        config,
+        heartbeats,
+        arbiter,
+        seed,
+        (store, wishes, timeouts),
+        (pusher, fencing, events),
+    ))
+}
+
+fn start_heartbeats(settings: Settings) -> anyhow::Result<Heartbeats> {
     if !controlplane::sys::lock_memory() {
         tracing::warn!(
             code = "LS6019",
@@ -198,17 +218,7 @@ fn run(
             "no real-time priority: load may delay heartbeats"
         );
     }
-    let course = push::Course::new(Arc::clone(&heartbeats.shared), config.lease);
-    let pusher = pusher(&config, course, (path, trust), (pushed, record), &events)?;
-    tracing::info!(code = "LS6021", node = %name, peer = %config.peer_name, "lockstepd runs");
-    runtime()?.block_on(node::run(
-        config,
-        heartbeats,
-        arbiter,
-        seed,
-        (store, wishes),
-        (pusher, fencing, events),
-    ))
+    Ok(heartbeats)
 }
 
 fn keep_events(collector: events::Collector, name: &str) -> anyhow::Result<events::Log> {

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::Context;
 use controlplane_api::Client;
 use controlplane_api::arbiter::Held;
 use controlplane_api::cluster::Daemon;
 use controlplane_core::failure_detector::{Change, Evidence, Presence};
 use controlplane_core::keeper::{Effect, Event, Keeper, Word};
 use controlplane_core::partition::{Decision, Situation};
+use controlplane_core::timeouts::Word as TimeoutsWord;
 use controlplane_core::view_change::Question;
 use controlplane_core::wish::{GroupKey, Subject, Wish, Wishes};
 use mirror_core::admin::{Done, Problem, Status};
@@ -41,12 +41,15 @@ mod judge;
 mod operator;
 mod status;
 mod targets;
+mod threads;
+mod timeouts;
 mod told;
 mod why;
 
 pub use arbiter::RegisterClient;
 pub use fencing::Fencing;
 pub use operator::{Answer, Verb, subjects};
+pub use timeouts::Timeouts;
 
 /// Between two looks at a data plane.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -86,6 +89,11 @@ enum Incoming {
     Service(services::News),
     /// Wishes are durable, or why not.
     Stored {
+        version: u64,
+        error: Option<String>,
+    },
+    /// The same of what was said about timeouts.
+    TimeoutsStored {
         version: u64,
         error: Option<String>,
     },
@@ -133,19 +141,24 @@ struct Node {
     /// Tells wishes to the other node, and what it could not take yet.
     teller: std::sync::mpsc::SyncSender<Wish>,
     untold: Vec<Wish>,
+    timeouts: Timeouts,
+    /// Tells the other node what was said about them.
+    words: std::sync::mpsc::SyncSender<TimeoutsWord>,
     queue: mpsc::Sender<Incoming>,
     questions: mpsc::Sender<Question>,
     held: watch::Sender<Vec<Held>>,
     views: BTreeMap<VolumeId, Held>,
 }
 
-/// Ways out: what waits to be decided, the arbiter's questions and reports, the heartbeats' wishes.
+/// Ways out: what waits to be decided, the arbiter's questions and reports, the heartbeats' wishes and words.
 type Ways = (
     mpsc::Sender<Incoming>,
     mpsc::Sender<Question>,
     watch::Sender<Vec<Held>>,
     std::sync::mpsc::SyncSender<Wish>,
+    std::sync::mpsc::SyncSender<TimeoutsWord>,
 );
+
 /// Runs until the process ends.
 ///
 /// # Errors
@@ -155,13 +168,13 @@ pub async fn run(
     heartbeats: Heartbeats,
     arbiter: Option<RegisterClient>,
     seed: [u8; 32],
-    (store, wishes): (Store, Vec<Wish>),
+    wished: (Store, Vec<Wish>, Timeouts),
     (pusher, mut fencing, events): (push::Handle, Fencing, events::Log),
 ) -> anyhow::Result<()> {
     let (queue, mut incoming) = mpsc::channel(QUEUE_MAX);
     let (questions, asked) = mpsc::channel(QUEUE_MAX);
     let (held, reports) = watch::channel(Vec::new());
-    forward_heartbeats(heartbeats.news, queue.clone())?;
+    threads::forward_heartbeats(heartbeats.news, queue.clone())?;
     if let Some(arbiter) = arbiter {
         arbiter.listen(config.lease, asked, reports, queue.clone());
     }
@@ -184,22 +197,18 @@ pub async fn run(
     });
     for (group, entry) in config.groups.iter().enumerate() {
         for volume in &entry.volumes {
-            watch_volume(group, volume.clone(), queue.clone())?;
+            threads::watch_volume(group, volume.clone(), queue.clone())?;
             daemons::keep(group, volume, &config.directory, &queue)?;
         }
     }
-    let ways = (queue.clone(), questions, held, heartbeats.wishes);
+    let (wishes, words) = (heartbeats.wishes, heartbeats.words);
+    let ways = (queue.clone(), questions, held, wishes, words);
     fencing.begin_to_look(&config);
-    let mut node = Node::new(
-        config,
-        heartbeats.shared,
-        seed,
-        ways,
-        (store, wishes),
-        fencing,
-    );
+    let mut node = Node::new(config, heartbeats.shared, seed, ways, wished, fencing);
     targets::ask(&node.targets, &queue)?;
     drop(queue);
+    // Before anything is decided: what earlier runs promised is kept.
+    node.tick_timeouts(now());
     for group in 0..node.groups.len() {
         node.forget_failures(group);
         node.wished(group);
@@ -221,58 +230,10 @@ pub async fn run(
         node.services.tick(now());
         node.look_at_failures();
         node.tick_wishes(now());
+        node.tick_timeouts(now());
         node.watch_over();
         pusher.turn(node.presence);
     }
-}
-
-fn forward_heartbeats(
-    news: std::sync::mpsc::Receiver<News>,
-    queue: mpsc::Sender<Incoming>,
-) -> anyhow::Result<()> {
-    let forward = move || {
-        while let Ok(news) = news.recv() {
-            if queue
-                .blocking_send(Incoming::Heartbeat(Box::new(news)))
-                .is_err()
-            {
-                return;
-            }
-        }
-        // Nobody is there to be told if the daemon ends.
-        let _ = queue.blocking_send(Incoming::HeartbeatsEnded);
-    };
-    std::thread::Builder::new()
-        .name("news".to_string())
-        .spawn(forward)
-        .context("a thread for the heartbeat's news")?;
-    Ok(())
-}
-
-fn watch_volume(group: usize, name: String, queue: mpsc::Sender<Incoming>) -> anyhow::Result<()> {
-    let watch = move || {
-        let client = Client::of_volume(&name);
-        loop {
-            let asked_nanos = boottime_nanos();
-            let status = client.status().ok().map(Box::new);
-            let name = name.clone();
-            let told = Incoming::Status {
-                group,
-                name,
-                asked_nanos,
-                status,
-            };
-            if queue.blocking_send(told).is_err() {
-                return;
-            }
-            std::thread::sleep(LOOK_INTERVAL);
-        }
-    };
-    std::thread::Builder::new()
-        .name("volume".to_string())
-        .spawn(watch)
-        .context("a thread for a volume")?;
-    Ok(())
 }
 
 impl Node {
@@ -280,8 +241,8 @@ impl Node {
         config: Config,
         shared: Arc<Shared>,
         seed: [u8; 32],
-        (queue, questions, held, teller): Ways,
-        (store, wishes): (Store, Vec<Wish>),
+        (queue, questions, held, teller, words): Ways,
+        (store, wishes, timeouts): (Store, Vec<Wish>, Timeouts),
         fencing: Fencing,
     ) -> Self {
         let groups = config.groups.iter().map(|group| Group {
@@ -332,6 +293,8 @@ impl Node {
             waiting: Vec::new(),
             teller,
             untold: Vec::new(),
+            timeouts,
+            words,
             arbiter_misses: NodeSet::only(config.me),
             targets: targets::configured(&config),
             config,
@@ -403,6 +366,7 @@ impl Node {
             Incoming::Asked(Ask::Do(verb, answer)) => self.verb(&verb, answer),
             Incoming::Service(news) => self.services.take(now(), news),
             Incoming::Stored { version, error } => self.stored(version, error),
+            Incoming::TimeoutsStored { version, error } => self.timeouts_stored(version, error),
         }
     }
 
@@ -411,6 +375,7 @@ impl Node {
             News::Changed(Change::Peer(presence)) => {
                 told::peer(&self.config.peer_name, presence);
                 (self.presence, self.presence_since) = (presence, now());
+                self.tell_not_before();
                 self.everywhere(&Event::Peer(presence));
             }
             News::Changed(Change::Path { path, state }) => {
@@ -421,6 +386,7 @@ impl Node {
                 tracing::info!(code = "LS6013", ?before, "the peer runs anew")
             }
             News::Wish(wish) => self.hear_wish(wish),
+            News::Timeouts(word) => self.hear_timeouts(word),
             News::StoodStill(time) => {
                 tracing::warn!(
                     code = "LS6014",

@@ -134,6 +134,8 @@ impl Roots {
 pub struct Services {
     groups: BTreeMap<usize, Service>,
     orders_at: Instant,
+    /// See [`Self::wait_longer`].
+    stretch: Duration,
 }
 
 struct Service {
@@ -191,6 +193,7 @@ impl Services {
         Self {
             groups: services.collect(),
             orders_at: now,
+            stretch: Duration::ZERO,
         }
     }
 

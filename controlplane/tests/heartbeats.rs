@@ -8,7 +8,8 @@ use controlplane::arbiter::boottime_nanos;
 use controlplane::heartbeat::{Heartbeats, Interconnect, News, Settings, start};
 use controlplane_core::failure_detector::{Change, PathState, Presence, Timing};
 use controlplane_core::membership::Run;
-use controlplane_core::self_fencing::{ClearGroups, Left};
+use controlplane_core::self_fencing::{ClearGroups, Leases, Left};
+use controlplane_core::timeouts::{Allowance, Factor, Span, Word};
 use controlplane_core::wire::HeartbeatKey;
 use controlplane_core::wish::{GroupKey, Origin, Subject, Want, Wish};
 use mirror_core::types::{BootId, Incarnation, NodeId};
@@ -59,6 +60,14 @@ fn settings(
         subjects: 2,
         wishes: Vec::new(),
         confirmed: None,
+        span: Span {
+            timeout,
+            lease,
+            leases: Leases::Kept,
+            takeover_wait: Duration::from_millis(200),
+        },
+        promised: Factor::ONE,
+        word: None,
     }
 }
 
@@ -217,4 +226,55 @@ fn a_gap_is_one_of_the_lease_and_not_of_the_timeout() {
         std::thread::yield_now();
     }
     ends(one);
+}
+
+/// Both promise: each has the longer lease, and neither counts the other one as dead before. A word goes over as well. The one that is
+/// allowed nothing more keeps what it said.
+#[test]
+fn a_promise_lengthens_the_lease_of_the_other_node_and_is_kept() {
+    let paths = [pair()];
+    let triple = Factor::of_tenths(30).expect("a factor");
+    let (one, two) = (node(0, &paths, 1), node(1, &paths, 1));
+    hears(&one, ALIVE);
+    let word = Word {
+        number: 1,
+        by: NodeId::new(1).expect("a node"),
+        factor: triple,
+        lasts: Duration::from_secs(60),
+        over: None,
+    };
+    two.words.try_send(word).expect("room");
+    hears(&one, News::Timeouts(word));
+    let allowance = |number, factor| Allowance { number, factor };
+    one.shared.timeouts.allow(allowance(1, triple));
+    eventually(|| one.shared.timeouts.waits() == allowance(1, triple));
+    eventually(|| two.shared.timeouts.peer() == Some((triple, Factor::ONE)));
+    // Nobody allowed the other one: it may be as careful, and goes by nothing.
+    assert_eq!(two.shared.timeouts.raised(), None);
+    two.shared.timeouts.allow(allowance(1, triple));
+    eventually(|| one.shared.timeouts.raised().is_some());
+    eventually(|| two.shared.timeouts.peer() == Some((triple, triple)));
+    let raised = one.shared.timeouts.raised().expect("a lease");
+    assert_eq!(raised.factor, triple);
+    let ended = boottime_nanos();
+    ends(two);
+    hears(&one, DEAD);
+    let silent = Duration::from_nanos(boottime_nanos() - ended);
+    assert!(
+        silent >= TIMEOUT * 3 - Duration::from_millis(100),
+        "{silent:?}"
+    );
+    one.shared.timeouts.allow(allowance(2, Factor::ONE));
+    eventually(|| one.shared.timeouts.waits().number == 2);
+    assert_eq!(one.shared.timeouts.waits().factor, triple, "it is kept");
+    eventually(|| one.shared.timeouts.waits() == allowance(2, Factor::ONE));
+    ends(one);
+}
+
+fn eventually(is: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !is() {
+        assert!(Instant::now() < end, "it does not come to that");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

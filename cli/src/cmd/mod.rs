@@ -12,6 +12,7 @@ mod node;
 pub(crate) mod prepare;
 mod push;
 mod status;
+pub(crate) mod timeouts;
 mod volume;
 mod why;
 
@@ -40,6 +41,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Noun::Volume(command) => volume::run(*command),
         Noun::Group(command) => group::run(command),
         Noun::Node(command) => node::run(command),
+        Noun::Timeouts(command) => timeouts::run(command),
         Noun::Cluster(command) => cluster::run(command),
         Noun::Status { json, watch } => status::run(json.into(), watch.into()),
         Noun::Why { name, json } => why::run(name.as_deref(), json.into()),

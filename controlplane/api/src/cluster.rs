@@ -40,6 +40,66 @@ pub struct ClusterStatus {
     /// What an operator should know of the configuration; absent if it is the pushed one, or as nobody changed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Problem>,
+    /// Timeouts, and whether they are raised; absent in releases before this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
+}
+
+/// Timeouts, and whether they are raised. Factors are in tenths: 10 is as configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeouts {
+    /// Where this node stands.
+    pub stage: TimeoutsStage,
+    /// As configured.
+    pub heartbeat_timeout_ms: u64,
+    /// This node waits so many times as long for the other one.
+    pub waits_tenths: u8,
+    /// Its own lease is so many times as long.
+    pub lease_tenths: u8,
+    /// The same of the other node, as it said last; absent if it said nothing, or cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<PeerTimeouts>,
+    /// What an operator wants; absent if nothing is raised, or that is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<TimeoutsWanted>,
+}
+
+/// The timeouts of the other node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerTimeouts {
+    /// It waits so many times as long for this one.
+    pub waits_tenths: u8,
+    /// Its own lease is so many times as long.
+    pub lease_tenths: u8,
+}
+
+/// What an operator wants of timeouts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeoutsWanted {
+    /// So many times as long.
+    pub factor_tenths: u8,
+    /// Higher numbers rule over lower ones.
+    pub number: u64,
+    /// The node on which it was said.
+    pub by: String,
+    /// Since when this node follows it, milliseconds ago.
+    pub since_ms: u64,
+    /// In so many milliseconds it is over.
+    pub left_ms: u64,
+}
+
+/// Where a node stands between the timeouts as configured and raised ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TimeoutsStage {
+    /// Nothing is raised.
+    AsConfigured,
+    /// This node waits longer; the other one does not say that it does.
+    Raising,
+    /// Both do.
+    Raised,
+    /// Nothing is raised any more, and what was promised has yet to run out.
+    Lowering,
 }
 
 /// The other node.

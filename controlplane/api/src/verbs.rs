@@ -41,6 +41,15 @@ pub struct Asked {
     pub node: Option<String>,
 }
 
+/// The body of `POST /v1/timeouts/scale`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScaleAsked {
+    /// How many times as long, in tenths.
+    pub factor_tenths: u16,
+    /// For how long, seconds.
+    pub for_s: u64,
+}
+
 /// It is wished, durably on the node that was asked; the other one is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Said {

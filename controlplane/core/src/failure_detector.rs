@@ -15,6 +15,7 @@ use mirror_core::types::Instant;
 
 use crate::limits::{HEARTBEATS_PER_TIMEOUT_MIN, PATHS_MAX};
 use crate::mutant::{self, Mutant};
+use crate::timeouts::Factor;
 
 /// Times of the detector. The timeout is at least [`HEARTBEATS_PER_TIMEOUT_MIN`] intervals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +33,12 @@ impl Timing {
         (!interval.is_zero() && timeout >= enough).then_some(Self { interval, timeout })
     }
 
-    /// Everything so many times as long, for backup windows (FEATURES C10).
+    /// With a timeout that is so many times as long, for backup windows ([`crate::timeouts`]).
     #[must_use]
-    pub fn scaled(self, times: u32) -> Self {
+    pub fn raised(self, factor: Factor) -> Self {
         Self {
             interval: self.interval,
-            timeout: self.timeout * times.max(1),
+            timeout: factor.times(self.timeout),
         }
     }
 }
@@ -123,6 +124,8 @@ struct Path {
     lost: u64,
     last_sequence: u64,
     told: PathState,
+    /// It was down when the timeout changed: it is until it is heard.
+    was_down: bool,
 }
 
 const UNHEARD: Path = Path {
@@ -133,6 +136,7 @@ const UNHEARD: Path = Path {
     lost: 0,
     last_sequence: 0,
     told: PathState::New,
+    was_down: false,
 };
 
 /// What a heartbeat on a path said.
@@ -180,10 +184,14 @@ impl FailureDetector {
         }
     }
 
-    /// Other times hold from now on. A longer timeout forgives what was silent; a shorter one counts from now,
-    /// so that a change of the configuration never looks like a death.
+    /// Other times hold from now on. With a longer timeout the silence goes on; a shorter one counts from now, so that a change
+    /// never looks like a death. Nor does it look like life: what is down is so until it is heard.
     pub fn set_timing(&mut self, now: Instant, timing: Timing) {
-        if timing != self.timing {
+        self.look(now);
+        for index in 0..self.paths.len() {
+            self.paths[index].was_down = self.path(index) == PathState::Down;
+        }
+        if timing.timeout < self.timing.timeout {
             self.counts_from = now;
         }
         self.timing = timing;
@@ -197,6 +205,7 @@ impl FailureDetector {
             return;
         };
         path.heard = path.heard.max(Some(now));
+        path.was_down = false;
         path.received += 1;
         if heard.sequence > path.last_sequence {
             let gap = heard.sequence - path.last_sequence - 1;
@@ -226,6 +235,7 @@ impl FailureDetector {
         };
         if path.heard.is_none_or(|heard| at > heard) {
             path.heard = Some(at);
+            path.was_down = false;
             path.received += 1;
         }
         let confirmed = if mutant::is(Mutant::LinkHeardConfirms) {
@@ -256,6 +266,9 @@ impl FailureDetector {
             self.stood_still = late;
             self.untold = self.untold.max(late);
             self.counts_from = now;
+            for path in &mut self.paths {
+                path.was_down = false;
+            }
         }
     }
 
@@ -289,7 +302,7 @@ impl FailureDetector {
             path.heard
                 .map_or(self.counts_from, |heard| heard.max(self.counts_from)),
         );
-        if silent >= self.timing.timeout {
+        if silent >= self.timing.timeout || path.was_down {
             return PathState::Down;
         }
         if path.heard.is_none() {
@@ -549,13 +562,33 @@ mod tests {
     fn a_longer_timeout_forgives_and_a_shorter_one_counts_from_now() {
         let mut detector = FailureDetector::new(at(0), TIMING, 1);
         run(&mut detector, 0, 1000, &[0]);
-        detector.set_timing(at(1000), TIMING.scaled(3));
+        let triple = Factor::of_tenths(30).expect("a factor");
+        detector.set_timing(at(1000), TIMING.raised(triple));
         run(&mut detector, 1250, 6000, &[]);
         assert_ne!(detector.presence(), Presence::Dead);
         detector.set_timing(at(6000), TIMING);
         assert_ne!(detector.presence(), Presence::Dead);
         run(&mut detector, 6250, 8000, &[]);
         assert_eq!(detector.presence(), Presence::Dead);
+    }
+
+    #[test]
+    fn a_change_of_the_timeout_is_no_sign_of_life() {
+        let triple = Factor::of_tenths(30).expect("a factor");
+        for (first, second) in [
+            (TIMING, TIMING.raised(triple)),
+            (TIMING.raised(triple), TIMING),
+        ] {
+            let mut detector = FailureDetector::new(at(0), first, 2);
+            run(&mut detector, 0, 1000, &[0, 1]);
+            run(&mut detector, 1250, 9000, &[]);
+            assert_eq!(detector.presence(), Presence::Dead);
+            detector.set_timing(at(9000), second);
+            assert_eq!(detector.presence(), Presence::Dead);
+            run(&mut detector, 9250, 9500, &[0]);
+            assert_eq!(detector.presence(), Presence::Alive);
+            assert_eq!(detector.path(1), PathState::Down);
+        }
     }
 
     #[test]

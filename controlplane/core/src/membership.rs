@@ -14,6 +14,7 @@ use crate::failure_detector::{Change, FailureDetector, Heard, PathState, Presenc
 use crate::limits::PATHS_MAX;
 use crate::mutant::{self, Mutant};
 use crate::self_fencing::ClearGroups;
+use crate::timeouts::Told;
 use crate::wire::Heartbeat;
 use crate::wish::Saying;
 
@@ -119,9 +120,8 @@ impl Peer {
         self.detector.path(path)
     }
 
-    /// Other times hold from now on.
+    /// Other times hold from now on for its silence. What proves that a heartbeat is of now is as old as before at most.
     pub fn set_timing(&mut self, now: Instant, timing: Timing) {
-        self.timing = timing;
         self.detector.set_timing(now, timing);
     }
 
@@ -228,9 +228,10 @@ impl Peer {
             echoed_incarnation: place.echo.incarnation,
             echoed_sent: place.echo.sent,
             held_nanos: u64::try_from(held).unwrap_or(u64::MAX),
-            // Whoever sends it adds what operators wish, and of which groups nothing is left.
+            // Whoever sends it adds what operators wish, of which groups nothing is left, and how long it waits.
             saying: Saying::default(),
             clear: ClearGroups::default(),
+            timeouts: Told::default(),
         })
     }
 

@@ -1,20 +1,26 @@
-//! Deliberately wrong variants of the rules, for the simulator alone: each has to be caught.
+//! Deliberately wrong variants of the rules, for the simulator, or for a test of its own: each has to be caught.
 //!
 //! The product is built without the feature `mutants`: [`is`] is a constant there and leaves nothing
 //! behind. With it, a thread can be told to be wrong in one way.
 
 macro_rules! mutants {
-    ($($(#[$doc:meta])* $variant:ident: $name:literal, $rule:literal;)*) => {
+    (
+        $($(#[$doc:meta])* $variant:ident: $name:literal, $rule:literal;)*
+        @apart $($(#[$apart_doc:meta])* $apart:ident: $apart_name:literal;)*
+    ) => {
         /// One way to be wrong.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Mutant {
             $($(#[$doc])* $variant,)*
+            $($(#[$apart_doc])* $apart,)*
         }
 
         impl Mutant {
-            /// All of them: name, mutant, the rules of which a failure has to name one.
+            /// Those of the simulator: name, mutant, the rules of which a failure has to name one.
             pub const ALL: &[(&'static str, Self, &'static str)] =
                 &[$(($name, Self::$variant, $rule),)*];
+            /// Those of which the simulator has no part, each with its name: `tests/timeouts` has to catch them.
+            pub const APART: &[(&'static str, Self)] = &[$(($apart_name, Self::$apart),)*];
         }
     };
 }
@@ -106,6 +112,22 @@ mutants! {
     AskedPeerClaims: "asked-peer-claims", "I9 I42";
     /// A stopped group's volumes go although the other node does not know that it is stopped.
     StopUntold: "stop-untold", "I53";
+
+    @apart
+    /// A promise to wait longer counts no more as soon as nothing is promised any more.
+    PromiseNotKept: "promise-not-kept";
+    /// A new run of the daemon does not know what an earlier one promised.
+    PromiseLostByRestart: "promise-lost-by-restart";
+    /// What is promised to the other node is not durable before.
+    PromiseBeforeDurable: "promise-before-durable";
+    /// A lease is lengthened by an operator's word alone.
+    LeaseUnpromised: "lease-unpromised";
+    /// Once a lease was lengthened, whatever confirms this node lengthens it.
+    AnyWordRaises: "any-word-raises";
+    /// A node takes over when it would go on alone, whatever it promised.
+    TakeoverByOwnLease: "takeover-by-own-lease";
+    /// Services wait after a takeover as configured, whatever was promised.
+    StretchForgotten: "stretch-forgotten";
 }
 
 /// Whether this thread's core is wrong like that.

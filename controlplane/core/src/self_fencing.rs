@@ -27,7 +27,7 @@ pub const LATE_ANSWER: Duration = Duration::from_secs(5);
 /// how long a node is without this daemon.
 pub const FIRST_LOOK: Duration = Duration::from_secs(3);
 /// Two clocks that go apart by 1/1000 each.
-const DRIFT_DIVISOR: u32 = 500;
+pub(crate) const DRIFT_DIVISOR: u32 = 500;
 
 /// The arbiter's word lengthens the time of services by no more than this beyond the peer's: half a heartbeat's timeout.
 /// The claim of a serving node is answered within it, or the node steps down.
@@ -74,6 +74,8 @@ pub enum Leases {
 #[derive(Clone, Copy, Debug)]
 pub struct Confirmations {
     lease: Duration,
+    /// Until when the lease lasts that the peer's promise lengthened.
+    raised: Instant,
     last: Option<Instant>,
     in_gap: bool,
     gaps: u64,
@@ -85,15 +87,22 @@ impl Confirmations {
     pub fn new(lease: Duration, last: Option<Instant>) -> Self {
         Self {
             lease,
+            raised: Instant::default(),
             last,
             in_gap: false,
             gaps: 0,
         }
     }
 
+    /// The peer's promise lengthens the lease until then ([`crate::timeouts`]).
+    pub fn raise(&mut self, until: Instant) {
+        self.raised = self.raised.max(until);
+    }
+
     /// Before anything is heard: what comes now does not undo that it came too late.
     pub fn look(&mut self, now: Instant) {
-        let gap = self.last.is_some_and(|last| now >= last + self.lease);
+        let over = |last: Instant| now >= self.raised.max(last + self.lease);
+        let gap = self.last.is_some_and(over);
         self.gaps += u64::from(gap && !self.in_gap);
         self.in_gap = gap;
     }
@@ -132,6 +141,8 @@ pub struct ServiceLease {
     latest: Instant,
     /// When the arbiter was asked what it answered last, whatever it was.
     contact: Instant,
+    /// What lengthens it: when this node sent what a promise of the peer confirmed, and how long the lease is by that.
+    raised: (Instant, Duration),
     /// Since when the peer's word does not count.
     gap: Option<Instant>,
     /// Gaps that whoever listens to the peer has counted.
@@ -151,6 +162,7 @@ impl ServiceLease {
             confirmed,
             latest: confirmed,
             contact: Instant::default(),
+            raised: (Instant::default(), Duration::ZERO),
             gap: (now >= confirmed + timeout).then_some(now),
             gaps: 0,
             kept: now < confirmed + timeout,
@@ -175,10 +187,27 @@ impl ServiceLease {
     /// The peer answered on the mirror link what this node sent then. Where nothing else is heard nobody counts this path's
     /// gaps but this.
     pub fn answered(&mut self, now: Instant, at: Instant) {
-        if self.gap.is_none() && at >= self.latest + self.timeout {
+        let over = self.raised_until().max(self.latest + self.timeout);
+        if self.gap.is_none() && at >= over {
             self.gap = Some(now);
         }
         self.heard(at);
+    }
+
+    /// The peer promised to wait longer when it had what this node sent then: that confirmation counts for so long
+    /// ([`crate::timeouts`]). To be told after [`Self::confirmed`]: one after a gap lengthens nothing.
+    pub fn raise(&mut self, sent: Instant, lease: Duration) {
+        if self.gap.is_none() && sent + lease > self.raised_until() {
+            self.raised = (sent, lease);
+        }
+    }
+
+    fn raised_until(&self) -> Instant {
+        let (sent, lease) = self.raised;
+        if mutant::is(Mutant::AnyWordRaises) {
+            return self.latest + lease;
+        }
+        sent + lease
     }
 
     fn heard(&mut self, at: Instant) {
@@ -211,15 +240,30 @@ impl ServiceLease {
 
     /// When it is over, unless somebody is heard again.
     pub fn until(&self) -> Instant {
-        let peer = self.confirmed + self.timeout;
-        let most = peer + grace(self.timeout);
-        let contact = self.contact + self.timeout;
+        let plain = self.ends(self.confirmed + self.timeout, self.timeout);
+        let (_, lease) = self.raised;
+        plain.max(self.ends(self.raised_until(), lease))
+    }
+
+    /// When a lease is over that lasts until `peer` by the peer's word, and is so long.
+    fn ends(&self, peer: Instant, lease: Duration) -> Instant {
+        let most = peer + grace(lease);
+        let contact = self.contact + lease;
         let contact = if mutant::is(Mutant::ContactExtends) {
             contact
         } else {
             contact.min(most)
         };
         peer.max(contact)
+    }
+
+    /// How long the peer's word counts now: longer than [`Self::timeout`] while a promise of the peer lengthens it.
+    pub fn length(&self, now: Instant) -> Duration {
+        if now < self.raised_until() {
+            self.raised.1.max(self.timeout)
+        } else {
+            self.timeout
+        }
     }
 
     /// Whether it is over.

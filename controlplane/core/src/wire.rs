@@ -4,10 +4,13 @@
 //! decision about data rests on: who is alive, and since which boot; and what operators wish ([`crate::wish`]), one wish at a
 //! time.
 
+use core::time::Duration;
+
 use mirror_core::types::{BootId, ClusterId, Incarnation, Instant, NodeId};
 use thiserror::Error;
 
 use crate::self_fencing::ClearGroups;
+use crate::timeouts::{Factor, LASTS_MAX, Over, Told, Word};
 use crate::wish::{FailedOn, GroupKey, Origin, Saying, Subject, Want, Why, Wish};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -70,6 +73,8 @@ pub struct Heartbeat {
     pub saying: Saying,
     /// Groups of which nothing is left at the sender. A release that does not know this says none.
     pub clear: ClearGroups,
+    /// How long the sender waits, and what operators said of that. A word takes the place of a wish.
+    pub timeouts: Told,
 }
 
 #[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
@@ -120,6 +125,11 @@ const KIND_NONE: u8 = 0;
 const KIND_GROUP: u8 = 1;
 const KIND_FAILURES: u8 = 2;
 const KIND_NODE: u8 = 3;
+/// No wish, but a word about timeouts. A release before this one leaves it out.
+const KIND_TIMEOUTS: u8 = 4;
+/// In [`RawWish::reserved`]: the promise, and the lease. A release before this one says 0, and does not look.
+const WAITS: usize = 0;
+const LEASE: usize = 1;
 /// In [`RawWish::node`].
 const NO_NODE: u8 = 255;
 
@@ -178,6 +188,44 @@ impl RawWish {
         }
     }
 
+    fn word(word: &Word) -> Self {
+        let over = match word.over {
+            None => 0,
+            Some(Over::Time) => 1,
+            Some(Over::Reboot) => 2,
+        };
+        let lasts = u32::try_from(word.lasts.as_secs()).unwrap_or(u32::MAX);
+        let about = u64::from(lasts) << 8 | u64::from(word.factor.tenths());
+        Self {
+            about: about.into(),
+            number: word.number.into(),
+            kind: KIND_TIMEOUTS,
+            by: word.by.number(),
+            want: over,
+            ..NO_WISH
+        }
+    }
+
+    /// `None` if it is a wish, or of a later release.
+    fn as_word(&self) -> Option<Word> {
+        let [tenths, lasts @ .., _, _, _] = self.about.get().to_le_bytes();
+        let lasts = Duration::from_secs(u32::from_le_bytes(lasts).into());
+        let over = match self.want {
+            0 => None,
+            1 => Some(Over::Time),
+            2 => Some(Over::Reboot),
+            _ => return None,
+        };
+        let word = Word {
+            number: self.number.get(),
+            by: NodeId::new(self.by)?,
+            factor: Factor::of_tenths(tenths)?,
+            lasts,
+            over,
+        };
+        (self.kind == KIND_TIMEOUTS && lasts <= LASTS_MAX).then_some(word)
+    }
+
     /// `None` also for one of a later release: the heartbeat counts all the same.
     fn wish(&self) -> Option<Wish> {
         let about = self.about.get();
@@ -222,6 +270,27 @@ pub fn wish_bytes(wish: &Wish) -> [u8; WISH_BYTES] {
 /// The wish that these bytes are; `None` if they are none that this release knows.
 pub fn wish_of(bytes: &[u8]) -> Option<Wish> {
     RawWish::read_from_bytes(bytes).ok()?.wish()
+}
+
+/// A word about timeouts, as it is sent and kept.
+pub fn word_bytes(word: &Word) -> [u8; WISH_BYTES] {
+    let mut bytes = [0; WISH_BYTES];
+    bytes.copy_from_slice(RawWish::word(word).as_bytes());
+    bytes
+}
+
+/// The word that these bytes are; `None` if they are none that this release knows.
+pub fn word_of(bytes: &[u8]) -> Option<Word> {
+    RawWish::read_from_bytes(bytes).ok()?.as_word()
+}
+
+fn told(heartbeat: &Heartbeat) -> RawWish {
+    let wish = heartbeat.saying.wish.as_ref().map_or(NO_WISH, RawWish::new);
+    let mut raw = heartbeat.timeouts.word.as_ref().map_or(wish, RawWish::word);
+    let tenths = |factor: Option<Factor>| factor.map_or(0, Factor::tenths);
+    raw.reserved[WAITS] = tenths(heartbeat.timeouts.waits);
+    raw.reserved[LEASE] = tenths(heartbeat.timeouts.lease);
+    raw
 }
 
 fn clear_bytes(clear: ClearGroups) -> [u8; 6] {
@@ -289,7 +358,7 @@ impl HeartbeatKey {
             echoed_incarnation: heartbeat.echoed_incarnation.0.into(),
             echoed_sent_nanos: heartbeat.echoed_sent.as_nanos().into(),
             held_nanos: heartbeat.held_nanos.into(),
-            wish: heartbeat.saying.wish.as_ref().map_or(NO_WISH, RawWish::new),
+            wish: told(heartbeat),
             wishes: heartbeat.saying.digest.into(),
             signature: [0; 32],
         };
@@ -340,6 +409,11 @@ impl HeartbeatKey {
                 digest: raw.wishes.get(),
             },
             clear: clear_groups(raw.clear),
+            timeouts: Told {
+                waits: Factor::of_tenths(raw.wish.reserved[WAITS]),
+                lease: Factor::of_tenths(raw.wish.reserved[LEASE]),
+                word: raw.wish.as_word(),
+            },
         })
     }
 }
@@ -369,6 +443,11 @@ mod tests {
                 digest: 12,
             },
             clear: ClearGroups::from_bits(0x8001_0203_0405),
+            timeouts: Told {
+                waits: Factor::of_tenths(30),
+                lease: Some(Factor::ONE),
+                word: None,
+            },
         }
     }
 
@@ -423,6 +502,58 @@ mod tests {
     fn what_was_said_is_what_is_heard() {
         let key = HeartbeatKey::new(&[1; 32]);
         assert_eq!(key.decode(&key.encode(&heartbeat())), Ok(heartbeat()));
+    }
+
+    #[test]
+    fn a_word_about_timeouts_takes_the_place_of_a_wish() {
+        let key = HeartbeatKey::new(&[1; 32]);
+        for over in [None, Some(Over::Time), Some(Over::Reboot)] {
+            let word = Word {
+                number: 9,
+                by: NodeId::new(1).expect("a node"),
+                factor: Factor::MAX,
+                lasts: LASTS_MAX,
+                over,
+            };
+            assert_eq!(word_of(&word_bytes(&word)), Some(word));
+            // As a release before this one sees it.
+            assert_eq!(wish_of(&word_bytes(&word)), None);
+            let mut said = heartbeat();
+            said.timeouts.word = Some(word);
+            let mut heard = said;
+            heard.saying.wish = None;
+            assert_eq!(key.decode(&key.encode(&said)), Ok(heard));
+        }
+        for wish in wishes() {
+            assert_eq!(word_of(&wish_bytes(&wish)), None);
+        }
+        let word = Word {
+            number: 9,
+            by: NodeId::new(1).expect("a node"),
+            factor: Factor::ONE,
+            lasts: Duration::ZERO,
+            over: None,
+        };
+        for (place, wrong) in [(0, 9), (0, 201), (3, 2), (16, 3), (18, 3)] {
+            let mut bytes = word_bytes(&word);
+            bytes[place] = wrong;
+            assert_eq!(word_of(&bytes), None, "{place}");
+        }
+    }
+
+    /// What a release before this one sends, and what it makes of the bytes that are new.
+    #[test]
+    fn a_release_before_this_one_promises_nothing() {
+        let key = HeartbeatKey::new(&[1; 32]);
+        let mut before = heartbeat();
+        before.timeouts = Told::default();
+        let bytes = key.encode(&before);
+        assert_eq!(&bytes[117..120], &[0, 0, 0]);
+        let heard = key.decode(&bytes).expect("a heartbeat");
+        assert_eq!(heard.timeouts, Told::default());
+        let bytes = key.encode(&heartbeat());
+        assert_eq!(&bytes[117..120], &[30, 10, 0]);
+        assert_eq!(wish_of(&bytes[96..120]), Some(wishes()[0]));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use controlplane_core::failing::FAILED;
 use controlplane_core::partition::TABLE;
 use controlplane_core::self_fencing::{Care, SERVICES, STARTS, Start, Verdict, WATCHDOG, Watched};
+use controlplane_core::timeouts::{Length, STAGES};
 
 fn printed() -> String {
     let mut text = String::from("| row | standing | and | decision |\n|---|---|---|---|\n");
@@ -75,6 +76,26 @@ fn failed() -> String {
     text
 }
 
+fn timeouts() -> String {
+    let mut text = String::from(
+        "| row | a node | promises | waits | its lease, by the next confirmation |\n|---|---|---|---|---|\n",
+    );
+    for (number, (stage, conduct)) in (1..).zip(&STAGES) {
+        let length = |length: Length, long: &'static str| match length {
+            Length::Plain => "as configured",
+            Length::Long => long,
+        };
+        let (says, waits) = match conduct.says {
+            Length::Plain => ("nothing", "longer, until what it said last has run out"),
+            Length::Long => ("to wait longer", "longer"),
+        };
+        let waits = length(conduct.waits, waits);
+        let lease = length(conduct.lease, "longer");
+        text += &format!("| {number} | {stage} | {says} | {waits} | {lease} |\n");
+    }
+    text
+}
+
 #[test]
 fn the_documents_print_the_tables() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
@@ -84,6 +105,7 @@ fn the_documents_print_the_tables() {
         ("controlplane.md", "starts", starts()),
         ("controlplane.md", "watchdog", watchdog()),
         ("groups.md", "failed", failed()),
+        ("controlplane.md", "timeouts", timeouts()),
     ];
     for (document, name, printed) in tables {
         let path = docs.join(document);

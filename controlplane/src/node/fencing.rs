@@ -249,7 +249,7 @@ impl Node {
     pub(super) fn tell_of_death(&mut self, group: usize) {
         let dead = (self.presence == Presence::Dead).then_some(self.presence_since);
         let dead = dead.zip(self.groups[group].keeper.apart_since());
-        let dead = dead.map(|(dead, apart)| dead.max(apart));
+        let dead = dead.map(|(dead, apart)| self.dead_for_services(dead).max(apart));
         self.services.other_dead(now(), group, dead);
         let linked = self.groups[group].keeper.is_linked();
         self.services.linked(now(), group, linked);
@@ -262,6 +262,7 @@ impl Node {
     /// The peer's last confirmation gives the services their time (DESIGN §3).
     fn renew_leases(&mut self) {
         // In this order: the gap before a confirmation is counted before that is written.
+        let raised = self.shared.timeouts.raised();
         let confirmed = self.shared.confirmed_nanos.load(Ordering::Acquire);
         let gaps = self.shared.gaps.load(Ordering::Relaxed);
         if self.fencing.confirmed != (confirmed, gaps) && confirmed > 0 {
@@ -269,6 +270,7 @@ impl Node {
             let sent = Instant::from_nanos(confirmed);
             self.everywhere(&Event::Confirmed { sent, gaps });
         }
+        self.raise_leases(raised);
     }
 
     /// What of a group is here, for the watchdog. What nobody has looked at yet counts if the device may be armed, by this run
@@ -322,7 +324,7 @@ impl Node {
     }
 
     fn order_watchdog(&mut self, current: Instant, exposed: &[Exposure]) {
-        let timeout = self.config.lease;
+        let timeout = self.lease_length(current);
         let until = pet_until(current, timeout, exposed);
         let seen = watched(current, current, timeout, exposed);
         if let Some((_, Some(watchdog))) = &self.fencing.watchdog {

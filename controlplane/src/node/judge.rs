@@ -187,7 +187,7 @@ impl Node {
     }
 
     /// What to say of a wish that the other node cannot hear now.
-    fn untold(&self) -> String {
+    pub(super) fn untold(&self) -> String {
         if self.is_peer_heard() {
             return String::new();
         }

@@ -39,6 +39,8 @@ pub enum Verb {
         /// What.
         verb: NodeVerb,
     },
+    /// Timeouts, raised so many tenths for so many seconds; as configured without.
+    Timeouts(Option<(u16, u64)>),
 }
 
 /// Where the answer to an operator goes.
@@ -80,6 +82,7 @@ impl Node {
         let judged = match verb {
             Verb::Group { group, verb, node } => self.group_verb(group, *verb, node.as_deref()),
             Verb::Node { node, verb } => self.node_verb(node, *verb),
+            Verb::Timeouts(wanted) => return self.timeouts_verb(*wanted, answer),
         };
         let (wish, message) = match judged {
             // Who asked may be gone.
@@ -297,7 +300,7 @@ impl Node {
     }
 }
 
-fn overruled(by: &str) -> Problem {
+pub(super) fn overruled(by: &str) -> Problem {
     refused(
         "LS6093",
         format!("somebody wished something else on {by}, at the same time"),

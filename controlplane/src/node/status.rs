@@ -33,6 +33,7 @@ impl Node {
             suspended: suspended.map(|node| self.name_of(node)).collect(),
             agreed: self.agreed(),
             config: None,
+            timeouts: Some(self.timeouts_status()),
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the groups' rules are told of their time ([`controlplane_core::self_fencing`]), and what of them is left.
 
+use std::time::Duration;
+
 use controlplane_core::group::Event;
 use controlplane_core::self_fencing::{Ground, Left, Verdict};
 use mirror_core::types::Instant;
@@ -90,6 +92,16 @@ impl Services {
         {
             service.linked = linked;
             service.handle(now, Event::Linked(linked));
+        }
+    }
+
+    /// After a takeover services wait so much longer than configured: the other node was promised that.
+    pub fn wait_longer(&mut self, now: Instant, stretch: Duration) {
+        if std::mem::replace(&mut self.stretch, stretch) == stretch {
+            return;
+        }
+        for service in self.groups.values_mut() {
+            service.handle(now, Event::WaitsLonger(stretch));
         }
     }
 

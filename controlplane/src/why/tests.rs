@@ -42,6 +42,7 @@ fn calm(standing: Standing) -> Inputs {
         unknown: 0,
         peer: Presence::Alive,
         peer_since: at(99_900),
+        not_before: Instant::default(),
         unlinked_since: None,
         claim: ClaimState::Idle,
         asked: Asked::default(),

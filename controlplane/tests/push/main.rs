@@ -2,6 +2,7 @@
 
 mod beds;
 mod happened;
+mod raised;
 
 use std::fs;
 use std::io::Write;

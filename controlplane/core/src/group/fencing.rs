@@ -79,7 +79,7 @@ impl Group {
                 told.map_or(doubts, |told| told.min(doubts))
             }
         };
-        since + self.policy.takeover_wait
+        since + self.policy.takeover_wait + self.stretch
     }
 
     /// A stop failed in good order: nothing may write any more, whatever still runs.

@@ -56,6 +56,8 @@ pub struct Group {
     was_dead: Option<Instant>,
     /// See [`Event::Linked`].
     linked_since: Option<Instant>,
+    /// See [`Event::WaitsLonger`].
+    stretch: Duration,
     fences: u32,
     fence_at: Instant,
     next_number: u64,
@@ -89,6 +91,7 @@ impl Group {
             other_dead: None,
             was_dead: None,
             linked_since: None,
+            stretch: Duration::ZERO,
             fences: 0,
             fence_at: now,
             next_number: 1,
@@ -116,6 +119,7 @@ impl Group {
             Event::Linked(linked) => {
                 self.linked_since = self.linked_since.or(Some(now)).filter(|_| linked);
             }
+            Event::WaitsLonger(stretch) => self.stretch = stretch,
             Event::HardSince(since) => self.hard_before = Some(since),
             Event::Remembered { ago } => {
                 let left = self.policy.failovers_within.saturating_sub(ago);

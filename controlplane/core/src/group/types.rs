@@ -183,6 +183,8 @@ pub enum Event {
     },
     /// Whether all volumes are linked with the other node.
     Linked(bool),
+    /// The takeover wait is so much longer than configured ([`crate::timeouts::Span::stretch`]).
+    WaitsLonger(Duration),
     /// An earlier run of the daemon was stopping the group hard since then, and was not done.
     HardSince(Instant),
     /// An earlier run of the daemon started the group after a failover ([`Effect::FailedOver`]).

@@ -1,6 +1,7 @@
 //! On what the group's services rest here, and until when ([`crate::self_fencing`]).
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use mirror_core::types::{Instant, VolumeId};
 
@@ -82,6 +83,11 @@ impl Keeper {
     /// When this node sent what the peer confirmed last, as far as it counts for the group's services.
     pub fn lease_confirmed(&self) -> Instant {
         self.lease.counted()
+    }
+
+    /// How long the peer's word counts here now, as configured or longer by a promise of the peer.
+    pub fn lease_length(&self, now: Instant) -> Duration {
+        self.lease.length(now)
     }
 
     /// Whether this run looked at every volume; one that does not answer counts as looked at once [`FIRST_LOOK`] is over, or

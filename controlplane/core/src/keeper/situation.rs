@@ -101,6 +101,7 @@ impl Keeper {
             unknown: self.unknown,
             peer: self.peer,
             peer_since: self.peer_since,
+            not_before: self.not_before,
             unlinked_since: self.unlinked_since,
             claim: self.change.state(),
             asked: self.change.asked(),
@@ -168,7 +169,8 @@ impl Keeper {
             .chain(self.change.deadline())
             .chain(self.unlinked_since.map(|since| since + LINK_GRACE))
             .chain(self.idle_since.map(|since| since + TURN_WAIT))
-            .chain([self.peer_since + HANDICAP, self.lease.until()])
+            .chain([self.peer_since, self.not_before].map(|at| at + HANDICAP))
+            .chain([self.lease.until()])
             .chain([self.began + WORD_LIFE, self.looking_since + FIRST_LOOK])
             .chain([self.looking_since + DOUBT_GRACE])
             .chain(self.patience_deadlines())

@@ -1,8 +1,6 @@
 //! What a decision was made of: written down when it is made, by the values that it is made from, and never worked out
 //! afterwards. It has a fixed size: the row that rules, the one that ruled before, and the last one that did something.
 
-use core::time::Duration;
-
 use mirror_core::types::Instant;
 use mirror_core::view::ViewMark;
 
@@ -30,6 +28,8 @@ pub struct Inputs {
     pub peer: Presence,
     /// Since when.
     pub peer_since: Instant,
+    /// Nothing is taken over before, and [`HANDICAP`] after it: the other node was promised that ([`crate::timeouts`]).
+    pub not_before: Instant,
     /// Since when a volume is not linked that needs the peer, or may not be; `None`: all are linked.
     pub unlinked_since: Option<Instant>,
     /// How the claim stands.
@@ -85,17 +85,20 @@ impl Inputs {
         }
     }
 
-    fn handicap(&self) -> Duration {
+    /// When a dead peer is decided without. Who serves goes on as soon as it is dead: that takes nothing from the other node.
+    fn dead_at(&self) -> Instant {
         match self.standing {
-            _ if mutant::is(Mutant::HandicapIgnored) => Duration::ZERO,
-            Standing::Standby | Standing::Unserved => HANDICAP,
+            _ if mutant::is(Mutant::HandicapIgnored) => self.peer_since,
+            Standing::Standby | Standing::Unserved => {
+                self.peer_since.max(self.not_before) + HANDICAP
+            }
             Standing::Serving
             | Standing::Frozen
             | Standing::Booted
             | Standing::Alone
             | Standing::NotCurrent
             | Standing::Silent
-            | Standing::Broken => Duration::ZERO,
+            | Standing::Broken => self.peer_since,
         }
     }
 
@@ -106,7 +109,7 @@ impl Inputs {
         let standing = self.standing;
         match self.peer {
             Presence::Dead if mutant::is(Mutant::DeadNotNoticed) => Contact::Unsure,
-            Presence::Dead if self.at >= self.peer_since + self.handicap() => Contact::Dead,
+            Presence::Dead if self.at >= self.dead_at() => Contact::Dead,
             Presence::Alive | Presence::Deaf if mutant::is(Mutant::HeartbeatsHoldFreeze) => {
                 Contact::Unsure
             }
@@ -131,7 +134,7 @@ impl Inputs {
         };
         match missing {
             Missing::Time => match self.peer {
-                Presence::Dead => Some(self.peer_since + self.handicap()),
+                Presence::Dead => Some(self.dead_at()),
                 Presence::Alive | Presence::Deaf => Some(self.unlinked_since? + LINK_GRACE),
                 Presence::Unknown => None,
             },
