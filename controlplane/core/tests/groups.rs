@@ -1,5 +1,5 @@
 //! One group and a world in which everything may happen: whatever fails, hangs, breaks or is ordered, in whatever order,
-//! nothing starts without its volumes, nothing is started twice, and "released" means that nothing is left.
+//! nothing starts without its volumes or before the takeover wait, nothing is started twice, and "released" means that nothing is left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -75,6 +75,8 @@ struct World {
     cancelled: BTreeSet<u64>,
     /// A stop failed, and nobody cleared it.
     stop_failed: bool,
+    /// When the volumes, or the time for services, were last away.
+    away: Option<Instant>,
     trace: Vec<String>,
 }
 
@@ -93,6 +95,7 @@ impl World {
             ended: Vec::new(),
             cancelled: BTreeSet::new(),
             stop_failed: false,
+            away: None,
             trace: Vec::new(),
         }
     }
@@ -101,6 +104,9 @@ impl World {
         self.trace.push(format!("{step:?}"));
         match step {
             Step::Volumes(volumes) => {
+                if matches!(self.volumes, Volumes::Gone | Volumes::LeaseOver) {
+                    self.away = Some(self.now);
+                }
                 self.volumes = volumes;
                 self.tell(Event::Volumes(volumes));
             }
@@ -203,6 +209,10 @@ impl World {
                         let served = matches!(self.volumes, Volumes::Served(_));
                         assert!(served, "started without its volumes\n{}", trace());
                         assert!(!self.stop_failed, "after a failed stop\n{}", trace());
+                        let waited = self
+                            .away
+                            .is_none_or(|away| self.now >= away + self.policy.takeover_wait);
+                        assert!(waited, "beside those of the other node\n{}", trace());
                         let rest = self.there[resource];
                         assert!(!rest, "started over its own remains\n{}", trace());
                         let below = self.there[..resource].iter().all(|there| *there);

@@ -225,7 +225,8 @@ impl Group {
             (self.volumes, volumes),
             (Volumes::InDoubt, Volumes::Served(_))
         ) && self.counted;
-        if !again && matches!(volumes, Volumes::Served(_)) {
+        // Once they were away, what begins here next is another start: it waits, and is counted.
+        if !again && volumes != Volumes::InDoubt {
             self.counted = false;
         }
         (self.volumes, self.volumes_since) = (volumes, now);
