@@ -258,8 +258,6 @@ struct Thread {
     key: HeartbeatKey,
     timing: Timing,
     timeouts: timeouts::Part,
-    /// The detector goes by the timeout so many times as long.
-    raised: Factor,
     sockets: Vec<UdpSocket>,
     addresses: Vec<SocketAddr>,
     /// What was known of the mirror link.
@@ -295,7 +293,6 @@ impl Thread {
                 settings.word,
                 words,
             ),
-            raised: Factor::ONE,
             addresses: settings
                 .interconnects
                 .iter()
@@ -386,6 +383,7 @@ impl Thread {
                     Ok(heartbeat) if path(heartbeat.path) => {
                         match self.peer.receive(current, &heartbeat) {
                             Reception::NewRun { before } => {
+                                self.timeouts.tell_anew();
                                 self.tell(News::NewRun { before });
                                 self.hear(current, &heartbeat);
                             }
@@ -409,11 +407,6 @@ impl Thread {
     }
 
     fn look(&mut self) {
-        let raised = self.timeouts.pledge.lease();
-        if raised != self.raised {
-            self.raised = raised;
-            self.peer.set_timing(now(), self.timing.raised(raised));
-        }
         for change in self.peer.look(now()) {
             // First what is decided from, if there is room for one only.
             self.tell(News::Changed(change));
@@ -464,9 +457,13 @@ impl Thread {
         }
         let told = heartbeat.timeouts;
         let raised = self.timeouts.pledge.hear(&told, confirms);
+        // Another path may have told of a longer one: what this path confirms may be hours old.
+        let raised = raised.filter(|it| self.confirmations.raise(self.timeouts.pledge.until(*it)));
         if let Some(raised) = raised {
-            let lease = self.timeouts.pledge.lease_of(raised.factor);
-            self.confirmations.raise(raised.sent + lease);
+            // Who serves goes on alone when its lease ends, and not later.
+            let until = self.timeouts.pledge.until(raised);
+            let timeout = self.timeouts.pledge.timeout_of(raised.factor);
+            self.peer.bear(current, timeout, until);
         }
         // The gap before it first.
         self.tell_confirmed();

@@ -378,6 +378,7 @@ impl Node {
                 self.tell_not_before();
                 self.everywhere(&Event::Peer(presence));
             }
+            News::Changed(Change::Quiet(quiet)) => self.everywhere(&Event::Quiet(quiet)),
             News::Changed(Change::Path { path, state }) => {
                 told::path(&report::path_name(&self.config, path), path, state);
             }

@@ -1,7 +1,9 @@
 //! Two heartbeat threads over loopback.
 
 use std::net::UdpSocket;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use controlplane::arbiter::boottime_nanos;
@@ -269,6 +271,68 @@ fn a_promise_lengthens_the_lease_of_the_other_node_and_is_kept() {
     assert_eq!(one.shared.timeouts.waits().factor, triple, "it is kept");
     eventually(|| one.shared.timeouts.waits() == allowance(2, Factor::ONE));
     ends(one);
+}
+
+/// Hands on what comes, until it is told not to.
+fn relay(to: std::net::SocketAddr) -> (std::net::SocketAddr, Arc<AtomicBool>, JoinHandle<()>) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let address = socket.local_addr().expect("an address");
+    let wait = Some(Duration::from_millis(10));
+    socket.set_read_timeout(wait).expect("a time");
+    let cut = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&cut);
+    let thread = std::thread::spawn(move || {
+        let mut bytes = [0; 2048];
+        while !told.load(Ordering::Relaxed) {
+            if let Ok((length, _)) = socket.recv_from(&mut bytes) {
+                // Whoever is gone hears nothing.
+                let _ = socket.send_to(&bytes[..length], to);
+            }
+        }
+    });
+    (address, cut, thread)
+}
+
+/// On the second path the other node confirms what it had before that path broke towards it: that is no word about the lease.
+#[test]
+fn a_path_that_confirms_what_is_old_does_not_take_back_a_lease() {
+    let (first, second) = (pair(), pair());
+    let (address, cut, relay) = relay(second[0].peer);
+    let relayed = Interconnect {
+        local: second[0].local,
+        peer: address,
+    };
+    let triple = Factor::of_tenths(30).expect("a factor");
+    let allowance = Allowance {
+        number: 1,
+        factor: triple,
+    };
+    let one = node(0, &[first, [relayed, second[1]]], 1);
+    let two = node(1, &[first, second], 1);
+    hears(&one, ALIVE);
+    one.shared.timeouts.allow(allowance);
+    two.shared.timeouts.allow(allowance);
+    let state = |state| {
+        let path = 1;
+        News::Changed(Change::Path { path, state })
+    };
+    eventually(|| one.shared.timeouts.raised().is_some());
+    eventually(|| one.shared.paths[1].received.load(Ordering::Relaxed) > 8);
+    cut.store(true, Ordering::Relaxed);
+    relay.join().expect("it ends well");
+    hears(&one, state(PathState::OneWay));
+    let mut last = one.shared.timeouts.raised().expect("a lease").sent;
+    let goal = last + TIMEOUT * 2;
+    let end = Instant::now() + Duration::from_secs(20);
+    while last < goal {
+        assert!(Instant::now() < end, "the lease gets no longer");
+        let sent = one.shared.timeouts.raised().expect("a lease").sent;
+        assert!(sent >= last, "a lease is taken back");
+        last = sent;
+    }
+    assert_eq!(one.shared.gaps.load(Ordering::Relaxed), 0);
+    ends(one);
+    ends(two);
 }
 
 fn eventually(is: impl Fn() -> bool) {

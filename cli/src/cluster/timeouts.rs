@@ -41,7 +41,11 @@ pub(super) fn row(status: &ClusterStatus, style: Style) -> Option<String> {
             let many = factor(wanted.factor_tenths);
             let lacks = match stage {
                 TimeoutsStage::Raised => String::new(),
-                TimeoutsStage::AsConfigured | TimeoutsStage::Raising | TimeoutsStage::Lowering => {
+                // It is over, and the disk does not say so yet.
+                TimeoutsStage::AsConfigured | TimeoutsStage::Lowering => {
+                    ", BEING LOWERED".to_string()
+                }
+                TimeoutsStage::Raising => {
                     format!(
                         ", NOT YET ON {}",
                         if timeouts.waits_tenths < wanted.factor_tenths {
@@ -172,6 +176,9 @@ mod tests {
         let half = raised(TimeoutsStage::Raising, 30, 10);
         let text = row(&half, Style::Plain).expect("a row");
         assert!(text.contains("NOT YET ON node2"), "{text}");
+        let ended = raised(TimeoutsStage::Lowering, 30, 30);
+        let text = row(&ended, Style::Plain).expect("a row");
+        assert!(text.starts_with("raised 3 times, BEING LOWERED"), "{text}");
         let mut lowering = raised(TimeoutsStage::Lowering, 30, 10);
         if let Some(timeouts) = &mut lowering.timeouts {
             timeouts.wanted = None;

@@ -15,7 +15,6 @@ use mirror_core::types::Instant;
 
 use crate::limits::{HEARTBEATS_PER_TIMEOUT_MIN, PATHS_MAX};
 use crate::mutant::{self, Mutant};
-use crate::timeouts::Factor;
 
 /// Times of the detector. The timeout is at least [`HEARTBEATS_PER_TIMEOUT_MIN`] intervals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,15 +30,6 @@ impl Timing {
     pub fn new(interval: Duration, timeout: Duration) -> Option<Self> {
         let enough = interval * HEARTBEATS_PER_TIMEOUT_MIN;
         (!interval.is_zero() && timeout >= enough).then_some(Self { interval, timeout })
-    }
-
-    /// With a timeout that is so many times as long, for backup windows ([`crate::timeouts`]).
-    #[must_use]
-    pub fn raised(self, factor: Factor) -> Self {
-        Self {
-            interval: self.interval,
-            timeout: factor.times(self.timeout),
-        }
     }
 }
 
@@ -83,6 +73,8 @@ pub enum Change {
     },
     /// The peer's presence is another one.
     Peer(Presence),
+    /// Whether every path is silent for the timeout as configured, while a raised one lasts ([`FailureDetector::bear`]).
+    Quiet(bool),
 }
 
 /// On what a presence rests: every path at the moment when it was found.
@@ -124,7 +116,7 @@ struct Path {
     lost: u64,
     last_sequence: u64,
     told: PathState,
-    /// It was down when the timeout changed: it is until it is heard.
+    /// It was down when the timeout was raised: it is until it is heard.
     was_down: bool,
 }
 
@@ -155,6 +147,8 @@ pub struct Heard {
 #[derive(Debug)]
 pub struct FailureDetector {
     timing: Timing,
+    /// A longer timeout, and until when it holds.
+    borne: (Duration, Instant),
     paths: Vec<Path>,
     /// Silence counts from here: the start, or the end of the last standstill.
     counts_from: Instant,
@@ -163,6 +157,7 @@ pub struct FailureDetector {
     /// A standstill of which nobody has been told.
     untold: Duration,
     told: Presence,
+    told_quiet: bool,
 }
 
 impl FailureDetector {
@@ -175,26 +170,48 @@ impl FailureDetector {
         assert!((1..=PATHS_MAX).contains(&paths), "{paths} paths");
         Self {
             timing,
+            borne: (Duration::ZERO, Instant::default()),
             paths: core::iter::repeat_n(UNHEARD, paths).collect(),
             counts_from: now,
             looked: now,
             stood_still: Duration::ZERO,
             untold: Duration::ZERO,
             told: Presence::Unknown,
+            told_quiet: false,
         }
     }
 
-    /// Other times hold from now on. With a longer timeout the silence goes on; a shorter one counts from now, so that a change
-    /// never looks like a death. Nor does it look like life: what is down is so until it is heard.
-    pub fn set_timing(&mut self, now: Instant, timing: Timing) {
+    /// Silence is borne until then for the sake of a lease that lasts so long ([`crate::timeouts`]), on each path for `timeout`;
+    /// then the timeout as configured counts again, from what was heard last. A change is no sign of life: what is down is so
+    /// until it is heard.
+    pub fn bear(&mut self, now: Instant, timeout: Duration, until: Instant) {
         self.look(now);
         for index in 0..self.paths.len() {
             self.paths[index].was_down = self.path(index) == PathState::Down;
         }
-        if timing.timeout < self.timing.timeout {
-            self.counts_from = now;
+        self.borne = (timeout, until);
+    }
+
+    /// Silence that makes a path down at present.
+    fn timeout(&self) -> Duration {
+        let (raised, until) = self.borne;
+        if self.looked < until || mutant::is(Mutant::RaisedForEver) {
+            raised.max(self.timing.timeout)
+        } else {
+            self.timing.timeout
         }
-        self.timing = timing;
+    }
+
+    fn silent(&self, path: &Path) -> Duration {
+        let heard = path.heard.unwrap_or_default();
+        self.looked.since(heard.max(self.counts_from))
+    }
+
+    /// Whether the peer counts as living by a raised timeout alone: who serves has no reason to go on without it so far, nor is its
+    /// link missing while heartbeats come.
+    pub fn is_quiet(&self) -> bool {
+        let silent = |path: &Path| self.silent(path) >= self.timing.timeout;
+        self.timeout() > self.timing.timeout && self.paths.iter().all(silent)
     }
 
     /// A heartbeat that was proved to come from the peer's present incarnation; `now` may be earlier than the last
@@ -272,14 +289,16 @@ impl FailureDetector {
         }
     }
 
-    /// When the first path that works will have been silent for the timeout, unless it is heard before: [`Self::look`] then.
+    /// When the first path that works will have been silent for the timeout, unless it is heard before, or a raised one is over:
+    /// [`Self::look`] then.
     pub fn deadline(&self) -> Option<Instant> {
         let silent_at = |path: &Path| {
             let heard = path.heard?.max(self.counts_from);
-            Some(heard + self.timing.timeout)
+            Some([heard + self.timing.timeout, heard + self.timeout()])
         };
         let later = |at: &Instant| *at > self.looked;
-        self.paths.iter().filter_map(silent_at).filter(later).min()
+        let silent = self.paths.iter().filter_map(silent_at).flatten();
+        silent.chain([self.borne.1]).filter(later).min()
     }
 
     /// A standstill that this was not asked for yet: two of them may be of the same length.
@@ -298,11 +317,8 @@ impl FailureDetector {
         let Some(path) = self.paths.get(path) else {
             return PathState::Down;
         };
-        let silent = self.looked.since(
-            path.heard
-                .map_or(self.counts_from, |heard| heard.max(self.counts_from)),
-        );
-        if silent >= self.timing.timeout || path.was_down {
+        let (silent, timeout) = (self.silent(path), self.timeout());
+        if silent >= timeout || path.was_down {
             return PathState::Down;
         }
         if path.heard.is_none() {
@@ -311,9 +327,9 @@ impl FailureDetector {
         let confirmed = path
             .confirmed
             .map_or(self.counts_from, |sent| sent.max(self.counts_from));
-        if self.looked.since(confirmed) >= self.timing.timeout {
+        if self.looked.since(confirmed) >= timeout {
             PathState::OneWay
-        } else if silent >= self.timing.timeout / 2 {
+        } else if silent >= timeout / 2 {
             PathState::Late
         } else {
             PathState::Up
@@ -391,210 +407,14 @@ impl FailureDetector {
             self.told = presence;
             changes.push(Change::Peer(presence));
         }
+        let quiet = self.is_quiet();
+        if quiet != self.told_quiet {
+            self.told_quiet = quiet;
+            changes.push(Change::Quiet(quiet));
+        }
         changes
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TIMING: Timing = Timing {
-        interval: Duration::from_millis(250),
-        timeout: Duration::from_secs(2),
-    };
-
-    fn at(millis: u64) -> Instant {
-        Instant::from_nanos(1_000_000 * millis)
-    }
-
-    fn good(sequence: u64, now: u64) -> Heard {
-        Heard {
-            sequence,
-            confirms: Some(at(now.saturating_sub(10))),
-            held: Duration::ZERO,
-        }
-    }
-
-    /// Looks every interval; heartbeats on the paths that are named, until `end`.
-    fn run(detector: &mut FailureDetector, from: u64, end: u64, paths: &[usize]) {
-        for (sequence, now) in (from..=end).step_by(250).enumerate() {
-            detector.look(at(now));
-            for path in paths {
-                detector.heard(at(now), *path, good(sequence as u64 + 1, now));
-            }
-        }
-    }
-
-    #[test]
-    fn one_path_of_two_keeps_the_peer_alive() {
-        let mut detector = FailureDetector::new(at(0), TIMING, 2);
-        run(&mut detector, 0, 5000, &[0, 1]);
-        run(&mut detector, 5250, 10_000, &[1]);
-        assert_eq!(detector.path(0), PathState::Down);
-        assert_eq!(detector.path(1), PathState::Up);
-        assert_eq!(detector.presence(), Presence::Alive);
-    }
-
-    #[test]
-    fn silence_on_every_path_is_death_after_the_timeout_and_not_before() {
-        let mut detector = FailureDetector::new(at(0), TIMING, 2);
-        run(&mut detector, 0, 5000, &[0, 1]);
-        run(&mut detector, 5250, 6750, &[]);
-        assert_eq!(detector.presence(), Presence::Alive);
-        assert_eq!(detector.path(0), PathState::Late);
-        detector.look(at(7000));
-        assert_eq!(detector.presence(), Presence::Dead);
-    }
-
-    #[test]
-    fn silence_while_this_node_stood_still_proves_nothing() {
-        let mut detector = FailureDetector::new(at(0), TIMING, 1);
-        run(&mut detector, 0, 5000, &[0]);
-        detector.look(at(35_000));
-        assert_eq!(detector.stood_still(), Duration::from_millis(29_750));
-        assert_ne!(detector.presence(), Presence::Dead);
-        run(&mut detector, 35_250, 36_750, &[]);
-        assert_ne!(detector.presence(), Presence::Dead);
-        detector.look(at(37_000));
-        assert_eq!(detector.presence(), Presence::Dead);
-    }
-
-    #[test]
-    fn a_peer_that_hears_nothing_is_deaf_not_alive() {
-        let mut detector = FailureDetector::new(at(0), TIMING, 1);
-        for (sequence, now) in (0..=5000).step_by(250).enumerate() {
-            let heard = Heard {
-                sequence: sequence as u64 + 1,
-                confirms: None,
-                held: Duration::ZERO,
-            };
-            detector.heard(at(now), 0, heard);
-        }
-        assert_eq!(detector.presence(), Presence::Deaf);
-    }
-
-    #[test]
-    fn a_peer_that_never_spoke_is_unknown_and_then_dead() {
-        let mut detector = FailureDetector::new(at(0), TIMING, 1);
-        run(&mut detector, 0, 1750, &[]);
-        assert_eq!(detector.presence(), Presence::Unknown);
-        detector.look(at(2000));
-        assert_eq!(detector.presence(), Presence::Dead);
-    }
-
-    #[test]
-    fn what_is_told_late_makes_no_peer_live_longer_and_no_standstill() {
-        let mut detector = FailureDetector::new(at(0), TIMING, 1);
-        run(&mut detector, 0, 1500, &[]);
-        let late = Heard {
-            confirms: Some(at(100)),
-            ..good(1, 1)
-        };
-        detector.heard(at(100), 0, late);
-        detector.look(at(1600));
-        assert_eq!(detector.presence(), Presence::Alive);
-        for now in (1700..=2100).step_by(100) {
-            detector.look(at(now));
-        }
-        assert_eq!(detector.presence(), Presence::Dead);
-        assert_eq!(detector.stood_still(), Duration::ZERO);
-    }
-
-    #[test]
-    fn a_silence_has_its_moment_and_no_other_one() {
-        let mut detector = FailureDetector::new(at(0), TIMING, 2);
-        assert_eq!(detector.deadline(), None);
-        detector.heard(at(100), 0, good(1, 0));
-        detector.heard(at(230), 1, good(1, 0));
-        assert_eq!(detector.deadline(), Some(at(2100)));
-        for now in (300..=2050).step_by(250) {
-            detector.look(at(now));
-        }
-        detector.look(at(2100));
-        assert_eq!(detector.path(0), PathState::Down);
-        assert_eq!(detector.deadline(), Some(at(2230)));
-        detector.look(at(2230));
-        assert_eq!(
-            (detector.presence(), detector.deadline()),
-            (Presence::Dead, None)
-        );
-    }
-
-    #[test]
-    fn loss_is_counted_from_the_gaps_and_a_restart_is_none() {
-        let mut detector = FailureDetector::new(at(0), TIMING, 1);
-        for sequence in [1, 2, 5, 4, 6] {
-            detector.heard(at(sequence), 0, good(sequence, sequence));
-        }
-        assert_eq!(detector.counts(0), (5, 2));
-        detector.restarted();
-        detector.heard(at(7), 0, good(40, 7));
-        assert_eq!(detector.counts(0), (6, 2));
-    }
-
-    /// The data plane is asked ten times a second, and says each time when it heard the peer last.
-    #[test]
-    fn what_the_link_heard_long_ago_is_no_sign_of_life_now() {
-        let mut detector = FailureDetector::new(at(0), TIMING, 1);
-        for now in (100..=1900).step_by(100) {
-            // A moment is never known to better than the time that the answer took.
-            let heard = at(100 + now / 1000);
-            detector.heard_before(at(now), 0, heard, heard);
-        }
-        assert_eq!(detector.presence(), Presence::Alive);
-        detector.look(at(2102));
-        assert_eq!(detector.presence(), Presence::Dead);
-    }
-
-    /// A mirror link that carries one direction only: the peer hears nothing, and may take over.
-    #[test]
-    fn who_is_heard_on_the_mirror_link_and_answers_nothing_confirms_nothing() {
-        let mut detector = FailureDetector::new(at(0), TIMING, 1);
-        for now in (100..=5000).step_by(100) {
-            detector.heard_before(at(now), 0, at(now - 10), at(500));
-        }
-        assert_eq!(detector.presence(), Presence::Deaf);
-        assert_eq!(detector.last_confirmed(), Some(at(500)));
-    }
-
-    #[test]
-    fn a_longer_timeout_forgives_and_a_shorter_one_counts_from_now() {
-        let mut detector = FailureDetector::new(at(0), TIMING, 1);
-        run(&mut detector, 0, 1000, &[0]);
-        let triple = Factor::of_tenths(30).expect("a factor");
-        detector.set_timing(at(1000), TIMING.raised(triple));
-        run(&mut detector, 1250, 6000, &[]);
-        assert_ne!(detector.presence(), Presence::Dead);
-        detector.set_timing(at(6000), TIMING);
-        assert_ne!(detector.presence(), Presence::Dead);
-        run(&mut detector, 6250, 8000, &[]);
-        assert_eq!(detector.presence(), Presence::Dead);
-    }
-
-    #[test]
-    fn a_change_of_the_timeout_is_no_sign_of_life() {
-        let triple = Factor::of_tenths(30).expect("a factor");
-        for (first, second) in [
-            (TIMING, TIMING.raised(triple)),
-            (TIMING.raised(triple), TIMING),
-        ] {
-            let mut detector = FailureDetector::new(at(0), first, 2);
-            run(&mut detector, 0, 1000, &[0, 1]);
-            run(&mut detector, 1250, 9000, &[]);
-            assert_eq!(detector.presence(), Presence::Dead);
-            detector.set_timing(at(9000), second);
-            assert_eq!(detector.presence(), Presence::Dead);
-            run(&mut detector, 9250, 9500, &[0]);
-            assert_eq!(detector.presence(), Presence::Alive);
-            assert_eq!(detector.path(1), PathState::Down);
-        }
-    }
-
-    #[test]
-    fn a_timeout_of_few_intervals_is_refused() {
-        let second = Duration::from_secs(1);
-        assert_eq!(Timing::new(second, second * 3), None);
-        assert!(Timing::new(second, second * 4).is_some());
-    }
-}
+mod tests;

@@ -96,6 +96,8 @@ pub struct Keeper {
     peer_since: Instant,
     /// See [`Event::NotBefore`].
     not_before: Instant,
+    /// See [`Event::Quiet`]: since when that is not so.
+    lately: Option<Instant>,
     /// When the peer, heard in this run, came to be heard no more.
     heard_until: Option<Instant>,
     unlinked_since: Option<Instant>,
@@ -142,6 +144,7 @@ impl Keeper {
             peer: Presence::Unknown,
             peer_since: now,
             not_before: Instant::default(),
+            lately: Some(Instant::default()),
             heard_until: None,
             unlinked_since: Some(now),
             preferred: false,
@@ -263,8 +266,9 @@ impl Keeper {
             Event::GivenBack { number } => self.change.given_back(number),
             Event::Targets { arbiter, clients } => self.targets(now, arbiter, clients),
             Event::Confirmed { sent, gaps } => self.lease.confirmed(now, sent, gaps),
-            Event::Raised { sent, lease } => self.lease.raise(sent.min(now), lease),
+            Event::Raised { sent, lease } => self.lease.raise(now, sent.min(now), lease),
             Event::NotBefore(at) => self.not_before = at,
+            Event::Quiet(quiet) => self.lately = (!quiet).then_some(now),
             Event::LinkHeard { at } => self.lease.answered(now, at.min(now)),
             Event::Contact { asked } => self.lease.contact(asked.min(now)),
             Event::Automatic(automatic) => self.automatic = automatic,

@@ -8,6 +8,8 @@
 //! the peer sent long before what it sent on other paths. A path that was one-way before this node's daemon began counts
 //! as silent, not as one-way: what comes there cannot be told from a recording.
 
+use core::time::Duration;
+
 use mirror_core::types::{BootId, Incarnation, Instant, NodeId};
 
 use crate::failure_detector::{Change, FailureDetector, Heard, PathState, Presence, Timing};
@@ -120,9 +122,10 @@ impl Peer {
         self.detector.path(path)
     }
 
-    /// Other times hold from now on for its silence. What proves that a heartbeat is of now is as old as before at most.
-    pub fn set_timing(&mut self, now: Instant, timing: Timing) {
-        self.detector.set_timing(now, timing);
+    /// Its silence is borne for longer ([`FailureDetector::bear`]). What proves that a heartbeat is of now is as old as before at
+    /// most.
+    pub fn bear(&mut self, now: Instant, timeout: Duration, until: Instant) {
+        self.detector.bear(now, timeout, until);
     }
 
     /// A heartbeat that is signed with the cluster's key.

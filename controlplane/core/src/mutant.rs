@@ -128,6 +128,18 @@ mutants! {
     TakeoverByOwnLease: "takeover-by-own-lease";
     /// Services wait after a takeover as configured, whatever was promised.
     StretchForgotten: "stretch-forgotten";
+    /// Services do not wait longer, whatever they are told.
+    StretchUnheard: "stretch-unheard";
+    /// A standby asks as soon as its peer is dead, whatever was promised.
+    NotBeforeIgnored: "not-before-ignored";
+    /// More is promised than whoever starts services waits.
+    PromiseBeforeWait: "promise-before-wait";
+    /// A promise that comes after a gap undoes it.
+    RaiseEndsGap: "raise-ends-gap";
+    /// A peer that is silent, within a raised timeout, counts as heard.
+    QuietIsHeard: "quiet-is-heard";
+    /// A raised timeout outlives the lease for which it is.
+    RaisedForEver: "raised-for-ever";
 }
 
 /// Whether this thread's core is wrong like that.

@@ -94,9 +94,15 @@ impl Confirmations {
         }
     }
 
-    /// The peer's promise lengthens the lease until then ([`crate::timeouts`]).
-    pub fn raise(&mut self, until: Instant) {
-        self.raised = self.raised.max(until);
+    /// The peer's promise lengthens the lease until then ([`crate::timeouts`]); `false` if it lasts as long already, or if it is over: a
+    /// promise that comes after a gap undoes none.
+    pub fn raise(&mut self, until: Instant) -> bool {
+        let over = self.in_gap && !mutant::is(Mutant::RaiseEndsGap);
+        let lengthens = !over && until > self.raised;
+        if lengthens {
+            self.raised = until;
+        }
+        lengthens
     }
 
     /// Before anything is heard: what comes now does not undo that it came too late.
@@ -195,14 +201,16 @@ impl ServiceLease {
     }
 
     /// The peer promised to wait longer when it had what this node sent then: that confirmation counts for so long
-    /// ([`crate::timeouts`]). To be told after [`Self::confirmed`]: one after a gap lengthens nothing.
-    pub fn raise(&mut self, sent: Instant, lease: Duration) {
-        if self.gap.is_none() && sent + lease > self.raised_until() {
+    /// ([`crate::timeouts`]). To be told after [`Self::confirmed`]: one after a gap, or once the lease is over, lengthens nothing.
+    pub fn raise(&mut self, now: Instant, sent: Instant, lease: Duration) {
+        let lasts = self.gap.is_none() && !self.is_over(now);
+        if lasts && sent + lease > self.raised_until() {
             self.raised = (sent, lease);
         }
     }
 
-    fn raised_until(&self) -> Instant {
+    /// Until when a promise of the peer lengthens it, or did.
+    pub fn raised_until(&self) -> Instant {
         let (sent, lease) = self.raised;
         if mutant::is(Mutant::AnyWordRaises) {
             return self.latest + lease;

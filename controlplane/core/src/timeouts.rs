@@ -59,10 +59,21 @@ impl Factor {
         self > Self::ONE
     }
 
-    /// So many times as long.
+    /// So many times as long, and no longer than [`RAISED_TIMEOUT_MAX`], unless it is so as configured: what an operator said goes
+    /// on beside another configuration, and what nobody knows counts as the largest factor.
     #[must_use]
     pub fn times(self, time: Duration) -> Duration {
+        self.of(time).min(RAISED_TIMEOUT_MAX.max(time))
+    }
+
+    /// So many times as long.
+    fn of(self, time: Duration) -> Duration {
         time * u32::from(self.0) / 10
+    }
+
+    /// Whether a timeout may be raised so many times.
+    pub fn fits(self, timeout: Duration) -> bool {
+        self.of(timeout) <= RAISED_TIMEOUT_MAX
     }
 }
 
@@ -154,9 +165,8 @@ impl Span {
         if mutant::is(Mutant::StretchForgotten) {
             return Duration::ZERO;
         }
-        let more = factor
-            .times(grace(self.timeout))
-            .saturating_sub(grace(self.timeout));
+        let raised = grace(factor.times(self.timeout));
+        let more = raised.saturating_sub(grace(self.timeout));
         match self.leases {
             Leases::Kept => with_drift(more),
             Leases::None => Duration::ZERO,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use controlplane_api::cluster;
 use controlplane_api::verbs::{self, Said};
 use controlplane_core::failure_detector::Presence;
-use controlplane_core::keeper::Event;
+use controlplane_core::keeper::{Event, Keeper};
 use controlplane_core::timeouts::{
     Effect, Factor, Kept, LASTS_MAX, LASTS_MIN, Over, RAISED_TIMEOUT_MAX, Raised, Span, Stage,
     Window, Word, stage,
@@ -32,6 +32,7 @@ pub struct Timeouts {
     span: Span,
     store: Store,
     store_again_at: Option<Instant>,
+    store_fails: bool,
     began: Instant,
     waiting: Vec<(Word, Said, Answer)>,
     untold: Option<Word>,
@@ -52,6 +53,7 @@ impl Timeouts {
             span: config.span(),
             store,
             store_again_at: None,
+            store_fails: false,
             began: now(),
             waiting: Vec::new(),
             untold: None,
@@ -69,11 +71,12 @@ impl Node {
         let waits = self.timeouts.window.waits();
         let stretch = self.timeouts.span.stretch(waits);
         self.services.wait_longer(current, stretch);
+        let waiting = waits;
         if self.presence != Presence::Alive {
             self.tell_not_before();
         }
         let shared = &self.shared.timeouts;
-        shared.allow(self.timeouts.window.allowance(current));
+        shared.allow(self.timeouts.window.allowance(current, waiting));
         let known = shared.waits();
         self.timeouts.window.kept(known.number, known.factor);
         let again = self.timeouts.store_again_at;
@@ -113,13 +116,23 @@ impl Node {
 
     /// What the other node's promise makes of the lease. `raised` was read before the gaps were, and is told after them.
     pub(super) fn raise_leases(&mut self, raised: Option<Raised>) {
-        let Some(new) = raised.filter(|_| raised != self.timeouts.raised) else {
+        let lease_of = |raised: &Raised| raised.factor.times(self.timeouts.span.lease);
+        let until = |raised: &Raised| raised.sent + lease_of(raised);
+        let known = self.timeouts.raised;
+        let longer = |new: &Raised| known.is_none_or(|known| until(new) > until(&known));
+        if let Some(new) = raised.filter(longer) {
+            self.timeouts.raised = Some(new);
+        }
+        let current = now();
+        let Some(raised) = self.timeouts.raised.filter(|it| current < until(it)) else {
             return;
         };
-        self.timeouts.raised = raised;
-        let lease = new.factor.times(self.timeouts.span.lease);
-        let sent = new.sent;
-        self.everywhere(&Event::Raised { sent, lease });
+        // A keeper takes none in a gap, nor once its lease is over: it is told again until it does.
+        let (sent, lease) = (raised.sent, lease_of(&raised));
+        let lacks = |keeper: &Keeper| keeper.raised_until() < until(&raised);
+        if self.groups.iter().any(|group| lacks(&group.keeper)) {
+            self.everywhere(&Event::Raised { sent, lease });
+        }
     }
 
     /// How long the lease of the groups here is, of the one that has the shortest.
@@ -179,8 +192,8 @@ impl Node {
             ));
         };
         let plain = self.timeouts.span.timeout;
-        let raised = factor.times(plain);
-        if raised > RAISED_TIMEOUT_MAX {
+        let raised = plain * u32::from(factor.tenths()) / 10;
+        if !factor.fits(plain) {
             return Err(refused(
                 "LS6191",
                 format!(
@@ -244,10 +257,13 @@ impl Node {
         match error {
             None => {
                 let current = now();
+                self.timeouts.store_fails = false;
                 self.timeouts.window.stored(current, version, &mut effects);
             }
             Some(error) => {
-                tracing::error!(code = "LS6194", "{error}");
+                if !std::mem::replace(&mut self.timeouts.store_fails, true) {
+                    tracing::error!(code = "LS6194", "{error}");
+                }
                 self.timeouts.window.not_stored(version);
                 self.timeouts.store_again_at = Some(now() + STORE_RETRY);
                 for (_, _, answer) in self.timeouts.waiting.drain(..) {
@@ -318,6 +334,13 @@ impl Node {
         for (waited, said, answer) in std::mem::take(&mut self.timeouts.waiting) {
             if waited == word {
                 drop(answer.send(Ok(said)));
+            } else if (word.number, word.by) == (waited.number, waited.by) {
+                let problem = refused(
+                    "LS6194",
+                    "its time was over before it was durable",
+                    "see that the disk below /var/lib/lockstep answers, and say it again",
+                );
+                drop(answer.send(Err(problem)));
             } else if word.beats(&waited) {
                 drop(answer.send(Err(overruled(&by))));
             } else {

@@ -43,6 +43,7 @@ fn calm(standing: Standing) -> Inputs {
         peer: Presence::Alive,
         peer_since: at(99_900),
         not_before: Instant::default(),
+        lately: Some(Instant::default()),
         unlinked_since: None,
         claim: ClaimState::Idle,
         asked: Asked::default(),

@@ -87,6 +87,10 @@ fn peer(seen: &Inputs, names: &Names<'_>) -> Input {
     let (peer, time) = (names.peer, span(seen.at.since(seen.peer_since)));
     let (value, text) = match seen.peer {
         Presence::Unknown => ("unknown", format!("{peer} was not heard yet, for {time}")),
+        Presence::Alive if seen.lately.is_none() => (
+            "alive",
+            format!("{peer} is silent, and does not count as dead so far: timeouts are raised"),
+        ),
         Presence::Alive => ("alive", format!("{peer} is heard, for {time}")),
         Presence::Deaf => (
             "deaf",
@@ -237,6 +241,9 @@ pub(super) fn ends(missing: Missing, seen: &Inputs, names: &Names<'_>) -> String
         Missing::CurrentCopy => format!("{peer} is linked, and what {node} lacks is copied"),
         Missing::Time => match seen.peer {
             Presence::Dead => format!("{peer} stays silent until {node} may ask; or it is heard"),
+            Presence::Alive | Presence::Deaf if seen.lately.is_none() => {
+                format!("{peer} is heard again, or is silent for as long as timeouts are raised")
+            }
             Presence::Alive | Presence::Deaf => {
                 format!(
                     "the mirror link comes back in this time, or counts as lost then; or {peer} falls silent"

@@ -443,7 +443,8 @@ impl World {
                 self.note(|| format!("{node} its peer is {presence:?}"));
                 self.keeper(node, Event::Peer(presence));
             }
-            Incoming::News(Change::Path { .. }) => {}
+            // No timeout is raised here.
+            Incoming::News(Change::Path { .. } | Change::Quiet(_)) => {}
             Incoming::Sample(sample) => self.sampled(node, &sample),
             Incoming::Said => {
                 if let Some(volume) = daemon.volume {

@@ -8,6 +8,7 @@ use super::resource::Resource;
 use super::{Effect, Goal, Group, ResourceState, StopFailure, Volumes};
 use crate::keeper::HANDICAP;
 use crate::limits::{FENCE_RETRY, FENCES_MAX};
+use crate::mutant::{self, Mutant};
 use crate::self_fencing::{Before, Left};
 
 impl Group {
@@ -79,7 +80,8 @@ impl Group {
                 told.map_or(doubts, |told| told.min(doubts))
             }
         };
-        since + self.policy.takeover_wait + self.stretch
+        let stretch = Some(self.stretch).filter(|_| !mutant::is(Mutant::StretchUnheard));
+        since + self.policy.takeover_wait + stretch.unwrap_or_default()
     }
 
     /// A stop failed in good order: nothing may write any more, whatever still runs.

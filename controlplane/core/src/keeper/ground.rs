@@ -90,6 +90,11 @@ impl Keeper {
         self.lease.length(now)
     }
 
+    /// Until when a promise of the peer makes it longer here, or did ([`Event::Raised`](super::Event::Raised)).
+    pub fn raised_until(&self) -> Instant {
+        self.lease.raised_until()
+    }
+
     /// Whether this run looked at every volume; one that does not answer counts as looked at once [`FIRST_LOOK`] is over, or
     /// once an earlier run's look at it counts no more.
     pub fn has_looked(&self, now: Instant) -> bool {

@@ -102,6 +102,7 @@ impl Keeper {
             peer: self.peer,
             peer_since: self.peer_since,
             not_before: self.not_before,
+            lately: self.lately,
             unlinked_since: self.unlinked_since,
             claim: self.change.state(),
             asked: self.change.asked(),
@@ -167,7 +168,12 @@ impl Keeper {
         let rests = self.volumes.values().map(|volume| volume.rests_until);
         rests
             .chain(self.change.deadline())
-            .chain(self.unlinked_since.map(|since| since + LINK_GRACE))
+            .chain(
+                [self.unlinked_since, self.lately]
+                    .into_iter()
+                    .flatten()
+                    .map(|since| since + LINK_GRACE),
+            )
             .chain(self.idle_since.map(|since| since + TURN_WAIT))
             .chain([self.peer_since, self.not_before].map(|at| at + HANDICAP))
             .chain([self.lease.until()])

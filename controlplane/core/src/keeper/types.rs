@@ -129,6 +129,9 @@ pub enum Event {
     },
     /// Nothing is taken over before: the other node was promised that. [`HANDICAP`](super::HANDICAP) comes after it.
     NotBefore(Instant),
+    /// Whether the peer, which does not count as dead, is silent for the timeout as configured: it may stand still, and its link with
+    /// it ([`crate::timeouts`]).
+    Quiet(bool),
     /// The arbiter answered something, or a ping target of the arbiter `ping` did.
     Contact {
         /// When it was asked.

@@ -30,6 +30,9 @@ pub struct Inputs {
     pub peer_since: Instant,
     /// Nothing is taken over before, and [`HANDICAP`] after it: the other node was promised that ([`crate::timeouts`]).
     pub not_before: Instant,
+    /// Since when the peer is heard within the timeout as configured, of one that does not count as dead; `None`: only within a
+    /// raised one ([`crate::timeouts`]).
+    pub lately: Option<Instant>,
     /// Since when a volume is not linked that needs the peer, or may not be; `None`: all are linked.
     pub unlinked_since: Option<Instant>,
     /// How the claim stands.
@@ -90,7 +93,9 @@ impl Inputs {
         match self.standing {
             _ if mutant::is(Mutant::HandicapIgnored) => self.peer_since,
             Standing::Standby | Standing::Unserved => {
-                self.peer_since.max(self.not_before) + HANDICAP
+                let promised = self.not_before;
+                let promised = Some(promised).filter(|_| !mutant::is(Mutant::NotBeforeIgnored));
+                self.peer_since.max(promised.unwrap_or_default()) + HANDICAP
             }
             Standing::Serving
             | Standing::Frozen
@@ -102,10 +107,21 @@ impl Inputs {
         }
     }
 
+    /// When the link has had its time to come back while heartbeats come. They have to: a peer that stands still brings back
+    /// none, however long a raised timeout bears that.
+    fn link_grace_ends(&self) -> Option<Instant> {
+        let since = self.unlinked_since?;
+        if mutant::is(Mutant::QuietIsHeard) {
+            return Some(since + LINK_GRACE);
+        }
+        Some(since.max(self.lately?) + LINK_GRACE)
+    }
+
     fn contact(&self) -> Contact {
-        let Some(since) = self.unlinked_since else {
+        if self.unlinked_since.is_none() {
             return Contact::Linked;
-        };
+        }
+        let grace_ends = self.link_grace_ends();
         let standing = self.standing;
         match self.peer {
             Presence::Dead if mutant::is(Mutant::DeadNotNoticed) => Contact::Unsure,
@@ -118,7 +134,7 @@ impl Inputs {
             {
                 Contact::Dead
             }
-            Presence::Alive | Presence::Deaf if self.at >= since + LINK_GRACE => {
+            Presence::Alive | Presence::Deaf if grace_ends.is_some_and(|end| self.at >= end) => {
                 Contact::HeartbeatsOnly
             }
             Presence::Dead | Presence::Alive | Presence::Deaf | Presence::Unknown => {
@@ -135,7 +151,7 @@ impl Inputs {
         match missing {
             Missing::Time => match self.peer {
                 Presence::Dead => Some(self.dead_at()),
-                Presence::Alive | Presence::Deaf => Some(self.unlinked_since? + LINK_GRACE),
+                Presence::Alive | Presence::Deaf => self.link_grace_ends(),
                 Presence::Unknown => None,
             },
             Missing::Turn if self.begins_first.is_some() => Some(self.idle_since? + TURN_WAIT),

@@ -79,8 +79,8 @@ pub struct Pledge {
     last: Promise,
     /// What was said before, as long as it is to be kept.
     before: Promise,
-    /// By how much the last confirmation lengthened the lease.
-    lease: Factor,
+    /// What lengthened the lease last.
+    raised: Option<Raised>,
 }
 
 impl Pledge {
@@ -100,7 +100,7 @@ impl Pledge {
             allowed: Factor::ONE,
             last: Promise::NONE,
             before,
-            lease: Factor::ONE,
+            raised: None,
         }
     }
 
@@ -127,25 +127,39 @@ impl Pledge {
         self.last.at(now).max(self.before.at(now))
     }
 
-    /// The other node was heard, and said this. `confirms`: when this node, in this run, sent what it had received by then.
-    pub fn hear(&mut self, told: &Told, confirms: Option<Instant>) -> Option<Raised> {
+    /// The other node was heard, and said this: the lease that it gives. `confirms`: when this node, in this run, sent what it had
+    /// received by then; what confirms nothing gives nothing.
+    pub fn hear(&self, told: &Told, confirms: Option<Instant>) -> Option<Raised> {
         let waits = told.waits.unwrap_or(Factor::ONE);
-        let both = if mutant::is(Mutant::LeaseUnpromised) {
+        let factor = if mutant::is(Mutant::LeaseUnpromised) {
             self.allowed
         } else {
             self.allowed.min(waits)
         };
-        // What confirms nothing gives nothing.
-        self.lease = confirms.map_or(both.min(self.lease), |_| both);
-        let factor = self.lease;
         let sent = confirms.filter(|_| factor.raises())?;
         Some(Raised { sent, factor })
     }
 
-    /// By how much the last confirmation lengthened the lease: the failure detector goes by it, for a node that serves goes
-    /// on alone when its lease ends, and not later.
-    pub fn lease(&self) -> Factor {
-        self.lease
+    /// That lengthened the lease ([`crate::self_fencing::Confirmations::raise`]): what comes on another path may be older, and end before.
+    pub fn raised(&mut self, raised: Raised) {
+        self.raised = Some(raised);
+    }
+
+    /// How many times as long the lease is at `now`; it runs out with what lengthened it.
+    pub fn lease(&self, now: Instant) -> Factor {
+        let lasts = |raised: &Raised| now < self.until(*raised);
+        let raised = self.raised.filter(lasts);
+        raised.map_or(Factor::ONE, |raised| raised.factor)
+    }
+
+    /// Until when a lease lasts by that.
+    pub fn until(&self, raised: Raised) -> Instant {
+        raised.sent + self.lease_of(raised.factor)
+    }
+
+    /// The silence that makes a path down meanwhile.
+    pub fn timeout_of(&self, factor: Factor) -> Duration {
+        factor.times(self.span.timeout)
     }
 
     /// How long a lease is by that factor.

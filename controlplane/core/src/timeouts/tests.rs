@@ -152,7 +152,7 @@ fn nothing_is_allowed_before_it_is_durable_and_nothing_after_its_time() {
     assert_eq!(window.allowed(at(0)), Factor::ONE);
     assert_eq!(settle(&mut window, at(0)), [word]);
     assert_eq!(
-        window.allowance(at(0)),
+        window.allowance(at(0), factor(30)),
         Allowance {
             number: 1,
             factor: factor(30)
@@ -166,7 +166,7 @@ fn nothing_is_allowed_before_it_is_durable_and_nothing_after_its_time() {
     let rules = settle(&mut window, over);
     assert_eq!(rules.first().and_then(|word| word.over), Some(Over::Time));
     assert_eq!(window.waits(), factor(30), "what was said is kept");
-    let number = window.allowance(over).number;
+    let number = window.allowance(over, factor(30)).number;
     window.kept(number, Factor::ONE);
     settle(&mut window, over);
     assert_eq!(window.waits(), Factor::ONE);

@@ -178,9 +178,16 @@ impl Window {
         self.word = Some(word);
     }
 
-    /// What the heartbeats may promise at `now`. Whoever starts services here waits by [`Self::waits`] before the heartbeats know it.
-    pub fn allowance(&mut self, now: Instant) -> Allowance {
-        let factor = self.allowed(now);
+    /// What the heartbeats may promise at `now`. `waiting`: by which factor whoever starts services here waits already; no more is
+    /// allowed.
+    pub fn allowance(&mut self, now: Instant, waiting: Factor) -> Allowance {
+        let allowed = self.allowed(now);
+        let early = [Mutant::PromiseBeforeWait, Mutant::PromiseBeforeDurable];
+        let factor = if early.into_iter().any(mutant::is) {
+            allowed
+        } else {
+            allowed.min(waiting)
+        };
         if factor != self.allowance.factor {
             let number = self.allowance.number.wrapping_add(1);
             self.allowance = Allowance { number, factor };

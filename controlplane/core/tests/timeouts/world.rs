@@ -6,7 +6,9 @@ use controlplane_core::failure_detector::{Presence, Timing};
 use controlplane_core::keeper::HANDICAP;
 use controlplane_core::membership::{Peer, Reception, Run};
 use controlplane_core::self_fencing::{Confirmations, Leases, Served, ServiceLease, takeover_wait};
-use controlplane_core::timeouts::{Allowance, Effect, Factor, Kept, Pledge, Span, Told, Window};
+use controlplane_core::timeouts::{
+    Allowance, Effect, Factor, Kept, Pledge, Raised, Span, Told, Window,
+};
 use controlplane_core::wire::Heartbeat;
 use mirror_core::types::{BootId, Incarnation, Instant, NodeId};
 
@@ -54,7 +56,8 @@ struct Daemon {
     began: Instant,
     /// When the peer was heard last, on any path.
     heard: Instant,
-    raised: Factor,
+    /// What lengthens the lease.
+    raised: Option<Raised>,
     beat_at: Instant,
     /// What the loop and the thread tell each other.
     allowance: u32,
@@ -145,7 +148,7 @@ impl Node {
             lease: ServiceLease::new(clock, TIMING.timeout, self.left),
             began: clock,
             heard: clock,
-            raised: Factor::ONE,
+            raised: None,
             beat_at: clock,
             allowance: Allowance::NOTHING.bits(),
             known: (u16::MAX, Factor::MAX),
@@ -326,11 +329,16 @@ impl World {
             if let Some(sent) = confirms {
                 daemon.confirmations.hear(sent);
             }
-            if let Some(raised) = daemon.pledge.hear(&heartbeat.timeouts, confirms) {
-                let lease = daemon.pledge.lease_of(raised.factor);
-                daemon.confirmations.raise(raised.sent + lease);
-                tell(daemon, clock);
-                daemon.lease.raise(raised.sent, lease);
+            let raised = daemon.pledge.hear(&heartbeat.timeouts, confirms);
+            let longer = |it: &Raised| daemon.confirmations.raise(daemon.pledge.until(*it));
+            if let Some(raised) = raised.filter(longer) {
+                let (timeout, until) = (
+                    daemon.pledge.timeout_of(raised.factor),
+                    daemon.pledge.until(raised),
+                );
+                daemon.peer.bear(clock, timeout, until);
+                daemon.pledge.raised(raised);
+                daemon.raised = Some(raised);
             }
             if let Some(word) = heartbeat.timeouts.word {
                 daemon.window.hear(clock, word);
@@ -357,10 +365,6 @@ impl World {
         let Some(daemon) = &mut node.daemon else {
             return;
         };
-        if daemon.raised != daemon.pledge.lease() {
-            daemon.raised = daemon.pledge.lease();
-            daemon.peer.set_timing(clock, TIMING.raised(daemon.raised));
-        }
         if clock >= daemon.beat_at {
             daemon.beat_at = clock + TIMING.interval;
             let allowance = Allowance::of_bits(daemon.allowance);
@@ -369,7 +373,7 @@ impl World {
             daemon.known = (allowance.number, daemon.pledge.waits(clock));
             let told = Told {
                 waits: Some(waits),
-                lease: Some(daemon.pledge.lease()),
+                lease: Some(daemon.pledge.lease(clock)),
                 word: daemon.window.durable().copied(),
             };
             if let Some(heartbeat) = daemon.peer.next(clock, WIRE, false)
@@ -410,7 +414,8 @@ impl World {
         let takes = takes + if node.slow_disk { 4000 } else { 0 };
         let mut effects = Vec::new();
         let (number, waits) = daemon.known;
-        daemon.allowance = daemon.window.allowance(clock).bits();
+        let waiting = daemon.window.waits();
+        daemon.allowance = daemon.window.allowance(clock, waiting).bits();
         daemon.window.kept(number, waits);
         if let Some((version, kept, at)) = daemon.writing
             && at <= self.now
@@ -490,5 +495,9 @@ fn tell(daemon: &mut Daemon, clock: Instant) {
     if let Some(last) = daemon.confirmations.last() {
         let gaps = daemon.confirmations.gaps();
         daemon.lease.confirmed(clock, last, gaps);
+    }
+    if let Some(raised) = daemon.raised {
+        let lease = daemon.pledge.lease_of(raised.factor);
+        daemon.lease.raise(clock, raised.sent, lease);
     }
 }
