@@ -93,7 +93,15 @@ fn verdict_of_group(group: &Group, status: &ClusterStatus) -> Verdict {
             let sentence =
                 format!("{name}: it failed on {nodes}, and does not move there by itself");
             let advice = format!("mend what failed, then `lockstep group clear {name}`");
-            Verdict::new(Health::Degraded, "DEGRADED", sentence).advise(advice)
+            match served_by(group) {
+                Some(node) if group.failed_on.iter().any(|failed| failed == node) => {
+                    let sentence = format!("{name}: it failed on {node}, which serves it");
+                    Verdict::new(Health::Down, "FAILED", sentence).advise(advice)
+                }
+                Some(_) | None => {
+                    Verdict::new(Health::Degraded, "DEGRADED", sentence).advise(advice)
+                }
+            }
         }
         Some((volume, verdict)) => Verdict {
             sentence: format!("{}: {}", volume.name, verdict.sentence),
@@ -363,9 +371,13 @@ mod tests {
 
     #[test]
     fn a_group_that_failed_somewhere_is_told_until_it_is_cleared() {
-        let mut group = group(Some("node1"));
-        group.failed_on = vec!["node1".to_string()];
         let mut status = good();
+        status.groups = vec![group(Some("node2"))];
+        status.groups[0].failed_on = vec!["node2".to_string()];
+        let said = verdict(&status);
+        assert_eq!((said.health, said.word), (Health::Down, "FAILED"));
+        let mut group = group(Some("node2"));
+        group.failed_on = vec!["node1".to_string()];
         status.groups = vec![group];
         let said = verdict(&status);
         assert_eq!(said.health, Health::Degraded);

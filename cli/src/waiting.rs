@@ -93,7 +93,10 @@ fn of_move(wait: &Wait, wish: &Wish, group: &Group, status: &ClusterStatus) -> P
     let name = &wait.group;
     let place = wait.node.as_deref().unwrap_or("the other node");
     if !is_waited_for(wait, wish) {
-        return Progress::Failed(overruled(name, wish));
+        return Progress::Failed(match failed_there(wait, group) {
+            Some(problem) if wish.want != Want::Stopped => problem,
+            Some(_) | None => overruled(name, wish),
+        });
     }
     if wish.origin == WishOrigin::Operator {
         // Back before it left: there is nothing to wait for.
@@ -188,6 +191,9 @@ fn of_start(wait: &Wait, wish: &Wish, group: &Group, status: &ClusterStatus) -> 
         return Progress::Failed(overruled(name, wish));
     }
     let resources = group.resources.as_ref();
+    if let Some(problem) = failed_there(wait, group) {
+        return Progress::Failed(problem);
+    }
     match served_by(group) {
         None => {
             let decision = group.decision.as_ref();
@@ -216,6 +222,22 @@ fn stuck(name: &str, node: &str, resources: &Resources) -> Problem {
         format!("the resources of {name} on {node}: {}", resources.text),
         &format!("the log of lockstepd says why; mend it, then `lockstep group clear {name}`"),
     )
+}
+
+/// That it failed where it should run, and another node has it.
+fn failed_there(wait: &Wait, group: &Group) -> Option<Problem> {
+    let (name, place) = (&wait.group, wait.node.as_deref()?);
+    let failed = group.failed_on.iter().any(|node| node == place);
+    let elsewhere = served_by(group) != Some(place);
+    (failed && elsewhere).then(|| {
+        problem(
+            "LS6240",
+            format!("{name} failed on {place}, and moved on by itself"),
+            &format!(
+                "the log of lockstepd on {place} says why; mend it, then `lockstep group clear {name}`, and repeat the command"
+            ),
+        )
+    })
 }
 
 fn overruled(name: &str, wish: &Wish) -> Problem {
@@ -291,6 +313,20 @@ mod tests {
                 panic!("not failed")
             };
             assert_eq!(problem.code, code);
+        }
+    }
+
+    /// It started where it was wished, failed there, and went on: nobody wished something else.
+    #[test]
+    fn what_failed_where_it_should_run_and_moved_on_is_told_so() {
+        let back = wish(6, Want::Runs, WishOrigin::Arrived);
+        for verb in [GroupVerb::Move, GroupVerb::Start] {
+            let mut status = status(Some("node1"), back.clone());
+            status.groups[0].failed_on = vec!["node2".to_string()];
+            let Progress::Failed(problem) = progress(&wait(verb), &status) else {
+                panic!("not failed")
+            };
+            assert_eq!(problem.code, "LS6240");
         }
     }
 

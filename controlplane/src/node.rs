@@ -13,7 +13,7 @@ use controlplane_api::arbiter::Held;
 use controlplane_api::cluster::Daemon;
 use controlplane_core::failure_detector::{Change, Evidence, Presence};
 use controlplane_core::keeper::{Effect, Event, Keeper, Word};
-use controlplane_core::partition::{Decision, Situation};
+use controlplane_core::partition::{Decision, Situation, Standing};
 use controlplane_core::timeouts::Word as TimeoutsWord;
 use controlplane_core::view_change::Question;
 use controlplane_core::wish::{GroupKey, Subject, Wish, Wishes};
@@ -517,6 +517,9 @@ impl Node {
                 situation,
                 decision,
             } => {
+                if situation.standing == Standing::Standby {
+                    self.services.served_there(group);
+                }
                 self.services.decided(now(), group, decision);
                 let entry = &mut self.groups[group];
                 let before = entry.last.replace((row, situation, decision));

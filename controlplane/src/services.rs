@@ -18,7 +18,7 @@ use std::time::Duration;
 use controlplane_api::Client;
 use controlplane_api::paths::state_directory;
 use controlplane_core::group::{
-    Action, Effect, Event, Group, GroupState, Manner, Order, Origin, Outcome, Volumes,
+    Action, Effect, Event, Group, GroupState, Manner, Order, Origin, Outcome, Spent, Volumes,
 };
 use controlplane_core::keeper::{Services as Standing, Word};
 use controlplane_core::partition::Decision;
@@ -172,6 +172,12 @@ struct Service {
     failed: bool,
     /// The file `failed` was written by an earlier run.
     inherited: bool,
+    /// It failed here, and its volumes left this node since.
+    away: bool,
+    /// The wish by which it moved away because it failed here, as long as nobody served it since.
+    gave: Option<u64>,
+    /// That move came to nothing.
+    came_back: bool,
     /// Resources that did not start because of what is on a volume.
     alike: BTreeSet<usize>,
     /// The wish that failures are forgotten that was carried out last.
@@ -225,8 +231,8 @@ impl Services {
         if let Some(service) = self.groups.get_mut(&group) {
             match word {
                 Word::TakeOver { .. } => service.origin = Origin::Failover,
-                Word::Start => service.origin = Origin::Start,
-                Word::GoAlone { .. } | Word::StepDown | Word::Release => {}
+                // Another volume of the group may have been taken over.
+                Word::Start | Word::GoAlone { .. } | Word::StepDown | Word::Release => {}
             }
         }
     }
@@ -334,17 +340,21 @@ impl Service {
             wanted: None,
             failed: false,
             inherited: false,
+            away: false,
+            gave: None,
+            came_back: false,
             alike: BTreeSet::new(),
             cleared: None,
             roots,
             tell,
         };
         service.cleared = service.cleared_before();
-        for ago in service.remembered() {
-            service.handle(now, Event::Remembered { ago });
+        for (spent, ago) in service.remembered() {
+            service.handle(now, Event::Remembered { spent, ago });
         }
         // Before anything is looked at: an operator's earlier word holds.
         service.look_at_orders(now);
+        service.away = service.was_away();
         service.handle(now, Event::Tick);
         service
     }
@@ -361,17 +371,16 @@ impl Service {
             Volumes::Served(self.origin)
         };
         match volumes {
-            Volumes::Served(origin) if !self.served => {
+            Volumes::Served(_) => {
                 self.served = true;
-                if origin == Origin::Failover {
-                    self.try_again(now);
-                }
+                self.look_at_return(now);
             }
             Volumes::Gone | Volumes::LeaseOver if self.served => {
                 (self.served, self.origin) = (false, Origin::Start);
             }
-            Volumes::Served(_) | Volumes::Gone | Volumes::LeaseOver | Volumes::InDoubt => {}
+            Volumes::Gone | Volumes::LeaseOver | Volumes::InDoubt => {}
         }
+        self.look_whether_away();
         self.handle(now, Event::Volumes(volumes));
     }
 
@@ -470,7 +479,8 @@ impl Service {
                 );
                 self.fence();
             }
-            Effect::FailedOver => self.remember(),
+            Effect::FailedOver => self.remember(Spent::Takeover),
+            Effect::MovedAway => self.remember(Spent::Move),
             Effect::GiveUp(reason) => self.give_up(reason),
             Effect::Overdue => {
                 let code = "LS6048";

@@ -2,16 +2,16 @@
 //!
 //! The move is one like an operator's ([`crate::wish`]): in good order, and only to a node that can have it. What bounds
 //! it is remembered durably on both nodes: a node on which the group failed is not moved to by the other one before it was
-//! cleared, or ran there. So a fault that follows the group from node to node costs one move, and no more. Beside that
-//! each node has its budget ([`crate::group::Group::failovers_left`]).
+//! cleared, or ran there. Each node speaks for itself alone, and never in the place of what an operator said. So a fault that follows the group from node to node costs one move, and no more. Beside that
+//! each node has its budget ([`crate::group::Group::moves_left`]).
 
 use core::fmt;
 use core::time::Duration;
 
-use mirror_core::types::{Instant, NodeId};
+use mirror_core::types::Instant;
 
 use crate::keeper::Desire;
-use crate::wish::{FailedOn, Want, Wish};
+use crate::wish::{Failure, Want};
 
 /// What was configured to follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +80,10 @@ pub struct Seen {
     pub durable: bool,
     /// It failed here: durable on this node.
     pub recorded: bool,
-    /// It failed on the other node: durable on this node.
-    pub failed_there: bool,
+    /// On the other node: durable on this node.
+    pub there: Failure,
+    /// The other node knows at this moment all that this one does.
+    pub agreed: bool,
     /// What the keeper sees.
     pub around: Around,
 }
@@ -162,7 +164,7 @@ impl Case {
             Self::Alike => seen.here == Here::Alike,
             Self::Configured => seen.on_failure == OnFailure::Wait,
             Self::Wished => !matches!(desire, Desire::Runs(_)),
-            Self::FailedThere => seen.failed_there,
+            Self::FailedThere => seen.there == Failure::Stands,
             Self::Spent => !seen.moves_left,
             Self::Late => now >= seen.since + seen.within,
             Self::Unserved => !served,
@@ -170,7 +172,9 @@ impl Case {
             Self::Silent => other == Other::Silent,
             Self::Suspended => other == Other::Suspended,
             Self::NotCurrent => other == Other::NotCurrent,
-            Self::Untold => other == Other::Untold,
+            Self::Untold => {
+                other == Other::Untold || !seen.agreed || seen.there == Failure::Forgotten
+            }
             Self::Ready => other == Other::Ready,
         }
     }
@@ -184,33 +188,15 @@ pub fn after_failure(now: Instant, seen: &Seen) -> (Case, Then) {
         .expect("the other node is ready or is not, for a reason that has a row")
 }
 
-/// What both nodes shall remember now, if that is otherwise than what they do. `known`: the last word about the group's
-/// failures, durable here. `nodes`: this one, and the other one.
-pub fn to_record(known: Option<&Wish>, nodes: [NodeId; 2], here: Here) -> Option<FailedOn> {
-    let [me, peer] = nodes;
-    let on = match known.map(|wish| wish.want) {
-        Some(Want::Failed(on)) => on,
-        Some(
-            Want::Forgotten
-            | Want::Runs { .. }
-            | Want::Stopped { .. }
-            | Want::Moves { .. }
-            | Want::Suspended
-            | Want::Resumed,
-        )
-        | None => FailedOn::None,
-    };
+/// What this node shall say now of a group's failure on it, if that is otherwise than what it said last (`said`). `clears`: an
+/// operator wished that it is forgotten, and that is not carried out here yet; it is said before it is carried out.
+pub fn to_record(said: Option<Want>, here: Here, clears: bool) -> Option<Want> {
+    let failed = said == Some(Want::Failed);
     match here {
-        Here::Failed | Here::Alike | Here::Waits if !on.has(me) => Some(match on {
-            FailedOn::None => FailedOn::One(me),
-            FailedOn::One(_) | FailedOn::Both => FailedOn::Both,
-        }),
-        Here::Runs => match on {
-            FailedOn::One(node) if node == me => Some(FailedOn::None),
-            FailedOn::Both => Some(FailedOn::One(peer)),
-            FailedOn::None | FailedOn::One(_) => None,
-        },
-        Here::Failed | Here::Alike | Here::Waits | Here::Else => None,
+        _ if clears => failed.then_some(Want::Mended),
+        Here::Runs => failed.then_some(Want::Mended),
+        Here::Failed | Here::Alike | Here::Waits => (!failed).then_some(Want::Failed),
+        Here::Else => None,
     }
 }
 

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::self_fencing::ClearGroups;
 use crate::timeouts::{Factor, LASTS_MAX, Over, Told, Word};
-use crate::wish::{FailedOn, GroupKey, Origin, Saying, Subject, Want, Why, Wish};
+use crate::wish::{GroupKey, Origin, Saying, Subject, Want, Why, Wish};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -130,20 +130,25 @@ const KIND_TIMEOUTS: u8 = 4;
 /// In [`RawWish::reserved`]: the promise, and the lease. A release before this one says 0, and does not look.
 const WAITS: usize = 0;
 const LEASE: usize = 1;
+/// What a node says by itself. A release before this one takes it for an operator's word: of the same, or of a group that nobody
+/// has ([`FAILED_THERE`]). So it reads what this one has left on the disk.
+const SAID_BY: usize = 2;
+const BY_ITSELF: u8 = 1;
+const OF_ITSELF: u8 = 2;
+/// XORed with the group, of what a node says of itself.
+const FAILED_THERE: u64 = u64::from_le_bytes(*b"failedon");
 /// In [`RawWish::node`].
 const NO_NODE: u8 = 255;
 
-const WANTS: [(u8, u8); 8] = [
+const WANTS: [(u8, u8); 6] = [
     (KIND_GROUP, 0),
     (KIND_GROUP, 1),
     (KIND_GROUP, 2),
     (KIND_FAILURES, 0),
     (KIND_NODE, 0),
     (KIND_NODE, 1),
-    (KIND_FAILURES, 1),
-    (KIND_FAILURES, 2),
 ];
-const ORIGINS: [Origin; 8] = [
+const ORIGINS: [Origin; 7] = [
     Origin::Operator,
     Origin::Arrived,
     Origin::InVain(Why::NotReady),
@@ -151,14 +156,18 @@ const ORIGINS: [Origin; 8] = [
     Origin::InVain(Why::StopFailed),
     Origin::InVain(Why::NotBegun),
     Origin::InVain(Why::StartFailed),
-    Origin::Node,
 ];
 
 impl RawWish {
     fn new(wish: &Wish) -> Self {
         let about = match wish.subject {
             Subject::Group(group) | Subject::Failures(group) => group.0,
+            Subject::Failed(group, _) => group.0 ^ FAILED_THERE,
             Subject::Node(node) => u64::from(node.number()),
+        };
+        let there = match wish.subject {
+            Subject::Failed(_, node) => node.number(),
+            Subject::Group(_) | Subject::Failures(_) | Subject::Node(_) => NO_NODE,
         };
         let number = |node: Option<NodeId>| node.map_or(NO_NODE, NodeId::number);
         let ((kind, want), node) = match wish.want {
@@ -168,14 +177,20 @@ impl RawWish {
             Want::Forgotten => (WANTS[3], NO_NODE),
             Want::Resumed => (WANTS[4], NO_NODE),
             Want::Suspended => (WANTS[5], NO_NODE),
-            Want::Failed(FailedOn::None) => (WANTS[6], NO_NODE),
-            Want::Failed(FailedOn::One(node)) => (WANTS[6], node.number()),
-            Want::Failed(FailedOn::Both) => (WANTS[7], NO_NODE),
+            Want::Mended => (WANTS[0], there),
+            Want::Failed => (WANTS[1], there),
         };
         let origin = ORIGINS
             .iter()
             .zip(0..)
             .find(|(one, _)| **one == wish.origin);
+        let by_itself = match (wish.subject, wish.origin) {
+            (Subject::Failed(..), _) => OF_ITSELF,
+            (_, Origin::Node) => BY_ITSELF,
+            (_, Origin::Operator | Origin::Arrived | Origin::InVain(_)) => 0,
+        };
+        let mut reserved = [0; 3];
+        reserved[SAID_BY] = by_itself;
         Self {
             about: about.into(),
             number: wish.number.into(),
@@ -184,7 +199,7 @@ impl RawWish {
             want,
             node,
             origin: origin.map_or(0, |(_, number)| number),
-            reserved: [0; 3],
+            reserved,
         }
     }
 
@@ -233,29 +248,39 @@ impl RawWish {
         if node.is_none() && self.node != NO_NODE {
             return None;
         }
+        let said_by = self.reserved[SAID_BY];
         let subject = match self.kind {
+            KIND_GROUP if said_by == OF_ITSELF => {
+                Subject::Failed(GroupKey(about ^ FAILED_THERE), node?)
+            }
             KIND_GROUP => Subject::Group(GroupKey(about)),
             KIND_FAILURES => Subject::Failures(GroupKey(about)),
             KIND_NODE => Subject::Node(NodeId::new(u8::try_from(about).ok()?)?),
             _ => return None,
         };
         let want = match (self.kind, self.want) {
+            (KIND_GROUP, 0) if said_by == OF_ITSELF => Want::Mended,
+            (KIND_GROUP, 1) if said_by == OF_ITSELF => Want::Failed,
+            (KIND_GROUP, _) if said_by == OF_ITSELF => return None,
             (KIND_GROUP, 0) => Want::Runs { home: node },
             (KIND_GROUP, 1) => Want::Stopped { home: node },
             (KIND_GROUP, 2) => Want::Moves { to: node? },
             (KIND_FAILURES, 0) => Want::Forgotten,
-            (KIND_FAILURES, 1) => Want::Failed(node.map_or(FailedOn::None, FailedOn::One)),
-            (KIND_FAILURES, 2) => Want::Failed(FailedOn::Both),
             (KIND_NODE, 0) => Want::Resumed,
             (KIND_NODE, 1) => Want::Suspended,
             _ => return None,
         };
+        let origin = *ORIGINS.get(usize::from(self.origin))?;
         Some(Wish {
             subject,
             number: self.number.get(),
             by: NodeId::new(self.by)?,
             want,
-            origin: *ORIGINS.get(usize::from(self.origin))?,
+            origin: match (said_by, origin) {
+                (0, origin) => origin,
+                (BY_ITSELF | OF_ITSELF, Origin::Operator) => Origin::Node,
+                _ => return None,
+            },
         })
     }
 }
@@ -419,162 +444,4 @@ impl HeartbeatKey {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::vec;
-    use alloc::vec::Vec;
-    use proptest::prelude::*;
-
-    fn heartbeat() -> Heartbeat {
-        Heartbeat {
-            from: NodeId::new(1).expect("a node"),
-            to: NodeId::new(0).expect("a node"),
-            path: 2,
-            stood_still: true,
-            boot: BootId([9; 16]),
-            incarnation: Incarnation(77),
-            sequence: 5,
-            sent: Instant::from_nanos(123_456),
-            echoed_incarnation: Incarnation(78),
-            echoed_sent: Instant::from_nanos(99),
-            held_nanos: 11,
-            saying: Saying {
-                wish: Some(wishes()[0]),
-                digest: 12,
-            },
-            clear: ClearGroups::from_bits(0x8001_0203_0405),
-            timeouts: Told {
-                waits: Factor::of_tenths(30),
-                lease: Some(Factor::ONE),
-                word: None,
-            },
-        }
-    }
-
-    fn wishes() -> Vec<Wish> {
-        let node = |number| NodeId::new(number).expect("a node");
-        let group = Subject::Group(GroupKey::of("pg"));
-        let wish = |subject, want, origin| Wish {
-            subject,
-            number: 3,
-            by: node(1),
-            want,
-            origin,
-        };
-        let home = Some(node(1));
-        let failed = |on| {
-            let failures = Subject::Failures(GroupKey(7));
-            wish(failures, Want::Failed(on), Origin::Node)
-        };
-        vec![
-            wish(group, Want::Moves { to: node(1) }, Origin::Operator),
-            wish(group, Want::Runs { home }, Origin::Arrived),
-            wish(group, Want::Runs { home }, Origin::InVain(Why::NotBegun)),
-            wish(group, Want::Stopped { home: None }, Origin::Operator),
-            wish(
-                Subject::Failures(GroupKey(7)),
-                Want::Forgotten,
-                Origin::Operator,
-            ),
-            wish(group, Want::Moves { to: node(0) }, Origin::Node),
-            failed(FailedOn::None),
-            failed(FailedOn::One(node(1))),
-            failed(FailedOn::Both),
-            wish(Subject::Node(node(1)), Want::Suspended, Origin::Operator),
-            wish(Subject::Node(node(0)), Want::Resumed, Origin::Operator),
-        ]
-    }
-
-    #[test]
-    fn a_wish_is_24_bytes_and_back() {
-        for wish in wishes() {
-            assert_eq!(wish_of(&wish_bytes(&wish)), Some(wish));
-        }
-        for place in [16, 17, 18, 20] {
-            let mut bytes = wish_bytes(&wishes()[0]);
-            bytes[place] = 77;
-            assert_eq!(wish_of(&bytes), None);
-        }
-        assert_eq!(wish_of(&[0; 24]), None);
-    }
-
-    #[test]
-    fn what_was_said_is_what_is_heard() {
-        let key = HeartbeatKey::new(&[1; 32]);
-        assert_eq!(key.decode(&key.encode(&heartbeat())), Ok(heartbeat()));
-    }
-
-    #[test]
-    fn a_word_about_timeouts_takes_the_place_of_a_wish() {
-        let key = HeartbeatKey::new(&[1; 32]);
-        for over in [None, Some(Over::Time), Some(Over::Reboot)] {
-            let word = Word {
-                number: 9,
-                by: NodeId::new(1).expect("a node"),
-                factor: Factor::MAX,
-                lasts: LASTS_MAX,
-                over,
-            };
-            assert_eq!(word_of(&word_bytes(&word)), Some(word));
-            // As a release before this one sees it.
-            assert_eq!(wish_of(&word_bytes(&word)), None);
-            let mut said = heartbeat();
-            said.timeouts.word = Some(word);
-            let mut heard = said;
-            heard.saying.wish = None;
-            assert_eq!(key.decode(&key.encode(&said)), Ok(heard));
-        }
-        for wish in wishes() {
-            assert_eq!(word_of(&wish_bytes(&wish)), None);
-        }
-        let word = Word {
-            number: 9,
-            by: NodeId::new(1).expect("a node"),
-            factor: Factor::ONE,
-            lasts: Duration::ZERO,
-            over: None,
-        };
-        for (place, wrong) in [(0, 9), (0, 201), (3, 2), (16, 3), (18, 3)] {
-            let mut bytes = word_bytes(&word);
-            bytes[place] = wrong;
-            assert_eq!(word_of(&bytes), None, "{place}");
-        }
-    }
-
-    /// What a release before this one sends, and what it makes of the bytes that are new.
-    #[test]
-    fn a_release_before_this_one_promises_nothing() {
-        let key = HeartbeatKey::new(&[1; 32]);
-        let mut before = heartbeat();
-        before.timeouts = Told::default();
-        let bytes = key.encode(&before);
-        assert_eq!(&bytes[117..120], &[0, 0, 0]);
-        let heard = key.decode(&bytes).expect("a heartbeat");
-        assert_eq!(heard.timeouts, Told::default());
-        let bytes = key.encode(&heartbeat());
-        assert_eq!(&bytes[117..120], &[30, 10, 0]);
-        assert_eq!(wish_of(&bytes[96..120]), Some(wishes()[0]));
-    }
-
-    #[test]
-    fn another_key_hears_nothing() {
-        let bytes = HeartbeatKey::new(&[1; 32]).encode(&heartbeat());
-        let other = HeartbeatKey::new(&[2; 32]);
-        assert_eq!(other.decode(&bytes), Err(HeartbeatError::Signature));
-    }
-
-    proptest! {
-        #[test]
-        fn a_changed_bit_is_never_heard(at in 0..HEARTBEAT_BYTES, bit in 0..8_u8) {
-            let key = HeartbeatKey::new(&[1; 32]);
-            let mut bytes = key.encode(&heartbeat());
-            bytes[at] ^= 1 << bit;
-            prop_assert!(key.decode(&bytes).is_err());
-        }
-
-        #[test]
-        fn any_bytes_are_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            prop_assert!(HeartbeatKey::new(&[1; 32]).decode(&bytes).is_err());
-        }
-    }
-}
+mod tests;

@@ -2,7 +2,9 @@
 //!
 //! Each subject has one wish at a time. A wish has a number above every number that its node knew, and names that node:
 //! of two the higher number rules, and of equal numbers the higher node, so that both nodes come to the same one,
-//! whatever order they hear of them in. What comes of a move keeps the move's number and node, and rules over that move
+//! whatever order they hear of them in. A person's number is two above all that his node knew, a node's own word about a group is
+//! one above the wish of that group, which the other node knows as well: so whatever a person says at the same moment rules over it.
+//! What a node says of itself (a group failed there) is a subject of its own, about which nobody else says anything. What comes of a move keeps the move's number and node, and rules over that move
 //! alone: whatever a person wishes meanwhile is above it. A node acts on a wish when it is durable there, and tells it from then on, in its
 //! heartbeats ([`Teller`]). A wish lets nobody decide alone: it only keeps a node from doing what it otherwise would, or
 //! says who begins where both agree.
@@ -30,8 +32,10 @@ impl GroupKey {
 pub enum Subject {
     /// Whether and where a group runs.
     Group(GroupKey),
-    /// On which nodes a group failed, and that its failures are forgotten.
+    /// That a group's failures are forgotten: a person says so.
     Failures(GroupKey),
+    /// Whether a group failed on a node: that node says so.
+    Failed(GroupKey, NodeId),
     /// Whether a node takes groups over.
     Node(NodeId),
 }
@@ -57,33 +61,24 @@ pub enum Want {
     /// What failed is forgotten.
     Forgotten,
     /// It failed there, and waits to be cleared.
-    Failed(FailedOn),
+    Failed,
+    /// It does not: it was cleared there, or runs there again.
+    Mended,
     /// The node takes nothing over, and nothing is moved to it.
     Suspended,
     /// It does again.
     Resumed,
 }
 
-/// The nodes on which a group failed and was not cleared, nor ran since.
+/// What is known of a group's failure on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailedOn {
-    /// None any more: it runs where it failed.
+pub enum Failure {
+    /// It did not fail there, or that is over.
     None,
-    /// One.
-    One(NodeId),
-    /// Both.
-    Both,
-}
-
-impl FailedOn {
-    /// Whether this node is one of them.
-    pub fn has(self, node: NodeId) -> bool {
-        match self {
-            Self::None => false,
-            Self::One(one) => one == node,
-            Self::Both => true,
-        }
-    }
+    /// It failed there; that was forgotten since, and that node has not said yet that it did so.
+    Forgotten,
+    /// It failed there, and waits to be cleared.
+    Stands,
 }
 
 /// Who said so, and why.
@@ -181,8 +176,19 @@ impl Wish {
         self.mark() > other.mark()
     }
 
+    /// That a group does not wait to be cleared is the same as no word about it: a release that does not know such words
+    /// agrees with that.
     fn digest(&self) -> u64 {
-        first_bytes(&crate::wire::wish_bytes(self))
+        match self.want {
+            Want::Mended => 0,
+            Want::Runs { .. }
+            | Want::Stopped { .. }
+            | Want::Moves { .. }
+            | Want::Forgotten
+            | Want::Failed
+            | Want::Suspended
+            | Want::Resumed => first_bytes(&crate::wire::wish_bytes(self)),
+        }
     }
 }
 
@@ -265,19 +271,17 @@ impl Wishes {
         self.durable.values()
     }
 
-    /// On which nodes a group failed, as far as it is durable here.
-    pub fn failed_on(&self, group: GroupKey) -> FailedOn {
-        match self.of(Subject::Failures(group)).map(|wish| wish.want) {
-            Some(Want::Failed(on)) => on,
-            Some(
-                Want::Forgotten
-                | Want::Runs { .. }
-                | Want::Stopped { .. }
-                | Want::Moves { .. }
-                | Want::Suspended
-                | Want::Resumed,
-            )
-            | None => FailedOn::None,
+    /// Whether a group failed on a node, as far as it is durable here.
+    pub fn failure(&self, group: GroupKey, node: NodeId) -> Failure {
+        let said = self.of(Subject::Failed(group, node));
+        let Some(said) = said.filter(|wish| wish.want == Want::Failed) else {
+            return Failure::None;
+        };
+        let forgotten = self.of(Subject::Failures(group));
+        if forgotten.is_some_and(|wish| wish.number >= said.number) {
+            Failure::Forgotten
+        } else {
+            Failure::Stands
         }
     }
 
@@ -294,16 +298,18 @@ impl Wishes {
 
     /// Somebody on this node wishes something; what it is until it is durable, or `None` if there is no such subject.
     ///
-    /// A person leaves a number free: of what a person and the other node by itself say at the same moment the person's rules.
+    /// A node says something about a group by itself only as long as the other one knows all that is known here. Then its number,
+    /// right above that of the wish of this group, is below whatever a person says over there at the same moment.
     pub fn say(&mut self, subject: Subject, want: Want, origin: Origin) -> Option<Wish> {
         let highest = self.known.values().map(|wish| wish.number).max();
-        let step = match origin {
-            Origin::Operator => 2,
-            Origin::Node | Origin::Arrived | Origin::InVain(_) => 1,
+        let (above, step) = match (origin, subject) {
+            (Origin::Operator, _) => (highest, 2),
+            (Origin::Node, Subject::Group(_)) => (self.newest(subject).map(|wish| wish.number), 1),
+            (Origin::Node | Origin::Arrived | Origin::InVain(_), _) => (highest, 1),
         };
         let wish = Wish {
             subject,
-            number: highest.unwrap_or(0).checked_add(step)?,
+            number: above.unwrap_or(0).checked_add(step)?,
             by: self.me,
             want,
             origin,
@@ -379,11 +385,13 @@ pub struct Saying {
     pub digest: u64,
 }
 
-/// Tells the wishes that are durable here, one with each round of heartbeats: the newest every other time, so that it is
-/// heard soon, and all of them in turn. It is of use in a thread that must not allocate.
+/// Tells the wishes that are durable here, one with each round of heartbeats: the one that was learnt last every other time, so
+/// that it is heard soon, and all of them in turn. It is of use in a thread that must not allocate.
 #[derive(Debug)]
 pub struct Teller {
     known: Vec<Wish>,
+    /// Which one was learnt last.
+    newest: usize,
     digest: u64,
     round: usize,
 }
@@ -393,6 +401,7 @@ impl Teller {
     pub fn with_room(subjects: usize) -> Self {
         Self {
             known: Vec::with_capacity(subjects),
+            newest: 0,
             digest: 0,
             round: 0,
         }
@@ -400,13 +409,13 @@ impl Teller {
 
     /// This one is durable here.
     pub fn learn(&mut self, wish: Wish) {
-        let room = self.known.len() < self.known.capacity();
-        let mut known = self.known.iter_mut();
-        if let Some(known) = known.find(|known| known.subject == wish.subject) {
-            self.digest ^= known.digest() ^ wish.digest();
-            *known = wish;
-        } else if room {
+        let same = |known: &Wish| known.subject == wish.subject;
+        if let Some(place) = self.known.iter().position(same) {
+            self.digest ^= self.known[place].digest() ^ wish.digest();
+            (self.known[place], self.newest) = (wish, place);
+        } else if self.known.len() < self.known.capacity() {
             self.digest ^= wish.digest();
+            self.newest = self.known.len();
             self.known.push(wish);
         }
     }
@@ -428,7 +437,7 @@ impl Teller {
     /// For the next round of heartbeats.
     pub fn say(&mut self) -> Saying {
         self.round = self.round.wrapping_add(1);
-        let newest = self.known.iter().max_by_key(|wish| wish.mark());
+        let newest = self.known.get(self.newest);
         let turn = match self.known.len() {
             0 => None,
             count => self.known.get(self.round / 2 % count),

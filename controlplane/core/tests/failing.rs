@@ -13,7 +13,7 @@ use controlplane_core::keeper::{
     ArbiterKind, Effect, Event, Keeper, Services, VolumeFacts, Wished, Word,
 };
 use controlplane_core::partition::Standing;
-use controlplane_core::wish::{self, FailedOn, GroupKey, Origin, Subject, Want, Wishes};
+use controlplane_core::wish::{self, Failure, GroupKey, Origin, Subject, Want, Wishes};
 use mirror_core::types::{Epoch, Instant, NodeId, ViewId, VolumeId};
 use mirror_core::view::{ViewHistory, ViewMark};
 use proptest::prelude::*;
@@ -53,6 +53,8 @@ struct Bed {
     nodes: [Node; 2],
     serving: Option<usize>,
     linked: bool,
+    /// The control plane of this node does not run.
+    down: Option<usize>,
     /// The copy of this node does not count.
     stale: Option<usize>,
     /// There the resource does not run.
@@ -73,6 +75,8 @@ impl Bed {
             let subjects = [
                 Subject::Group(key()),
                 Subject::Failures(key()),
+                Subject::Failed(key(), id(0)),
+                Subject::Failed(key(), id(1)),
                 Subject::Node(id(0)),
                 Subject::Node(id(1)),
             ];
@@ -94,6 +98,7 @@ impl Bed {
             nodes: [node(0), node(1)],
             serving: Some(0),
             linked: true,
+            down: None,
             stale: None,
             broken: [false; 2],
             moves: 0,
@@ -106,7 +111,8 @@ impl Bed {
         let end = self.now + millis;
         while self.now < end {
             self.now += STEP_MS;
-            for node in 0..2 {
+            let down = self.down;
+            for node in (0..2).filter(|node| down != Some(*node)) {
                 self.tell_wishes(node);
                 self.feed(node);
                 self.run_services(node);
@@ -135,18 +141,32 @@ impl Bed {
 
     fn rules(&mut self, node: usize, wish: wish::Wish) {
         let to_me = wish.want == (Want::Moves { to: id(node) }) && wish.origin == Origin::Operator;
-        let own = &mut self.nodes[node];
-        if to_me || (wish.want == Want::Forgotten && own.cleared < wish.number) {
-            own.cleared = wish.number;
-            own.moves.clear();
-            self.see_volumes(node);
-            self.group(node, group::Event::Order(Order::Clear));
+        if to_me {
+            self.clear(node);
         }
+    }
+
+    fn clear(&mut self, node: usize) {
+        self.nodes[node].moves.clear();
+        self.see_volumes(node);
+        self.group(node, group::Event::Order(Order::Clear));
+    }
+
+    /// The number of an operator's word that failures are forgotten, to be carried out.
+    fn to_forget(&self, node: usize) -> Option<u64> {
+        let own = &self.nodes[node];
+        let wish = own.wishes.of(Subject::Failures(key()))?;
+        (wish.number != own.cleared).then_some(wish.number)
+    }
+
+    fn agreed(&self) -> bool {
+        let both = [0, 1].map(|node: usize| self.nodes[node].wishes.digest());
+        self.linked && self.down.is_none() && both[0].is_some() && both[0] == both[1]
     }
 
     /// One wish of the other node, in turn.
     fn tell_wishes(&mut self, node: usize) {
-        if !self.linked {
+        if !self.linked || self.down == Some(1 - node) {
             return;
         }
         let others: Vec<_> = self.nodes[1 - node].wishes.durable().copied().collect();
@@ -158,8 +178,12 @@ impl Bed {
     }
 
     fn feed(&mut self, node: usize) {
-        let both = [0, 1].map(|node: usize| self.nodes[node].wishes.digest());
-        let agreed = self.linked && both[0].is_some() && both[0] == both[1];
+        let agreed = self.agreed();
+        let presence = if self.down.is_some() {
+            Presence::Dead
+        } else {
+            Presence::Alive
+        };
         let (me, peer) = (id(node), id(1 - node));
         let own = &self.nodes[node];
         let wished = Wished::of(&own.wishes, Subject::Group(key()), me, peer, agreed);
@@ -168,7 +192,7 @@ impl Bed {
         let services = Services::of(own.group.state(at(self.now)), released, stops);
         let sent = at(self.now);
         for event in [
-            Event::Peer(Presence::Alive),
+            Event::Peer(presence),
             Event::Services(services),
             Event::Wished(wished),
             Event::Confirmed { sent, gaps: 0 },
@@ -329,30 +353,34 @@ impl Bed {
 
     fn look_at_failure(&mut self, node: usize) {
         let (now, here) = (at(self.now), self.here(node));
-        let (failures, group) = (Subject::Failures(key()), Subject::Group(key()));
+        let (record, group) = (Subject::Failed(key(), id(node)), Subject::Group(key()));
+        let clears = self.to_forget(node);
         let own = &mut self.nodes[node];
-        let nodes = [id(node), id(1 - node)];
-        if own.wishes.is_durable(failures)
-            && let Some(on) = to_record(own.wishes.of(failures), nodes, here)
-        {
-            own.wishes.say(failures, Want::Failed(on), Origin::Node);
+        let said = own.wishes.of(record).map(|wish| wish.want);
+        if let Some(want) = to_record(said, here, clears.is_some()) {
+            own.wishes.say(record, want, Origin::Node);
             self.store(node);
+        } else if let Some(number) = clears {
+            own.cleared = number;
+            self.clear(node);
         }
+        let agreed = self.agreed();
         let own = &mut self.nodes[node];
         if here != Here::Failed {
             own.failed_since = None;
             return;
         }
-        let on = own.wishes.failed_on(key());
+        let failure = |of| own.wishes.failure(key(), id(of));
         let seen = Seen {
             here,
             since: *own.failed_since.get_or_insert(now),
             on_failure: own.group.policy().on_failure,
             within: own.group.policy().failovers_within,
-            moves_left: own.group.failovers_left(now),
-            durable: own.wishes.is_durable(failures) && own.wishes.is_durable(group),
-            recorded: on.has(id(node)),
-            failed_there: on.has(id(1 - node)),
+            moves_left: own.group.moves_left(now),
+            durable: own.wishes.is_durable(record) && own.wishes.is_durable(group),
+            recorded: failure(node) == Failure::Stands,
+            there: failure(1 - node),
+            agreed,
             around: own.keeper.around(),
         };
         if after_failure(now, &seen).1 == Then::Moves {
@@ -398,8 +426,30 @@ fn a_group_that_fails_here_runs_there_by_itself() {
     assert!(bed.nodes[1].runs);
     // It ran, broke, and was tried once more.
     assert_eq!((bed.nodes[0].starts, bed.nodes[1].starts), (2, 1));
-    let on = |node: usize| bed.nodes[node].wishes.failed_on(key());
-    assert_eq!([on(0), on(1)], [FailedOn::One(id(0)); 2]);
+    for node in &bed.nodes {
+        let failure = |of| node.wishes.failure(key(), id(of));
+        assert_eq!([failure(0), failure(1)], [Failure::Stands, Failure::None]);
+    }
+}
+
+/// It failed on both, and one control plane is not there while an operator clears it on the other one: where it was mended it
+/// runs as soon as that one is back.
+#[test]
+fn what_is_forgotten_is_forgotten_by_a_node_that_was_away_as_well() {
+    let mut bed = Bed::new(OnFailure::Failover);
+    bed.broken = [true; 2];
+    bed.pass(60_000);
+    assert_eq!((bed.serving, bed.moves), (Some(1), 1));
+    bed.down = Some(0);
+    bed.pass(5000);
+    bed.operator(1, Subject::Failures(key()), Want::Forgotten);
+    bed.pass(20_000);
+    assert_eq!(bed.nodes[1].starts, 4, "it was tried again");
+    bed.broken[0] = false;
+    bed.down = None;
+    bed.pass(20_000);
+    assert_eq!((bed.serving, bed.moves), (Some(0), 2));
+    assert!(bed.nodes[0].runs);
 }
 
 #[test]
@@ -417,7 +467,8 @@ fn a_fault_that_follows_the_group_costs_one_move_and_clear_forgets_it_on_both() 
     bed.pass(5000);
     assert_eq!(starts(&bed), [2, 3]);
     assert!(bed.nodes[1].runs);
-    assert_eq!(bed.nodes[0].wishes.failed_on(key()), FailedOn::None);
+    let failure = |of| bed.nodes[0].wishes.failure(key(), id(of));
+    assert_eq!([failure(0), failure(1)], [Failure::None; 2]);
     // What was forgotten may move again, and back.
     bed.broken[1] = true;
     bed.pass(20_000);

@@ -252,7 +252,11 @@ impl World {
                 let wanted = self.policy.stop_failure == StopFailure::Fence;
                 assert!(wanted, "nobody wanted it\n{}", trace());
             }
-            Effect::FailedOver | Effect::GiveUp(_) | Effect::Overdue | Effect::Changed(_) => {}
+            Effect::FailedOver
+            | Effect::MovedAway
+            | Effect::GiveUp(_)
+            | Effect::Overdue
+            | Effect::Changed(_) => {}
         }
     }
 

@@ -4,7 +4,7 @@ use controlplane_core::failure_detector::Presence;
 use controlplane_core::group::why::{Because, Goal, Progress};
 use controlplane_core::group::{
     Action, Effect as Done, Event as Happens, Group, Manner, Order, Origin, Outcome, Policy,
-    Reason, ResourcePolicy, Volumes,
+    Reason, ResourcePolicy, Spent, Volumes,
 };
 use controlplane_core::keeper::why::{Hold, Moment};
 use controlplane_core::keeper::{
@@ -440,7 +440,10 @@ fn a_group_that_failed_here_says_why() {
     let mut services = online();
     for _ in 0..2 {
         let ago = std::time::Duration::ZERO;
-        services.feed(Happens::Remembered { ago });
+        services.feed(Happens::Remembered {
+            spent: Spent::Takeover,
+            ago,
+        });
     }
     services.feed(Happens::Volumes(Volumes::Gone));
     services.end(Outcome::Done);

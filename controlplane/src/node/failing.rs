@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use controlplane_api::why::Waits;
 use controlplane_core::failing::{Case, Here, Seen, Then, after_failure, to_record};
-use controlplane_core::wish::{FailedOn, GroupKey, Origin, Subject, Want, Wish};
-use mirror_core::types::Instant;
+use controlplane_core::wish::{Failure as Known, GroupKey, Origin, Subject, Want, Wish};
+use mirror_core::types::{Instant, NodeId};
 
 use super::{Node, now};
 use crate::why::{self, Names};
@@ -39,29 +39,54 @@ impl Node {
         GroupKey::of(&self.groups[group].name)
     }
 
+    /// What this node says of the group's failure here.
+    fn record(&self, group: usize) -> Subject {
+        Subject::Failed(self.failures(group), self.config.me)
+    }
+
     /// Both nodes remember where it failed.
     fn record_failure(&mut self, group: usize, here: Here) {
-        let subject = Subject::Failures(self.failures(group));
+        let subject = self.record(group);
         if !self.wishes.is_durable(subject) {
             return;
         }
-        let nodes = [self.config.me, self.config.peer];
-        let Some(on) = to_record(self.wishes.of(subject), nodes, here) else {
+        let said = self.wishes.of(subject).map(|wish| wish.want);
+        let clears = self.to_forget(group).is_some();
+        let Some(want) = to_record(said, here, clears) else {
             return;
         };
-        if self
-            .wishes
-            .say(subject, Want::Failed(on), Origin::Node)
-            .is_some()
-        {
+        if self.wishes.say(subject, want, Origin::Node).is_some() {
             self.store_wishes();
+        }
+    }
+
+    /// The number of an operator's wish that failures are forgotten, if it is not carried out here yet.
+    fn to_forget(&self, group: usize) -> Option<u64> {
+        let wish = self.wishes.of(Subject::Failures(self.failures(group)))?;
+        let forgotten = wish.want == Want::Forgotten;
+        let clears = forgotten && self.services.clears(group, wish.number);
+        clears.then_some(wish.number)
+    }
+
+    /// What an operator wished to be forgotten, perhaps of an earlier run of this daemon. The other node is told first that
+    /// nothing stands here any more ([`Self::record_failure`]): a crash in between forgets neither.
+    pub(super) fn forget_failures(&mut self, group: usize) {
+        let said = self.wishes.newest(self.record(group));
+        let durable = self.wishes.is_durable(self.record(group));
+        let stands = said.is_some_and(|wish| wish.want == Want::Failed);
+        if let Some(number) = self.to_forget(group)
+            && durable
+            && !stands
+        {
+            self.services.clear_once(now(), group, number);
         }
     }
 
     fn look_at_failure(&mut self, group: usize, here: Here) {
         let current = now();
         let failure = &mut self.groups[group].failure;
-        if !matches!(here, Here::Failed | Here::Alike) {
+        // While it is not served here nothing can be done about it: the time for that begins when it is.
+        if !matches!(here, Here::Failed | Here::Alike) || self.services.is_away(group) {
             *failure = Failure::default();
             return;
         }
@@ -90,8 +115,9 @@ impl Node {
 
     fn seen(&self, current: Instant, group: usize, here: Here, since: Instant) -> Seen {
         let key = self.failures(group);
-        let on = self.wishes.failed_on(key);
-        let subjects = [Subject::Failures(key), self.groups[group].subject];
+        let failed = |node| self.wishes.failure(key, node);
+        let group_subject = self.groups[group].subject;
+        let subjects = [Subject::Failures(key), self.record(group), group_subject];
         let policy = &self.config.groups[group].policy;
         Seen {
             here,
@@ -102,8 +128,9 @@ impl Node {
             durable: subjects
                 .iter()
                 .all(|subject| self.wishes.is_durable(*subject)),
-            recorded: on.has(self.config.me),
-            failed_there: on.has(self.config.peer),
+            recorded: failed(self.config.me) == Known::Stands,
+            there: failed(self.config.peer),
+            agreed: self.agreed(),
             around: self.groups[group].keeper.around(),
         }
     }
@@ -112,8 +139,8 @@ impl Node {
     fn move_by_itself(&mut self, group: usize) {
         let (subject, to) = (self.groups[group].subject, self.config.peer);
         let said = self.wishes.say(subject, Want::Moves { to }, Origin::Node);
-        if said.is_some() {
-            self.services.moves_away(now(), group);
+        if let Some(said) = said {
+            self.services.moves_away(now(), group, said.number);
             self.store_wishes();
         }
     }
@@ -133,15 +160,13 @@ impl Node {
                     "it failed on {by}, and moves to {to} by itself"
                 );
             }
-            Want::Failed(on) => {
-                let on = self.names_of(on);
+            Want::Failed => {
                 let code = "LS6165";
-                if on.is_empty() {
-                    tracing::info!(code, group, number, by, "it runs again where it failed");
-                } else {
-                    let on = on.join(" and ");
-                    tracing::warn!(code, group, number, by, "it failed on {on}");
-                }
+                tracing::warn!(code, group, number, by, "it waits to be cleared on {by}");
+            }
+            Want::Mended => {
+                let code = "LS6165";
+                tracing::info!(code, group, number, by, "it does not wait on {by} any more");
             }
             Want::Runs { .. }
             | Want::Stopped { .. }
@@ -151,16 +176,14 @@ impl Node {
         }
     }
 
-    fn names_of(&self, on: FailedOn) -> Vec<String> {
-        let mut nodes = [self.config.me, self.config.peer];
-        nodes.sort_by_key(|node| node.index());
-        let failed = nodes.into_iter().filter(|node| on.has(*node));
-        failed.map(|node| self.name_of(node)).collect()
-    }
-
     /// The nodes on which it failed, for the status.
     pub(super) fn failed_on(&self, group: usize) -> Vec<String> {
-        self.names_of(self.wishes.failed_on(self.failures(group)))
+        let key = self.failures(group);
+        let mut nodes = [self.config.me, self.config.peer];
+        nodes.sort_by_key(|node| node.index());
+        let stands = |node: &NodeId| self.wishes.failure(key, *node) == Known::Stands;
+        let failed = nodes.into_iter().filter(stands);
+        failed.map(|node| self.name_of(node)).collect()
     }
 
     /// What follows here, for the status.

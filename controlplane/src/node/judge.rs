@@ -176,7 +176,7 @@ impl Node {
             }
             Want::Runs { home } => home,
             Want::Moves { to } => Some(to),
-            Want::Forgotten | Want::Failed(_) | Want::Suspended | Want::Resumed => None,
+            Want::Forgotten | Want::Failed | Want::Mended | Want::Suspended | Want::Resumed => None,
         };
         let home = self.serving(group).or(home);
         let text = format!(

@@ -57,7 +57,12 @@ pub(super) struct Waiting {
 pub fn subjects(config: &Config) -> Vec<Subject> {
     let nodes = [config.me, config.peer].map(Subject::Node);
     let keys = config.groups.iter().map(|group| GroupKey::of(&group.name));
-    let groups = keys.flat_map(|key| [Subject::Group(key), Subject::Failures(key)]);
+    let groups = keys.flat_map(|key| {
+        let failed = [config.me, config.peer].map(|node| Subject::Failed(key, node));
+        [Subject::Group(key), Subject::Failures(key)]
+            .into_iter()
+            .chain(failed)
+    });
     nodes.into_iter().chain(groups).collect()
 }
 
@@ -102,7 +107,8 @@ impl Node {
             Want::Runs { home } => home,
             Want::Stopped { .. }
             | Want::Forgotten
-            | Want::Failed(_)
+            | Want::Failed
+            | Want::Mended
             | Want::Suspended
             | Want::Resumed => None,
         });
@@ -231,6 +237,10 @@ impl Node {
             if want == (Want::Moves { to: self.config.me }) && origin == Origin::Operator {
                 self.services.clear(now(), group);
             }
+            let home = Some(self.config.me);
+            if want == (Want::Runs { home }) && matches!(origin, Origin::InVain(_)) {
+                self.services.came_to_nothing(group, number);
+            }
             self.forget_failures(group);
         }
         for group in 0..self.groups.len() {
@@ -251,20 +261,12 @@ impl Node {
         }
     }
 
-    /// What an operator wished to be forgotten, perhaps of an earlier run of this daemon.
-    pub(super) fn forget_failures(&mut self, group: usize) {
-        let subject = Subject::Failures(GroupKey::of(&self.groups[group].name));
-        if let Some(wish) = self.wishes.of(subject)
-            && wish.want == Want::Forgotten
-        {
-            self.services.clear_once(now(), group, wish.number);
-        }
-    }
-
     fn group_of(&self, subject: Subject) -> Option<usize> {
         let of = |group: &super::Group| match subject {
             Subject::Group(_) => group.subject == subject,
-            Subject::Failures(key) => group.subject == Subject::Group(key),
+            Subject::Failures(key) | Subject::Failed(key, _) => {
+                group.subject == Subject::Group(key)
+            }
             Subject::Node(_) => false,
         };
         self.groups.iter().position(of)

@@ -75,7 +75,7 @@ impl Node {
             Want::Stopped { home } => (cluster::Want::Stopped, home),
             Want::Moves { to } => (cluster::Want::Moves, Some(to)),
             Want::Runs { home } => (cluster::Want::Runs, home),
-            Want::Forgotten | Want::Failed(_) | Want::Suspended | Want::Resumed => {
+            Want::Forgotten | Want::Failed | Want::Mended | Want::Suspended | Want::Resumed => {
                 (cluster::Want::Runs, None)
             }
         };

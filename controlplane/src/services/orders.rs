@@ -5,10 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use controlplane_core::group::{Event, Order, Reason};
+use controlplane_core::group::{Event, Order, Reason, Spent};
 use mirror_core::types::Instant;
 
-use super::failed::{ALIKE, FAILED};
+use super::failed::{ALIKE, FAILED, PING_PONG};
 use super::{Service, failovers, spawn};
 
 impl Service {
@@ -21,10 +21,11 @@ impl Service {
         let failed = exists(&self.file("failed"));
         if (self.failed || self.inherited) && !failed {
             // Whoever removes the file clears the group; what it rests on is forgotten with it.
-            (self.failed, self.inherited) = (false, false);
+            (self.failed, self.inherited, self.away) = (false, false, false);
             self.forget(None);
             self.handle(now, Event::Order(Order::Clear));
         }
+        self.look_whether_away();
         // Left by an earlier run of this daemon: what failed then is not tried again either.
         self.inherited = failed && !self.failed;
         let order = if self.inherited || self.wanted.is_some() {
@@ -48,22 +49,31 @@ impl Service {
     }
 
     fn cleared_now(&mut self, now: Instant) {
-        (self.failed, self.inherited) = (false, false);
+        (self.failed, self.inherited, self.away) = (false, false, false);
         self.handle(now, Event::Order(Order::Clear));
         self.look_at_orders(now);
     }
 
-    pub(super) fn failovers(&self) -> PathBuf {
-        self.roots.state.join(format!("{}.failovers", self.name))
+    fn spent(&self, spent: Spent) -> PathBuf {
+        let what = match spent {
+            Spent::Takeover => "failovers",
+            Spent::Move => "moves",
+        };
+        self.roots.state.join(format!("{}.{what}", self.name))
     }
 
-    pub(super) fn remembered(&self) -> Vec<Duration> {
-        failovers::recent(&self.failovers(), self.group.policy().failovers_within)
+    pub(super) fn remembered(&self) -> Vec<(Spent, Duration)> {
+        let within = self.group.policy().failovers_within;
+        let of = |spent| {
+            let recent = failovers::recent(&self.spent(spent), within).into_iter();
+            recent.map(move |ago| (spent, ago))
+        };
+        of(Spent::Takeover).chain(of(Spent::Move)).collect()
     }
 
     /// Beside this thread: a disk may be slow, and what is decided here is not.
-    pub(super) fn remember(&self) {
-        let (path, within) = (self.failovers(), self.group.policy().failovers_within);
+    pub(super) fn remember(&self, spent: Spent) {
+        let (path, within) = (self.spent(spent), self.group.policy().failovers_within);
         spawn("remember", move || {
             if let Err(error) = failovers::append(&path, within) {
                 let path = path.display().to_string();
@@ -74,10 +84,11 @@ impl Service {
 
     /// Beside this thread as well. `number`: of the wish that is carried out with that.
     pub(super) fn forget(&self, number: Option<u64>) {
-        let (failovers, cleared) = (self.failovers(), self.cleared());
+        let spent = [Spent::Takeover, Spent::Move].map(|spent| self.spent(spent));
+        let cleared = self.cleared();
         spawn("forget", move || {
             // It was told if it could not be, and is tried again by the next run.
-            if remove(&failovers).is_err() {
+            if spent.iter().any(|path| remove(path).is_err()) {
                 return;
             }
             let Some(number) = number else { return };
@@ -128,7 +139,7 @@ impl Service {
             Reason::PingPong => {
                 let why = "it failed over too often";
                 tracing::error!(code = "LS6047", group, "{why}: not started on this node");
-                format!("LS6047 {why}")
+                format!("{PING_PONG} {why}")
             }
         };
         self.write_failed(&why);
@@ -146,7 +157,7 @@ impl Service {
             )
         };
         match write() {
-            Ok(()) => self.failed = true,
+            Ok(()) => (self.failed, self.away) = (true, false),
             Err(error) => {
                 let path = path.display().to_string();
                 tracing::error!(code = "LS6062", path, %error, "cannot write");

@@ -20,7 +20,7 @@ use mirror_core::types::Instant;
 
 pub use types::{
     Action, Effect, Event, GroupState, Manner, Order, Origin, Outcome, Policy, Reason,
-    ResourcePolicy, ResourceState, StopFailure, Volumes,
+    ResourcePolicy, ResourceState, Spent, StopFailure, Volumes,
 };
 
 use resource::{Resource, Running};
@@ -44,6 +44,8 @@ pub struct Group {
     counted: bool,
     /// Until when each failover counts.
     failovers: Vec<Instant>,
+    /// The same of each move away because it failed here.
+    moves: Vec<Instant>,
     online_since: Option<Instant>,
     hard_since: Option<Instant>,
     /// Of an earlier run, until nothing is left, or may be.
@@ -83,6 +85,7 @@ impl Group {
             released: false,
             counted: false,
             failovers: Vec::new(),
+            moves: Vec::new(),
             online_since: None,
             hard_since: None,
             hard_before: None,
@@ -121,10 +124,7 @@ impl Group {
             }
             Event::WaitsLonger(stretch) => self.stretch = stretch,
             Event::HardSince(since) => self.hard_before = Some(since),
-            Event::Remembered { ago } => {
-                let left = self.policy.failovers_within.saturating_sub(ago);
-                self.failovers.push(now + left);
-            }
+            Event::Remembered { spent, ago } => self.remember(now, spent, ago),
             Event::MovesAway => self.moves_away(now, effects),
             Event::TriedAgain => self.try_again(now),
             Event::Tick => {}
@@ -200,6 +200,11 @@ impl Group {
         self.released
     }
 
+    /// Whether a resource did not stop: something of the group may be left, and waits to be cleared.
+    pub fn is_stop_failed(&self) -> bool {
+        self.stop_failed
+    }
+
     /// Why the group is not started here, if so.
     pub fn barred(&self) -> Option<Reason> {
         self.barred
@@ -235,6 +240,7 @@ impl Group {
     fn clear(&mut self, now: Instant) {
         self.barred = None;
         self.failovers.clear();
+        self.moves.clear();
         for resource in &mut self.resources {
             resource.failures = 0;
             resource.hard_stops = 0;

@@ -85,6 +85,7 @@ impl Bed {
             | Effect::Released
             | Effect::Fence
             | Effect::FailedOver
+            | Effect::MovedAway
             | Effect::GiveUp(_)
             | Effect::Overdue
             | Effect::Changed(_) => None,
@@ -380,7 +381,10 @@ fn failovers_of_earlier_runs_count_until_their_hour_is_over() {
         let mut bed = Bed::new(|_| ());
         for ago in [10, ago] {
             let ago = Duration::from_secs(ago);
-            bed.tell(Event::Remembered { ago });
+            bed.tell(Event::Remembered {
+                spent: Spent::Takeover,
+                ago,
+            });
         }
         for resource in 0..3 {
             bed.end(resource, Outcome::Absent);

@@ -48,7 +48,8 @@ pub enum StopFailure {
 pub struct Policy {
     /// Its resources, in the order of their start.
     pub resources: Vec<ResourcePolicy>,
-    /// Starts after a takeover, and moves away because it failed here, at most, within [`Self::failovers_within`].
+    /// Starts after a takeover, and moves away because it failed here: so many of each at most, within
+    /// [`Self::failovers_within`].
     pub failovers_max: u32,
     /// The time in which they are counted.
     pub failovers_within: Duration,
@@ -187,14 +188,16 @@ pub enum Event {
     WaitsLonger(Duration),
     /// An earlier run of the daemon was stopping the group hard since then, and was not done.
     HardSince(Instant),
-    /// An earlier run of the daemon started the group after a failover ([`Effect::FailedOver`]).
+    /// An earlier run of the daemon spent that ([`Effect::FailedOver`], [`Effect::MovedAway`]).
     Remembered {
+        /// What.
+        spent: Spent,
         /// How long ago.
         ago: Duration,
     },
     /// It moves to the other node because it failed here.
     MovesAway,
-    /// This node took the volumes over from the other one, and nobody else can run the group: what failed here is tried again.
+    /// The volumes were served elsewhere or by nobody, and are served here again: what failed here is tried again.
     TriedAgain,
     /// Time passed.
     Tick,
@@ -225,9 +228,10 @@ pub enum Effect {
     Released,
     /// A resource does not stop: shut the volumes' gates by force.
     Fence,
-    /// The group is started after a takeover, or moves away because it failed: to be remembered, also over a reboot, until it
-    /// is cleared.
+    /// The group is started after a takeover: to be remembered, also over a reboot, until it is cleared.
     FailedOver,
+    /// The group moves away because it failed: the same.
+    MovedAway,
     /// The group is not started on this node any more, until it is cleared. It may be moved.
     GiveUp(Reason),
     /// A hard stop has not ended within its time.
@@ -243,6 +247,15 @@ pub enum Reason {
     Resource(usize),
     /// It was started after failovers too often: something follows it from node to node.
     PingPong,
+}
+
+/// What is bounded by [`Policy::failovers_max`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spent {
+    /// A start after a takeover.
+    Takeover,
+    /// A move away because it failed here.
+    Move,
 }
 
 /// How a resource stands.

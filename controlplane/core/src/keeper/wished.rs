@@ -85,9 +85,10 @@ impl Wished {
             Some(Want::Runs { home }) => Desire::Runs(home.map(side)),
             Some(Want::Stopped { .. }) => Desire::Stopped,
             Some(Want::Moves { to }) => Desire::Moves(side(to)),
-            Some(Want::Forgotten | Want::Failed(_) | Want::Suspended | Want::Resumed) | None => {
-                Desire::Runs(None)
-            }
+            Some(
+                Want::Forgotten | Want::Failed | Want::Mended | Want::Suspended | Want::Resumed,
+            )
+            | None => Desire::Runs(None),
         };
         Self {
             mark: wish.map(|wish| wish.mark()),

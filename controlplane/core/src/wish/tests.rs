@@ -123,6 +123,93 @@ fn an_operators_word_rules_over_what_a_node_says_at_the_same_moment() {
     }
 }
 
+/// Two groups that failed on one node move at the same moment, while an operator says on the other one that the second is
+/// stopped: it stays stopped, whatever the nodes' numbers are.
+#[test]
+fn an_operators_word_rules_over_what_a_node_says_of_several_groups() {
+    let groups = ["pg", "mail", "web"].map(|name| Subject::Group(GroupKey::of(name)));
+    for nodes in [[0, 1], [1, 0]] {
+        let [mut person, mut by_itself] = nodes.map(|me| {
+            let mut own = Wishes::new(node(me), groups, []);
+            own.hear(Wish {
+                subject: groups[0],
+                number: 7,
+                by: node(0),
+                want: Want::Runs { home: None },
+                origin: Origin::Operator,
+            });
+            store(&mut own);
+            own
+        });
+        let to = node(nodes[0]);
+        let moves = groups.map(|group| {
+            let said = by_itself.say(group, Want::Moves { to }, Origin::Node);
+            said.expect("said")
+        });
+        for (group, moves) in groups.into_iter().zip(moves) {
+            let said = person.say(group, STOPPED, Origin::Operator).expect("said");
+            assert!(said.beats(&moves), "{said:?} against {moves:?}");
+            by_itself.hear(said);
+            store(&mut by_itself);
+            assert_eq!(by_itself.of(group), Some(&said));
+        }
+    }
+}
+
+/// A node was away while an operator on the other one said that failures are forgotten, and that other one failed again: both
+/// words are heard, whatever order they come in.
+#[test]
+fn what_a_node_says_of_itself_never_takes_the_place_of_an_operators_word() {
+    let group = GroupKey::of("pg");
+    let failed = [0, 1].map(|number| Subject::Failed(group, node(number)));
+    let mut both = [0, 1].map(|me| {
+        let clear = [Subject::Failures(group)];
+        Wishes::new(node(me), failed.into_iter().chain(clear), [])
+    });
+    let says = |wishes: &mut Wishes, me: usize, want| {
+        wishes.say(failed[me], want, Origin::Node).expect("said");
+        store(wishes);
+    };
+    let failures = |wishes: &Wishes| [0, 1].map(|number| wishes.failure(group, node(number)));
+    let tell = |from: &Wishes, to: &mut Wishes| {
+        for wish in from.durable() {
+            to.hear(*wish);
+        }
+        store(to);
+    };
+    let [own, other] = &mut both;
+    says(own, 0, Want::Failed);
+    tell(own, other);
+    says(other, 1, Want::Failed);
+    tell(other, own);
+    assert_eq!(failures(own), [Failure::Stands; 2]);
+    let clear = Subject::Failures(group);
+    let said = other
+        .say(clear, Want::Forgotten, Origin::Operator)
+        .expect("said");
+    store(other);
+    assert_eq!(failures(other), [Failure::Forgotten; 2]);
+    says(other, 1, Want::Mended);
+    says(other, 1, Want::Failed);
+    assert_eq!(failures(other), [Failure::Forgotten, Failure::Stands]);
+    // This node was not there; what it says meanwhile has high numbers.
+    for want in [Want::Mended, Want::Failed, Want::Mended, Want::Failed] {
+        says(own, 0, want);
+    }
+    tell(other, own);
+    assert_eq!(own.of(clear), Some(&said), "it hears the operator");
+    says(own, 0, Want::Mended);
+    tell(own, other);
+    for wishes in [&*own, other] {
+        assert_eq!(failures(wishes), [Failure::None, Failure::Stands]);
+    }
+    assert_eq!(own.digest(), other.digest());
+    // That nothing stands any more is no word that a release before this one would miss.
+    says(other, 1, Want::Mended);
+    let before = Wishes::new(node(0), [clear], [said]);
+    assert_eq!(other.digest(), before.digest());
+}
+
 /// An operator's word against what both nodes make of the move before it: the operator's stands.
 #[test]
 fn what_comes_of_a_move_rules_over_nothing_but_that_move() {
