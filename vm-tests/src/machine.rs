@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde_json::json;
 use vm_guest::LEDGER_PORTS;
 
@@ -163,13 +163,20 @@ impl Machine {
             }
             Ok(agent.hello().is_some())
         });
-        booted.with_context(|| {
+        let booted = booted.with_context(|| {
             format!(
                 "{} does not boot; its console ends with\n{}",
                 self.name(),
                 self.console_end()
             )
-        })
+        });
+        // Whether it booted or not: what is cut off explains everything that comes after.
+        ensure!(
+            !self.console_says("Initramfs unpacking failed"),
+            "{}: the programs and files given to it did not fit into its memory",
+            self.name()
+        );
+        booted
     }
 
     fn launch(&self) -> anyhow::Result<Powered> {
@@ -419,8 +426,12 @@ impl Machine {
     /// The guest's kernel died. Under emulation it may do so by itself, so it is no proof against the product.
     #[must_use]
     pub fn kernel_panicked(&self) -> bool {
+        self.console_says("Kernel panic - not syncing")
+    }
+
+    fn console_says(&self, words: &str) -> bool {
         let bytes = fs::read(&self.hardware.console).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).contains("Kernel panic - not syncing")
+        String::from_utf8_lossy(&bytes).contains(words)
     }
 
     fn explain(&self, script: &str) -> String {
