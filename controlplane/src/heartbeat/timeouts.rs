@@ -215,7 +215,7 @@ mod tests {
     fn a_word_that_both_nodes_tell_is_told_no_more_until_there_is_another_one_or_another_run() {
         let (mut part, sender) = part();
         let shared = Shared::default();
-        let mut tells = |part: &mut Part| {
+        let tells = |part: &mut Part| {
             let beat = |_| part.beat(Instant::default(), &shared).word;
             (0..200).filter_map(beat).count()
         };

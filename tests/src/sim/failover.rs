@@ -270,7 +270,10 @@ impl World {
             let serves = self.role(node) == Some(Role::Active);
             self.control.stuck_until[node] <= self.now && (lately || !serves)
         };
-        (0..2).all(|node| idle(node) && awake(node)) && self.control.witness.is_enrolled()
+        // What was granted to a run that ended at once is given back by the next one, when the words of the first are over:
+        // until then the register keeps the other node out, rightly.
+        let free = self.control.witness.holder().is_none();
+        free && (0..2).all(|node| idle(node) && awake(node)) && self.control.witness.is_enrolled()
     }
 
     fn serves(&self, node: usize) -> bool {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use controlplane_core::register::{Answer, Claim, Refusal, Register, Registers};
-use mirror_core::types::{Instant, NodeSet, ViewId, VolumeId};
+use mirror_core::types::{Instant, NodeId, NodeSet, ViewId, VolumeId};
 use mirror_core::view::{View, ViewMark};
 
 use super::control::{Incoming, Step};
@@ -107,6 +107,12 @@ impl Witness {
     /// Whether it knows the volume, and could grant something.
     pub(super) fn is_enrolled(&self) -> bool {
         !self.registers.durable().is_empty()
+    }
+
+    /// Who it keeps the other node out for.
+    pub(super) fn holder(&self) -> Option<NodeId> {
+        let register = self.registers.durable().get(&VOLUME)?;
+        register.holder
     }
 
     fn restart(&mut self, known: BTreeMap<VolumeId, Register>) {

@@ -230,6 +230,7 @@ fn services_wait_as_long_as_they_are_told() -> Result<(), String> {
             | group::Effect::Released
             | group::Effect::Fence
             | group::Effect::FailedOver
+            | group::Effect::MovedAway
             | group::Effect::GiveUp(_)
             | group::Effect::Overdue
             | group::Effect::Changed(_) => None,
