@@ -10,7 +10,7 @@ use crate::scenario::{Context, Scenario};
 use crate::volume::{NAME, Pair};
 use crate::writer::Fsync;
 
-pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+pub(super) const LONG: &[Scenario] = &[Scenario {
     name: "verify-repairs",
     about: "a block of the standby's disk is damaged behind its back under load: a verify finds exactly it, and repairs it",
     run: verify_repairs,
