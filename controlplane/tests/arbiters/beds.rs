@@ -135,30 +135,31 @@ impl Bed for WitnessBed {
     }
 }
 
+/// An etcd of one member or several.
 pub(crate) struct EtcdBed {
     directory: tempfile::TempDir,
-    pub(crate) ports: [u16; 2],
-    process: Option<Child>,
+    members: Vec<Member>,
     backup: Option<String>,
 }
 
-impl EtcdBed {
-    pub(crate) async fn new() -> Self {
+struct Member {
+    /// For clients.
+    port: u16,
+    peers_port: u16,
+    process: Option<Child>,
+}
+
+impl Member {
+    fn new() -> Self {
         let port = || {
             let listener = StdListener::bind("127.0.0.1:0").expect("a port");
             listener.local_addr().expect("an address").port()
         };
-        // In memory where there is one: what is asked here are its answers, not its disk.
-        let memory = tempfile::tempdir_in("/dev/shm");
-        let directory = memory.or_else(|_| tempfile::tempdir());
-        let mut bed = Self {
-            directory: directory.expect("a directory"),
-            ports: [port(), port()],
+        Self {
+            port: port(),
+            peers_port: port(),
             process: None,
-            backup: None,
-        };
-        bed.restart().await;
-        bed
+        }
     }
 
     fn end(&mut self) {
@@ -167,17 +168,99 @@ impl EtcdBed {
             process.wait().expect("it ended");
         }
     }
+}
+
+impl EtcdBed {
+    pub(crate) async fn new() -> Self {
+        Self::of(1).await
+    }
+
+    pub(crate) async fn of(members: usize) -> Self {
+        // In memory where there is one: what is asked here are its answers, not its disk.
+        let memory = tempfile::tempdir_in("/dev/shm");
+        let directory = memory.or_else(|_| tempfile::tempdir());
+        let mut bed = Self {
+            directory: directory.expect("a directory"),
+            members: (0..members).map(|_| Member::new()).collect(),
+            backup: None,
+        };
+        bed.restart().await;
+        bed
+    }
+
+    /// Where clients are answered.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        self.members.iter().map(|member| member.port).collect()
+    }
+
+    /// A member loses its power; what it has written stays.
+    pub(crate) fn kill(&mut self, member: usize) {
+        self.members[member].end();
+    }
+
+    /// A member is started, again or for the first time; who answers is another question.
+    pub(crate) fn start(&mut self, member: usize) {
+        let address = |port: u16| format!("http://127.0.0.1:{port}");
+        let pairs = self.members.iter().enumerate();
+        let cluster = pairs.map(|(index, other)| format!("m{index}={}", address(other.peers_port)));
+        let cluster = cluster.collect::<Vec<_>>().join(",");
+        let name = format!("m{member}");
+        let directory = self.directory.path().join(&name);
+        let member = &mut self.members[member];
+        let (client, peer) = (address(member.port), address(member.peers_port));
+        let binary = std::env::var_os("LOCKSTEP_ETCD").expect("LOCKSTEP_ETCD names etcd");
+        let mut command = Command::new(binary);
+        command
+            .arg("--data-dir")
+            .arg(directory)
+            .args(["--name", &name])
+            .args(["--listen-client-urls", &client])
+            .args(["--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer])
+            .args(["--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &cluster])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        member.process = Some(command.spawn().expect("etcd starts"));
+    }
+
+    /// This member answers what only a leader and a majority can.
+    pub(crate) async fn answers(&self, member: usize) {
+        let answers = async {
+            while !self.leads(member).await {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(LIMIT, answers).await.expect("etcd has a leader");
+    }
+
+    /// Which of the members, all of which run, leads.
+    pub(crate) async fn leader(&self) -> usize {
+        let mut found = None;
+        let nothing = serde_json::json!({});
+        for index in 0..self.members.len() {
+            let answer = self.post(index, "/v3/maintenance/status", &nothing);
+            let answer = parse(&answer.await.expect("etcd answers"));
+            if answer["leader"] == answer["header"]["member_id"] {
+                assert_eq!(found.replace(index), None, "two lead");
+            }
+        }
+        found.expect("one leads")
+    }
 
     /// One call of the gateway, by hand.
     pub(crate) async fn call(&self, path: &str, body: serde_json::Value) -> serde_json::Value {
-        let answer = self.post(path, &body).await.expect("etcd answers");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("HTTP");
-        assert!(head.contains("200"), "{answer}");
-        serde_json::from_str(body).expect("JSON")
+        parse(&self.post(0, path, &body).await.expect("etcd answers"))
     }
 
-    async fn post(&self, path: &str, body: &serde_json::Value) -> io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.ports[0])).await?;
+    async fn post(
+        &self,
+        member: usize,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> io::Result<String> {
+        let port = self.members[member].port;
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
         let body = body.to_string();
         let request = format!(
             "POST {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}",
@@ -190,9 +273,9 @@ impl EtcdBed {
     }
 
     /// It listens before it has chosen a leader, a second earlier, and answers no node until then.
-    async fn leads(&self) -> bool {
+    async fn leads(&self, member: usize) -> bool {
         let body = serde_json::json!({ "key": Self::key() });
-        let answer = self.post("/v3/kv/range", &body).await;
+        let answer = self.post(member, "/v3/kv/range", &body).await;
         answer.is_ok_and(|answer| answer.contains(" 200 "))
     }
 
@@ -201,10 +284,16 @@ impl EtcdBed {
     }
 }
 
-impl Drop for EtcdBed {
+impl Drop for Member {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+fn parse(answer: &str) -> serde_json::Value {
+    let (head, body) = answer.split_once("\r\n\r\n").expect("HTTP");
+    assert!(head.contains("200"), "{answer}");
+    serde_json::from_str(body).expect("JSON")
 }
 
 impl EtcdBed {
@@ -225,31 +314,19 @@ impl EtcdBed {
 
 impl Bed for EtcdBed {
     async fn member(&self, number: u8) -> Node {
-        self.asks(number, &[self.ports[0]])
+        self.asks(number, &self.ports())
     }
 
     async fn restart(&mut self) {
-        self.end();
-        let binary = std::env::var_os("LOCKSTEP_ETCD").expect("LOCKSTEP_ETCD names etcd");
-        let [client, peer] = self.ports.map(|port| format!("http://127.0.0.1:{port}"));
-        let mut command = Command::new(binary);
-        command
-            .arg("--data-dir")
-            .arg(self.directory.path().join("etcd"))
-            .args(["--listen-client-urls", &client])
-            .args(["--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer])
-            .args(["--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("default={peer}")])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        self.process = Some(command.spawn().expect("etcd starts"));
-        let answers = async {
-            while !self.leads().await {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        timeout(LIMIT, answers).await.expect("etcd has a leader");
+        for index in 0..self.members.len() {
+            self.kill(index);
+        }
+        for index in 0..self.members.len() {
+            self.start(index);
+        }
+        for index in 0..self.members.len() {
+            self.answers(index).await;
+        }
     }
 
     async fn forget(&mut self) {

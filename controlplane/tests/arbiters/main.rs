@@ -128,3 +128,9 @@ async fn a_witness_conforms() {
 async fn etcd_conforms() {
     conforms(EtcdBed::new).await;
 }
+
+#[tokio::test]
+#[ignore = "needs LOCKSTEP_ETCD: `cargo verify etcd` has one"]
+async fn etcd_of_three_members_conforms() {
+    conforms(async || EtcdBed::of(3).await).await;
+}
