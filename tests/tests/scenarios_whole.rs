@@ -101,6 +101,8 @@ fn metadata_that_fail_alone_end_no_service() {
     let mut world = written(8);
     world.fail_whole(0, Part::Metadata, FOR_EVER_MS);
     goes_on(&mut world, 500);
+    // Who replaces a disk must know which one (seed 2602656).
+    assert!(tells(&world, 0, "LS3003") && !tells(&world, 0, "LS3001"));
     moves(&mut world);
 }
 

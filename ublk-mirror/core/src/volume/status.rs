@@ -33,7 +33,12 @@ impl Volume {
     pub fn standing(&self, now: Instant) -> Status {
         let mut problems = Vec::new();
         if let Some(errno) = self.failed {
-            problems.push(Notice::DiskFailed { errno }.problem());
+            let failed = if self.metadata_only {
+                Notice::MetadataFailed { errno }
+            } else {
+                Notice::DiskFailed { errno }
+            };
+            problems.push(failed.problem());
         }
         problems.extend(self.diskless_problem());
         if self.is_carried() {
