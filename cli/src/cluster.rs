@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use controlplane_api::cluster::{
-    ClusterStatus, Group, PathState, Presence, Volume, Want, Wish, WishOrigin,
+    ClusterStatus, Group, Path, PathState, Presence, Volume, Want, Wish, WishOrigin,
 };
 use mirror_core::admin::{LinkState, Role};
 
@@ -182,6 +182,26 @@ fn state(state: PathState) -> &'static str {
     }
 }
 
+/// How a path is, and what travels on it.
+fn path_text(path: &Path) -> String {
+    let trip = path
+        .round_trip_us
+        .map(|us| format!(", {}.{:01} ms", us / 1000, us % 1000 / 100))
+        .unwrap_or_default();
+    let lost = if path.lost > 0 {
+        format!(", {} of {} lost", path.lost, path.lost + path.received)
+    } else {
+        String::new()
+    };
+    let foreign = if path.foreign > 0 {
+        format!(", {} datagrams that are none of its", path.foreign)
+    } else {
+        String::new()
+    };
+    let state = state(path.state);
+    format!("{}  {state}{trip}{lost}{foreign}", path.name)
+}
+
 /// The whole screen.
 pub(crate) fn screen(status: &ClusterStatus, style: Style) -> String {
     let mut out = crate::screen::headline(&status.node, &verdict(status), style);
@@ -195,16 +215,7 @@ pub(crate) fn screen(status: &ClusterStatus, style: Style) -> String {
     };
     let _ = writeln!(out, "  {:<12}{}  {presence}", "peer", peer.name);
     for path in &status.paths {
-        let trip = path
-            .round_trip_us
-            .map(|us| format!(", {}.{:01} ms", us / 1000, us % 1000 / 100))
-            .unwrap_or_default();
-        let lost = if path.lost > 0 {
-            format!(", {} of {} lost", path.lost, path.lost + path.received)
-        } else {
-            String::new()
-        };
-        let text = format!("{}  {}{trip}{lost}", path.name, state(path.state));
+        let text = path_text(path);
         let good = matches!(path.state, PathState::Up | PathState::Late);
         let tone = if good { Tone::Quiet } else { Tone::Careful };
         let _ = writeln!(out, "  {:<12}{}", "path", style.paint(tone, &text));
@@ -332,7 +343,7 @@ pub(crate) use tests::{good, group, wish};
 #[cfg(test)]
 mod tests {
     use super::*;
-    use controlplane_api::cluster::{Arbiter, Clients, Path, Peer, SCHEMA};
+    use controlplane_api::cluster::{Arbiter, Clients, Peer, SCHEMA};
 
     pub(crate) fn wish(number: u64, want: Want, origin: WishOrigin) -> Wish {
         Wish {
@@ -460,6 +471,7 @@ mod tests {
                 round_trip_us: Some(230),
                 received: 10,
                 lost: 0,
+                foreign: 0,
             }],
             arbiter: Arbiter {
                 kind: "witness".to_string(),
@@ -482,7 +494,16 @@ mod tests {
         let verdict = verdict(&good());
         assert_eq!(verdict.health, Health::Healthy);
         let screen = screen(&good(), Style::Plain);
-        assert!(screen.contains("up, 0.2 ms"), "{screen}");
+        assert!(screen.contains("up, 0.2 ms\n"), "{screen}");
+    }
+
+    #[test]
+    fn what_somebody_else_sends_to_a_path_is_counted_there() {
+        let mut status = good();
+        status.paths[0].foreign = 3;
+        let screen = screen(&status, Style::Plain);
+        let wanted = "up, 0.2 ms, 3 datagrams that are none of its\n";
+        assert!(screen.contains(wanted), "{screen}");
     }
 
     #[test]

@@ -29,6 +29,10 @@ pub mod timeouts;
 
 /// Above what programs use by themselves, below what kernels use.
 const PRIORITY: i32 = 20;
+/// Datagrams of one path that are taken in before this node's own heartbeats are due again; a peer sends four in a second.
+const LISTEN_MAX: usize = 64;
+/// When there are more: a storm must not have all of a processor, and the kernel drops what does not fit in the socket.
+const STORM_PAUSE: Duration = Duration::from_millis(1);
 /// News that wait to be read; more are dropped, and counted.
 const NEWS_MAX: usize = 256;
 
@@ -110,6 +114,8 @@ pub struct PathFigures {
     pub received: AtomicU64,
     /// Heartbeats that are missing between them.
     pub lost: AtomicU64,
+    /// Datagrams that were no heartbeat of the peer, or an old one.
+    pub foreign: AtomicU64,
 }
 
 /// A path's state as a number.
@@ -147,8 +153,6 @@ pub struct Shared {
     pub timeouts: timeouts::Shared,
     /// News that nobody read in time.
     pub dropped: AtomicU64,
-    /// Datagrams that were no heartbeat of the peer.
-    pub foreign: AtomicU64,
     /// The thread shall end.
     pub ends: AtomicBool,
 }
@@ -322,8 +326,11 @@ impl Thread {
             self.wait(due.map_or(next, |due| due.min(next)))?;
             self.confirmations.look(now());
             self.tell_confirmed();
-            self.listen();
+            let storm = self.listen();
             self.look();
+            if storm {
+                std::thread::sleep(STORM_PAUSE);
+            }
         }
         Ok(())
     }
@@ -372,10 +379,17 @@ impl Thread {
         }
     }
 
-    fn listen(&mut self) {
+    /// Takes in what came. Whether there may be more on some path than a peer can have sent: then this thread has its own
+    /// heartbeats to send first, and leaves the processor to others for a moment.
+    fn listen(&mut self) -> bool {
         let mut bytes = [0; HEARTBEAT_BYTES + 1];
+        let mut storm = false;
         for index in 0..self.sockets.len() {
-            while let Ok((length, _)) = self.sockets[index].recv_from(&mut bytes) {
+            let mut left = LISTEN_MAX;
+            while left > 0
+                && let Ok((length, _)) = self.sockets[index].recv_from(&mut bytes)
+            {
+                left -= 1;
                 let heartbeat = self.key.decode(&bytes[..length]);
                 let current = now();
                 let path = |path: u8| usize::from(path) == index;
@@ -389,12 +403,13 @@ impl Thread {
                             }
                             Reception::Counted => self.hear(current, &heartbeat),
                             Reception::Unproven => {}
-                            Reception::Old | Reception::Misdirected => self.foreign(),
+                            Reception::Old | Reception::Misdirected => self.foreign(index),
                         }
                     }
-                    Ok(_) | Err(_) => self.foreign(),
+                    Ok(_) | Err(_) => self.foreign(index),
                 }
             }
+            storm |= left == 0;
         }
         let heard = self.shared.link_heard_nanos.load(Ordering::Relaxed);
         let answered = self.shared.link_answered_nanos.load(Ordering::Relaxed);
@@ -404,6 +419,7 @@ impl Thread {
             let link = self.sockets.len();
             self.peer.detector.heard_before(now(), link, at, answered);
         }
+        storm
     }
 
     fn look(&mut self) {
@@ -481,8 +497,9 @@ impl Thread {
         }
     }
 
-    fn foreign(&self) {
-        self.shared.foreign.fetch_add(1, Ordering::Relaxed);
+    fn foreign(&self, path: usize) {
+        let figures = &self.shared.paths[path];
+        figures.foreign.fetch_add(1, Ordering::Relaxed);
     }
 
     fn tell(&self, news: News) {
@@ -495,3 +512,6 @@ impl Thread {
 fn now() -> Instant {
     Instant::from_nanos(boottime_nanos())
 }
+
+#[cfg(test)]
+mod tests;

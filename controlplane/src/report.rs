@@ -47,6 +47,7 @@ pub fn paths(config: &Config, shared: &Shared) -> Vec<Path> {
                 round_trip_us: measured.then_some(trip),
                 received: figures.received.load(Ordering::Relaxed),
                 lost: figures.lost.load(Ordering::Relaxed),
+                foreign: figures.foreign.load(Ordering::Relaxed),
             }
         })
         .collect()

@@ -2,7 +2,7 @@
 
 use std::net::UdpSocket;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -132,7 +132,67 @@ fn another_cluster_is_not_heard() {
     let paths = [pair()];
     let (one, two) = (node(0, &paths, 1), node(1, &paths, 2));
     hears(&one, DEAD);
-    assert!(one.shared.foreign.load(Ordering::Relaxed) > 0);
+    assert!(one.shared.paths[0].foreign.load(Ordering::Relaxed) > 0);
+    ends(one);
+    ends(two);
+}
+
+/// A heartbeat of a node of another cluster.
+fn strange() -> Vec<u8> {
+    let ear = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let [mut way, _] = pair();
+    way.peer = ear.local_addr().expect("an address");
+    let stranger = node(0, &[[way, way]], 2);
+    let mut bytes = vec![0; 2000];
+    let (length, _) = ear.recv_from(&mut bytes).expect("a heartbeat");
+    ends(stranger);
+    bytes.truncate(length);
+    bytes
+}
+
+/// Strangers send as fast as they can to one path: this node goes on sending, and nobody is dead.
+#[test]
+fn a_storm_of_strangers_delays_no_heartbeat() {
+    const HEARTBEATS: u64 = 20;
+    const DATAGRAMS: u64 = 1000;
+    let paths = [pair(), pair()];
+    let times = (4 * TIMEOUT, 4 * TIMEOUT);
+    let node = |number| node_timed(number, &paths, 1, times);
+    let (one, two) = (node(0), node(1));
+    hears(&one, ALIVE);
+    hears(&two, ALIVE);
+    let ended = AtomicBool::new(false);
+    let bytes = strange();
+    let storm = || {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        while !ended.load(Ordering::Relaxed) {
+            let _ = socket.send_to(&bytes, paths[0][0].local);
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(storm);
+        scope.spawn(storm);
+        let figures = |heartbeats: &Heartbeats, path: usize| {
+            let path = &heartbeats.shared.paths[path];
+            let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+            (read(&path.received), read(&path.foreign))
+        };
+        let before = [figures(&two, 0).0, figures(&two, 1).0];
+        let end = Instant::now() + Duration::from_secs(20);
+        let goes_on = || {
+            let heard = |path: usize| figures(&two, path).0 >= before[path] + HEARTBEATS;
+            heard(0) && heard(1) && figures(&one, 0).1 >= DATAGRAMS
+        };
+        while !goes_on() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let went_on = goes_on();
+        ended.store(true, Ordering::Relaxed);
+        assert!(went_on, "{:?} {:?}", figures(&one, 0), figures(&two, 0));
+    });
+    for node in [&one, &two] {
+        assert!(node.news.try_iter().all(|news| news != DEAD));
+    }
     ends(one);
     ends(two);
 }

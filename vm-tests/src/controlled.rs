@@ -18,7 +18,8 @@ use crate::wait::wait_until;
 
 const WITNESS: &str = "witness";
 const WITNESS_PORT: u16 = 7422;
-const HEARTBEAT_PORT: u16 = 7421;
+/// Where heartbeats are heard.
+pub const HEARTBEAT_PORT: u16 = 7421;
 const WITNESS_STATE: &str = "/var/lib/lockstep/witness";
 const CONFIG_FILE: &str = "/etc/lockstep/cluster.toml";
 const TRUST: &str = "/etc/lockstep/trust";

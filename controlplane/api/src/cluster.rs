@@ -141,6 +141,10 @@ pub struct Path {
     pub received: u64,
     /// Heartbeats that are missing between those that were heard.
     pub lost: u64,
+    /// Datagrams that were no heartbeats of the peer, or old ones: another cluster, another key, somebody's scanner. A few
+    /// are nothing: a network may deliver one twice. Absent in releases before this.
+    #[serde(default)]
+    pub foreign: u64,
 }
 
 /// How a path is.

@@ -12,6 +12,7 @@ mod images;
 mod io;
 mod isolate;
 mod link;
+mod load;
 mod measure;
 mod moves;
 mod partition;
@@ -76,6 +77,7 @@ pub fn long() -> Vec<Scenario> {
         failover::LONG,
         postgres::LONG,
         partition::LONG,
+        load::LONG,
         watchdog::LONG,
     ]
     .concat()

@@ -48,27 +48,28 @@ const LONG_STALL: Duration = Duration::from_secs(30);
 /// What a word to a data plane looks like in the log.
 const WORD: &str = "LS6018";
 
-struct Story {
-    controlled: Controlled,
+/// A pair under a control plane, and a writer on it.
+pub(super) struct Story {
+    pub(super) controlled: Controlled,
 }
 
 impl Story {
-    fn pair(&self) -> &Pair {
+    pub(super) fn pair(&self) -> &Pair {
         &self.controlled.pair
     }
 
-    fn nodes(&self) -> (&Machine, &Machine) {
+    pub(super) fn nodes(&self) -> (&Machine, &Machine) {
         (self.pair().one(), self.pair().two())
     }
 
-    fn write(&self, run: u32, node: &Machine) -> anyhow::Result<Running> {
+    pub(super) fn write(&self, run: u32, node: &Machine) -> anyhow::Result<Running> {
         let running = endless(run, Fsync::Every(16)).start(node)?;
         self.goes_on(run)?;
         Ok(running)
     }
 
     /// More writes of a run are acknowledged.
-    fn goes_on(&self, run: u32) -> anyhow::Result<()> {
+    pub(super) fn goes_on(&self, run: u32) -> anyhow::Result<()> {
         let acks = || self.pair().cluster.ledger(&[run]).count(Kind::Ack);
         let before = acks();
         wait_until(LIMIT, &format!("writes of run {run} go on"), || {
@@ -78,12 +79,13 @@ impl Story {
         .map(drop)
     }
 
-    fn words(&self) -> anyhow::Result<usize> {
+    /// How many words to data planes both control planes said.
+    pub(super) fn words(&self) -> anyhow::Result<usize> {
         let (one, two) = self.nodes();
         Ok(self.controlled.count_log(one, WORD)? + self.controlled.count_log(two, WORD)?)
     }
 
-    fn role(&self, node: &Machine, role: &str) -> anyhow::Result<()> {
+    pub(super) fn role(&self, node: &Machine, role: &str) -> anyhow::Result<()> {
         let waited = self.pair().wait_status(node, "/role", role);
         waited.with_context(|| self.controlled.logs()).map(drop)
     }
