@@ -4,7 +4,7 @@ mod cluster;
 
 use std::path::PathBuf;
 
-pub(crate) use cluster::{Cluster, Door};
+pub(crate) use cluster::{Cluster, Door, Together};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
@@ -83,6 +83,7 @@ pub(crate) enum Noun {
     /// For backup windows: how long the nodes wait for each other, longer for a while; without a word what is in force
     Timeouts(crate::cmd::timeouts::Timeouts),
     /// Set the cluster up: make its keys and certificates, and let the other machines join
+    /// The cluster: make its keys and certificates, let the other machines join; stop, start or suspend all of it
     #[command(subcommand)]
     Cluster(Cluster),
     /// Say how the cluster is, as this node's control plane sees it

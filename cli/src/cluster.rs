@@ -1,6 +1,7 @@
 //! One sentence about the cluster, and the screen below it. Worked out from the status alone.
 
 mod daemon;
+mod suspended;
 pub(crate) mod timeouts;
 mod watchdog;
 
@@ -65,8 +66,16 @@ fn verdict_of_group(group: &Group, status: &ClusterStatus) -> Verdict {
             if stops_at(group, status).is_none()
                 && !group.resources.as_ref().is_some_and(may_run) =>
         {
-            let sentence = format!("{name}: an operator stopped it");
-            let advice = format!("`lockstep group start {name}` runs it again");
+            let (sentence, advice) = match group.wish.as_ref().map(|wish| wish.origin) {
+                Some(WishOrigin::Together) => (
+                    format!("{name}: an operator stopped the whole cluster"),
+                    "`lockstep cluster start` runs it again".to_string(),
+                ),
+                _ => (
+                    format!("{name}: an operator stopped it"),
+                    format!("`lockstep group start {name}` runs it again"),
+                ),
+            };
             return Verdict::new(Health::Down, "STOPPED", sentence).advise(advice);
         }
         Some(Want::Stopped) => {
@@ -126,10 +135,8 @@ fn lacking(status: &ClusterStatus) -> Option<String> {
         }
         Presence::Dead => return Some(format!("{} is not heard, since {since}", peer.name)),
     }
-    if let Some(node) = status.suspended.first() {
-        return Some(format!(
-            "{node} is suspended and takes nothing over; `lockstep node resume {node}` ends that"
-        ));
+    if let Some(lacking) = suspended::lacking(status) {
+        return Some(lacking);
     }
     let arbiter = &status.arbiter;
     let name = match arbiter.kind.as_str() {
@@ -246,8 +253,7 @@ pub(crate) fn screen(status: &ClusterStatus, style: Style) -> String {
         let row = watchdog::row(watchdog, style);
         let _ = writeln!(out, "  {:<12}{row}", "watchdog");
     }
-    for node in &status.suspended {
-        let text = format!("{node}  takes nothing over, nothing is moved there");
+    if let Some(text) = suspended::row(status) {
         let text = style.paint(Tone::Careful, &text);
         let _ = writeln!(out, "  {:<12}{text}", "suspended");
     }
@@ -324,11 +330,18 @@ fn wished(wish: &Wish) -> String {
     let node = wish.node.as_deref().unwrap_or("the other node");
     let by = &wish.by;
     match (wish.want, wish.origin) {
+        (Want::Stopped, WishOrigin::Together) => {
+            format!(
+                "stopped with the whole cluster by an operator on {by}, until `lockstep cluster start`"
+            )
+        }
         (Want::Stopped, _) => format!("stopped by an operator on {by}, until it is started"),
         (Want::Moves, WishOrigin::Node) => format!("moving to {node} by itself: it failed on {by}"),
         (Want::Moves, _) => format!("moving to {node}, said by an operator on {by}"),
         (Want::Runs, WishOrigin::Node) => format!("runs, said by {by}"),
-        (Want::Runs, WishOrigin::Operator) => format!("runs, said by an operator on {by}"),
+        (Want::Runs, WishOrigin::Operator | WishOrigin::Together) => {
+            format!("runs, said by an operator on {by}")
+        }
         (Want::Runs, WishOrigin::Arrived) => format!("runs; the last move, to {node}, arrived"),
         (Want::Runs, WishOrigin::InVain) => {
             let why = wish.why.as_deref().unwrap_or("nobody knows why");
@@ -449,6 +462,13 @@ mod tests {
             assert!(screen.contains(&format!("  wished    {line}")), "{screen}");
         }
         let mut status = good();
+        let mut group = group(None);
+        group.wish = Some(wish(3, Want::Stopped, WishOrigin::Together));
+        status.groups.push(group);
+        let said = verdict(&status);
+        assert_eq!(said.word, "STOPPED");
+        assert!(format!("{said:?}").contains("cluster start"), "{said:?}");
+        let mut status = good();
         status.suspended = vec!["node2".to_string()];
         let said = verdict(&status);
         assert!(said.sentence.starts_with("node2 is suspended"), "{said:?}");
@@ -483,6 +503,7 @@ mod tests {
             watchdog: None,
             groups: Vec::new(),
             suspended: Vec::new(),
+            suspended_together: Vec::new(),
             agreed: true,
             config: None,
             timeouts: None,

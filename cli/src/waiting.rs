@@ -1,7 +1,7 @@
 //! How far a group is on its way to what was wished: worked out from the status alone.
 
 use controlplane_api::cluster::{
-    ClusterStatus, Group, Resources, ResourcesState, Want, Wish, WishOrigin,
+    ClusterStatus, Group, Presence, Resources, ResourcesState, Want, Wish, WishOrigin,
 };
 use controlplane_api::verbs::GroupVerb;
 use mirror_core::admin::{LinkState, Problem, Role};
@@ -84,6 +84,57 @@ pub(crate) fn progress(wait: &Wait, status: &ClusterStatus) -> Progress {
     }
 }
 
+/// How far several groups are: going on as long as one is, so that none is given up for another one.
+pub(crate) fn progress_of_all(waits: &[Wait], status: &ClusterStatus) -> Progress {
+    let (mut done, mut going) = (Vec::new(), Vec::new());
+    let mut failed = Vec::new();
+    for wait in waits {
+        match progress(wait, status) {
+            Progress::Done(text) => done.push(text),
+            Progress::Going(text) => going.push(format!("{}: {text}", wait.group)),
+            Progress::Failed(problem) => failed.push(problem),
+        }
+    }
+    if !going.is_empty() {
+        return Progress::Going(going.join("; "));
+    }
+    let mut failed = failed.into_iter();
+    let Some(mut first) = failed.next() else {
+        return Progress::Done(done.join("; "));
+    };
+    for problem in failed {
+        first.message += &format!("; {}", problem.message);
+    }
+    Progress::Failed(first)
+}
+
+/// How far both nodes are on their way to being suspended, or to being so no more.
+pub(crate) fn progress_of_nodes(
+    nodes: &[String],
+    suspended: bool,
+    status: &ClusterStatus,
+) -> Progress {
+    let other = |node: &&String| status.suspended.contains(node) != suspended;
+    if let Some(node) = nodes.iter().find(other) {
+        let by = "somebody wished something else of";
+        return Progress::Failed(problem(
+            "LS6093",
+            format!("{by} {node}"),
+            "`lockstep status` says what; talk to each other",
+        ));
+    }
+    if status.agreed {
+        return Progress::Done("both nodes know it".to_string());
+    }
+    let peer = &status.peer;
+    Progress::Going(match peer.presence {
+        Presence::Alive => format!("{} is being told", peer.name),
+        Presence::Unknown | Presence::Deaf | Presence::Dead => {
+            format!("{} is not heard, and does not know it yet", peer.name)
+        }
+    })
+}
+
 /// Whether this is what is waited for, or what came of it.
 fn is_waited_for(wait: &Wait, wish: &Wish) -> bool {
     wish.number == wait.number && wish.by == wait.by
@@ -130,7 +181,9 @@ fn of_move(wait: &Wait, wish: &Wish, group: &Group, status: &ClusterStatus) -> P
                 "`lockstep status` says who serves it; the log of lockstepd on both nodes says more",
             ))
         }
-        WishOrigin::Operator | WishOrigin::Node => Progress::Failed(overruled(name, wish)),
+        WishOrigin::Operator | WishOrigin::Together | WishOrigin::Node => {
+            Progress::Failed(overruled(name, wish))
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! The control plane's door on its own node: HTTP and JSON on a unix socket that root alone can open. The lines are
-//! [`controlplane_api::cluster`], [`controlplane_api::verbs`], [`controlplane_api::config`], [`controlplane_api::events`] and [`controlplane_api::why`].
+//! [`controlplane_api::cluster`], [`controlplane_api::verbs`], [`controlplane_api::together`], [`controlplane_api::config`], [`controlplane_api::events`] and [`controlplane_api::why`].
 //! docs/controlplane.md lists what can be asked for.
 
 use std::fs::Permissions;
@@ -16,6 +16,7 @@ use controlplane_api::cluster::ClusterStatus;
 use controlplane_api::config::PushAsk;
 use controlplane_api::events::{Events, Query};
 use controlplane_api::paths::node_socket;
+use controlplane_api::together::{AskedTogether, ClusterVerb};
 use controlplane_api::verbs::{Asked, GroupVerb, NodeVerb, Refused, ScaleAsked};
 use controlplane_api::why::Why;
 use mirror_core::admin::Problem;
@@ -24,7 +25,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::events::Log;
-use crate::node::{Answer, Verb};
+use crate::node::{Answer, AnswerTogether, Verb};
 use crate::notify;
 use crate::push;
 
@@ -40,6 +41,8 @@ pub enum Ask {
     Why(oneshot::Sender<Why>),
     /// An operator wants something done.
     Do(Verb, Answer),
+    /// The same with the whole cluster.
+    Together((ClusterVerb, bool), AnswerTogether),
 }
 
 /// Opens the door and answers for ever. There is one daemon on a node: an older socket is nobody's.
@@ -65,6 +68,7 @@ pub async fn serve(asks: mpsc::Sender<Ask>, pusher: push::Handle, log: Log) -> i
         .route("/v1/nodes/{node}/{verb}", post(node_verb))
         .route("/v1/timeouts/scale", post(timeouts_scale))
         .route("/v1/timeouts/reset", post(timeouts_reset))
+        .route("/v1/cluster/{verb}", post(cluster_verb))
         .with_state((asks, pusher.clone()));
     let config = Router::new()
         .route("/v1/config", get(config_show))
@@ -190,6 +194,18 @@ async fn timeouts_reset(
     Json(Asked { .. }): Json<Asked>,
 ) -> Result<Response, StatusCode> {
     tell(&asks, Verb::Timeouts(None)).await
+}
+
+async fn cluster_verb(
+    State((asks, _)): State<Doors>,
+    Path(verb): Path<ClusterVerb>,
+    Json(AskedTogether { dry_run }): Json<AskedTogether>,
+) -> Result<Response, StatusCode> {
+    let (sender, answer) = oneshot::channel();
+    let gone = StatusCode::SERVICE_UNAVAILABLE;
+    let ask = Ask::Together((verb, dry_run), sender);
+    asks.send(ask).await.map_err(|_| gone)?;
+    Ok(answer_of(answer.await.map_err(|_| gone)?))
 }
 
 async fn tell(asks: &mpsc::Sender<Ask>, verb: Verb) -> Result<Response, StatusCode> {

@@ -43,6 +43,7 @@ mod status;
 mod targets;
 mod threads;
 mod timeouts;
+mod together;
 mod told;
 mod why;
 
@@ -50,6 +51,7 @@ pub use arbiter::RegisterClient;
 pub use fencing::Fencing;
 pub use operator::{Answer, Verb, subjects};
 pub use timeouts::Timeouts;
+pub use together::AnswerTogether;
 
 /// Between two looks at a data plane.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -138,6 +140,7 @@ struct Node {
     store: Store,
     store_again_at: Option<Instant>,
     waiting: Vec<operator::Waiting>,
+    waiting_together: Vec<together::Waiting>,
     /// Tells wishes to the other node, and what it could not take yet.
     teller: std::sync::mpsc::SyncSender<Wish>,
     untold: Vec<Wish>,
@@ -291,6 +294,7 @@ impl Node {
             store,
             store_again_at: None,
             waiting: Vec::new(),
+            waiting_together: Vec::new(),
             teller,
             untold: Vec::new(),
             timeouts,
@@ -364,6 +368,7 @@ impl Node {
                 let _ = answer.send(self.why());
             }
             Incoming::Asked(Ask::Do(verb, answer)) => self.verb(&verb, answer),
+            Incoming::Asked(Ask::Together(asked, answer)) => self.together(asked, answer),
             Incoming::Service(news) => self.services.take(now(), news),
             Incoming::Stored { version, error } => self.stored(version, error),
             Incoming::TimeoutsStored { version, error } => self.timeouts_stored(version, error),

@@ -237,6 +237,95 @@ fn what_an_operator_stops_stays_stopped_over_a_restart_until_it_is_started() {
     assert!(lives(bed.pid()));
 }
 
+/// What an operator stopped by itself is no part of what `cluster start` starts, whenever it was said.
+#[test]
+fn the_cluster_is_stopped_and_started_and_what_was_stopped_by_itself_is_left() {
+    let mut bed = Bed::new();
+    let group = bed.group.clone();
+    let verb = |verb: &str| format!("/v1/groups/{group}/{verb}");
+    bed.becomes("active");
+    bed.start("first");
+    bed.says("first", "online");
+    let pid = bed.pid();
+    let (status, body) = bed.operator("/v1/cluster/stop", "{\"dry_run\":true}");
+    assert_eq!(status, 200, "{body}");
+    assert!(
+        body.contains("\"changed\":true") && !body.contains("\"number\""),
+        "{body}"
+    );
+    assert!(lives(pid), "nothing was done");
+    let (status, body) = bed.operator("/v1/cluster/stop", "{}");
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains("\"number\":2"), "{body}");
+    assert!(body.contains("node2 is not heard"), "{body}");
+    bed.says("first", "LS6042");
+    eventually("it ends", || !lives(pid));
+    let (_, body) = bed.operator("/v1/cluster/stop", "{}");
+    assert!(body.contains("every group was stopped already"), "{body}");
+    bed.end();
+    // Remembered over a restart.
+    bed.start("second");
+    let (status, body) = bed.operator("/v1/cluster/start", "{}");
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains("\"changed\":true"), "{body}");
+    bed.says("second", "online");
+    // Stopped with the cluster, and then by itself: it is the operator's from then on.
+    let (status, _) = bed.operator("/v1/cluster/stop", "{}");
+    assert_eq!(status, 200);
+    let (status, body) = bed.operator(&verb("stop"), "{}");
+    assert!(status == 200 && !body.contains("already"), "{body}");
+    let (status, body) = bed.operator("/v1/cluster/start", "{}");
+    assert!(
+        status == 200 && body.contains("\"changed\":false"),
+        "{body}"
+    );
+    assert!(body.contains("was stopped by itself"), "{body}");
+    let (_, body) = bed.operator("/v1/cluster/stop", "{}");
+    assert!(body.contains("was stopped by itself"), "{body}");
+    let (status, body) = bed.operator(&verb("start"), "{}");
+    assert_eq!(status, 200, "{body}");
+}
+
+#[test]
+fn a_suspended_cluster_goes_on_with_what_it_serves_and_begins_nothing() {
+    let mut bed = Bed::new();
+    let group = bed.group.clone();
+    bed.becomes("active");
+    bed.start("first");
+    bed.says("first", "online");
+    let pid = bed.pid();
+    let (status, body) = bed.operator("/v1/nodes/node2/suspend", "{}");
+    assert_eq!(status, 200, "{body}");
+    let (status, body) = bed.operator("/v1/cluster/suspend", "{}");
+    assert_eq!(status, 200, "{body}");
+    assert!(
+        body.contains("node2 is not heard and does not know it yet"),
+        "{body}"
+    );
+    assert!(body.contains("was suspended by itself"), "{body}");
+    let start = format!("/v1/groups/{group}/start");
+    let (status, body) = bed.operator(&format!("/v1/groups/{group}/move"), "{}");
+    assert!(status == 409 && body.contains("LS6084"), "{body}");
+    bed.end();
+    bed.start("second");
+    bed.says("second", "online");
+    assert_eq!(bed.pid(), pid, "it goes on, over a restart");
+    // Stopped, and both suspended: nobody would begin.
+    let (status, _) = bed.operator("/v1/cluster/stop", "{}");
+    assert_eq!(status, 200);
+    let (status, body) = bed.operator("/v1/cluster/start", "{}");
+    assert!(status == 409 && body.contains("LS6084"), "{body}");
+    let (status, body) = bed.operator("/v1/cluster/resume", "{}");
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains("node1: resumed"), "{body}");
+    let (_, body) = bed.operator("/v1/cluster/resume", "{}");
+    assert!(body.contains("no node is suspended that"), "{body}");
+    let (status, body) = bed.operator("/v1/nodes/node2/resume", "{}");
+    assert!(status == 200 && body.contains("takes over again"), "{body}");
+    let (status, body) = bed.operator(&start, "{}");
+    assert_eq!(status, 200, "{body}");
+}
+
 /// A wish that is not durable is no answer to whoever says it again, and is followed once it is.
 #[test]
 fn what_is_not_durable_is_not_so_already() {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::{Patience, WAIT_EXIT_CODES};
+
 /// An invitation does not stay open over night by mistake.
 const SPAN_SECONDS_MAX: u64 = 24 * 3600;
 
@@ -52,6 +54,27 @@ pub(crate) enum Cluster {
         #[arg(long)]
         force: bool,
     },
+    /// Stop every group, and keep it stopped on both nodes, also over reboots, until the cluster is started
+    #[command(after_help = WAIT_EXIT_CODES)]
+    Stop(Together),
+    /// Run again what `cluster stop` stopped; a group that was stopped by itself stays stopped
+    #[command(after_help = WAIT_EXIT_CODES)]
+    Start(Together),
+    /// For maintenance: nothing is moved and nothing is taken over, by neither node; what runs goes on
+    #[command(after_help = WAIT_EXIT_CODES)]
+    Suspend(Together),
+    /// End `cluster suspend`; a node that was suspended by itself stays suspended
+    #[command(after_help = WAIT_EXIT_CODES)]
+    Resume(Together),
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Together {
+    #[command(flatten)]
+    pub(crate) patience: Patience,
+    /// Say what would be done, and change nothing
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Args, Debug)]

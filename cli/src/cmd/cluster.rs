@@ -1,28 +1,27 @@
-//! `lockstep cluster ...`: becomes `lockstepd cluster ...`, which has TLS and the certificates. So this program stays
-//! small, and what the daemon reads is written by the daemon's own code.
+//! `lockstep cluster init`, `invite`, `join`: become `lockstepd cluster ...`, which has TLS and the certificates. So this
+//! program stays small, and what the daemon reads is written by the daemon's own code. The other verbs are wishes.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
 use controlplane_api::paths::state_directory;
+use controlplane_api::together::ClusterVerb;
 
 use crate::args::{Cluster, Door};
+use crate::cmd::together;
 use crate::config;
 use crate::failure::Failure;
 use crate::programs;
 
 pub(crate) fn run(command: Cluster) -> Result<u8, Failure> {
-    let mut daemon = programs::daemon();
-    daemon.arg("cluster").args(words(command));
-    // Comes back only if there is no such program.
-    Err(programs::no_daemon(&daemon.exec()))
-}
-
-/// As `lockstepd` takes it: every path is named.
-fn words(command: Cluster) -> Vec<OsString> {
     let mut words = Vec::new();
+    // As `lockstepd` takes it: every path is named.
     match command {
+        Cluster::Stop(how) => return together::run(ClusterVerb::Stop, how),
+        Cluster::Start(how) => return together::run(ClusterVerb::Start, how),
+        Cluster::Suspend(how) => return together::run(ClusterVerb::Suspend, how),
+        Cluster::Resume(how) => return together::run(ClusterVerb::Resume, how),
         Cluster::Init { door } => {
             words.push("init".into());
             words.extend(of_door(door));
@@ -51,7 +50,10 @@ fn words(command: Cluster) -> Vec<OsString> {
             words.extend(positional(Some(address)));
         }
     }
-    words
+    let mut daemon = programs::daemon();
+    daemon.arg("cluster").args(words);
+    // Comes back only if there is no such program.
+    Err(programs::no_daemon(&daemon.exec()))
 }
 
 fn of_config(config: Option<PathBuf>) -> [OsString; 2] {

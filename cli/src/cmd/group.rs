@@ -4,6 +4,7 @@ use std::io::{Write, stderr, stdout};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use controlplane_api::cluster::ClusterStatus;
 use controlplane_api::verbs::{Asked, GroupVerb, Refused, Said};
 use mirror_core::admin::Problem;
 use serde_json::json;
@@ -60,7 +61,7 @@ pub(crate) fn run(command: Group) -> Result<u8, Failure> {
         node: said.node.clone(),
     };
     let patience = Duration::from_secs(patience.timeout);
-    match until(&wait, patience, form) {
+    match until(|status| progress(&wait, status), patience, form) {
         Ok(message) => Ok(answer(&Said { message, ..said }, form)),
         Err(failure) if form == Form::Json => Ok(refuse(failure)),
         Err(failure) => Err(failure),
@@ -68,7 +69,11 @@ pub(crate) fn run(command: Group) -> Result<u8, Failure> {
 }
 
 /// Looks until it has come to an end, and says what is going on meanwhile.
-fn until(wait: &Wait, patience: Duration, form: Form) -> Result<String, Failure> {
+pub(crate) fn until(
+    look: impl Fn(&ClusterStatus) -> Progress,
+    patience: Duration,
+    form: Form,
+) -> Result<String, Failure> {
     let began = Instant::now();
     let mut heard = began;
     let mut last = String::new();
@@ -76,7 +81,7 @@ fn until(wait: &Wait, patience: Duration, form: Form) -> Result<String, Failure>
         let going = match cluster_status() {
             Ok(status) => {
                 heard = Instant::now();
-                match progress(wait, &status) {
+                match look(&status) {
                     Progress::Done(message) => return Ok(message),
                     Progress::Failed(problem) => return Err(Failure::from(problem)),
                     Progress::Going(going) => going,
@@ -105,10 +110,10 @@ fn until(wait: &Wait, patience: Duration, form: Form) -> Result<String, Failure>
 }
 
 /// What the control plane said; a refusal as JSON is an answer as well, with its exit code.
-pub(crate) fn said(
-    answer: Result<Result<Said, Problem>, HttpError>,
+pub(crate) fn said<T>(
+    answer: Result<Result<T, Problem>, HttpError>,
     form: Form,
-) -> Result<Result<Said, u8>, Failure> {
+) -> Result<Result<T, u8>, Failure> {
     let failure = match answer {
         Ok(Ok(said)) => return Ok(Ok(said)),
         Ok(Err(problem)) => Failure::from(problem),
@@ -120,7 +125,7 @@ pub(crate) fn said(
     }
 }
 
-fn refuse(failure: Failure) -> u8 {
+pub(crate) fn refuse(failure: Failure) -> u8 {
     println!("{:#}", json!(Refused::new(failure.problem)));
     failure.exit_code
 }

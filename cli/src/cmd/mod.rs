@@ -13,6 +13,7 @@ pub(crate) mod prepare;
 mod push;
 mod status;
 pub(crate) mod timeouts;
+mod together;
 mod volume;
 mod why;
 

@@ -34,6 +34,9 @@ pub struct ClusterStatus {
     /// The names of the nodes that an operator suspended.
     #[serde(default)]
     pub suspended: Vec<String>,
+    /// Those of them that were suspended with the whole cluster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspended_together: Vec<String>,
     /// Whether the other node knows what operators wish as this one does.
     #[serde(default)]
     pub agreed: bool,
@@ -285,6 +288,8 @@ pub enum WishOrigin {
     Operator,
     /// A node, because the group failed there.
     Node,
+    /// A person, of the whole cluster at once.
+    Together,
     /// A move arrived.
     Arrived,
     /// A move came to nothing.

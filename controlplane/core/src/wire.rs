@@ -157,6 +157,29 @@ const ORIGINS: [Origin; 7] = [
     Origin::InVain(Why::NotBegun),
     Origin::InVain(Why::StartFailed),
 ];
+/// Beside the others. A release before this one leaves such a wish out.
+const ORIGIN_TOGETHER: u8 = 8;
+
+fn origin_of(number: u8) -> Option<Origin> {
+    match number {
+        ORIGIN_TOGETHER => Some(Origin::Together),
+        number => ORIGINS.get(usize::from(number)).copied(),
+    }
+}
+
+/// What a node says by itself is told from a person's word by [`SAID_BY`] alone.
+fn number_of(origin: Origin) -> u8 {
+    match origin {
+        Origin::Operator | Origin::Node => 0,
+        Origin::Arrived => 1,
+        Origin::InVain(Why::NotReady) => 2,
+        Origin::InVain(Why::InUse) => 3,
+        Origin::InVain(Why::StopFailed) => 4,
+        Origin::InVain(Why::NotBegun) => 5,
+        Origin::InVain(Why::StartFailed) => 6,
+        Origin::Together => ORIGIN_TOGETHER,
+    }
+}
 
 impl RawWish {
     fn new(wish: &Wish) -> Self {
@@ -180,14 +203,10 @@ impl RawWish {
             Want::Mended => (WANTS[0], there),
             Want::Failed => (WANTS[1], there),
         };
-        let origin = ORIGINS
-            .iter()
-            .zip(0..)
-            .find(|(one, _)| **one == wish.origin);
         let by_itself = match (wish.subject, wish.origin) {
             (Subject::Failed(..), _) => OF_ITSELF,
             (_, Origin::Node) => BY_ITSELF,
-            (_, Origin::Operator | Origin::Arrived | Origin::InVain(_)) => 0,
+            (_, Origin::Operator | Origin::Together | Origin::Arrived | Origin::InVain(_)) => 0,
         };
         let mut reserved = [0; 3];
         reserved[SAID_BY] = by_itself;
@@ -198,7 +217,7 @@ impl RawWish {
             by: wish.by.number(),
             want,
             node,
-            origin: origin.map_or(0, |(_, number)| number),
+            origin: number_of(wish.origin),
             reserved,
         }
     }
@@ -270,7 +289,7 @@ impl RawWish {
             (KIND_NODE, 1) => Want::Suspended,
             _ => return None,
         };
-        let origin = *ORIGINS.get(usize::from(self.origin))?;
+        let origin = origin_of(self.origin)?;
         Some(Wish {
             subject,
             number: self.number.get(),

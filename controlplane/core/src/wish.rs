@@ -88,6 +88,8 @@ pub enum Origin {
     Operator,
     /// A node by itself, because the group failed there ([`crate::failing`]).
     Node,
+    /// A person, of the whole cluster at once: what ends that ends it for these alone.
+    Together,
     /// The node to which a group moved serves it.
     Arrived,
     /// The node from which a group should move keeps it.
@@ -98,7 +100,7 @@ impl Origin {
     /// Of two that settle the same move, the higher one is what both nodes come to.
     fn rank(self) -> u8 {
         match self {
-            Self::Operator | Self::Node => 0,
+            Self::Operator | Self::Together | Self::Node => 0,
             Self::InVain(why) => 1 + why as u8,
             Self::Arrived => u8::MAX,
         }
@@ -255,6 +257,12 @@ impl Wishes {
         self.durable.get(&subject)
     }
 
+    /// Whether this is what was wished last, of the whole cluster at once.
+    pub fn is_together(&self, subject: Subject) -> bool {
+        let newest = self.newest(subject);
+        newest.is_some_and(|wish| wish.origin == Origin::Together)
+    }
+
     /// What was wished last here, durable or not.
     pub fn newest(&self, subject: Subject) -> Option<&Wish> {
         self.known.get(&subject)
@@ -303,7 +311,7 @@ impl Wishes {
     pub fn say(&mut self, subject: Subject, want: Want, origin: Origin) -> Option<Wish> {
         let highest = self.known.values().map(|wish| wish.number).max();
         let (above, step) = match (origin, subject) {
-            (Origin::Operator, _) => (highest, 2),
+            (Origin::Operator | Origin::Together, _) => (highest, 2),
             (Origin::Node, Subject::Group(_)) => (self.newest(subject).map(|wish| wish.number), 1),
             (Origin::Node | Origin::Arrived | Origin::InVain(_), _) => (highest, 1),
         };

@@ -1,7 +1,7 @@
 //! What an operator asks for, judged by what this node sees: refused with a reason, so already, or a wish.
 
 use controlplane_api::verbs::{GroupVerb, NodeVerb};
-use controlplane_core::wish::{GroupKey, Subject, Want};
+use controlplane_core::wish::{GroupKey, Origin, Subject, Want};
 use mirror_core::admin::{LinkState, Problem, Role, Status};
 use mirror_core::types::NodeId;
 
@@ -47,6 +47,8 @@ impl Node {
             NodeVerb::Resume => Want::Resumed,
         };
         let newest = self.wishes.newest(Subject::Node(node));
+        // Suspended with the whole cluster, and now by itself as well: `cluster resume` leaves it so.
+        let newest = newest.filter(|wish| wish.want != want || wish.origin != Origin::Together);
         let now = newest.map_or(Want::Resumed, |wish| wish.want);
         let text = match (verb, now == want) {
             (NodeVerb::Suspend, true) => format!("{name} was suspended already"),
@@ -98,13 +100,13 @@ impl Node {
     }
 
     /// What is wished of a group, durable or not.
-    fn newest(&self, group: usize) -> Want {
+    pub(super) fn newest(&self, group: usize) -> Want {
         let newest = self.wishes.newest(self.groups[group].subject);
         newest.map_or(Want::Runs { home: None }, |wish| wish.want)
     }
 
     /// The node that serves the group, as far as this one sees.
-    fn serving(&self, group: usize) -> Option<NodeId> {
+    pub(super) fn serving(&self, group: usize) -> Option<NodeId> {
         let told = || self.groups[group].told.values();
         let peer = |status: &Status| status.view.active.as_ref() == Some(&status.peer);
         if told().any(|status| status.role == Role::Active) {
@@ -167,10 +169,12 @@ impl Node {
         Ok(Judged::Wish(subject, Want::Moves { to }, text))
     }
 
-    fn judge_stop(&self, group: usize) -> Judged {
+    pub(super) fn judge_stop(&self, group: usize) -> Judged {
         let name = &self.groups[group].name;
         let subject = self.groups[group].subject;
         let home = match self.newest(group) {
+            // Stopped with the whole cluster, and now by itself as well: `cluster start` leaves it so.
+            Want::Stopped { home } if self.wishes.is_together(subject) => home,
             Want::Stopped { .. } => {
                 return Judged::Already(subject, format!("{name} was stopped already"));
             }
@@ -195,7 +199,7 @@ impl Node {
         format!("; {peer} is not heard, and does not know it yet")
     }
 
-    fn judge_start(&self, group: usize, on: Option<NodeId>) -> Result<Judged, Problem> {
+    pub(super) fn judge_start(&self, group: usize, on: Option<NodeId>) -> Result<Judged, Problem> {
         let name = self.groups[group].name.clone();
         let subject = self.groups[group].subject;
         let before = if let Want::Stopped { home } = self.newest(group) {

@@ -162,16 +162,14 @@ impl Node {
                 self.wishes.not_stored(version);
                 self.store_again_at = Some(now() + STORE_RETRY);
                 for waiting in self.waiting.drain(..) {
-                    let problem = refused(
-                        "LS6087",
-                        format!("it is not durable on {}: {error}", self.config.name),
-                        "see that there is room; as long as lockstepd runs it is tried again every second, and followed then",
-                    );
+                    let problem = not_durable(&self.config.name, &error);
                     drop(waiting.answer.send(Err(problem)));
                 }
+                self.not_together(&error);
             }
         }
         self.follow(effects);
+        self.answer_together();
     }
 
     /// What waits for time.
@@ -223,7 +221,7 @@ impl Node {
                 let group = &self.groups[group].name;
                 tracing::info!(code = "LS6088", group, number, by, "a move arrived");
             }
-            (Origin::Operator, group) => {
+            (Origin::Operator | Origin::Together, group) => {
                 let group = group.map(|group| &*self.groups[group].name);
                 tracing::info!(code = "LS6091", group, subject = ?wish.subject, ?want, number, by, "an operator's wish");
             }
@@ -300,6 +298,14 @@ impl Node {
         };
         self.services.wanted(now(), group, wanted);
     }
+}
+
+pub(super) fn not_durable(node: &str, error: &str) -> Problem {
+    refused(
+        "LS6087",
+        format!("it is not durable on {node}: {error}"),
+        "see that there is room; as long as lockstepd runs it is tried again every second, and followed then",
+    )
 }
 
 pub(super) fn overruled(by: &str) -> Problem {

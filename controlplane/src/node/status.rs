@@ -30,6 +30,7 @@ impl Node {
             groups: (0..self.groups.len())
                 .map(|group| self.group_status(group))
                 .collect(),
+            suspended_together: self.suspended_together(),
             suspended: suspended.map(|node| self.name_of(node)).collect(),
             agreed: self.agreed(),
             config: None,
@@ -82,6 +83,7 @@ impl Node {
         let (origin, why) = match wish.origin {
             Origin::Operator => (cluster::WishOrigin::Operator, None),
             Origin::Node => (cluster::WishOrigin::Node, None),
+            Origin::Together => (cluster::WishOrigin::Together, None),
             Origin::Arrived => (cluster::WishOrigin::Arrived, None),
             Origin::InVain(why) => (cluster::WishOrigin::InVain, Some(why)),
         };

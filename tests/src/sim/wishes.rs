@@ -98,7 +98,9 @@ impl World {
         }
         self.count(match origin {
             Origin::Arrived => "wish: move arrived",
-            Origin::InVain(_) | Origin::Operator | Origin::Node => "wish: move in vain",
+            Origin::InVain(_) | Origin::Operator | Origin::Together | Origin::Node => {
+                "wish: move in vain"
+            }
         });
     }
 

@@ -55,6 +55,8 @@ fn wishes() -> Vec<Wish> {
         wish(there, Want::Failed, Origin::Node),
         wish(there, Want::Mended, Origin::Node),
         wish(Subject::Node(node(1)), Want::Suspended, Origin::Operator),
+        wish(Subject::Node(node(1)), Want::Suspended, Origin::Together),
+        wish(group, Want::Stopped { home }, Origin::Together),
         wish(Subject::Node(node(0)), Want::Resumed, Origin::Operator),
     ]
 }

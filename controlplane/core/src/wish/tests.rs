@@ -316,3 +316,21 @@ fn every_wish_is_told_and_the_newest_most_often() {
     assert!(!teller.is_news(&told[1]));
     assert!(teller.is_news(&wish(subjects[1], 8)));
 }
+
+/// What ends a wish of the whole cluster ends it for those alone that still are such wishes.
+#[test]
+fn what_was_said_of_the_whole_cluster_is_known_until_something_else_is_said() {
+    let mut own = wishes(0);
+    assert!(!own.is_together(group()));
+    let together = own.say(group(), STOPPED, Origin::Together).expect("said");
+    assert!(own.is_together(group()));
+    store(&mut own);
+    assert_eq!(own.of(group()), Some(&together));
+    let mut other = wishes(1);
+    other.hear(together);
+    assert!(other.is_together(group()), "the other node knows it too");
+    let alone = own.say(group(), STOPPED, Origin::Operator).expect("said");
+    assert!(alone.beats(&together) && !own.is_together(group()));
+    other.hear(alone);
+    assert!(!other.is_together(group()));
+}
