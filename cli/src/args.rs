@@ -28,6 +28,11 @@ const WAIT_EXIT_CODES: &str = "\
 Exit codes: 0 done (without --wait: both nodes will come to it), 1 refused, or it
 came to nothing, 3 nobody can tell: no control plane answers, or the time is over.";
 
+const POWER_AFTER: &str = "\
+If a group cannot be moved, the machine stays up; what was moved until then stays moved.
+Exit codes: 0 the machine goes down, 1 refused or failed, 3 nobody can tell: no control plane
+answers, or a volume's daemon does not say who serves it.";
+
 const PREPARE_AFTER: &str = "\
 For example:
   lockstep group prepare pg --user postgres -- /usr/lib/postgresql/15/bin/initdb -D /srv/pg/data
@@ -231,6 +236,12 @@ pub(crate) enum Node {
         #[arg(long, value_name = "SECONDS", default_value_t = 300)]
         timeout: u64,
     },
+    /// Move all groups that run on this node to the other one, then switch this machine off
+    #[command(after_help = POWER_AFTER)]
+    Shutdown(Power),
+    /// Move all groups that run on this node to the other one, then reboot this machine
+    #[command(after_help = POWER_AFTER)]
+    Reboot(Power),
     /// The node takes over again
     Resume {
         /// The node [default: this one]
@@ -239,6 +250,21 @@ pub(crate) enum Node {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Power {
+    /// The node: only the one on which this is typed [default: this one]
+    pub(crate) name: Option<String>,
+    /// Stop a group that cannot be moved: it stays stopped until `lockstep group start`
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Say what would be done, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// No longer than this for each group
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) timeout: u64,
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,6 +9,7 @@ mod explain;
 mod group;
 mod man;
 mod node;
+mod power;
 pub(crate) mod prepare;
 mod push;
 mod status;

@@ -9,6 +9,7 @@ use mirror_core::admin::Role;
 
 use crate::args::{Group, Node, Patience};
 use crate::cmd::group::{self, answer, escaped, said, unknown};
+use crate::cmd::power::{self, How};
 use crate::cmd::volume::status::Form;
 use crate::failure::Failure;
 use crate::http::{cluster_status, tell};
@@ -22,7 +23,9 @@ pub(crate) fn run(command: Node) -> Result<u8, Failure> {
     let (name, word, json) = match command {
         Node::Suspend { name, json } => (name, "suspend", json),
         Node::Resume { name, json } => (name, "resume", json),
-        Node::Leave { timeout } => return leave(timeout),
+        Node::Leave { timeout } => return Ok(leave(&what_runs()?, timeout).worst),
+        Node::Shutdown(wanted) => return power::run(How::Off, &wanted),
+        Node::Reboot(wanted) => return power::run(How::Again, &wanted),
     };
     let form = Form::from(json);
     let path = |name: &str| format!("/v1/nodes/{}/{word}", escaped(name));
@@ -39,7 +42,7 @@ pub(crate) fn run(command: Node) -> Result<u8, Failure> {
 }
 
 /// A daemon that is being started says nothing for a moment; "nothing runs here" is said of what is known.
-fn what_runs() -> Result<cluster::ClusterStatus, Failure> {
+pub(super) fn what_runs() -> Result<cluster::ClusterStatus, Failure> {
     let began = Instant::now();
     loop {
         let status = cluster_status().map_err(|error| unknown(&error))?;
@@ -50,26 +53,37 @@ fn what_runs() -> Result<cluster::ClusterStatus, Failure> {
     }
 }
 
-fn is_unknown(group: &cluster::Group) -> bool {
+pub(super) fn is_unknown(group: &cluster::Group) -> bool {
     let role = |volume: &cluster::Volume| volume.status.as_ref().map(|status| status.role);
     let settled = |role| matches!(role, Some(Role::Active | Role::Fenced));
     !group.volumes.iter().map(role).all(settled)
 }
 
+/// What came of leaving.
+pub(super) struct Left {
+    /// The groups that did not leave, or of which nobody can tell.
+    pub(super) here: Vec<String>,
+    /// The worst exit code.
+    pub(super) worst: u8,
+}
+
 /// Each group that this node serves is moved; one that cannot be does not keep the others here.
-fn leave(timeout: u64) -> Result<u8, Failure> {
-    let status = what_runs()?;
+pub(super) fn leave(status: &cluster::ClusterStatus, timeout: u64) -> Left {
     let served = |group: &&cluster::Group| served_by(group) == Some(status.node.as_str());
-    let mut worst = 0;
+    let mut left = Left {
+        here: Vec::new(),
+        worst: 0,
+    };
     for group in status.groups.iter().filter(|group| is_unknown(group)) {
         eprintln!(
             "{}: a volume's daemon does not say who serves it",
             group.name
         );
-        worst = 3;
+        left.here.push(group.name.clone());
+        left.worst = 3;
     }
     let mut groups = status.groups.iter().filter(served).peekable();
-    if groups.peek().is_none() && worst == 0 {
+    if groups.peek().is_none() && left.worst == 0 {
         println!("no group runs on {}", status.node);
     }
     for group in groups {
@@ -83,10 +97,14 @@ fn leave(timeout: u64) -> Result<u8, Failure> {
             to: Some(status.peer.name.clone()),
             patience,
         });
-        worst = worst.max(moved.unwrap_or_else(|failure| {
+        let code = moved.unwrap_or_else(|failure| {
             eprintln!("{}: {failure}", group.name);
             failure.exit_code
-        }));
+        });
+        left.worst = left.worst.max(code);
+        if code != 0 && !left.here.contains(&group.name) {
+            left.here.push(group.name.clone());
+        }
     }
-    Ok(worst)
+    left
 }
