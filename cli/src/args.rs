@@ -297,6 +297,9 @@ pub(crate) enum Volume {
     Activate {
         /// The volume
         name: String,
+        /// Also if lockstepd would undo it: it does, unless it is stopped before
+        #[arg(long)]
+        by_hand: bool,
     },
     /// Stop serving the volume on this node
     Deactivate {
@@ -305,6 +308,9 @@ pub(crate) enum Volume {
         /// Also if it is mounted or open, or its writes are frozen: its users get I/O errors
         #[arg(long)]
         force: bool,
+        /// Also if lockstepd keeps it served: it begins again at once, unless it is stopped before
+        #[arg(long)]
+        by_hand: bool,
     },
     /// Make the volume larger, while it is served; the backing devices of both nodes are enlarged before
     Grow {
@@ -321,6 +327,9 @@ pub(crate) enum Volume {
         /// "PEER is off", with the other node's name: what you vouch for
         #[arg(long, value_name = "WORDS")]
         confirm: Option<String>,
+        /// Also if lockstepd would undo it: it does, unless it is stopped before
+        #[arg(long)]
+        by_hand: bool,
     },
     /// After a split brain: show both sides; with --discard, throw this node's side away
     Resolve {

@@ -182,3 +182,32 @@ fn a_machine_goes_down_when_nothing_runs_on_it_any_more_and_not_before() {
     assert_eq!(stands.status.code(), Some(1));
     assert!(text(&stands.stderr).contains("LS6222"), "{stands:?}");
 }
+
+/// Beside this control plane; no volume's daemon runs here, which would be asked next.
+#[test]
+fn a_volumes_verb_that_lockstepd_would_undo_is_refused() {
+    let directory = bed();
+    let path = directory.path();
+    let volumes = path.join("etc/volumes");
+    fs::create_dir_all(&volumes).expect("a directory");
+    let _told = plays(path);
+    let verb = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep"));
+        command.arg("volume").args(words);
+        command.env("LOCKSTEP_CONFIG_DIR", path.join("etc"));
+        let output = command.env("LOCKSTEP_RUN_DIR", path).output();
+        text(&output.expect("lockstep").stderr)
+    };
+    let refused = verb(&["deactivate", "a"]);
+    assert!(refused.starts_with("LS6231"), "{refused}");
+    assert!(refused.contains("lockstep group stop a"), "{refused}");
+    for words in [
+        &["deactivate", "a", "--by-hand"][..],
+        &["deactivate", "b"],
+        &["activate", "a"],
+        &["deactivate", "of-no-group"],
+    ] {
+        let words = verb(words);
+        assert!(!words.contains("LS623"), "{words}");
+    }
+}

@@ -1,5 +1,6 @@
 //! `lockstep volume ...`: one file per verb that is more than a command to the daemon.
 
+mod beside;
 mod create;
 mod discarded;
 mod ends;
@@ -18,6 +19,7 @@ use crate::args::Volume;
 use crate::config;
 use crate::failure::Failure;
 use crate::patience::patiently;
+use beside::Hand;
 
 pub(crate) fn run(command: Volume) -> Result<u8, Failure> {
     match command {
@@ -27,10 +29,27 @@ pub(crate) fn run(command: Volume) -> Result<u8, Failure> {
         Volume::Status { name, json, watch } => {
             status::run(name.as_deref(), json.into(), watch.into())
         }
-        Volume::Activate { name } => tell(&name, Command::Activate),
-        Volume::Deactivate { name, force } => tell(&name, Command::Deactivate { force }),
+        Volume::Activate { name, by_hand } => {
+            beside::look(Hand::Activate, &name, by_hand)?;
+            tell(&name, Command::Activate)
+        }
+        Volume::Deactivate {
+            name,
+            force,
+            by_hand,
+        } => {
+            beside::look(Hand::Deactivate, &name, by_hand)?;
+            tell(&name, Command::Deactivate { force })
+        }
         Volume::Grow { name, size } => grow::run(&name, size),
-        Volume::Takeover { name, confirm } => takeover::run(&name, confirm),
+        Volume::Takeover {
+            name,
+            confirm,
+            by_hand,
+        } => {
+            beside::look(Hand::Takeover, &name, by_hand)?;
+            takeover::run(&name, confirm)
+        }
         Volume::Resolve {
             name,
             discard,
