@@ -14,6 +14,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use controlplane::arbiter::boottime_nanos;
+use controlplane_core::timeouts::{Factor, Told};
+use controlplane_core::wire::{Heartbeat, HeartbeatKey};
+use mirror_core::types::{BootId, Incarnation};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -32,6 +35,8 @@ struct Bed {
     role: Arc<Mutex<&'static str>>,
     /// The other node's copy does not count.
     alone: Arc<AtomicBool>,
+    /// Where the other node's heartbeats come from.
+    peer: String,
     daemon: Option<Child>,
 }
 
@@ -52,16 +57,15 @@ impl Bed {
             let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
             socket.local_addr().expect("an address").to_string()
         };
+        let (own, peer) = (port(), port());
         let pid = path.join("pid").display().to_string();
         let number = BEDS.fetch_add(1, Ordering::Relaxed);
         let group = format!("daemon{}-{number}", std::process::id());
         let config = format!(
             "version = 1\n{arbiter}\
-             [nodes.node1]\ninterconnects = [\"{}\"]\n[nodes.node2]\ninterconnects = [\"{}\"]\n\
+             [nodes.node1]\ninterconnects = [\"{own}\"]\n[nodes.node2]\ninterconnects = [\"{peer}\"]\n\
              [groups.{group}]\nvolumes = [\"data\"]\ndoubt_grace_ms = 600000\nresources = [{{ kind = \"program\", name = \"app\", \
-             command = [\"/bin/sh\", \"-c\", \"echo $$ > {pid}; exec sleep 1000\"] }}]\n{more}",
-            port(),
-            port(),
+             command = [\"/bin/sh\", \"-c\", \"echo $$ > {pid}; exec sleep 1000\"] }}]\n{more}"
         );
         fs::write(path.join("cluster.toml"), config).expect("a configuration");
         let role = Arc::new(Mutex::new("fenced"));
@@ -88,6 +92,7 @@ impl Bed {
             group,
             role,
             alone,
+            peer,
             daemon: None,
         }
     }
@@ -253,6 +258,17 @@ fn the_cluster_is_stopped_and_started_and_what_was_stopped_by_itself_is_left() {
         body.contains("\"changed\":true") && !body.contains("\"number\""),
         "{body}"
     );
+    // Nobody takes it for the real one's answer.
+    assert!(
+        body.contains("\"dry_run\":true") && body.contains("nothing is done"),
+        "{body}"
+    );
+    assert!(
+        body.contains("would be stopped") && !body.contains("is stopped"),
+        "{body}"
+    );
+    let (status, _) = bed.operator("/v1/cluster/stop", "{\"dry-run\":true}");
+    assert!(status >= 400, "misspelt");
     assert!(lives(pid), "nothing was done");
     let (status, body) = bed.operator("/v1/cluster/stop", "{}");
     assert_eq!(status, 200, "{body}");
@@ -262,12 +278,16 @@ fn the_cluster_is_stopped_and_started_and_what_was_stopped_by_itself_is_left() {
     eventually("it ends", || !lives(pid));
     let (_, body) = bed.operator("/v1/cluster/stop", "{}");
     assert!(body.contains("every group was stopped already"), "{body}");
+    assert!(body.contains("may know of something else"), "{body}");
     bed.end();
     // Remembered over a restart.
     bed.start("second");
+    let (status, body) = bed.operator("/v1/cluster/start", "{\"dry_run\":true}");
+    assert!(status == 200 && body.contains("would start"), "{body}");
     let (status, body) = bed.operator("/v1/cluster/start", "{}");
     assert_eq!(status, 200, "{body}");
     assert!(body.contains("\"changed\":true"), "{body}");
+    assert!(body.contains("node2 is not heard"), "{body}");
     bed.says("second", "online");
     // Stopped with the cluster, and then by itself: it is the operator's from then on.
     let (status, _) = bed.operator("/v1/cluster/stop", "{}");
@@ -286,6 +306,66 @@ fn the_cluster_is_stopped_and_started_and_what_was_stopped_by_itself_is_left() {
     assert_eq!(status, 200, "{body}");
 }
 
+/// Plays the other node's heartbeats, of a release that promises no timeouts as long as `old`: it answers all that it hears.
+fn plays_the_peer(address: &str, key: HeartbeatKey, old: Arc<AtomicBool>) {
+    let socket = UdpSocket::bind(address).expect("a port");
+    thread::spawn(move || {
+        let mut bytes = [0; 2048];
+        for sequence in 1.. {
+            let Ok((length, from)) = socket.recv_from(&mut bytes) else {
+                return;
+            };
+            let Ok(heard) = key.decode(&bytes[..length]) else {
+                continue;
+            };
+            let promise = (!old.load(Ordering::SeqCst)).then_some(Factor::ONE);
+            let answer = Heartbeat {
+                from: heard.to,
+                to: heard.from,
+                stood_still: false,
+                boot: BootId([9; 16]),
+                incarnation: Incarnation(77),
+                sequence,
+                echoed_incarnation: heard.incarnation,
+                echoed_sent: heard.sent,
+                held_nanos: 0,
+                timeouts: Told {
+                    waits: promise,
+                    lease: promise,
+                    word: None,
+                },
+                ..heard
+            };
+            let _ = socket.send_to(&key.encode(&answer), from);
+        }
+    });
+}
+
+/// It would leave such a wish out, and nothing could be moved or stopped between the two any more.
+#[test]
+fn beside_a_release_that_does_not_know_it_the_cluster_is_not_stopped() {
+    let mut bed = Bed::new();
+    let old = Arc::new(AtomicBool::new(true));
+    let key = controlplane::key::read(&bed.file("key")).expect("a key");
+    plays_the_peer(&bed.peer, HeartbeatKey::new(&key), Arc::clone(&old));
+    bed.start("first");
+    for verb in ["stop", "suspend"] {
+        let path = format!("/v1/cluster/{verb}");
+        let asked = || bed.operator(&path, "{\"dry_run\":true}");
+        eventually("heard, and refused", || {
+            let (status, body) = asked();
+            status == 409 && body.contains("LS6223")
+        });
+        let (status, body) = bed.operator(&path, "{}");
+        assert!(status == 409 && body.contains("LS6223"), "{body}");
+    }
+    old.store(false, Ordering::SeqCst);
+    eventually("upgraded", || {
+        let (status, body) = bed.operator("/v1/cluster/stop", "{}");
+        status == 200 && !body.contains("is not heard")
+    });
+}
+
 #[test]
 fn a_suspended_cluster_goes_on_with_what_it_serves_and_begins_nothing() {
     let mut bed = Bed::new();
@@ -296,6 +376,11 @@ fn a_suspended_cluster_goes_on_with_what_it_serves_and_begins_nothing() {
     let pid = bed.pid();
     let (status, body) = bed.operator("/v1/nodes/node2/suspend", "{}");
     assert_eq!(status, 200, "{body}");
+    let (_, body) = bed.operator("/v1/cluster/suspend", "{\"dry_run\":true}");
+    assert!(
+        body.contains("would be moved") && body.contains("would be suspended"),
+        "{body}"
+    );
     let (status, body) = bed.operator("/v1/cluster/suspend", "{}");
     assert_eq!(status, 200, "{body}");
     assert!(

@@ -20,8 +20,9 @@ pub enum ClusterVerb {
     Resume,
 }
 
-/// The body of a request.
+/// The body of a request. An unknown field is refused: a misspelt `dry_run` would stop the cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AskedTogether {
     /// Only what would be done.
     #[serde(default)]
@@ -35,6 +36,9 @@ pub struct SaidTogether {
     pub schema: String,
     /// True.
     pub ok: bool,
+    /// Nothing was done: this is what would be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
     /// For a person.
     pub message: String,
     /// Every group, or both nodes.
@@ -66,6 +70,9 @@ mod tests {
     fn requests_and_answers_are_these_lines() {
         let asked: AskedTogether = serde_json::from_str("{}").unwrap();
         assert_eq!(asked, AskedTogether::default());
+        for misspelt in [r#"{"dry-run":true}"#, r#"{"dryRun":true}"#] {
+            assert!(serde_json::from_str::<AskedTogether>(misspelt).is_err());
+        }
         let line = r#"{"schema":"lockstep.cluster-verb/1","ok":true,"message":"done","parts":[{"name":"pg","changed":true,"number":5,"by":"node1","message":"is stopped"}]}"#;
         let said: SaidTogether = serde_json::from_str(line).unwrap();
         assert_eq!(said.parts[0].number, Some(5));

@@ -332,6 +332,6 @@ fn suspended(who: &str) -> Problem {
     refused(
         "LS6084",
         format!("{who} suspended: nothing is taken over or moved there"),
-        "`lockstep node resume NODE` ends that",
+        "`lockstep node resume NODE` ends that, or `lockstep cluster resume` if the whole cluster was suspended",
     )
 }

@@ -4,21 +4,22 @@
 //! ends it for these alone: what an operator stopped or suspended by itself stays as it is.
 
 use controlplane_api::together::{ClusterVerb, Part, SCHEMA, SaidTogether};
-use controlplane_core::wish::{Origin, Subject, Want, Wish};
+use controlplane_core::wish::{Origin, Subject, Want, Wish, Wishes};
 use mirror_core::admin::Problem;
 use mirror_core::types::NodeId;
 use tokio::sync::oneshot;
 
 use super::Node;
 use super::judge::{Judged, refused};
-use super::operator::{not_durable, overruled};
+use super::operator::not_durable;
 
 /// Where the answer to an operator goes.
 pub type AnswerTogether = oneshot::Sender<Result<SaidTogether, Problem>>;
 
 /// An operator who waits until all of it is durable.
 pub(super) struct Waiting {
-    wishes: Vec<Wish>,
+    /// And whether it was said by this verb: with the name of what it is about.
+    wishes: Vec<(Wish, Option<String>)>,
     said: SaidTogether,
     answer: AnswerTogether,
 }
@@ -30,21 +31,26 @@ struct Judgement {
     /// Otherwise it stays as it is.
     wish: Option<(Want, Origin)>,
     message: String,
+    /// The same, as long as nothing is done.
+    would: String,
 }
 
 impl Judgement {
     fn stays(name: &str, subject: Subject, message: impl Into<String>) -> Self {
+        let message = message.into();
         Self {
             name: name.to_string(),
             subject,
             wish: None,
-            message: message.into(),
+            would: message.clone(),
+            message,
         }
     }
 
-    fn wish(self, want: Want, origin: Origin) -> Self {
+    fn wish(self, want: Want, origin: Origin, would: impl Into<String>) -> Self {
         Self {
             wish: Some((want, origin)),
+            would: would.into(),
             ..self
         }
     }
@@ -67,33 +73,40 @@ impl Node {
         (verb, dry_run): (ClusterVerb, bool),
         answer: AnswerTogether,
     ) {
-        let (judged, message) = match self.judge_together(verb) {
+        let judged = match self.judge_together(verb) {
             Ok(judged) => judged,
             // Who asked may be gone.
             Err(problem) => return drop(answer.send(Err(problem))),
         };
+        // Of how it was before anything is said, which the other node cannot know yet.
+        let message = self.words(verb, dry_run, &judged);
         let mut wishes = Vec::new();
         let mut parts = Vec::new();
         for judgement in judged {
-            let subject = judgement.subject;
+            let (subject, name) = (judgement.subject, judgement.name);
             let changed = judgement.wish.is_some();
             if let Some((want, origin)) = judgement.wish.filter(|_| !dry_run) {
                 self.wishes.say(subject, want, origin);
             }
             let newest = self.wishes.newest(subject).copied();
             let told = newest.filter(|_| !(changed && dry_run));
+            wishes.extend(newest.map(|wish| (wish, changed.then(|| name.clone()))));
             parts.push(Part {
-                name: judgement.name,
+                name,
                 changed,
                 number: told.map(|wish| wish.number),
                 by: told.map(|wish| self.name_of(wish.by)),
-                message: judgement.message,
+                message: if dry_run {
+                    judgement.would
+                } else {
+                    judgement.message
+                },
             });
-            wishes.extend(newest);
         }
         let said = SaidTogether {
             schema: SCHEMA.to_string(),
             ok: true,
+            dry_run,
             message,
             parts,
         };
@@ -109,23 +122,23 @@ impl Node {
         self.answer_together();
     }
 
-    /// Who waits is answered when the last one is durable, or another one took its place.
+    /// Who waits is answered when the last one is durable, or another one took its place. What was wished before, and is
+    /// settled or wished anew meanwhile, is no contradiction.
     pub(super) fn answer_together(&mut self) {
         let all = std::mem::take(&mut self.waiting_together);
         for waiting in all {
-            let rules = |wish: &&Wish| self.wishes.of(wish.subject) == Some(*wish);
-            let beaten = waiting.wishes.iter().find_map(|wish| {
-                let durable = self.wishes.of(wish.subject)?;
-                (durable.mark() > wish.mark()).then_some(durable.by)
-            });
-            if let Some(by) = beaten {
-                let problem = overruled(&self.name_of(by));
-                drop(waiting.answer.send(Err(problem)));
-            } else if waiting.wishes.iter().all(|wish| rules(&wish)) {
-                drop(waiting.answer.send(Ok(waiting.said)));
-            } else {
+            let Some(beaten) = beaten(&self.wishes, &waiting.wishes) else {
                 self.waiting_together.push(waiting);
-            }
+                continue;
+            };
+            let answer = match beaten.first() {
+                None => Ok(waiting.said),
+                Some((_, by)) => {
+                    let names: Vec<&str> = beaten.iter().map(|(name, _)| *name).collect();
+                    Err(overruled_of(&names.join(" and "), &self.name_of(*by)))
+                }
+            };
+            drop(waiting.answer.send(answer));
         }
     }
 
@@ -137,45 +150,95 @@ impl Node {
         }
     }
 
-    fn judge_together(&self, verb: ClusterVerb) -> Result<(Vec<Judgement>, String), Problem> {
+    fn judge_together(&self, verb: ClusterVerb) -> Result<Vec<Judgement>, Problem> {
         let groups = 0..self.groups.len();
         let nodes = [self.config.me, self.config.peer].into_iter();
-        let judged: Vec<Judgement> = match verb {
-            ClusterVerb::Stop => groups.map(|group| self.stop_together(group)).collect(),
+        Ok(match verb {
+            ClusterVerb::Stop => {
+                self.must_know_together()?;
+                groups.map(|group| self.stop_together(group)).collect()
+            }
             ClusterVerb::Start => groups
                 .map(|group| self.start_together(group))
                 .collect::<Result<_, _>>()?,
             ClusterVerb::Suspend => {
+                self.must_know_together()?;
                 self.must_not_move()?;
                 nodes.map(|node| self.suspend_together(node)).collect()
             }
             ClusterVerb::Resume => nodes.map(|node| self.resume_together(node)).collect(),
-        };
+        })
+    }
+
+    /// For a person: in one sentence.
+    fn words(&self, verb: ClusterVerb, dry_run: bool, judged: &[Judgement]) -> String {
         let changed = |judgement: &&Judgement| judgement.wish.is_some();
         let names: Vec<&str> = judged.iter().filter(changed).map(|it| &*it.name).collect();
+        if names.is_empty() {
+            let text = match verb {
+                ClusterVerb::Stop => "every group was stopped already",
+                ClusterVerb::Start => "no group is stopped that `lockstep cluster stop` stopped",
+                ClusterVerb::Suspend => "both nodes were suspended already",
+                ClusterVerb::Resume => {
+                    "no node is suspended that `lockstep cluster suspend` suspended"
+                }
+            };
+            return format!("{text}{}", self.differs());
+        }
         let names = names.join(" and ");
-        let message = match (verb, names.is_empty()) {
-            (ClusterVerb::Stop, true) => "every group was stopped already".to_string(),
-            (ClusterVerb::Stop, false) => format!(
-                "{names}: stopped on both nodes, also after a reboot, until `lockstep cluster start`{}",
-                self.untold()
+        let or = |would: &'static str, is: &'static str| if dry_run { would } else { is };
+        let text = match verb {
+            ClusterVerb::Stop => format!(
+                "{names}: {} on both nodes, also after a reboot, until `lockstep cluster start`",
+                or("would be stopped", "stopped")
             ),
-            (ClusterVerb::Start, true) => {
-                "no group is stopped that `lockstep cluster stop` stopped".to_string()
-            }
-            (ClusterVerb::Start, false) => format!("{names}: started"),
-            (ClusterVerb::Suspend, true) => "both nodes were suspended already".to_string(),
-            (ClusterVerb::Suspend, false) => format!(
-                "nothing is moved and nothing is taken over until `lockstep cluster resume`; what runs goes on{}{}",
-                self.idle_words(),
-                self.may_take_over()
+            ClusterVerb::Start => format!("{names}: {}", or("would be started", "started")),
+            ClusterVerb::Suspend => format!(
+                "nothing {} moved and nothing {} taken over until `lockstep cluster resume`; what runs {}{}",
+                or("would be", "is"),
+                or("would be", "is"),
+                or("would go on", "goes on"),
+                self.idle_words()
             ),
-            (ClusterVerb::Resume, true) => {
-                "no node is suspended that `lockstep cluster suspend` suspended".to_string()
-            }
-            (ClusterVerb::Resume, false) => format!("{names}: resumed{}", self.untold()),
+            ClusterVerb::Resume => format!("{names}: {}", or("would be resumed", "resumed")),
         };
-        Ok((judged, message))
+        let known = match verb {
+            ClusterVerb::Suspend => self.may_take_over(),
+            ClusterVerb::Stop | ClusterVerb::Start | ClusterVerb::Resume => self.untold(),
+        };
+        if dry_run {
+            format!("nothing is done: {text}{known}")
+        } else {
+            format!("{text}{known}")
+        }
+    }
+
+    /// What to say where nothing is to be changed: the other node may know of more.
+    fn differs(&self) -> String {
+        let (me, peer) = (&self.config.name, &self.config.peer_name);
+        if !self.is_peer_heard() {
+            format!("; {peer} is not heard, and may know of something else")
+        } else if !self.agreed() {
+            format!("; {me} and {peer} do not know the same yet")
+        } else {
+            String::new()
+        }
+    }
+
+    /// A release that leaves such wishes out would go on as if nobody had said it, and never know the same as this one:
+    /// nothing could be moved or stopped any more. It is one that promises no timeouts either.
+    fn must_know_together(&self) -> Result<(), Problem> {
+        let peer = &self.config.peer_name;
+        if self.is_peer_heard() && self.shared.timeouts.peer().is_none() {
+            return Err(refused(
+                "LS6223",
+                format!("{peer} runs a release that knows nothing of this, and would not follow"),
+                format!(
+                    "upgrade lockstepd on {peer}; until then stop each group (`lockstep group stop`), or suspend each node"
+                ),
+            ));
+        }
+        Ok(())
     }
 
     fn stop_together(&self, group: usize) -> Judgement {
@@ -193,7 +256,8 @@ impl Node {
                 ),
             ),
             (_, Judged::Wish(_, want, _)) => {
-                Judgement::stays(name, subject, "is stopped").wish(want, Origin::Together)
+                let would = "would be stopped";
+                Judgement::stays(name, subject, "is stopped").wish(want, Origin::Together, would)
             }
         }
     }
@@ -210,7 +274,20 @@ impl Node {
         Ok(match self.judge_start(group, None)? {
             Judged::Already(_, message) => Judgement::stays(name, subject, message),
             Judged::Wish(_, want, message) => {
-                Judgement::stays(name, subject, message).wish(want, Origin::Operator)
+                let would = match want {
+                    Want::Runs { home: Some(home) } => {
+                        format!("would start on {}", self.name_of(home))
+                    }
+                    Want::Runs { home: None }
+                    | Want::Stopped { .. }
+                    | Want::Moves { .. }
+                    | Want::Forgotten
+                    | Want::Failed
+                    | Want::Mended
+                    | Want::Suspended
+                    | Want::Resumed => "would start".to_string(),
+                };
+                Judgement::stays(name, subject, message).wish(want, Origin::Operator, would)
             }
         })
     }
@@ -227,7 +304,8 @@ impl Node {
             };
             return Judgement::stays(&name, subject, message);
         }
-        Judgement::stays(&name, subject, "is suspended").wish(Want::Suspended, Origin::Together)
+        let (want, would) = (Want::Suspended, "would be suspended");
+        Judgement::stays(&name, subject, "is suspended").wish(want, Origin::Together, would)
     }
 
     fn resume_together(&self, node: NodeId) -> Judgement {
@@ -240,7 +318,8 @@ impl Node {
                 format!("was suspended by itself: `lockstep node resume {name}` resumes it");
             return Judgement::stays(&name, subject, message);
         }
-        Judgement::stays(&name, subject, "takes over again").wish(Want::Resumed, Origin::Operator)
+        let (want, would) = (Want::Resumed, "would take over again");
+        Judgement::stays(&name, subject, "takes over again").wish(want, Origin::Operator, would)
     }
 
     fn is_newest_suspended(&self, subject: Subject) -> bool {
@@ -288,5 +367,83 @@ impl Node {
         format!(
             "; {peer} is not heard and does not know it yet: if it lives it takes over all the same, where the arbiter lets it"
         )
+    }
+}
+
+/// Of those that this verb said the ones that another one took the place of, and on which node; `None` while not all is durable.
+fn beaten<'a>(
+    known: &Wishes,
+    said: &'a [(Wish, Option<String>)],
+) -> Option<Vec<(&'a str, NodeId)>> {
+    let mut beaten = Vec::new();
+    for (wish, name) in said {
+        let ruling = known.of(wish.subject)?;
+        if ruling.mark() < wish.mark() {
+            return None;
+        }
+        if let Some(name) = name
+            && (ruling.number, ruling.by) != (wish.number, wish.by)
+        {
+            beaten.push((name.as_str(), ruling.by));
+        }
+    }
+    Some(beaten)
+}
+
+fn overruled_of(names: &str, by: &str) -> Problem {
+    refused(
+        "LS6093",
+        format!(
+            "somebody wished something else of {names} on {by}, at the same time; the rest is done"
+        ),
+        "`lockstep status` says what; talk to each other",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use controlplane_core::wish::{Effect, GroupKey};
+
+    fn node(number: u8) -> NodeId {
+        NodeId::new(number).expect("a node")
+    }
+
+    fn durable(wishes: &mut Wishes) {
+        let mut effects = Vec::new();
+        wishes.store(&mut effects);
+        while let Some(effect) = effects.pop() {
+            if let Effect::Store { version, .. } = effect {
+                wishes.stored(version, &mut effects);
+            }
+        }
+    }
+
+    #[test]
+    fn a_move_that_settles_meanwhile_contradicts_nobody_and_who_does_is_named() {
+        let (pg, db) = (GroupKey::of("pg"), GroupKey::of("db"));
+        let (pg, db) = (Subject::Group(pg), Subject::Group(db));
+        let mut own = Wishes::new(node(0), [pg, db], []);
+        let (to, home) = (node(1), None);
+        let moves = own
+            .say(db, Want::Moves { to }, Origin::Operator)
+            .expect("said");
+        let starts = own
+            .say(pg, Want::Runs { home }, Origin::Operator)
+            .expect("said");
+        let said = [(starts, Some("pg".to_string())), (moves, None)];
+        assert_eq!(beaten(&own, &said), None, "nothing is durable");
+        let outcome = (db, Want::Runs { home: Some(to) }, Origin::Arrived);
+        own.settle(moves.mark(), outcome);
+        durable(&mut own);
+        assert_eq!(beaten(&own, &said), Some(Vec::new()));
+        let mut other = Wishes::new(node(1), [pg, db], []);
+        for wish in [starts, moves] {
+            other.hear(wish);
+        }
+        let stops = other.say(pg, Want::Stopped { home }, Origin::Operator);
+        own.hear(stops.expect("said"));
+        durable(&mut own);
+        assert_eq!(beaten(&own, &said), Some(vec![("pg", node(1))]));
     }
 }
