@@ -29,7 +29,8 @@ Exit codes: 0 done (without --wait: both nodes will come to it), 1 refused, or i
 came to nothing, 3 nobody can tell: no control plane answers, or the time is over.";
 
 const POWER_AFTER: &str = "\
-If a group cannot be moved, the machine stays up; what was moved until then stays moved.
+This node is suspended as long as its groups leave. If a group cannot be moved, the machine
+stays up; what was moved until then stays moved.
 Exit codes: 0 the machine goes down, 1 refused or failed, 3 nobody can tell: no control plane
 answers, or a volume's daemon does not say who serves it.";
 
@@ -256,7 +257,7 @@ pub(crate) enum Node {
 pub(crate) struct Power {
     /// The node: only the one on which this is typed [default: this one]
     pub(crate) name: Option<String>,
-    /// Stop a group that cannot be moved: it stays stopped until `lockstep group start`
+    /// Stop a group that runs here and cannot be moved: it stays stopped until `lockstep group start`
     #[arg(long)]
     pub(crate) force: bool,
     /// Say what would be done, and change nothing
@@ -297,7 +298,7 @@ pub(crate) enum Volume {
     Activate {
         /// The volume
         name: String,
-        /// Also if lockstepd would undo it: it does, unless it is stopped before
+        /// Also if lockstepd would undo it (it does, unless it is stopped before), or this node is suspended (it is kept)
         #[arg(long)]
         by_hand: bool,
     },
@@ -308,7 +309,7 @@ pub(crate) enum Volume {
         /// Also if it is mounted or open, or its writes are frozen: its users get I/O errors
         #[arg(long)]
         force: bool,
-        /// Also if lockstepd keeps it served: it begins again at once, unless it is stopped before
+        /// Also if lockstepd keeps it served: it begins again at once, unless it is stopped before or this node is suspended
         #[arg(long)]
         by_hand: bool,
     },
@@ -327,7 +328,7 @@ pub(crate) enum Volume {
         /// "PEER is off", with the other node's name: what you vouch for
         #[arg(long, value_name = "WORDS")]
         confirm: Option<String>,
-        /// Also if lockstepd would undo it: it does, unless it is stopped before
+        /// Also if lockstepd would undo it (it does, unless it is stopped before), or this node is suspended (it is kept)
         #[arg(long)]
         by_hand: bool,
     },

@@ -13,6 +13,8 @@ use controlplane_api::cluster::{
 };
 use mirror_core::admin::{LinkState, Role};
 
+pub(crate) use suspended::resume;
+
 use crate::size;
 use crate::style::{Style, Tone};
 use crate::verdict::{Health, Verdict};
@@ -66,17 +68,7 @@ fn verdict_of_group(group: &Group, status: &ClusterStatus) -> Verdict {
             if stops_at(group, status).is_none()
                 && !group.resources.as_ref().is_some_and(may_run) =>
         {
-            let (sentence, advice) = match group.wish.as_ref().map(|wish| wish.origin) {
-                Some(WishOrigin::Together) => (
-                    format!("{name}: an operator stopped the whole cluster"),
-                    "`lockstep cluster start` runs it again".to_string(),
-                ),
-                _ => (
-                    format!("{name}: an operator stopped it"),
-                    format!("`lockstep group start {name}` runs it again"),
-                ),
-            };
-            return Verdict::new(Health::Down, "STOPPED", sentence).advise(advice);
+            return stopped(group);
         }
         Some(Want::Stopped) => {
             let sentence = format!("{name}: it is being stopped, as an operator wishes");
@@ -118,6 +110,23 @@ fn verdict_of_group(group: &Group, status: &ClusterStatus) -> Verdict {
         },
         None => Verdict::new(Health::Healthy, "HEALTHY", "it has no volumes"),
     }
+}
+
+fn stopped(group: &Group) -> Verdict {
+    let name = &group.name;
+    let together = |wish: &Wish| wish.origin == WishOrigin::Together;
+    let (sentence, advice) = if group.wish.as_ref().is_some_and(together) {
+        (
+            format!("{name}: an operator stopped the whole cluster"),
+            "`lockstep cluster start` runs it again".to_string(),
+        )
+    } else {
+        (
+            format!("{name}: an operator stopped it"),
+            format!("`lockstep group start {name}` runs it again"),
+        )
+    };
+    Verdict::new(Health::Down, "STOPPED", sentence).advise(advice)
 }
 
 /// What keeps the other node from taking over, or would keep it soon.

@@ -14,6 +14,7 @@ mod events;
 mod failure;
 mod http;
 mod kept;
+mod leaving;
 mod patience;
 mod prepare;
 mod programs;

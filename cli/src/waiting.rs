@@ -207,22 +207,6 @@ fn of_stop(wait: &Wait, wish: &Wish, group: &Group, status: &ClusterStatus) -> P
     }
 }
 
-/// How far a group is that shall leave nothing running on this node before the machine goes down. A node that is not heard
-/// would begin with volumes that are given up: they are in use until the end then, and idle.
-pub(crate) fn rests(wait: &Wait, status: &ClusterStatus) -> Progress {
-    let going = progress(wait, status);
-    let group = status.groups.iter().find(|group| group.name == wait.group);
-    let idle = group.is_some_and(|group| !group.resources.as_ref().is_some_and(may_run));
-    let alone = status.peer.presence != Presence::Alive;
-    match going {
-        Progress::Going(text) if idle && alone => Progress::Done(format!(
-            "{}: nothing of it runs on {}; {text}",
-            wait.group, status.node
-        )),
-        Progress::Done(_) | Progress::Failed(_) | Progress::Going(_) => going,
-    }
-}
-
 /// What shows that a group's volumes are not stopped, or that this node cannot tell; `None` if they are.
 pub(crate) fn stops_at(group: &Group, status: &ClusterStatus) -> Option<String> {
     let (node, peer) = (&status.node, &status.peer.name);
@@ -285,7 +269,7 @@ fn of_start(wait: &Wait, wish: &Wish, group: &Group, status: &ClusterStatus) -> 
     }
 }
 
-fn stuck(name: &str, node: &str, resources: &Resources) -> Problem {
+pub(crate) fn stuck(name: &str, node: &str, resources: &Resources) -> Problem {
     problem(
         "LS6094",
         format!("the resources of {name} on {node}: {}", resources.text),
@@ -309,7 +293,7 @@ fn failed_there(wait: &Wait, group: &Group) -> Option<Problem> {
     })
 }
 
-fn overruled(name: &str, wish: &Wish) -> Problem {
+pub(crate) fn overruled(name: &str, wish: &Wish) -> Problem {
     problem(
         "LS6093",
         format!("somebody wished something else of {name} on {}", wish.by),
@@ -396,30 +380,6 @@ mod tests {
                 panic!("not failed")
             };
             assert_eq!(problem.code, "LS6240");
-        }
-    }
-
-    #[test]
-    fn a_machine_goes_down_beside_a_silent_one_when_nothing_runs_on_it() {
-        let stop = wait(GroupVerb::Stop);
-        let stopped = wish(5, Want::Stopped, WishOrigin::Operator);
-        let mut serves = status(Some("node1"), stopped);
-        let over = |status: &ClusterStatus| match rests(&stop, status) {
-            Progress::Going(_) => false,
-            Progress::Done(_) => true,
-            Progress::Failed(problem) => panic!("{problem:?}"),
-        };
-        assert!(!over(&serves), "the other node learns it soon");
-        serves.peer.presence = Presence::Dead;
-        assert!(over(&serves));
-        let text = "so".to_string();
-        for (state, is_over) in [
-            (ResourcesState::Stopping, false),
-            (ResourcesState::Offline, true),
-        ] {
-            let text = text.clone();
-            serves.groups[0].resources = Some(Resources { state, text });
-            assert_eq!(over(&serves), is_over, "{state:?}");
         }
     }
 

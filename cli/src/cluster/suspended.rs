@@ -3,7 +3,7 @@
 use controlplane_api::cluster::ClusterStatus;
 
 /// Who resumes a node.
-fn resume(status: &ClusterStatus, node: &str) -> String {
+pub(crate) fn resume(status: &ClusterStatus, node: &str) -> String {
     if status.suspended_together.iter().any(|name| name == node) {
         "`lockstep cluster resume`".to_string()
     } else {

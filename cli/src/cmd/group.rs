@@ -70,7 +70,7 @@ pub(crate) fn run(command: Group) -> Result<u8, Failure> {
 
 /// Looks until it has come to an end, and says what is going on meanwhile.
 pub(crate) fn until(
-    look: impl Fn(&ClusterStatus) -> Progress,
+    mut look: impl FnMut(&ClusterStatus) -> Progress,
     patience: Duration,
     form: Form,
 ) -> Result<String, Failure> {

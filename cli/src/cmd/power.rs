@@ -3,18 +3,17 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
-use controlplane_api::cluster::ClusterStatus;
-use controlplane_api::verbs::{Asked, GroupVerb};
+use controlplane_api::cluster::{ClusterStatus, Group};
+use controlplane_api::verbs::Asked;
 
 use crate::args::Power;
-use crate::cmd::group::{escaped, said, until};
-use crate::cmd::node::{is_unknown, leave, what_runs};
+use crate::cmd::group::{escaped, said};
+use crate::cmd::node::{ROUNDS_MAX, arrives, leave, rests, what_runs};
 use crate::cmd::volume::status::Form;
 use crate::failure::Failure;
 use crate::http::tell;
-use crate::waiting::{Wait, rests, served_by};
+use crate::leaving::{Here, here, went_back};
 
 /// There if systemd is the system's first process.
 const SYSTEMD: &str = "/run/systemd/system";
@@ -47,7 +46,8 @@ impl How {
 }
 
 pub(super) fn run(how: How, wanted: &Power) -> Result<u8, Failure> {
-    let status = what_runs()?;
+    let mut silent = Vec::new();
+    let status = what_runs(&mut silent)?;
     must_be_here(how, wanted.name.as_deref(), &status)?;
     let words = how.words(Path::new(SYSTEMD).is_dir());
     if wanted.dry_run {
@@ -55,16 +55,105 @@ pub(super) fn run(how: How, wanted: &Power) -> Result<u8, Failure> {
         println!("then: {}", words.join(" "));
         return Ok(0);
     }
-    let left = leave(&status, wanted.timeout);
-    if !left.here.is_empty() && !wanted.force {
-        let mut failure = stays_up(how, &left.here.join(" and "));
-        failure.exit_code = left.worst;
-        return Err(failure);
+    // What is on its way here would be begun by nobody if this node were suspended.
+    for group in &status.groups {
+        if here(group, &status) == Some(Here::Comes) {
+            match arrives(&group.name, wanted.timeout) {
+                Err(failure) if wanted.force => eprintln!("{}: {failure}", group.name),
+                arrived => arrived?,
+            }
+        }
     }
-    for group in &left.here {
-        stop(group, &status.node, wanted.timeout)?;
+    let node = &status.node;
+    let suspended = suspends(&status)?;
+    let emptied = empties(how, wanted, &mut silent);
+    // Or else it would take over nothing when it is back. Whatever comes in the moment that is left meets `lockstep-leave.service`.
+    if suspended && let Err(failure) = of_node(node, "resume") {
+        eprintln!("{node} stays suspended, until `lockstep node resume {node}`: {failure}");
     }
-    go_down(words, &status.node)
+    emptied?;
+    go_down(words, node)
+}
+
+/// Nothing comes to this node while its groups leave. Says whether it was not suspended before.
+fn suspends(status: &ClusterStatus) -> Result<bool, Failure> {
+    if status.suspended.contains(&status.node) {
+        return Ok(false);
+    }
+    of_node(&status.node, "suspend").map(|()| true)
+}
+
+fn of_node(node: &str, word: &str) -> Result<(), Failure> {
+    let path = format!("/v1/nodes/{}/{word}", escaped(node));
+    // On the screen a refusal is a failure.
+    if let Ok(said) = said(tell(&path, &Asked::default()), Form::Screen)? {
+        println!("{}", said.message);
+    }
+    Ok(())
+}
+
+/// All groups leave, or are stopped.
+fn empties(how: How, wanted: &Power, silent: &mut Vec<String>) -> Result<(), Failure> {
+    let mut forced = Forced::default();
+    for _ in 0..ROUNDS_MAX {
+        let left = leave(wanted.timeout, silent, &forced.given_up)?;
+        if left.stay.is_empty() && left.worst == 0 {
+            return Ok(());
+        }
+        if !wanted.force || left.stay.is_empty() {
+            let mut failure = stays_up(how, &left.stay, &forced);
+            failure.exit_code = left.worst;
+            return Err(failure);
+        }
+        let status = what_runs(silent)?;
+        for name in &left.stay {
+            forced.force(name, &status, wanted.timeout);
+        }
+        if !forced.stuck.is_empty() {
+            return Err(stays_up(how, &forced.stuck, &forced));
+        }
+    }
+    Err(stays_up(how, &[], &forced))
+}
+
+/// What came of `--force`.
+#[derive(Debug, Default)]
+struct Forced {
+    stopped: Vec<String>,
+    stuck: Vec<String>,
+    /// Nothing that runs here can be stopped of these.
+    given_up: Vec<String>,
+}
+
+impl Forced {
+    /// Only what is here is stopped: a stop is one of the whole cluster.
+    fn force(&mut self, name: &str, status: &ClusterStatus, timeout: u64) {
+        let named = |group: &&Group| group.name == *name;
+        let group = status.groups.iter().find(named);
+        let back = group.is_some_and(|group| went_back(group, status));
+        let done = match group.and_then(|group| here(group, status)) {
+            // It would begin here as soon as this node is resumed.
+            None if back => stop(name).map(|()| self.stopped.push(name.to_string())),
+            Some(Here::Runs) => stop(name).and_then(|()| {
+                self.stopped.push(name.to_string());
+                rests(name, timeout)
+            }),
+            // That was waited for.
+            Some(Here::Ends) => {
+                self.stuck.push(name.to_string());
+                return;
+            }
+            Some(Here::Comes | Here::Silent | Here::Unknown) | None => {
+                eprintln!("{name}: nothing is known to run here; it is left as it is");
+                self.given_up.push(name.to_string());
+                return;
+            }
+        };
+        if let Err(failure) = done {
+            eprintln!("{name}: {failure}");
+            self.stuck.push(name.to_string());
+        }
+    }
 }
 
 /// From here no other machine is switched off.
@@ -86,62 +175,77 @@ fn must_be_here(how: How, name: Option<&str>, status: &ClusterStatus) -> Result<
 }
 
 fn would(status: &ClusterStatus, force: bool) {
-    let peer = &status.peer.name;
+    let (node, peer) = (&status.node, &status.peer.name);
+    let otherwise = if force {
+        "be stopped"
+    } else {
+        "keep this machine up"
+    };
     let mut any = false;
     for group in &status.groups {
-        let name = &group.name;
-        let text = if is_unknown(group) {
-            "a volume's daemon does not say who serves it"
-        } else if served_by(group) == Some(status.node.as_str()) {
-            "runs here"
-        } else {
+        let Some(here) = here(group, status) else {
             continue;
         };
         any = true;
-        let otherwise = if force {
-            "be stopped"
-        } else {
-            "keep this machine up"
+        let text = match here {
+            Here::Runs => format!("runs here; it would move to {peer}, or else {otherwise}"),
+            Here::Ends => "is not to run here; its end would be waited for".to_string(),
+            Here::Comes => {
+                format!(
+                    "is on its way here; that would be waited for, then it would move to {peer}"
+                )
+            }
+            Here::Silent => {
+                "a volume's daemon does not answer; nothing of the group runs here".to_string()
+            }
+            Here::Unknown if force => {
+                "a volume's daemon does not say who serves it; it would be left as it is"
+                    .to_string()
+            }
+            Here::Unknown => {
+                "a volume's daemon does not say who serves it; it would keep this machine up"
+                    .to_string()
+            }
         };
-        println!("{name}: {text}; it would move to {peer}, or else {otherwise}");
+        println!("{}: {text}", group.name);
     }
     if !any {
-        println!("no group runs on {}", status.node);
+        println!("no group runs on {node}");
+    }
+    if !status.suspended.contains(node) {
+        println!("{node} would be suspended as long as that takes");
     }
 }
 
-fn stays_up(how: How, groups: &str) -> Failure {
+fn stays_up(how: How, groups: &[String], forced: &Forced) -> Failure {
     let verb = how.verb();
-    Failure::new(
-        "LS6220",
-        format!("this machine stays up: {groups} did not leave it"),
+    let advice = if forced.stopped.is_empty() {
         format!(
-            "mend what is said above and repeat the command; or `lockstep node {verb} --force`: what cannot be moved is \
-             stopped, and stays so until `lockstep group start`"
-        ),
-    )
+            "mend what is said above and repeat the command; or `lockstep node {verb} --force`: what runs here and cannot be \
+             moved is stopped, and stays so until `lockstep group start`"
+        )
+    } else {
+        format!(
+            "mend what is said above and repeat the command; told to stop, until `lockstep group start`: {}",
+            forced.stopped.join(" and ")
+        )
+    };
+    let message = if groups.is_empty() {
+        "this machine stays up: groups come to it again and again".to_string()
+    } else {
+        let groups = groups.join(" and ");
+        format!("this machine stays up: {groups} did not leave it, or did not arrive")
+    };
+    Failure::new("LS6220", message, advice)
 }
 
 /// What could not be moved is stopped, as by `lockstep group stop`.
-fn stop(group: &str, node: &str, timeout: u64) -> Result<(), Failure> {
+fn stop(group: &str) -> Result<(), Failure> {
     let path = format!("/v1/groups/{}/stop", escaped(group));
     // On the screen a refusal is a failure.
-    let Ok(said) = said(tell(&path, &Asked::default()), Form::Screen)? else {
-        return Ok(());
-    };
-    println!("{}", said.message);
-    let wait = Wait {
-        group: group.to_string(),
-        verb: GroupVerb::Stop,
-        number: said.number.unwrap_or(0),
-        by: said.by.unwrap_or_else(|| node.to_string()),
-        node: None,
-    };
-    let patience = Duration::from_secs(timeout);
-    println!(
-        "{}",
-        until(|status| rests(&wait, status), patience, Form::Screen)?
-    );
+    if let Ok(said) = said(tell(&path, &Asked::default()), Form::Screen)? {
+        println!("{}", said.message);
+    }
     Ok(())
 }
 
@@ -158,7 +262,8 @@ fn go_down(words: &[&str], node: &str) -> Result<u8, Failure> {
     Err(Failure::new(
         "LS6222",
         format!("no group is left on {node}, but the machine does not go down: `{typed}`: {why}"),
-        "switch it off or reboot it by its own means; nothing of Lockstep has to be done before",
+        "switch it off or reboot it by its own means; if it shall stay up: `lockstep group move` brings back what was moved, \
+         `lockstep group start` what was stopped",
     ))
 }
 

@@ -1,11 +1,14 @@
 //! What an operator does to a volume by hand, beside a `lockstepd` that keeps it otherwise: it would be undone at once. So it is
 //! refused, with the verb of the group that does it, unless the operator insists.
 
-use controlplane_api::cluster::{ClusterStatus, Group, Volume, Want};
+use controlplane_api::cluster::{ClusterStatus, Group, Presence, Volume, Want};
 use mirror_core::admin::Role;
 
+use crate::cluster::resume;
 use crate::failure::Failure;
 use crate::http::{HttpError, cluster_status};
+
+const EMERGENCY: &str = "in an emergency stop lockstepd, then say --by-hand";
 
 /// What is done by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +53,7 @@ fn contradiction(
 ) -> Option<Failure> {
     let (name, node) = (&group.name, &status.node);
     let served = volume.status.as_ref().map(|told| told.role) == Some(Role::Active);
+    let suspended = status.suspended.contains(node);
     let want = group.wish.as_ref().map_or(Want::Runs, |wish| wish.want);
     let (code, message, advice) = match (hand, want) {
         // It goes on with what it serves already.
@@ -60,33 +64,61 @@ fn contradiction(
                 "{name}, which has this volume, is stopped: lockstepd would stop the volume again"
             ),
             format!(
-                "`lockstep group start {name} --on {node}` serves it here, with all that belongs to it"
+                "`lockstep group start {name} --on {node}` serves it here, with all that belongs to it\n{EMERGENCY}"
             ),
         ),
-        (Hand::Activate | Hand::Takeover, Want::Runs) if status.suspended.contains(node) => (
+        (Hand::Activate | Hand::Takeover, Want::Runs) if suspended => (
             "LS6230",
-            format!("{node} is suspended: it begins and takes over nothing"),
+            format!("{node} is suspended: {name} shall not begin here"),
             format!(
-                "`lockstep node resume {node}`, and lockstepd begins with {name} here if it may"
+                "{}, and lockstepd begins with {name} here if it may; with --by-hand it keeps what you do, and starts {name} here \
+                 although the node is suspended",
+                resume(status, node)
             ),
         ),
+        // The giver died in the middle: this node is the one that takes it, and it waits for the operator's word.
+        (Hand::Activate | Hand::Takeover, Want::Moves) if comes_from_the_dead(group, status) => {
+            return None;
+        }
         (Hand::Activate | Hand::Deactivate | Hand::Takeover, Want::Moves) => (
             "LS6230",
             format!("{name}, which has this volume, is on its way to another node"),
-            "wait until it has arrived, or has gone back; `lockstep status` tells".to_string(),
-        ),
-        (Hand::Deactivate, Want::Runs) if served => (
-            "LS6231",
             format!(
-                "lockstepd keeps this volume served for {name}: it would stop what runs on it, hard, and begin again"
+                "wait until it has arrived, or has gone back; `lockstep status` tells\n{EMERGENCY}"
             ),
-            format!("`lockstep group stop {name}`, or `lockstep group move {name}`"),
         ),
+        (Hand::Deactivate, Want::Runs) if served => kept_served(name, status),
         (Hand::Activate | Hand::Takeover | Hand::Deactivate, Want::Runs)
         | (Hand::Deactivate, Want::Stopped) => return None,
     };
-    let advice = format!("{advice}\nin an emergency stop lockstepd, then say --by-hand");
     Some(Failure::new(code, message, advice))
+}
+
+fn kept_served(name: &str, status: &ClusterStatus) -> (&'static str, String, String) {
+    let node = &status.node;
+    let (then, first) = if status.suspended.contains(node) {
+        let first = format!(
+            "{} before, or it does not come back; ",
+            resume(status, node)
+        );
+        ("begin nothing again, for this node is suspended", first)
+    } else {
+        ("begin again", String::new())
+    };
+    let keeps = format!("lockstepd keeps this volume served for {name}");
+    (
+        "LS6231",
+        format!("{keeps}: it would stop what runs on it, hard, and {then}"),
+        format!(
+            "{first}`lockstep group stop {name}`, or `lockstep group move {name}`\n{EMERGENCY}"
+        ),
+    )
+}
+
+/// It moves to this node, and the other one is not heard.
+fn comes_from_the_dead(group: &Group, status: &ClusterStatus) -> bool {
+    let to = group.wish.as_ref().and_then(|wish| wish.node.as_ref());
+    to == Some(&status.node) && status.peer.presence != Presence::Alive
 }
 
 #[cfg(test)]
@@ -136,5 +168,46 @@ mod tests {
                 assert!(judge(hand, "other", &status).is_ok(), "of no group");
             }
         }
+    }
+
+    /// Nobody else ends that wait: the wish of a move to this node is settled here alone.
+    #[test]
+    fn what_moved_here_when_the_giver_died_can_be_taken_over_by_hand() {
+        let mut status = good();
+        let mut group = group(None);
+        let mut moves = wish(5, Want::Moves, WishOrigin::Operator);
+        moves.node = Some("node1".to_string());
+        group.wish = Some(moves);
+        status.groups.push(group);
+        let refused = |hand, status: &ClusterStatus| judge(hand, "data", status).is_err();
+        assert!(refused(Hand::Takeover, &status), "the giver lives");
+        status.peer.presence = Presence::Dead;
+        assert!(!refused(Hand::Takeover, &status) && !refused(Hand::Activate, &status));
+        assert!(refused(Hand::Deactivate, &status));
+        let wish = status.groups[0].wish.as_mut().expect("a wish");
+        wish.node = Some("node2".to_string());
+        assert!(refused(Hand::Takeover, &status), "it is not for this node");
+    }
+
+    /// It goes on with what it serves, so what is done by hand is kept.
+    #[test]
+    fn of_a_suspended_node_is_said_what_is_so() {
+        let mut status = good();
+        status.suspended = vec!["node1".to_string()];
+        status.groups.push(group(None));
+        let text = |hand, status: &ClusterStatus| {
+            let refused = judge(hand, "data", status).expect_err("refused").problem;
+            format!("{}; {}", refused.message, refused.advice)
+        };
+        let said = text(Hand::Takeover, &status);
+        assert!(said.contains("`lockstep node resume node1`"), "{said}");
+        assert!(said.contains("keeps what you do"), "{said}");
+        assert!(!said.contains("stop lockstepd"), "{said}");
+        status.suspended_together = status.suspended.clone();
+        let said = text(Hand::Takeover, &status);
+        assert!(said.contains("`lockstep cluster resume`"), "{said}");
+        status.groups[0] = group(Some("node1"));
+        let said = text(Hand::Deactivate, &status);
+        assert!(said.contains("begin nothing again"), "{said}");
     }
 }
