@@ -1,6 +1,7 @@
 //! One sentence about the cluster, and the screen below it. Worked out from the status alone.
 
 mod daemon;
+mod monitors;
 mod suspended;
 pub(crate) mod timeouts;
 mod watchdog;
@@ -88,6 +89,7 @@ fn verdict_of_group(group: &Group, status: &ClusterStatus) -> Verdict {
             let worse = worst.1.health.worse(next.1.health) != worst.1.health;
             if worse { next } else { worst }
         });
+    let failed = monitors::lacking(group);
     match worst {
         Some((_, verdict)) if verdict.health == Health::Healthy && !group.failed_on.is_empty() => {
             let nodes = group.failed_on.join(" and ");
@@ -103,6 +105,9 @@ fn verdict_of_group(group: &Group, status: &ClusterStatus) -> Verdict {
                     Verdict::new(Health::Degraded, "DEGRADED", sentence).advise(advice)
                 }
             }
+        }
+        Some((_, verdict)) if verdict.health == Health::Healthy && failed.is_some() => {
+            Verdict::new(Health::Degraded, "DEGRADED", failed.unwrap_or_default())
         }
         Some((volume, verdict)) => Verdict {
             sentence: format!("{}: {}", volume.name, verdict.sentence),
@@ -314,6 +319,7 @@ fn group_rows(out: &mut String, group: &Group) {
         let text = format!("{} on this node", resources.text);
         let _ = writeln!(out, "  {:<12}{text}", "  resources");
     }
+    monitors::rows(out, group);
     if !group.failed_on.is_empty() {
         let nodes = group.failed_on.join(" and ");
         let text = match &group.after_failure {
@@ -399,6 +405,7 @@ mod tests {
             resources: None,
             failed_on: Vec::new(),
             after_failure: None,
+            monitors: Vec::new(),
         }
     }
 
@@ -590,6 +597,7 @@ mod tests {
             resources: None,
             failed_on: Vec::new(),
             after_failure: None,
+            monitors: Vec::new(),
         });
         let verdict = verdict(&status);
         assert_eq!(verdict.health, Health::Unknown);

@@ -14,6 +14,7 @@ pub mod key;
 pub mod left_behind;
 pub mod log;
 pub mod mirror;
+pub mod monitors;
 pub mod node;
 pub mod notify;
 pub mod ping;

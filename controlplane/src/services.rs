@@ -6,6 +6,7 @@
 mod failed;
 mod failovers;
 mod fencing;
+mod monitors;
 mod orders;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,8 +30,11 @@ use mirror_core::types::Instant;
 
 use crate::config::{self, Config};
 use crate::mirror;
-use crate::resources::environment::{Factor, Server};
-use crate::resources::{Context, Environment, Kind, Limit, Places, Program, ResourceError};
+use crate::monitors::Ill;
+use crate::resources::environment::Factor;
+use crate::resources::{Context, Environment, Kind, Limit, Places, ResourceError};
+
+use monitors::Monitors;
 
 /// What is remembered over a reboot, in the state directory.
 const STATE: &str = "groups";
@@ -38,6 +42,8 @@ const STATE: &str = "groups";
 const ORDER_LOOK: Duration = Duration::from_millis(500);
 /// What an action's thread needs; this process holds its memory locked.
 const STACK_BYTES: usize = 512 * 1024;
+/// A stop waits so long, and a quarter of its own time at most, until no look of a monitor is under way.
+const QUIET_TIME: Duration = Duration::from_millis(500);
 
 /// How a volume stands, for those who use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +102,19 @@ pub enum News {
         resource: usize,
         /// Why.
         error: ResourceError,
+    },
+    /// A look of a monitor ended.
+    Looked {
+        /// Which group.
+        group: usize,
+        /// Which monitor.
+        monitor: usize,
+        /// Since which begin of the looks.
+        run: u64,
+        /// How long it took.
+        took: Duration,
+        /// What is not well.
+        ill: Option<Ill>,
     },
 }
 
@@ -180,6 +199,7 @@ struct Service {
     came_back: bool,
     /// Resources that did not start because of what is on a volume.
     alike: BTreeSet<usize>,
+    monitors: Monitors,
     /// The wish that failures are forgotten that was carried out last.
     cleared: Option<u64>,
     roots: Roots,
@@ -272,7 +292,8 @@ impl Services {
 
     /// A thread told something.
     pub fn take(&mut self, now: Instant, news: News) {
-        let (News::Ended { group, .. } | News::Broke { group, .. }) = &news;
+        let (News::Ended { group, .. } | News::Broke { group, .. } | News::Looked { group, .. }) =
+            &news;
         if let Some(service) = self.groups.get_mut(group) {
             service.take(now, news);
         }
@@ -289,6 +310,7 @@ impl Services {
                 service.look_at_orders(now);
             }
             service.handle(now, Event::Tick);
+            service.tick_monitors(now);
         }
     }
 
@@ -308,14 +330,7 @@ impl Services {
 
 impl Service {
     fn new(now: Instant, number: usize, group: &config::Group, roots: Roots, tell: Tell) -> Self {
-        let kind = |resource: &config::Resource| {
-            Arc::new(match resource.kind.clone() {
-                config::Kind::FileSystem(kind) => Kind::FileSystem(kind),
-                config::Kind::FloatingIp(kind) => Kind::FloatingIp(kind),
-                config::Kind::Exec(kind) => Kind::Exec(kind),
-                config::Kind::Program(settings) => Kind::Program(Program::new(settings)),
-            })
-        };
+        let kind = |resource: &config::Resource| Arc::new(Kind::of(resource.kind.clone()));
         let names = group.resources.iter().map(|resource| resource.name.clone());
         let unclear = |name: &String| (name.clone(), Seen::Unclear);
         let mut service = Self {
@@ -344,6 +359,7 @@ impl Service {
             gave: None,
             came_back: false,
             alike: BTreeSet::new(),
+            monitors: Monitors::new(now, group, &roots),
             cleared: None,
             roots,
             tell,
@@ -417,6 +433,13 @@ impl Service {
                 self.remember_why(resource, Some(&error));
                 self.handle(now, Event::Broke { resource });
             }
+            News::Looked {
+                monitor,
+                run,
+                took,
+                ill,
+                ..
+            } => self.looked(now, monitor, run, took, ill),
         }
     }
 
@@ -448,9 +471,12 @@ impl Service {
     fn handle(&mut self, now: Instant, event: Event) {
         let mut effects = Vec::new();
         self.group.handle(now, event, &mut effects);
+        // Before anything is stopped: no look keeps what it looks at busy.
+        self.look_no_more(now);
         for effect in effects {
             self.carry_out(effect);
         }
+        self.look_from_now_on(now);
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -537,7 +563,15 @@ impl Service {
             }),
         };
         let kind = Arc::clone(&self.kinds[resource]);
+        // A look of an earlier run may go on: it is ended before it is looked what is there.
+        let quiet = match action {
+            Action::Probe | Action::Stop(_) => Some(self.monitors.quiet()),
+            Action::Start(_) => None,
+        };
         spawn("resource", move || {
+            if let Some(quiet) = quiet {
+                quiet.wait(QUIET_TIME.min(timeout / 4));
+            }
             let (outcome, error) = kind.act(action, &context);
             tell(News::Ended {
                 group,
@@ -558,18 +592,9 @@ impl Service {
             Action::Stop(_) if self.wanted == Some(Stopping::Moves) => Factor::GroupMove,
             Action::Stop(_) => Factor::GroupStop,
         };
-        let failover = self.origin == Origin::Failover;
         Environment {
-            group: self.name.clone(),
             resource: self.names[resource].clone(),
-            origin: self.origin,
-            server: if self.home {
-                Server::Home
-            } else {
-                Server::Other
-            },
-            previous: failover.then(|| self.roots.peer.clone()),
-            factor,
+            ..self.told(factor)
         }
     }
 }

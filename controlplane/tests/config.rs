@@ -12,9 +12,11 @@ use std::time::Duration;
 use controlplane::config::{
     Checked, Cluster, Config, ConfigError, Here, Kind, Level, Severity, plain, plan,
 };
+use controlplane::monitors::Kind as MonitorKind;
 use controlplane::resources::filesystem::{Fsck, Users};
 use controlplane_core::group::StopFailure;
 use controlplane_core::keeper::ArbiterKind;
+use controlplane_core::monitor::OnError;
 use nix::unistd::{Uid, setfsuid};
 use proptest::prelude::*;
 
@@ -72,6 +74,36 @@ volumes = ["www"]
 resources = [{ kind = "exec", name = "x", start = ["/bin/true"] }]
 "#;
 
+/// One monitor of each kind, for the group pg.
+const MONITORS: &str = r#"
+[[groups.pg.monitors]]
+kind = "script"
+name = "query"
+command = ["/usr/local/sbin/pg-query", "--quick"]
+interval_ms = 5000
+timeout_ms = 3000
+retries = 1
+on_error = "restart"
+resource = "app"
+
+[[groups.pg.monitors]]
+kind = "nic"
+name = "port"
+interface = "eth0"
+on_error = "failover"
+
+[[groups.pg.monitors]]
+kind = "ip"
+name = "router"
+targets = ["10.0.0.254", "fd00::1"]
+
+[[groups.pg.monitors]]
+kind = "mirror"
+name = "copies"
+
+[groups.web]"#;
+
+const UNIT: &str = "\n[[groups.pg.resources]]\nkind = \"systemd\"\nname = \"two\"\nunit = \"a@1.service\"\n[groups.web]";
 const WITNESS: &str = "[witness]\naddress = \"10.0.0.5:7422\"\n";
 const NODE2: &str = "[nodes.node2]\ninterconnects = [\"10.0.0.2:7421\", \"10.1.0.2:7421\"]\n";
 const ONE_MORE: &str = "\n[groups.web]";
@@ -189,6 +221,26 @@ const BAD: &[(&str, &str, &str)] = &[
     ("ip-twice", ONE_MORE, "\n[[groups.pg.resources]]\nkind = \"floating_ip\"\nname = \"two\"\naddress = \"10.0.0.20/32\"\n[groups.web]"),
     ("program-relative", "[\"/usr/bin/prepare\", \"--now\"]", "[\"prepare\"]"),
     ("program-none", "[\"/usr/bin/app\"]", "[]"),
+    ("unit-without-suffix", ONE_MORE, "\n[[groups.pg.resources]]\nkind = \"systemd\"\nname = \"two\"\nunit = \"postgresql@15-main\"\n[groups.web]"),
+    ("unit-option", ONE_MORE, "\n[[groups.pg.resources]]\nkind = \"systemd\"\nname = \"two\"\nunit = \"--force.service\"\n[groups.web]"),
+    ("unit-twice", ONE_MORE, "\n[[groups.pg.resources]]\nkind = \"systemd\"\nname = \"two\"\nunit = \"a.service\"\n[[groups.pg.resources]]\nkind = \"systemd\"\nname = \"three\"\nunit = \"a.service\"\n[groups.web]"),
+    ("monitor-kind", ONE_MORE, "\n[[groups.pg.monitors]]\nkind = \"user\"\nname = \"m\"\n[groups.web]"),
+    ("monitor-kind-mistyped", ONE_MORE, "\n[[groups.pg.monitors]]\nkind = \"scrpt\"\nname = \"m\"\n[groups.web]"),
+    ("monitor-without-kind", ONE_MORE, "\n[[groups.pg.monitors]]\nname = \"m\"\n[groups.web]"),
+    ("monitor-without-command", ONE_MORE, "\n[[groups.pg.monitors]]\nkind = \"script\"\nname = \"m\"\n[groups.web]"),
+    ("monitor-script-relative", ONE_MORE, "\n[[groups.pg.monitors]]\nkind = \"script\"\nname = \"m\"\ncommand = [\"check\"]\n[groups.web]"),
+    ("monitor-key-of-another-kind", ONE_MORE, "\n[[groups.pg.monitors]]\nkind = \"mirror\"\nname = \"m\"\non_error = \"failover\"\n[groups.web]"),
+    ("monitor-key-in-a-resource", "restarts = 2", "interval_ms = 2000"),
+    ("monitor-twice", ONE_MORE, "\n[[groups.pg.monitors]]\nkind = \"mirror\"\nname = \"m\"\n[[groups.pg.monitors]]\nkind = \"mirror\"\nname = \"m\"\n[groups.web]"),
+    ("monitor-on-error", ONE_MORE, "\n[[groups.pg.monitors]]\nkind = \"nic\"\nname = \"m\"\ninterface = \"eth0\"\non_error = \"reboot\"\n[groups.web]"),
+    ("monitor-restarts-nothing", ONE_MORE, "\n[[groups.pg.monitors]]\nkind = \"nic\"\nname = \"m\"\ninterface = \"eth0\"\non_error = \"restart\"\n[groups.web]"),
+    ("monitor-restarts-an-unknown-resource", ONE_MORE, "\n[[groups.pg.monitors]]\nkind = \"nic\"\nname = \"m\"\ninterface = \"eth0\"\non_error = \"restart\"\nresource = \"ap\"\n[groups.web]"),
+    ("monitor-resource-without-restart", ONE_MORE, "\n[[groups.pg.monitors]]\nkind = \"nic\"\nname = \"m\"\ninterface = \"eth0\"\nresource = \"app\"\n[groups.web]"),
+    ("monitor-ip-name", ONE_MORE, "\n[[groups.pg.monitors]]\nkind = \"ip\"\nname = \"m\"\ntargets = [\"router\"]\n[groups.web]"),
+    ("monitor-ip-nine", ONE_MORE, "\n[[groups.pg.monitors]]\nkind = \"ip\"\nname = \"m\"\ntargets = [\"10.0.0.1\", \"10.0.0.2\", \"10.0.0.3\", \"10.0.0.4\", \"10.0.0.5\", \"10.0.0.6\", \"10.0.0.7\", \"10.0.0.8\", \"10.0.0.9\"]\n[groups.web]"),
+    ("monitor-time-0", ONE_MORE, "\n[[groups.pg.monitors]]\nkind = \"mirror\"\nname = \"m\"\ninterval_ms = 0\n[groups.web]"),
+    ("monitor-without-resources", "resources = [{ kind = \"exec\", name = \"x\", start = [\"/bin/true\"] }]", "monitors = [{ kind = \"mirror\", name = \"m\" }]"),
+    ("type-table-for-monitors", ONE_MORE, "\n[groups.pg.monitors]\nkind = \"mirror\"\n[groups.web]"),
     ("program-with-nul", "[\"/usr/bin/app\"]", "[\"/usr/bin/app\", \"\\u0000\"]"),
 ];
 
@@ -375,7 +427,16 @@ fn the_goldens_are_those_of_the_cases() {
     assert!(wanted.len() > 100);
     wanted.extend(WARNED.iter().map(|(name, ..)| format!("warning-{name}")));
     wanted.extend(PLANS.iter().map(|(name, ..)| format!("plan-{name}")));
-    wanted.extend(["warning-here", "summary", "schema"].map(str::to_string));
+    wanted.extend(
+        [
+            "warning-here",
+            "warning-here-monitors",
+            "summary",
+            "summary-monitors",
+            "schema",
+        ]
+        .map(str::to_string),
+    );
     let directory = golden("x").parent().expect("a directory").to_path_buf();
     let there: BTreeSet<String> = fs::read_dir(directory)
         .expect("the goldens")
@@ -549,6 +610,9 @@ const PLANS: &[PlanCase] = &[
     ("resources-in-another-order", &[("name = \"prepare\"\nstart = [\"/usr/bin/prepare\", \"--now\"]\nstart_timeout_ms = 5000\nretries = 0\n", "name = \"a\"\nstart = [\"/a\"]\n\n[[groups.pg.resources]]\nkind = \"exec\"\nname = \"b\"\nstart = [\"/b\"]\n")], &[("name = \"prepare\"\nstart = [\"/usr/bin/prepare\", \"--now\"]\nstart_timeout_ms = 5000\nretries = 0\n", "name = \"b\"\nstart = [\"/b\"]\n\n[[groups.pg.resources]]\nkind = \"exec\"\nname = \"a\"\nstart = [\"/a\"]\n")], Some(Level::Restart)),
     ("mount-options", &[], &[("\"noatime\"", "\"noatime,discard\"")], Some(Level::StopGroup)),
     ("what-counts-later", &[], &[("kill_users = true", "kill_users = false"), ("restarts = 2", "restarts = 5"), ("retries = 0", "retries = 2\nstop = [\"/bin/true\"]")], Some(Level::Restart)),
+    ("unit", &[(ONE_MORE, UNIT)], &[(ONE_MORE, UNIT), ("a@1.service", "a@2.service")], Some(Level::StopGroup)),
+    ("monitors-new", &[], &[(ONE_MORE, MONITORS)], Some(Level::Restart)),
+    ("monitors-changed", &[(ONE_MORE, MONITORS)], &[(ONE_MORE, MONITORS), ("interval_ms = 5000", "interval_ms = 6000"), ("resource = \"app\"", "resource = \"ip\""), ("kind = \"nic\"\nname = \"port\"\ninterface = \"eth0\"", "kind = \"script\"\nname = \"port\"\ncommand = [\"/bin/true\"]"), ("name = \"router\"", "name = \"gateway\"")], Some(Level::Restart)),
     ("several", &[], &[("heartbeat_timeout_ms = 2000", "heartbeat_timeout_ms = 3000"), ("\"/srv//data/\"", "\"/srv/pg\""), ("10.0.0.20/24", "10.0.0.21/24"), ("\"www\"", "\"www\", \"two\"")], Some(Level::StopGroup)),
 ];
 
@@ -686,6 +750,61 @@ fn the_first_node_by_name_is_number_0_wherever_it_stands() {
 }
 
 #[test]
+fn monitors_are_read_with_what_follows_from_them() {
+    let text = edited(ONE_MORE, MONITORS);
+    let read = checked(&text).expect("good");
+    let monitors = &read.cluster.groups[0].monitors;
+    let policies = monitors.iter().map(|monitor| monitor.policy.on_error);
+    assert_eq!(
+        policies.collect::<Vec<_>>(),
+        [
+            OnError::Restart { resource: 3 },
+            OnError::Failover,
+            OnError::Warn,
+            OnError::Warn
+        ]
+    );
+    assert_eq!(monitors[0].policy.timeout, Duration::from_secs(3));
+    assert_eq!(
+        (monitors[1].policy.interval, monitors[1].policy.retries),
+        (Duration::from_secs(10), 2)
+    );
+    let MonitorKind::Mirror(mirror) = &monitors[3].kind else {
+        panic!("{:?}", monitors[3]);
+    };
+    assert_eq!(mirror.volumes, ["data"]);
+    let json = serde_json::to_string_pretty(&read.summary_json()["groups"][0]["monitors"]);
+    assert_golden(
+        "summary-monitors",
+        &format!("{}\n{}\n", read.summary(), json.expect("JSON")),
+    );
+}
+
+#[test]
+fn monitors_that_do_not_fit_this_machine_are_a_warning() {
+    let text = edited(ONE_MORE, MONITORS)
+        .replace("interface = \"eth0\"", "interface = \"ens9\"")
+        .replace("/usr/local/sbin/pg-query", "/nonexistent/pg-query");
+    let mut found = checked(&text).expect("allowed");
+    found.look(&Here {
+        node: "node3".to_string(),
+        addresses: None,
+        interfaces: Some(["lo", "ens9x"].map(str::to_string).into()),
+    });
+    let monitors = |finding: &&controlplane::config::Finding| finding.key.contains("monitors");
+    let found = found.findings.list().iter().filter(monitors);
+    let words: Vec<String> = found
+        .map(|finding| {
+            format!(
+                "{}: {}\n  {}\n  {}\n",
+                finding.key, finding.what, finding.why, finding.advice
+            )
+        })
+        .collect();
+    assert_golden("warning-here-monitors", &words.concat());
+}
+
+#[test]
 fn resources_are_read_in_their_order() {
     let config = Config::parse(Path::new("c.toml"), GOOD, "node2").expect("good");
     let group = &config.groups[0];
@@ -745,7 +864,7 @@ fn anything(bytes: &[u8]) {
 }
 
 /// Pieces that files are made of.
-const PIECES: [&str; 24] = [
+const PIECES: [&str; 28] = [
     "version = 1\n",
     "[nodes.a]\n",
     "[nodes.b]\n",
@@ -761,6 +880,10 @@ const PIECES: [&str; 24] = [
     "name = \"n\"\n",
     "start = [\"/a\"]\n",
     "arbiter = \"etcd\"\n",
+    "[[groups.g.monitors]]\n",
+    "kind = \"mirror\"\n",
+    "on_error = \"restart\"\n",
+    "resource = \"n\"\n",
     "[etcd]\n",
     "endpoints = [\"e:1\", 1]\n",
     "kind = \"filesystem\"\n",

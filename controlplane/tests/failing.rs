@@ -31,7 +31,8 @@ struct Bed {
 }
 
 impl Bed {
-    /// The first node serves; the group's script fails where the file `broken-HOME` or `broken-OTHER` is.
+    /// The first node serves; the group's script fails where the file `broken-HOME` or `broken-OTHER` is. `own` are other keys
+    /// of the group; DIRECTORY in them is the bed's.
     fn new(name: &str, own: &str, broken: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let mut bed = Self {
@@ -56,6 +57,7 @@ impl Bed {
             let (high, low) = ((pid >> 8) & 0x3f, pid & 0xff);
             format!("127.{}.{low}.{}:7423", high + 64, 100 + 2 * number + node)
         };
+        let own = own.replace("DIRECTORY", &at.to_string());
         let (script, group) = (script.display(), format!("{name}{pid}"));
         let config = format!(
             "version = 1\narbiter = \"manual\"\n\
@@ -239,6 +241,35 @@ fn a_group_that_fails_on_both_waits_on_the_second_until_it_is_mended_and_cleared
     assert_eq!(starts(&bed), (1, 2));
     let status = bed.http(1, "GET /v1/status");
     assert!(!status.contains("failed_on"), "{status}");
+}
+
+#[test]
+fn a_group_whose_monitor_fails_runs_on_the_other_node_by_itself() {
+    let monitor = "monitors = [{ kind = \"script\", name = \"look\", interval_ms = 200, retries = 1, on_error = \"failover\", \
+                   command = [\"/bin/sh\", \"-c\", \"test ! -e DIRECTORY/broken-$CLP_SERVER\"] }]\n";
+    let bed = Bed::new("monitor", monitor, &[]);
+    bed.says(0, "online");
+    let looks = |node: usize, state: &str| {
+        let until = Instant::now() + PATIENCE;
+        let told = format!(r#""name":"look","kind":"script","state":"{state}""#);
+        while !bed.http(node, "GET /v1/status").contains(&told) {
+            assert!(Instant::now() < until, "{}", bed.words(node));
+            thread::sleep(Duration::from_millis(50));
+        }
+    };
+    looks(0, "well");
+    bed.breaks("HOME");
+    for code in ["LS6167", "LS6168", "LS6171", "LS6163"] {
+        bed.says(0, code);
+    }
+    bed.says(1, "online");
+    looks(1, "well");
+    looks(0, "idle");
+    assert_eq!(*bed.active.lock().expect("who serves"), Some(1));
+    let why = bed.http(0, "GET /v1/why");
+    assert!(why.contains("monitor look failed on node1"), "{why}");
+    let status = bed.http(1, "GET /v1/status");
+    assert!(status.contains(r#""failed_on":["node1"]"#), "{status}");
 }
 
 #[test]

@@ -75,6 +75,7 @@ impl Bed {
             volumes: vec!["one".to_string(), "two".to_string()],
             nodes: vec!["node1".to_string(), "node2".to_string()],
             resources: vec![resource("first"), resource("second")],
+            monitors: Vec::new(),
             policy,
         };
         let roots = Roots {

@@ -228,7 +228,7 @@ fn places(name: &str, node: &str) -> Result<Vec<Place>, Failure> {
             device: device(&settings.volume),
             settings,
         }),
-        Kind::FloatingIp(_) | Kind::Exec(_) | Kind::Program(_) => None,
+        Kind::FloatingIp(_) | Kind::Exec(_) | Kind::Program(_) | Kind::Systemd(_) => None,
     };
     let places: Vec<Place> = resources
         .into_iter()

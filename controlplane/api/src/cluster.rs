@@ -247,6 +247,48 @@ pub struct Group {
     /// It failed here: what follows, or what it waits for. Absent if it did not, or is not served here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_failure: Option<String>,
+    /// Its monitors, as they are on this node; absent if it has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub monitors: Vec<Monitor>,
+}
+
+/// A monitor of a group on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Monitor {
+    /// Its name, within the group.
+    pub name: String,
+    /// `script`, `nic`, `ip` or `mirror`.
+    pub kind: String,
+    /// How it is, in a word.
+    pub state: MonitorState,
+    /// In words, with what is not well.
+    pub text: String,
+    /// So many looks in a row failed.
+    #[serde(default)]
+    pub failures: u32,
+    /// So many count: 1 or more.
+    pub failures_max: u32,
+    /// Looks take more than 80 % of their timeout.
+    #[serde(default)]
+    pub delayed: bool,
+    /// For how long it is as it is, milliseconds; failures count from the first one.
+    pub since_ms: u64,
+}
+
+/// How a monitor is, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MonitorState {
+    /// The group is not online on this node: it does not look.
+    Idle,
+    /// It has not looked yet.
+    New,
+    /// Its last look went well.
+    Well,
+    /// Its last looks failed, and that does not count yet.
+    Failing,
+    /// It counts.
+    Failed,
 }
 
 /// What is wished of a group.

@@ -19,6 +19,7 @@ pub mod group;
 pub mod keeper;
 pub mod limits;
 pub mod membership;
+pub mod monitor;
 pub mod mutant;
 pub mod partition;
 pub mod push;

@@ -47,5 +47,15 @@ pub const DOUBT_GRACE: Duration = Duration::from_secs(30);
 pub const FENCE_RETRY: Duration = Duration::from_secs(5);
 /// So often at most.
 pub const FENCES_MAX: u32 = 5;
+/// Monitors of a group at most: each has a thread, and most groups need one to three.
+pub const MONITORS_MAX: usize = 32;
+/// Between two looks of a monitor, by default.
+pub const MONITOR_INTERVAL: Duration = Duration::from_secs(10);
+/// A look of a monitor may take so long, by default.
+pub const MONITOR_TIMEOUT: Duration = Duration::from_secs(10);
+/// After a look that failed it is looked again so often before it counts, by default.
+pub const MONITOR_RETRIES: u32 = 2;
+/// What breaks a look off has so long to report it, killing what was begun included; then the look itself hangs.
+pub const MONITOR_GRACE: Duration = Duration::from_secs(10);
 /// A move that does not get on for so long is given up: the group stays where it is, or goes back.
 pub const MOVE_WAIT: Duration = Duration::from_secs(10);

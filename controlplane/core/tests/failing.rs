@@ -343,9 +343,10 @@ impl Bed {
         let group = &self.nodes[node].group;
         match (group.state(at(self.now)), group.barred()) {
             (GroupState::Online, _) => Here::Runs,
-            (GroupState::StartFailed | GroupState::Offline, Some(Reason::Resource(_))) => {
-                Here::Failed
-            }
+            (
+                GroupState::StartFailed | GroupState::Offline,
+                Some(Reason::Resource(_) | Reason::Monitor(_)),
+            ) => Here::Failed,
             (_, Some(_)) => Here::Waits,
             (_, None) => Here::Else,
         }

@@ -200,7 +200,7 @@ fn resources(group: &Group) -> Vec<Told> {
             .iter()
             .find(|earlier| match &earlier.kind {
                 Kind::FileSystem(other) => other.mount_point.starts_with(&mount.mount_point),
-                Kind::FloatingIp(_) | Kind::Exec(_) | Kind::Program(_) => false,
+                Kind::FloatingIp(_) | Kind::Exec(_) | Kind::Program(_) | Kind::Systemd(_) => false,
             });
         if let Some(hidden) = hidden {
             found.push(told(

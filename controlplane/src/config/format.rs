@@ -38,6 +38,8 @@ pub(super) enum Format {
     MountPoint,
     /// An address with the length of its network.
     Prefix,
+    /// A unit of systemd.
+    Unit,
     /// The path of a device.
     Device,
     /// The same, or "none".
@@ -90,10 +92,36 @@ impl Format {
             ),
             Self::MountPoint => judge_mount_point(text),
             Self::Prefix => prefix(text).map(|_| ()),
+            Self::Unit if unit_is_legal(text) => Ok(()),
+            Self::Unit => wrong(
+                format!("{text:?} cannot be the name of a unit of systemd"),
+                "systemctl is asked for exactly this name",
+                format!(
+                    "write it with its suffix, such as \"NAME.service\"; suffixes: {}",
+                    UNITS.join(", ")
+                ),
+            ),
             Self::DeviceOrNone if text == NO_DEVICE => Ok(()),
             Self::Device | Self::DeviceOrNone => device(text),
         }
     }
+}
+
+/// What a unit's name may end with.
+const UNITS: [&str; 7] = [
+    "service", "target", "socket", "mount", "timer", "scope", "slice",
+];
+/// systemd's own bound.
+const UNIT_BYTES_MAX: usize = 255;
+
+/// Whether `systemctl` takes it for one unit, and for no option or pattern.
+pub(super) fn unit_is_legal(text: &str) -> bool {
+    let known =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '_' | '.' | '\\' | '@' | '-');
+    let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    let suffix = text.rsplit_once('.').map(|(_, suffix)| suffix);
+    let ends = suffix.is_some_and(|suffix| UNITS.contains(&suffix));
+    begins && ends && text.len() <= UNIT_BYTES_MAX && text.chars().all(known)
 }
 
 /// `"a", "b" or "c"`.

@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use nix::net::if_::if_nameindex;
 
@@ -14,8 +16,12 @@ use super::advice::{Told, key_of, told};
 use super::findings::{Finding, Findings};
 use super::resources::{Group, Kind};
 use super::{Cluster, RegisterKeeper};
+use crate::monitors;
 use crate::resources::address::same_network;
-use crate::resources::{FloatingIp, netlink};
+use crate::resources::{FloatingIp, Limit, Systemd, netlink};
+
+/// `systemctl` has so long to answer.
+const ASK_TIME: Duration = Duration::from_secs(2);
 
 /// The machine on which the file is looked at, as one of the nodes.
 #[derive(Clone, Debug)]
@@ -157,7 +163,7 @@ fn resources(here: &Here, group: &Group) -> Vec<Told> {
         .iter()
         .filter_map(|resource| match &resource.kind {
             Kind::FileSystem(mount) => Some(mount.mount_point.as_path()),
-            Kind::FloatingIp(_) | Kind::Exec(_) | Kind::Program(_) => None,
+            Kind::FloatingIp(_) | Kind::Exec(_) | Kind::Program(_) | Kind::Systemd(_) => None,
         })
         .collect();
     for resource in &group.resources {
@@ -165,6 +171,7 @@ fn resources(here: &Here, group: &Group) -> Vec<Told> {
         let key = |last: &str| format!("groups.{group}.resources.{name}.{last}");
         match &resource.kind {
             Kind::FileSystem(_) => {}
+            Kind::Systemd(systemd) => found.extend(enabled(systemd, &key)),
             Kind::FloatingIp(ip) => found.extend(address(here, ip, &key)),
             Kind::Exec(exec) => {
                 let commands = [
@@ -175,21 +182,37 @@ fn resources(here: &Here, group: &Group) -> Vec<Told> {
                 for (last, command) in commands {
                     let program = command.and_then(|command| command.first());
                     let told = program.and_then(|program| runnable(program, &mounts));
-                    found.extend(told.map(|tell| tell(key(&format!("{last}[0]")))));
+                    found.extend(told.map(|tell| tell(key(&format!("{last}[0]")), STARTS)));
                 }
             }
             Kind::Program(program) => {
                 let program = program.command.first();
                 let told = program.and_then(|program| runnable(program, &mounts));
-                found.extend(told.map(|tell| tell(key("command[0]"))));
+                found.extend(told.map(|tell| tell(key("command[0]"), STARTS)));
             }
+        }
+    }
+    for monitor in &group.monitors {
+        let (group, name) = (key_of(&group.name), key_of(&monitor.name));
+        let key = |last: &str| format!("groups.{group}.monitors.{name}.{last}");
+        match &monitor.kind {
+            monitors::Kind::Script(script) => {
+                let told = script.command.first();
+                let told = told.and_then(|program| runnable(program, &mounts));
+                found.extend(told.map(|tell| tell(key("command[0]"), LOOKS)));
+            }
+            monitors::Kind::Nic(nic) => found.extend(interface(here, &nic.interface, &key)),
+            monitors::Kind::Ip(_) | monitors::Kind::Mirror(_) => {}
         }
     }
     found
 }
 
+const STARTS: &str = "the resource would fail as soon as the group starts here";
+const LOOKS: &str = "the monitor would fail as soon as the group runs here";
+
 /// Why a program cannot be run here. One below a mount of the group is only there when the group runs.
-fn runnable(program: &str, mounts: &[&Path]) -> Option<impl FnOnce(String) -> Told> {
+fn runnable(program: &str, mounts: &[&Path]) -> Option<impl FnOnce(String, &str) -> Told> {
     let path = Path::new(program);
     if mounts.iter().any(|mount| path.starts_with(mount)) {
         return None;
@@ -206,28 +229,19 @@ fn runnable(program: &str, mounts: &[&Path]) -> Option<impl FnOnce(String) -> To
         }
         Ok(_) => return None,
     };
-    Some(move |key| {
+    Some(move |key: String, why: &str| {
         told(
             key,
             what,
-            "the resource would fail as soon as the group starts here",
+            why,
             "put the program there, executable, on both nodes",
         )
     })
 }
 
 fn address(here: &Here, ip: &FloatingIp, key: &dyn Fn(&str) -> String) -> Option<Told> {
-    if let Some(interface) = &ip.interface {
-        let known = here.interfaces.as_ref()?;
-        return (!known.contains(interface)).then(|| {
-            let names: Vec<&str> = known.iter().map(String::as_str).collect();
-            told(
-                key("interface"),
-                format!("this machine has no interface {interface:?}"),
-                format!("its interfaces are: {}", names.join(", ")),
-                "correct the name; it has to be the same on both nodes",
-            )
-        });
+    if let Some(name) = &ip.interface {
+        return interface(here, name, key);
     }
     let addresses = here.addresses.as_ref()?;
     let near = |(own, prefix): &(IpAddr, u8)| {
@@ -244,4 +258,30 @@ fn address(here: &Here, ip: &FloatingIp, key: &dyn Fn(&str) -> String) -> Option
             "add interface = \"NAME\", or correct the address",
         )
     })
+}
+
+fn interface(here: &Here, name: &String, key: &dyn Fn(&str) -> String) -> Option<Told> {
+    let known = here.interfaces.as_ref()?;
+    (!known.contains(name)).then(|| {
+        let names: Vec<&str> = known.iter().map(String::as_str).collect();
+        told(
+            key("interface"),
+            format!("this machine has no interface {name:?}"),
+            format!("its interfaces are: {}", names.join(", ")),
+            "correct the name; it has to be the same on both nodes",
+        )
+    })
+}
+
+/// Told only if `systemctl` says so at once: where there is none nobody can say.
+fn enabled(systemd: &Systemd, key: &dyn Fn(&str) -> String) -> Option<Told> {
+    let limit = Limit::new(ASK_TIME, Arc::default());
+    let said = systemd.is_enabled(&limit)?;
+    let unit = &systemd.unit;
+    Some(told(
+        key("unit"),
+        format!("the unit {unit} is {said} on this machine"),
+        "systemd would start it at boot, beside the group",
+        format!("`systemctl disable {unit}`, on both nodes"),
+    ))
 }

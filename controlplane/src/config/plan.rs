@@ -1,6 +1,7 @@
 //! What changes between two files, what each change needs, and in which order it is done.
 
 mod facts;
+mod monitors;
 mod steps;
 
 use std::fmt::Write as _;
@@ -16,6 +17,7 @@ use super::render::harmless;
 use super::resources::{Group, Resource};
 use super::summary::{all, arbiter, millis, of_kind, on_failure, stop_failure};
 use facts::resource_changes;
+pub(super) use monitors::on_error as on_error_of;
 use steps::steps;
 
 /// What a change needs; each one includes those before it.
@@ -381,6 +383,7 @@ fn group_changes(old: &Group, new: &Group) -> Vec<Change> {
         }
     }
     changes.extend(resources(old, new, &own));
+    changes.extend(monitors::changes(old, new, &own));
     for change in &mut changes {
         change.group = Some(old.name.clone());
     }

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::findings::{CONFLICT, Finding, Findings, MISSING, UNKNOWN_KEY, VALUE, VERSION};
 use super::format::{Format, LEGAL_NAME, listed};
-use super::shape::{self, Key, Needed, Shape};
+use super::shape::{self, Key, Kinds, Needed, Shape};
 use super::spot::{Spot, join};
 use super::syntax::{causes, syntax};
 
@@ -84,7 +84,7 @@ impl Reader {
                 },
                 DeValue::Table(_),
             ) => self.named(spot, keys, *min, *max, wanted),
-            (Shape::Resources, DeValue::Array(_)) => self.resources(spot),
+            (Shape::Kinds(kinds), DeValue::Array(_)) => self.of_kinds(spot, kinds),
             (
                 Shape::Text(_)
                 | Shape::Number { .. }
@@ -93,14 +93,15 @@ impl Reader {
                 | Shape::List { .. }
                 | Shape::Table(_)
                 | Shape::Named { .. }
-                | Shape::Resources,
+                | Shape::Kinds(_),
                 _,
             ) => self.wrong_type(spot, shape),
         }
     }
 
     fn wrong_type(&mut self, spot: &Spot<'_>, shape: &Shape) {
-        let (wanted, example) = match shape {
+        let mut kinds_example = None;
+        let (wanted, example): (&str, &str) = match shape {
             Shape::Text(_) => ("a text", "write it in quotation marks"),
             Shape::Number { .. } => (
                 "a whole number",
@@ -122,9 +123,12 @@ impl Reader {
                 "a table",
                 "write a table: its name in brackets on a line of its own, its keys below",
             ),
-            Shape::Resources => (
+            Shape::Kinds(kinds) => (
                 "a list of tables",
-                "write a table [[...resources]] for each resource",
+                kinds_example.insert(format!(
+                    "write a table [[...{0}s]] for each {0}",
+                    kinds.noun
+                )),
             ),
         };
         let said = spot.type_name();
@@ -286,34 +290,34 @@ impl Reader {
         self.add(finding);
     }
 
-    fn resources(&mut self, spot: &Spot<'_>) {
+    fn of_kinds(&mut self, spot: &Spot<'_>, kinds: &Kinds) {
         let items = spot.items();
         for (index, item) in items.iter().enumerate() {
             self.places.insert(item.key.clone(), item.at.clone());
-            if index == shape::RESOURCES {
-                let most = shape::RESOURCES;
-                let what = format!("{} resources in one group", items.len());
+            if index == kinds.most {
+                let most = kinds.most;
+                let what = format!("{} {}s in one group", items.len(), kinds.noun);
                 let finding = Finding::error(VALUE, spot.key.clone(), item.at.clone(), what)
                     .why(format!("a group has at most {most}"))
-                    .advice("make a second group with volumes of its own");
+                    .advice(kinds.fewer);
                 self.add(finding);
             }
             if item.value.as_table().is_some() {
-                self.resource(item);
+                self.of_kind(item, kinds);
             } else {
                 self.wrong_type(item, &Shape::Table(&[]));
             }
         }
     }
 
-    fn resource(&mut self, item: &Spot<'_>) {
-        let names: Vec<&str> = shape::KINDS.iter().map(|kind| kind.name).collect();
+    fn of_kind(&mut self, item: &Spot<'_>, kinds: &Kinds) {
+        let names: Vec<&str> = kinds.kinds.iter().map(|kind| kind.name).collect();
         let Some(given) = item.get("kind") else {
             let finding = Finding::error(
                 MISSING,
                 item.key.clone(),
                 item.at.clone(),
-                "a resource without `kind`",
+                format!("a {} without `kind`", kinds.noun),
             )
             .why("its other keys depend on it")
             .advice(format!("add kind, one of {}", listed(&names, "or")));
@@ -325,26 +329,24 @@ impl Reader {
             self.wrong_type(&given, &Shape::Text(Format::Any));
             return;
         };
-        if let Some(kind) = shape::KINDS.iter().find(|kind| kind.name == said) {
-            self.table(item, &[shape::RESOURCE, kind.keys], Some(said));
+        if let Some(kind) = kinds.kinds.iter().find(|kind| kind.name == said) {
+            let which = format!("a {} of kind {said:?}", kinds.noun);
+            self.table(item, &[kinds.keys, kind.keys], Some(&which));
             return;
         }
         let finding = Finding::error(
             VALUE,
             given.key,
             given.at,
-            format!("{said:?} is no kind of resource"),
+            format!("{said:?} is no kind of {}", kinds.noun),
         )
-        .why("Lockstep knows how to start, stop and look at these kinds alone")
-        .advice(format!(
-            "write {}; whatever else there is runs as \"exec\" or \"program\"",
-            listed(&names, "or")
-        ))
+        .why(kinds.why)
+        .advice(format!("write {}; {}", listed(&names, "or"), kinds.instead))
         .meant(said, names.iter().copied());
         self.add(finding);
     }
 
-    /// A table with keys from several lists, and of a resource its kind.
+    /// A table with keys from several lists; of one whose keys depend on its kind, what it is.
     fn table(&mut self, spot: &Spot<'_>, keys: &[&'static [Key]], kind: Option<&str>) {
         let known = || keys.iter().flat_map(|keys| keys.iter());
         let mut meant = Vec::new();
@@ -373,7 +375,7 @@ impl Reader {
 
 fn missing(spot: &Spot<'_>, key: &Key, kind: Option<&str>) -> Finding {
     let table = match (kind, spot.key.as_str()) {
-        (Some(kind), _) => format!("a resource of kind {kind:?} without"),
+        (Some(kind), _) => format!("{kind} without"),
         (None, "") => "the file has no".to_string(),
         (None, name) => format!("[{name}] has no"),
     };
@@ -386,11 +388,7 @@ fn missing(spot: &Spot<'_>, key: &Key, kind: Option<&str>) -> Finding {
         Shape::Text(Format::Choice { of, .. }) => {
             format!("add {}, one of {}", key.name, listed(of, "or"))
         }
-        Shape::Text(_)
-        | Shape::Number { .. }
-        | Shape::Flag
-        | Shape::Table(_)
-        | Shape::Resources => {
+        Shape::Text(_) | Shape::Number { .. } | Shape::Flag | Shape::Table(_) | Shape::Kinds(_) => {
             format!("add {} = \"...\"", key.name)
         }
     };
@@ -418,7 +416,7 @@ fn lower(doc: &str) -> String {
 fn unknown(spot: &Spot<'_>, entry: &Spot<'_>, names: &[&str], kind: Option<&str>) -> Finding {
     let said = entry.name.escape_debug();
     let what = match (kind, spot.key.as_str()) {
-        (Some(kind), _) => format!("a resource of kind {kind:?} has no key `{said}`"),
+        (Some(kind), _) => format!("{kind} has no key `{said}`"),
         (None, "") => format!("there is no key or table `{said}`"),
         (None, table) => format!("[{table}] has no key `{said}`"),
     };
@@ -454,12 +452,15 @@ fn home(name: &str) -> Option<String> {
             | Shape::Flag
             | Shape::Command
             | Shape::List { .. }
-            | Shape::Resources => {}
+            | Shape::Kinds(_) => {}
         }
     }
-    if has(shape::RESOURCE) {
-        return Some("into [[groups.NAME.resources]]".to_string());
+    let lists = [&shape::RESOURCES, &shape::MONITORS];
+    if let Some(list) = lists.iter().find(|list| has(list.keys)) {
+        return Some(format!("into [[groups.NAME.{}s]]", list.noun));
     }
-    let kind = shape::KINDS.iter().find(|kind| has(kind.keys))?;
-    Some(format!("to resources of kind {:?}", kind.name))
+    lists.iter().find_map(|list| {
+        let kind = list.kinds.iter().find(|kind| has(kind.keys))?;
+        Some(format!("to {}s of kind {:?}", list.noun, kind.name))
+    })
 }

@@ -10,11 +10,12 @@ use controlplane_core::group::{Policy, ResourcePolicy, StopFailure};
 
 use super::findings::{CONFLICT, Finding, NO_SUCH_NAME};
 use super::format::{mount_point, prefix};
+use super::monitors::{Monitor, monitors};
 use super::reader::Reader;
 use super::spot::Spot;
 use crate::resources::filesystem::{Fsck, Users};
 use crate::resources::program::Settings;
-use crate::resources::{Exec, FileSystem, FloatingIp};
+use crate::resources::{Exec, FileSystem, FloatingIp, Systemd};
 
 /// A program counts as started when it has run for so long, by default.
 const READY: Duration = Duration::from_secs(1);
@@ -33,6 +34,8 @@ pub struct Group {
     pub nodes: Vec<String>,
     /// Its resources, in the order of their start.
     pub resources: Vec<Resource>,
+    /// What looks whether it works.
+    pub monitors: Vec<Monitor>,
     /// Its times and bounds.
     pub policy: Policy,
 }
@@ -57,6 +60,8 @@ pub enum Kind {
     Exec(Exec),
     /// A supervised program.
     Program(Settings),
+    /// A unit of systemd.
+    Systemd(Systemd),
 }
 
 /// What may be there once only, in all groups, and whose it is.
@@ -65,6 +70,7 @@ struct Taken {
     volumes: BTreeMap<String, String>,
     mount_points: BTreeMap<PathBuf, String>,
     addresses: BTreeMap<IpAddr, String>,
+    units: BTreeMap<String, String>,
 }
 
 /// `nodes` are their names, if they can be read.
@@ -97,7 +103,8 @@ fn group(
     let volumes = spot.get("volumes").and_then(|list| list.texts());
     let items = spot.get("resources").map(|list| list.items());
     let items = items.unwrap_or_default();
-    names_once(reader, &items);
+    names_once(reader, &items, "resource");
+    let monitors = monitors(reader, spot, &items);
     let mut policy = group_policy(spot);
     let mut resources = Vec::new();
     let mut whole = true;
@@ -123,6 +130,7 @@ fn group(
         volumes: volumes?,
         nodes: preferred?,
         resources,
+        monitors: monitors?,
         policy,
     })
 }
@@ -153,7 +161,7 @@ fn volumes_once(reader: &mut Reader, group: &Spot<'_>, taken: &mut Taken) {
     }
 }
 
-fn names_once(reader: &mut Reader, items: &[Spot<'_>]) {
+pub(super) fn names_once(reader: &mut Reader, items: &[Spot<'_>], noun: &str) {
     let mut names = BTreeSet::new();
     for item in items {
         let Some(spot) = item.get("name") else {
@@ -162,9 +170,11 @@ fn names_once(reader: &mut Reader, items: &[Spot<'_>]) {
         if let Some(name) = spot.text()
             && !names.insert(name)
         {
-            let what = format!("the group has a resource {name:?} already");
+            let what = format!("the group has a {noun} {name:?} already");
             let finding = Finding::error(CONFLICT, spot.key, spot.at, what)
-                .why("what runs is known by the names of its group and resource")
+                .why(format!(
+                    "what runs is known by the names of its group and {noun}"
+                ))
                 .advice("give it another name");
             reader.add(finding);
         }
@@ -213,12 +223,12 @@ fn preferred(
     Some(named)
 }
 
-fn time(spot: &Spot<'_>, name: &str) -> Option<Duration> {
+pub(super) fn time(spot: &Spot<'_>, name: &str) -> Option<Duration> {
     let number = spot.get(name)?.number()?;
     Some(Duration::from_millis(number))
 }
 
-fn count(spot: &Spot<'_>, name: &str) -> Option<u32> {
+pub(super) fn count(spot: &Spot<'_>, name: &str) -> Option<u32> {
     u32::try_from(spot.get(name)?.number()?).ok()
 }
 
@@ -274,6 +284,7 @@ fn kind(reader: &mut Reader, item: &Spot<'_>, of: &Owner<'_>, taken: &mut Taken)
                 check: command("check"),
             }))
         }
+        "systemd" => Some(Kind::Systemd(unit(reader, item, taken)?)),
         "program" => {
             let restarts = count(item, "restarts").and_then(|count| usize::try_from(count).ok());
             Some(Kind::Program(Settings {
@@ -378,4 +389,17 @@ fn floating_ip(reader: &mut Reader, item: &Spot<'_>, taken: &mut Taken) -> Optio
         prefix,
         interface: interface.map(str::to_string),
     })
+}
+
+fn unit(reader: &mut Reader, item: &Spot<'_>, taken: &mut Taken) -> Option<Systemd> {
+    let spot = item.get("unit")?;
+    let unit = spot.text()?.to_string();
+    if let Some(owner) = taken.units.insert(unit.clone(), item.key.clone()) {
+        let what = format!("{owner} has the unit {unit:?} already");
+        let finding = Finding::error(CONFLICT, spot.key, spot.at, what)
+            .why("the first one to stop would take it away from the other")
+            .advice("name it once; an instance of a template (NAME@INSTANCE.service) is a unit of its own");
+        reader.add(finding);
+    }
+    Some(Systemd { unit })
 }

@@ -8,6 +8,10 @@ use super::shape::{self, Key, Needed, Shape};
 
 const NAME: &str = "^[a-z0-9][a-z0-9._-]{0,62}$";
 
+/// As [`super::format::unit_is_legal`] judges it.
+const UNIT: &str =
+    "^[A-Za-z0-9][A-Za-z0-9:_.\\\\@-]*\\.(service|target|socket|mount|timer|scope|slice)$";
+
 /// The schema: draft 2020-12.
 pub fn schema() -> Value {
     let mut root = Map::new();
@@ -23,7 +27,7 @@ pub fn schema() -> Value {
     Value::Object(root)
 }
 
-/// A table with keys from several lists, and of a resource its kind.
+/// A table with keys from several lists, and its kind if they depend on it.
 fn table(keys: &[&[Key]], kind: Option<&str>) -> Value {
     let mut properties = Map::new();
     let mut required = Vec::new();
@@ -90,9 +94,9 @@ fn of_shape(shape: &Shape) -> Value {
             }
             named
         }
-        Shape::Resources => {
-            let kinds = shape::KINDS.iter().map(|kind| {
-                let mut value = table(&[shape::RESOURCE, kind.keys], Some(kind.name));
+        Shape::Kinds(list) => {
+            let kinds = list.kinds.iter().map(|kind| {
+                let mut value = table(&[list.keys, kind.keys], Some(kind.name));
                 if let Value::Object(map) = &mut value {
                     map.insert("description".to_string(), json!(kind.doc));
                 }
@@ -100,7 +104,7 @@ fn of_shape(shape: &Shape) -> Value {
             });
             json!({
                 "type": "array",
-                "maxItems": shape::RESOURCES,
+                "maxItems": list.most,
                 "items": {"oneOf": kinds.collect::<Vec<_>>()},
             })
         }
@@ -110,6 +114,7 @@ fn of_shape(shape: &Shape) -> Value {
 fn of_format(format: Format) -> Value {
     match format {
         Format::Any | Format::ServerName => json!({"type": "string"}),
+        Format::Unit => json!({"type": "string", "pattern": UNIT}),
         Format::Name(_) => json!({"type": "string", "pattern": NAME}),
         Format::Choice { of, .. } => json!({ "enum": of }),
         Format::Interconnect | Format::HostPort => {

@@ -5,6 +5,10 @@ use controlplane_core::limits::{INTERCONNECTS_MAX, RESOURCES_MAX};
 
 use super::format::Format;
 
+mod monitors;
+
+pub(super) use monitors::MONITORS;
+
 /// The version of the file.
 pub(super) const VERSION: u64 = 1;
 /// Members of etcd at most.
@@ -51,7 +55,25 @@ pub(super) enum Shape {
         wanted: &'static str,
     },
     /// A list of tables whose keys depend on their `kind`.
-    Resources,
+    Kinds(&'static Kinds),
+}
+
+/// What may be in a list of tables whose keys depend on their `kind`.
+#[derive(Debug)]
+pub(super) struct Kinds {
+    /// What one of them is called: "resource".
+    pub(super) noun: &'static str,
+    /// Of every one.
+    pub(super) keys: &'static [Key],
+    pub(super) kinds: &'static [Kind],
+    /// So many at most, in one group.
+    pub(super) most: usize,
+    /// What to do about more.
+    pub(super) fewer: &'static str,
+    /// Why there are no other kinds.
+    pub(super) why: &'static str,
+    /// What stands in for other kinds.
+    pub(super) instead: &'static str,
 }
 
 /// A key of a table.
@@ -72,9 +94,9 @@ pub(super) enum Needed {
     Default(&'static str),
 }
 
-/// A kind of resources.
+/// One kind of them.
 #[derive(Debug)]
-pub(super) struct ResourceKind {
+pub(super) struct Kind {
     pub(super) name: &'static str,
     pub(super) keys: &'static [Key],
     pub(super) doc: &'static str,
@@ -337,8 +359,14 @@ const GROUP: &[Key] = &[
     key(
         "resources",
         Default("none"),
-        Shape::Resources,
+        Shape::Kinds(&RESOURCES),
         "What runs on the volumes, in the order of its start; stopped in reverse",
+    ),
+    key(
+        "monitors",
+        Default("none"),
+        Shape::Kinds(&MONITORS),
+        "What looks whether it works, while all of it runs on this node",
     ),
     key(
         "hard_stop_ms",
@@ -386,8 +414,19 @@ const GROUP: &[Key] = &[
     ),
 ];
 
+/// What a group starts and stops.
+pub(super) static RESOURCES: Kinds = Kinds {
+    noun: "resource",
+    keys: RESOURCE,
+    kinds: KINDS,
+    most: RESOURCES_MAX,
+    fewer: "make a second group with volumes of its own",
+    why: "Lockstep knows how to start, stop and look at these kinds alone",
+    instead: "whatever else there is runs as \"exec\" or \"program\"",
+};
+
 /// Of every resource.
-pub(super) const RESOURCE: &[Key] = &[
+const RESOURCE: &[Key] = &[
     key(
         "name",
         Yes,
@@ -414,30 +453,32 @@ pub(super) const RESOURCE: &[Key] = &[
     ),
 ];
 
-/// Resources of a group at most.
-pub(super) const RESOURCES: usize = RESOURCES_MAX;
-
 /// The kinds of resources.
-pub(super) const KINDS: &[ResourceKind] = &[
-    ResourceKind {
+const KINDS: &[Kind] = &[
+    Kind {
         name: "filesystem",
         keys: FILE_SYSTEM,
         doc: "A mount of a volume",
     },
-    ResourceKind {
+    Kind {
         name: "floating_ip",
         keys: FLOATING_IP,
         doc: "An address that moves with the group",
     },
-    ResourceKind {
+    Kind {
         name: "exec",
         keys: EXEC,
         doc: "Scripts that start and stop something",
     },
-    ResourceKind {
+    Kind {
         name: "program",
         keys: PROGRAM,
         doc: "A supervised program",
+    },
+    Kind {
+        name: "systemd",
+        keys: SYSTEMD,
+        doc: "A unit of systemd",
     },
 ];
 
@@ -518,6 +559,13 @@ const EXEC: &[Key] = &[
         "Program with absolute path, and arguments. It ends with 0 if it runs; asked when lockstepd begins",
     ),
 ];
+
+const SYSTEMD: &[Key] = &[key(
+    "unit",
+    Yes,
+    Shape::Text(Format::Unit),
+    "The unit's name with its suffix, such as postgresql@15-main.service. It must not be enabled",
+)];
 
 const PROGRAM: &[Key] = &[
     key(

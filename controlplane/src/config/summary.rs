@@ -7,8 +7,10 @@ use controlplane_core::group::StopFailure;
 use controlplane_core::keeper::ArbiterKind;
 use serde_json::{Value, json};
 
+use super::plan::on_error_of;
 use super::resources::{Group, Kind};
 use super::{Cluster, RegisterKeeper};
+use crate::monitors;
 
 pub(super) fn text(cluster: &Cluster) -> String {
     let mut text = String::new();
@@ -60,6 +62,18 @@ pub(super) fn text(cluster: &Cluster) -> String {
         for (index, resource) in group.resources.iter().enumerate() {
             let (kind, what) = of_kind(&resource.kind);
             let _ = writeln!(text, "  {}. {}  {kind}: {what}", index + 1, resource.name);
+        }
+        for monitor in &group.monitors {
+            let (policy, kind) = (&monitor.policy, monitor.kind.name());
+            let _ = writeln!(
+                text,
+                "  monitor {}  {kind}: {}; each {} ms, fails after {} in a row: {}",
+                monitor.name,
+                of_monitor(&monitor.kind),
+                millis(policy.interval),
+                policy.retries.saturating_add(1),
+                on_error_of(group, policy.on_error)
+            );
         }
     }
     text
@@ -131,6 +145,17 @@ pub(super) fn of_kind(kind: &Kind) -> (&'static str, String) {
         }
         Kind::Exec(exec) => ("exec", exec.start.join(" ")),
         Kind::Program(program) => ("program", program.command.join(" ")),
+        Kind::Systemd(systemd) => ("systemd", systemd.unit.clone()),
+    }
+}
+
+/// What a monitor looks at.
+pub(super) fn of_monitor(kind: &monitors::Kind) -> String {
+    match kind {
+        monitors::Kind::Script(script) => script.command.join(" "),
+        monitors::Kind::Nic(nic) => nic.interface.clone(),
+        monitors::Kind::Ip(ip) => all(&ip.targets, " or "),
+        monitors::Kind::Mirror(_) => "copies and links of its volumes".to_string(),
     }
 }
 
@@ -204,6 +229,17 @@ fn group_json(cluster: &Cluster, group: &Group) -> Value {
         let (kind, what) = of_kind(&resource.kind);
         json!({"name": resource.name, "kind": kind, "what": what})
     });
+    let monitors = group.monitors.iter().map(|monitor| {
+        json!({
+            "name": monitor.name,
+            "kind": monitor.kind.name(),
+            "what": of_monitor(&monitor.kind),
+            "interval_ms": millis(monitor.policy.interval),
+            "timeout_ms": millis(monitor.policy.timeout),
+            "retries": monitor.policy.retries,
+            "on_error": on_error_of(group, monitor.policy.on_error),
+        })
+    });
     json!({
         "name": group.name,
         "volumes": group.volumes,
@@ -212,5 +248,6 @@ fn group_json(cluster: &Cluster, group: &Group) -> Value {
         "on_failure": on_failure(group.policy.on_failure),
         "takeover_wait_ms": wait,
         "resources": resources.collect::<Vec<_>>(),
+        "monitors": monitors.collect::<Vec<_>>(),
     })
 }

@@ -130,7 +130,7 @@ impl Cage {
         send(Signal::SIGTERM, &found.left(self));
         match patience.wait_until(|| Ok(found.left(self).is_empty())) {
             Ok(()) => Ok(()),
-            Err(_) => self.kill_all(&mut found),
+            Err(_) => self.kill_all(&mut found, KILL_TIME),
         }
     }
 
@@ -139,15 +139,23 @@ impl Cage {
     /// # Errors
     /// If something survives.
     pub fn kill(&self) -> Result<(), ResourceError> {
-        self.kill_all(&mut Found::default())
+        self.kill_within(KILL_TIME)
     }
 
-    fn kill_all(&self, found: &mut Found) -> Result<(), ResourceError> {
+    /// The same, and waits no longer than that for their end.
+    ///
+    /// # Errors
+    /// If something survives for so long.
+    pub fn kill_within(&self, time: Duration) -> Result<(), ResourceError> {
+        self.kill_all(&mut Found::default(), time)
+    }
+
+    fn kill_all(&self, found: &mut Found, time: Duration) -> Result<(), ResourceError> {
         let at_once = self
             .cgroup
             .as_ref()
             .map(|cgroup| cgroup.join("cgroup.kill"));
-        let deadline = std::time::Instant::now() + KILL_TIME;
+        let deadline = std::time::Instant::now() + time;
         loop {
             let pids = found.left(self);
             if pids.is_empty() {

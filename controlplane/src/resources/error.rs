@@ -108,6 +108,24 @@ pub enum ResourceError {
         /// Where its words are.
         log: PathBuf,
     },
+    /// `systemctl` said no.
+    #[error("{command} ended with {status}: {said}")]
+    Systemctl {
+        /// What ran.
+        command: String,
+        /// Its end.
+        status: ExitStatus,
+        /// Its words.
+        said: String,
+    },
+    /// A unit did not come to what it was asked for.
+    #[error("the unit {unit} is {state:?} after that")]
+    Unit {
+        /// Which one.
+        unit: String,
+        /// In systemd's word.
+        state: String,
+    },
     /// Processes that survive a kill.
     #[error("processes do not die: {pids:?} (waiting for a disk?)")]
     Unkillable {
@@ -145,6 +163,8 @@ impl ResourceError {
             Self::NoInterface { .. } => "LS6069",
             Self::Command { .. } => "LS6070",
             Self::Unkillable { .. } => "LS6071",
+            Self::Systemctl { .. } => "LS6172",
+            Self::Unit { .. } => "LS6173",
             Self::Restarts { .. } => "LS6072",
         }
     }
@@ -164,6 +184,8 @@ impl ResourceError {
             | Self::NoInterface { .. }
             | Self::Command { .. }
             | Self::Unkillable { .. }
+            | Self::Systemctl { .. }
+            | Self::Unit { .. }
             | Self::Restarts { .. } => false,
         }
     }

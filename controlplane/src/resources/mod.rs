@@ -1,4 +1,4 @@
-//! What a group starts and stops: file systems, addresses, scripts, programs.
+//! What a group starts and stops: file systems, addresses, scripts, programs, units of systemd.
 //!
 //! Everything here blocks, each action in a thread of its own, and ends when its [`Limit`] says so. What
 //! starts and when is decided in `controlplane_core::group`.
@@ -16,6 +16,7 @@ pub mod neighbours;
 pub mod netlink;
 pub mod places;
 pub mod program;
+pub mod systemd;
 
 use std::sync::Arc;
 
@@ -29,6 +30,9 @@ pub use filesystem::FileSystem;
 pub use limit::Limit;
 pub use places::Places;
 pub use program::Program;
+pub use systemd::Systemd;
+
+use crate::config;
 
 /// What an executor works with.
 pub struct Context {
@@ -53,9 +57,22 @@ pub enum Kind {
     Exec(Exec),
     /// A supervised program.
     Program(Program),
+    /// A unit of systemd.
+    Systemd(Systemd),
 }
 
 impl Kind {
+    /// As it was configured. Nothing was looked at yet.
+    pub fn of(configured: config::Kind) -> Self {
+        match configured {
+            config::Kind::FileSystem(kind) => Self::FileSystem(kind),
+            config::Kind::FloatingIp(kind) => Self::FloatingIp(kind),
+            config::Kind::Exec(kind) => Self::Exec(kind),
+            config::Kind::Program(settings) => Self::Program(Program::new(settings)),
+            config::Kind::Systemd(kind) => Self::Systemd(kind),
+        }
+    }
+
     /// Carries an action out, and says how it ended.
     pub fn act(&self, action: Action, context: &Context) -> (Outcome, Option<ResourceError>) {
         let outcome = match action {
@@ -75,6 +92,7 @@ impl Kind {
             Self::FloatingIp(kind) => kind.probe(),
             Self::Exec(kind) => kind.probe(context),
             Self::Program(kind) => kind.probe(context),
+            Self::Systemd(kind) => kind.probe(context),
         }
     }
 
@@ -84,6 +102,7 @@ impl Kind {
             Self::FloatingIp(kind) => kind.start(context),
             Self::Exec(kind) => kind.start(context),
             Self::Program(kind) => kind.start(context),
+            Self::Systemd(kind) => kind.start(context),
         }
     }
 
@@ -93,6 +112,7 @@ impl Kind {
             Self::FloatingIp(kind) => kind.stop(context),
             Self::Exec(kind) => kind.stop(manner, context),
             Self::Program(kind) => kind.stop(manner, context),
+            Self::Systemd(kind) => kind.stop(manner, context),
         }
     }
 }

@@ -14,7 +14,9 @@ use crate::resources::ResourceError;
 pub(super) const FAILED: &str = "LS6046";
 /// The same when it was started after takeovers too often.
 pub(super) const PING_PONG: &str = "LS6047";
-/// The same as the first, because of what is on a volume.
+/// The same when a monitor failed.
+pub(super) const CONDEMNED: &str = "LS6171";
+/// When a resource did not start because of what is on a volume.
 pub(super) const ALIKE: &str = "LS6166";
 
 /// In the file: the volumes were not served here since.
@@ -93,12 +95,13 @@ impl Service {
         }
         match self.group.barred() {
             Some(Reason::Resource(resource)) if self.alike.contains(&resource) => Some(Here::Alike),
-            Some(Reason::Resource(_) | Reason::PingPong) => Some(Here::Failed),
+            Some(Reason::Resource(_) | Reason::Monitor(_) | Reason::PingPong) => Some(Here::Failed),
             None if self.inherited => {
                 let why = fs::read_to_string(self.file("failed")).ok()?;
                 let begins = [
                     (FAILED, Here::Failed),
                     (PING_PONG, Here::Failed),
+                    (CONDEMNED, Here::Failed),
                     (ALIKE, Here::Alike),
                 ];
                 let found = begins.iter().find(|(code, _)| why.starts_with(code));

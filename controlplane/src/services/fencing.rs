@@ -26,6 +26,7 @@ impl Services {
             record: service.group.why(),
             state: service.group.state(now),
             names: &service.names,
+            monitors: service.monitors.names(),
             wanted: service.wanted,
             steps_down: service.steps_down,
             ground: service.ground,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use controlplane_core::group::{Event, Order, Reason, Spent};
 use mirror_core::types::Instant;
 
-use super::failed::{ALIKE, FAILED, PING_PONG};
+use super::failed::{ALIKE, CONDEMNED, FAILED, PING_PONG};
 use super::{Service, failovers, spawn};
 
 impl Service {
@@ -135,6 +135,13 @@ impl Service {
                 } else {
                     format!("{FAILED} {why}")
                 }
+            }
+            Reason::Monitor(monitor) => {
+                let name = self.monitors.name(monitor);
+                let why = format!("monitor {name} failed");
+                let code = CONDEMNED;
+                tracing::error!(code, group, monitor = name, "{why}: the group stops here");
+                format!("{CONDEMNED} {why}")
             }
             Reason::PingPong => {
                 let why = "it failed over too often";

@@ -18,6 +18,8 @@ pub struct Reasons<'a> {
     pub state: GroupState,
     /// Its resources' names.
     pub names: &'a [String],
+    /// Its monitors' names.
+    pub monitors: &'a [String],
     /// Why operators want it stopped here, if they do.
     pub wanted: Option<Stopping>,
     /// The decision about its volumes is to step down.
@@ -58,6 +60,7 @@ fn reason(because: Because) -> &'static str {
         Because::StopFailed => "stop-failed",
         Because::Ordered => "ordered",
         Because::Barred(Reason::Resource(_)) => "start-failed",
+        Because::Barred(Reason::Monitor(_)) => "monitor-failed",
         Because::Barred(Reason::PingPong) => "too-many-failovers",
     }
 }
@@ -88,6 +91,10 @@ fn text(now: Instant, reasoned: &Reasoned, known: &Reasons<'_>, names: &Names<'_
         Because::Barred(Reason::Resource(resource)) => format!(
             "resource {} does not start or does not stay on {node}",
             name(known, resource)
+        ),
+        Because::Barred(Reason::Monitor(monitor)) => format!(
+            "monitor {} failed on {node}",
+            known.monitors.get(monitor).map_or("", String::as_str)
         ),
         Because::Barred(Reason::PingPong) => {
             format!("it was started after a failover on {node} too often")

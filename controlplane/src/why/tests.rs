@@ -406,6 +406,7 @@ fn known<'a>(record: &'a Record, names: &'a [String]) -> Reasons<'a> {
         record,
         state: GroupState::Offline,
         names,
+        monitors: names,
         wanted: None,
         steps_down: false,
         ground: Some((Ground::Over, at(99_000))),
@@ -531,6 +532,8 @@ fn every_reason_for_which_nothing_is_begun_is_told_and_what_would_end_it() {
     let stays = "app does not start or does not stay on node1";
     let barred = Because::Barred(Reason::Resource(1));
     all_are_told(barred, Goal::Stop, &[(Progress::Done, stays, operator)]);
+    let condemned = [(Progress::Done, "monitor app failed on node1", operator)];
+    all_are_told(Because::Barred(Reason::Monitor(1)), Goal::Stop, &condemned);
     let often = "started after a failover on node1 too often";
     let cases = [
         (Progress::Done, often, operator),

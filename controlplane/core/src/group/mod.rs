@@ -113,6 +113,7 @@ impl Group {
                 outcome,
             } => self.ended(now, resource, number, outcome, effects),
             Event::Broke { resource } => self.broke(now, resource, effects),
+            Event::Condemned { monitor } => self.condemned(now, monitor, effects),
             Event::Order(Order::Clear) => self.clear(now),
             Event::Order(order) => self.order = order,
             Event::OtherClear { asked } => {
@@ -176,7 +177,7 @@ impl Group {
             return GroupState::Unknown;
         }
         match (self.barred, goal) {
-            (Some(Reason::Resource(_)), _) => GroupState::StartFailed,
+            (Some(Reason::Resource(_) | Reason::Monitor(_)), _) => GroupState::StartFailed,
             (Some(Reason::PingPong), _) => GroupState::Failed,
             (None, Goal::Stop | Goal::HardStop) => GroupState::Offline,
             (None, Goal::Run | Goal::Hold) if online == all => GroupState::Online,

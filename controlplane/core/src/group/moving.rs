@@ -1,11 +1,12 @@
-//! What a group may spend on failing over, and what a failure here leaves.
+//! What a group may spend on failing over, what a failure here leaves, and when monitors may say that it failed.
 
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use mirror_core::types::Instant;
 
-use super::{Effect, Group, Spent};
+use super::why::Goal;
+use super::{Effect, Group, GroupState, Reason, Spent};
 
 impl Group {
     /// Whether one more start after a takeover is within the budget.
@@ -47,6 +48,20 @@ impl Group {
         match spent {
             Spent::Takeover => self.failovers.push(until),
             Spent::Move => self.moves.push(until),
+        }
+    }
+
+    /// Whether monitors look: everything runs, and nothing is about to be stopped. While volumes are in doubt nobody can tell an
+    /// application that hangs from one that waits for its disk.
+    pub fn is_watched(&self, now: Instant) -> bool {
+        self.goal(now) == Goal::Run && self.state(now) == GroupState::Online
+    }
+
+    /// A monitor failed. One that was about a group that has gone on since says nothing.
+    pub(super) fn condemned(&mut self, now: Instant, monitor: usize, effects: &mut Vec<Effect>) {
+        if self.is_watched(now) {
+            self.online_since = None;
+            self.give_up(Reason::Monitor(monitor), effects);
         }
     }
 

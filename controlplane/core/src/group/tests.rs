@@ -5,6 +5,8 @@ use crate::keeper::HANDICAP;
 use crate::limits::{CANCEL_GRACE, FENCE_RETRY};
 use crate::self_fencing::Left;
 
+mod monitors;
+
 struct Bed {
     group: Group,
     now: Instant,

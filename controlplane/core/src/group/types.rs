@@ -169,6 +169,11 @@ pub enum Event {
         /// Which one.
         resource: usize,
     },
+    /// A monitor has failed, and the group counts as failed here by that.
+    Condemned {
+        /// Which monitor.
+        monitor: usize,
+    },
     /// An operator's word.
     Order(Order),
     /// The other node said, after it had what this node sent then, that nothing of the group is left there and nothing is
@@ -245,6 +250,8 @@ pub enum Effect {
 pub enum Reason {
     /// This resource does not start, or does not stay, whatever was retried.
     Resource(usize),
+    /// This monitor of it failed.
+    Monitor(usize),
     /// It was started after failovers too often: something follows it from node to node.
     PingPong,
 }
@@ -295,7 +302,8 @@ pub enum GroupState {
     Online,
     /// It stops.
     Stopping,
-    /// A resource did not start; nothing of the group is here any more. It waits for [`Order::Clear`].
+    /// A resource did not start or did not stay, or a monitor failed; nothing of the group is here any more. It waits for
+    /// [`Order::Clear`].
     StartFailed,
     /// A resource did not stop. It waits for [`Order::Clear`], and nothing starts here before.
     StopFailed,

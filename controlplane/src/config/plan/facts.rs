@@ -107,6 +107,7 @@ fn facts(kind: &Kind) -> Vec<Fact> {
             ("stop", optional(&exec.stop), Level::Restart, LATER),
             ("check", optional(&exec.check), Level::Restart, LATER),
         ],
+        Kind::Systemd(systemd) => vec![("unit", systemd.unit.clone(), Level::StopGroup, RUNS)],
         Kind::Program(program) => vec![
             ("command", command(&program.command), Level::StopGroup, RUNS),
             (
