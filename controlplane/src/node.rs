@@ -116,6 +116,8 @@ struct Group {
     daemons: BTreeMap<String, Daemon>,
     last: Option<(usize, Situation, Decision)>,
     failure: failing::Failure,
+    /// The same of one that a monitor would have failed, and that runs.
+    condemned: failing::Failure,
 }
 
 struct Node {
@@ -270,6 +272,7 @@ impl Node {
             daemons: BTreeMap::new(),
             last: None,
             failure: failing::Failure::default(),
+            condemned: failing::Failure::default(),
         });
         let services = queue.clone();
         let tell: Tell = Arc::new(move |news| {
@@ -399,6 +402,7 @@ impl Node {
                     millis = time.as_millis(),
                     "this node stood still"
                 );
+                self.services.stood_still(now());
             }
         }
     }
@@ -426,6 +430,9 @@ impl Node {
         // What the services wait for is known before they are told that they may start.
         self.tell_of_death(group);
         self.services.volume(now(), group, &name, Seen::of(status));
+        let frozen = |status: &Status| status.frozen.is_some();
+        let any = self.groups[group].told.values().any(|it| frozen(it));
+        self.services.freezes(now(), group, any);
     }
 
     fn volume_told(

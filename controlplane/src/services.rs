@@ -8,16 +8,15 @@ mod failovers;
 mod fencing;
 mod monitors;
 mod orders;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use controlplane_api::Client;
-use controlplane_api::paths::state_directory;
 use controlplane_core::group::{
     Action, Effect, Event, Group, GroupState, Manner, Order, Origin, Outcome, Spent, Volumes,
 };
@@ -25,129 +24,23 @@ use controlplane_core::keeper::{Services as Standing, Word};
 use controlplane_core::partition::Decision;
 use controlplane_core::self_fencing::{ClearGroups, Ground, Left};
 use controlplane_core::wish::GroupKey;
-use mirror_core::admin::{Role, Status};
 use mirror_core::types::Instant;
 
-use crate::config::{self, Config};
+use crate::config;
 use crate::mirror;
-use crate::monitors::Ill;
 use crate::resources::environment::Factor;
 use crate::resources::{Context, Environment, Kind, Limit, Places, ResourceError};
 
 use monitors::Monitors;
 
-/// What is remembered over a reboot, in the state directory.
-const STATE: &str = "groups";
+pub use words::{News, Roots, Seen, Stopping, Tell};
+
 /// Between two looks at the files `failed`.
 const ORDER_LOOK: Duration = Duration::from_millis(500);
 /// What an action's thread needs; this process holds its memory locked.
 const STACK_BYTES: usize = 512 * 1024;
 /// A stop waits so long, and a quarter of its own time at most, until no look of a monitor is under way.
 const QUIET_TIME: Duration = Duration::from_millis(500);
-
-/// How a volume stands, for those who use it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// It can be used here.
-    Active,
-    /// It cannot.
-    Fenced,
-    /// It is between both, or its daemon does not answer.
-    Unclear,
-}
-
-impl Seen {
-    /// By its daemon's status.
-    pub fn of(status: Option<&Status>) -> Self {
-        match status.map(|status| status.role) {
-            Some(Role::Active) => Self::Active,
-            Some(Role::Fenced) => Self::Fenced,
-            Some(Role::Activating | Role::Deactivating) | None => Self::Unclear,
-        }
-    }
-}
-
-/// Why operators want a group stopped on this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stopping {
-    /// It shall run nowhere.
-    Stopped,
-    /// It shall run on the other node.
-    Moves,
-}
-
-/// What a thread tells.
-#[derive(Debug)]
-pub enum News {
-    /// An action ended.
-    Ended {
-        /// Which group.
-        group: usize,
-        /// Which resource.
-        resource: usize,
-        /// The action's number.
-        number: u64,
-        /// What it was.
-        action: Action,
-        /// How it ended.
-        outcome: Outcome,
-        /// Why so.
-        error: Option<ResourceError>,
-    },
-    /// A resource failed by itself.
-    Broke {
-        /// Which group.
-        group: usize,
-        /// Which resource.
-        resource: usize,
-        /// Why.
-        error: ResourceError,
-    },
-    /// A look of a monitor ended.
-    Looked {
-        /// Which group.
-        group: usize,
-        /// Which monitor.
-        monitor: usize,
-        /// Since which begin of the looks.
-        run: u64,
-        /// How long it took.
-        took: Duration,
-        /// What is not well.
-        ill: Option<Ill>,
-    },
-}
-
-/// Tells the node. Blocks while its queue is full.
-pub type Tell = Arc<dyn Fn(News) + Send + Sync>;
-
-/// Where files are, and who is who.
-#[derive(Clone, Debug)]
-pub struct Roots {
-    /// Of one resource of one group; the names are replaced.
-    pub places: Places,
-    /// What is remembered over a reboot.
-    pub state: PathBuf,
-    /// This node's name.
-    pub node: String,
-    /// The other one's.
-    pub peer: String,
-    /// [`crate::heartbeat::Shared::clear`].
-    pub clear: Arc<AtomicU64>,
-}
-
-impl Roots {
-    /// On a real node.
-    pub fn of(config: &Config, clear: &Arc<AtomicU64>) -> Self {
-        Self {
-            places: Places::of("", ""),
-            state: state_directory().join(STATE),
-            node: config.name.clone(),
-            peer: config.peer_name.clone(),
-            clear: Arc::clone(clear),
-        }
-    }
-}
 
 /// All groups that have resources.
 pub struct Services {
@@ -200,6 +93,8 @@ struct Service {
     /// Resources that did not start because of what is on a volume.
     alike: BTreeSet<usize>,
     monitors: Monitors,
+    /// I/O of one of its volumes waits: nothing that looks like an application that hangs is one.
+    frozen: bool,
     /// The wish that failures are forgotten that was carried out last.
     cleared: Option<u64>,
     roots: Roots,
@@ -360,6 +255,7 @@ impl Service {
             came_back: false,
             alike: BTreeSet::new(),
             monitors: Monitors::new(now, group, &roots),
+            frozen: false,
             cleared: None,
             roots,
             tell,

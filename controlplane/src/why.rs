@@ -10,7 +10,7 @@ use controlplane_core::keeper::why::{Moment, Ruling, Stood};
 use controlplane_core::partition::{Decision, Standing, TABLE};
 use mirror_core::types::Instant;
 
-pub use failing::after_failure;
+pub use failing::{after_failure, after_monitor};
 pub use resources::{Reasons, resources};
 pub use words::{Names, span};
 use words::{ends, hold, inputs, missing_of_claim};

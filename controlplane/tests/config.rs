@@ -80,6 +80,7 @@ const MONITORS: &str = r#"
 kind = "script"
 name = "query"
 command = ["/usr/local/sbin/pg-query", "--quick"]
+delay_ms = 60000
 interval_ms = 5000
 timeout_ms = 3000
 retries = 1

@@ -44,7 +44,8 @@ impl Bed {
         let script = path.join("script");
         let at = path.display();
         let text = format!(
-            "#!/bin/sh\necho $1 $CLP_SERVER >> {at}/words\ntest $1 = stop -o ! -e {at}/broken-$CLP_SERVER\n"
+            "#!/bin/sh\nwhile [ $1 = stop ] && [ -e {at}/hold ]; do sleep 0.05; done\n\
+             echo $1 $CLP_SERVER >> {at}/words\ntest $1 = stop -o ! -e {at}/broken-$CLP_SERVER\n"
         );
         fs::write(&script, text).expect("a script");
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("a mode");
@@ -243,33 +244,90 @@ fn a_group_that_fails_on_both_waits_on_the_second_until_it_is_mended_and_cleared
     assert!(!status.contains("failed_on"), "{status}");
 }
 
-#[test]
-fn a_group_whose_monitor_fails_runs_on_the_other_node_by_itself() {
-    let monitor = "monitors = [{ kind = \"script\", name = \"look\", interval_ms = 200, retries = 1, on_error = \"failover\", \
-                   command = [\"/bin/sh\", \"-c\", \"test ! -e DIRECTORY/broken-$CLP_SERVER\"] }]\n";
-    let bed = Bed::new("monitor", monitor, &[]);
-    bed.says(0, "online");
-    let looks = |node: usize, state: &str| {
+const MONITOR: &str = "monitors = [{ kind = \"script\", name = \"look\", interval_ms = 200, retries = 1, on_error = \"failover\", \
+                       command = [\"/bin/sh\", \"-c\", \"test ! -e DIRECTORY/ill-$CLP_SERVER\"] }]\n";
+
+impl Bed {
+    fn looks(&self, node: usize, state: &str) {
         let until = Instant::now() + PATIENCE;
         let told = format!(r#""name":"look","kind":"script","state":"{state}""#);
-        while !bed.http(node, "GET /v1/status").contains(&told) {
-            assert!(Instant::now() < until, "{}", bed.words(node));
+        while !self.http(node, "GET /v1/status").contains(&told) {
+            assert!(Instant::now() < until, "{}", self.words(node));
             thread::sleep(Duration::from_millis(50));
         }
-    };
-    looks(0, "well");
-    bed.breaks("HOME");
+    }
+
+    fn ill(&self, server: &str) {
+        let file = self.directory.path().join(format!("ill-{server}"));
+        fs::write(file, "").expect("a file");
+    }
+}
+
+#[test]
+fn a_group_whose_monitor_fails_runs_on_the_other_node_by_itself_and_on_where_it_fails_on_both() {
+    let bed = Bed::new("monitor", MONITOR, &[]);
+    bed.says(0, "online");
+    bed.looks(0, "well");
+    bed.ill("HOME");
     for code in ["LS6167", "LS6168", "LS6171", "LS6163"] {
         bed.says(0, code);
     }
     bed.says(1, "online");
-    looks(1, "well");
-    looks(0, "idle");
+    bed.looks(1, "well");
+    bed.looks(0, "idle");
     assert_eq!(*bed.active.lock().expect("who serves"), Some(1));
     let why = bed.http(0, "GET /v1/why");
     assert!(why.contains("monitor look failed on node1"), "{why}");
     let status = bed.http(1, "GET /v1/status");
     assert!(status.contains(r#""failed_on":["node1"]"#), "{status}");
+    bed.ill("OTHER");
+    bed.looks(1, "failed");
+    bed.says(1, "LS6174");
+    let status = bed.http(1, "GET /v1/status");
+    let told = "the group runs on here: it failed on the other node as well";
+    assert!(status.contains(told), "{status}");
+    let why = bed.http(1, "GET /v1/why");
+    assert!(
+        why.contains("mend node1, then `lockstep group clear"),
+        "{why}"
+    );
+    thread::sleep(NOTHING_FOR);
+    let calls = ["start HOME", "stop HOME", "start OTHER", "stop OTHER"].map(|it| bed.calls(it));
+    assert_eq!((calls[0], calls[2], calls[3]), (1, 1, 0), "{calls:?}");
+}
+
+#[test]
+fn a_group_that_a_monitor_stopped_runs_on_when_the_other_node_is_gone_meanwhile() {
+    let mut bed = Bed::new("alone", MONITOR, &[]);
+    bed.says(0, "online");
+    bed.looks(0, "well");
+    let hold = bed.directory.path().join("hold");
+    fs::write(&hold, "").expect("a file");
+    bed.ill("HOME");
+    bed.says(0, "LS6171");
+    let mut other = bed.daemons[1].take().expect("it runs");
+    other.kill().expect("killed");
+    other.wait().expect("it ended");
+    fs::remove_file(&hold).expect("removed");
+    bed.says(0, "LS6175");
+    bed.looks(0, "failed");
+    bed.says(0, "LS6174");
+    assert_eq!((bed.calls("start HOME"), bed.calls("stop HOME")), (2, 1));
+    assert_eq!(*bed.active.lock().expect("who serves"), Some(0));
+}
+
+#[test]
+fn a_monitor_stops_no_group_that_shall_wait_where_it_is() {
+    let own = format!("on_failure = \"wait\"\n{MONITOR}");
+    let bed = Bed::new("warned", &own, &[]);
+    bed.says(0, "online");
+    bed.looks(0, "well");
+    bed.ill("HOME");
+    bed.says(0, "LS6174");
+    bed.looks(0, "failed");
+    let why = bed.http(0, "GET /v1/status");
+    assert!(why.contains("the group runs on here"), "{why}");
+    assert_eq!(bed.calls("start HOME"), 1);
 }
 
 #[test]

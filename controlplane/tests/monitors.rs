@@ -136,6 +136,12 @@ impl Bed {
         }
     }
 
+    fn is_condemned(&mut self) {
+        self.until("condemned", |bed| {
+            bed.services.condemns(now(bed.began), 0) == Some(0)
+        });
+    }
+
     fn comes_to(&mut self, state: GroupState) {
         self.until(&format!("{state}"), |bed| bed.state() == state);
     }
@@ -212,6 +218,7 @@ fn now(began: Clock) -> Instant {
 
 fn policy(timeout: Duration, retries: u32, on_error: OnError) -> monitor::Policy {
     monitor::Policy {
+        delay: Duration::from_millis(100),
         interval: Duration::from_millis(100),
         timeout,
         retries,
@@ -251,6 +258,13 @@ fn a_restart_stops_and_starts_the_resource_with_all_above_it_and_uses_up_its_ret
     let restart = OnError::Restart { resource: 0 };
     let mut bed = Bed::online(ILL, policy(LIMIT, 0, restart));
     fs::write(bed.file("ill"), "").expect("a file");
+    bed.is_condemned();
+    assert_eq!(
+        bed.state(),
+        GroupState::Online,
+        "nobody said that it may move"
+    );
+    bed.services.condemn(now(bed.began), 0, 0);
     bed.comes_to(GroupState::StartFailed);
     let round = |factor: &str| {
         let stopped = ["second", "first"].map(|name| format!("stop {name} {factor}"));
@@ -273,7 +287,11 @@ fn a_monitor_that_hangs_is_killed_at_its_timeout_and_may_fail_the_group_at_once(
     let timeout = Duration::from_millis(400);
     let mut bed = Bed::online(HANGS, policy(timeout, 1, OnError::Failover));
     bed.until("a look", |bed| !bed.looking().is_empty());
+    bed.is_condemned();
+    assert_eq!(bed.words().len(), 2, "nothing was stopped");
+    bed.services.condemn(now(bed.began), 0, 0);
     bed.comes_to(GroupState::StartFailed);
+    assert!(bed.services.is_condemned(0));
     let failed = bed.roots.places.run.join(&bed.group.name).join("failed");
     let why = fs::read_to_string(failed).expect("a reason");
     assert!(why.starts_with("LS6171 monitor look failed"), "{why}");
@@ -342,4 +360,56 @@ fn nobody_looks_while_a_volume_is_in_doubt_or_the_group_is_stopped() {
     assert_eq!(bed.monitor().state, MonitorState::New);
     bed.until("a look", |bed| !bed.looking().is_empty());
     assert_eq!(bed.words().len(), 2, "nothing was stopped");
+}
+
+#[test]
+fn a_group_that_a_monitor_stopped_is_told_from_others_by_the_next_run_and_may_run_on() {
+    let mut bed = Bed::online("test ! -e ill", policy(LIMIT, 0, OnError::Failover));
+    fs::write(bed.file("ill"), "").expect("a file");
+    bed.is_condemned();
+    bed.services.condemn(now(bed.began), 0, 0);
+    bed.comes_to(GroupState::StartFailed);
+    bed.restart();
+    bed.sees(Seen::Active);
+    bed.comes_to(GroupState::Offline);
+    assert!(bed.services.is_condemned(0));
+    assert_eq!(bed.services.here(now(bed.began), 0), Some(Here::Failed));
+    let before = bed.words().len();
+    assert!(bed.services.runs_on(now(bed.began), 0));
+    assert!(!bed.services.runs_on(now(bed.began), 0));
+    bed.comes_to(GroupState::Online);
+    assert_eq!(bed.words()[before..], ["start first", "start second"]);
+    assert!(!bed.services.is_condemned(0));
+    assert_eq!(bed.services.here(now(bed.began), 0), Some(Here::Runs));
+    assert!(bed.services.moves_left(now(bed.began), 0));
+    bed.is_condemned();
+    bed.services.condemn(now(bed.began), 0, 0);
+    bed.comes_to(GroupState::StartFailed);
+    assert!(bed.services.runs_on(now(bed.began), 0));
+    assert!(!bed.services.moves_left(now(bed.began), 0), "not for ever");
+}
+
+#[test]
+fn while_io_waits_or_after_a_standstill_nothing_is_counted_that_was() {
+    let mut bed = Bed::online("test ! -e ill", policy(LIMIT, 1_000_000, OnError::Failover));
+    fs::write(bed.file("ill"), "").expect("a file");
+    bed.until("failing", |bed| bed.monitor().failures > 1);
+    bed.services.freezes(now(bed.began), 0, true);
+    assert_eq!(bed.monitor().state, MonitorState::Idle);
+    assert_eq!(bed.state(), GroupState::Online);
+    bed.services.freezes(now(bed.began), 0, false);
+    assert_eq!(bed.monitor().state, MonitorState::New);
+    bed.until("failing", |bed| bed.monitor().failures > 1);
+    bed.services.stood_still(now(bed.began));
+    assert_eq!(bed.monitor().state, MonitorState::New);
+}
+
+#[test]
+fn the_first_look_waits_for_what_needs_long_until_it_answers() {
+    let delay = Duration::from_secs(2);
+    let quick = policy(LIMIT, 0, OnError::Failover);
+    let mut bed = Bed::online("echo >> looks.words", monitor::Policy { delay, ..quick });
+    let began = Clock::now();
+    bed.until("a look", |bed| bed.monitor().state == MonitorState::Well);
+    assert!(began.elapsed() + Duration::from_millis(200) >= delay);
 }

@@ -11,7 +11,11 @@ use core::time::Duration;
 use mirror_core::types::Instant;
 
 use crate::keeper::Desire;
+use crate::limits::MOVE_WAIT;
 use crate::wish::{Failure, Want};
+
+/// The other node is ready for so long before a group that runs is stopped to go there.
+pub const READY_FOR: Duration = Duration::from_secs(2);
 
 /// What was configured to follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +190,29 @@ pub fn after_failure(now: Instant, seen: &Seen) -> (Case, Then) {
     found
         .copied()
         .expect("the other node is ready or is not, for a reason that has a row")
+}
+
+/// A monitor failed while all of the group runs here: what would follow now if the group had failed. It is stopped only if that
+/// is a move, and has been for [`READY_FOR`]: a group that runs here is better than one that runs nowhere, whatever a monitor
+/// says.
+pub fn after_monitor(now: Instant, seen: &Seen) -> (Case, Then) {
+    let seen = Seen {
+        here: Here::Failed,
+        since: now,
+        recorded: true,
+        ..*seen
+    };
+    after_failure(now, &seen)
+}
+
+/// Whether a group that was stopped because of a monitor runs here again: it stays anyway, or the other node has not been
+/// ready for so long. `lasts`: how long it has been stopped and served here.
+pub fn runs_on(then: Then, lasts: Duration) -> bool {
+    match then {
+        Then::Stays => true,
+        Then::Later => lasts >= MOVE_WAIT,
+        Then::Nothing | Then::Moves => false,
+    }
 }
 
 /// What this node shall say now of a group's failure on it, if that is otherwise than what it said last (`said`). `clears`: an

@@ -19,19 +19,23 @@ pub const SLOW_PERCENT: u32 = 80;
 pub enum OnError {
     /// It is told.
     Warn,
-    /// This resource of the group counts as failed: it is stopped and started again, by its own rules.
+    /// This resource of the group counts as failed: it is stopped and started again, by its own rules. Beyond its retries it is
+    /// as [`Self::Failover`].
     Restart {
         /// Which one.
         resource: usize,
     },
-    /// The group counts as failed on this node.
+    /// The group counts as failed on this node, if the other one can have it ([`crate::failing`]). Else it runs on: no monitor
+    /// takes a group from the only node that runs it.
     Failover,
 }
 
 /// What was configured for a monitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Between the begins of two looks, and from the group's being online to the first one.
+    /// From the group's being online to the first look.
+    pub delay: Duration,
+    /// Between the begins of two looks.
     pub interval: Duration,
     /// A look that takes longer is broken off, and has failed.
     pub timeout: Duration,
@@ -44,6 +48,7 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
+            delay: MONITOR_INTERVAL,
             interval: MONITOR_INTERVAL,
             timeout: MONITOR_TIMEOUT,
             retries: MONITOR_RETRIES,
@@ -121,6 +126,8 @@ pub struct Monitor {
     slow: bool,
     /// Nothing is heard of a look until then: it hangs. `None`: nobody looks.
     due: Option<Instant>,
+    /// That was counted, and nothing is heard since.
+    hangs: bool,
 }
 
 impl Monitor {
@@ -132,6 +139,7 @@ impl Monitor {
             since: now,
             slow: false,
             due: None,
+            hangs: false,
         }
     }
 
@@ -139,7 +147,7 @@ impl Monitor {
     pub fn begin(&mut self, now: Instant) {
         *self = Self::new(now, self.policy);
         self.health = Health::New;
-        self.expect(now);
+        self.expect(now, self.policy.delay);
     }
 
     /// The group is not online here any more.
@@ -152,8 +160,9 @@ impl Monitor {
         if self.due.is_none() {
             return (Told::Nothing, Pace::Same);
         }
-        self.expect(now);
+        self.expect(now, self.policy.interval);
         let before = self.health;
+        let counted = core::mem::take(&mut self.hangs);
         match look {
             Look::Well(took) => {
                 self.turn(now, Health::Well);
@@ -163,15 +172,22 @@ impl Monitor {
                 };
                 (told, self.pace(took))
             }
+            // One look fails once.
+            Look::Ill if counted => (Told::Nothing, Pace::Same),
             // Whether it would have been slow is not known.
             Look::Ill => (self.failed(now, before), Pace::Same),
         }
     }
 
-    /// Time passed: whether a look hangs. Then that counts as one that failed; its end may follow, and counts as well.
+    /// Time passed: whether a look hangs. Then that counts as one that failed, each time anew; its end may follow, and counts
+    /// no more.
     pub fn tick(&mut self, now: Instant) -> Option<Told> {
-        let due = self.due?;
-        (now >= due).then(|| self.looked(now, Look::Ill).0)
+        if now < self.due? {
+            return None;
+        }
+        self.expect(now, self.policy.interval);
+        self.hangs = true;
+        Some(self.failed(now, self.health))
     }
 
     /// When [`Self::tick`] is due.
@@ -238,8 +254,8 @@ impl Monitor {
         }
     }
 
-    fn expect(&mut self, now: Instant) {
-        self.due = Some(now + self.policy.interval + self.policy.timeout + MONITOR_GRACE);
+    fn expect(&mut self, now: Instant, after: Duration) {
+        self.due = Some(now + after + self.policy.timeout + MONITOR_GRACE);
     }
 }
 

@@ -26,6 +26,10 @@ enum Step {
     Break {
         resource: usize,
     },
+    /// A monitor fails.
+    Condemn,
+    /// What failed may be tried again.
+    Again,
     /// The end of an earlier action is told once more.
     Late {
         which: usize,
@@ -54,6 +58,8 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (0..RESOURCES, prop::bool::weighted(0.8))
             .prop_map(|(which, well)| Step::End { which, well }),
         2 => (0..RESOURCES).prop_map(|resource| Step::Break { resource }),
+        1 => Just(Step::Condemn),
+        1 => Just(Step::Again),
         1 => (0..100_usize).prop_map(|which| Step::Late { which }),
         2 => prop_oneof![Just(Order::Start), Just(Order::Stop), Just(Order::Clear)]
             .prop_map(Step::Order),
@@ -120,6 +126,14 @@ impl World {
                 // Of what it left behind, anything may be there still.
                 self.tell(Event::Broke { resource });
             }
+            Step::Condemn => {
+                let watched = self.group.is_watched(self.now);
+                let served = matches!(self.volumes, Volumes::Served(_));
+                assert!(!watched || (served && self.there == [true; RESOURCES]));
+                self.tell(Event::Condemned { monitor: 0 });
+                assert!(!self.group.is_watched(self.now));
+            }
+            Step::Again => self.tell(Event::TriedAgain),
             Step::Late { which } => {
                 let ended = self.ended.len();
                 if ended > 0 {

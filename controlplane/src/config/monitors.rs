@@ -55,8 +55,10 @@ fn monitor(
     // Before anything returns: what follows is looked at in any case.
     let on_error = on_error(reader, item, resources);
     let default = Policy::default();
+    let interval = time(item, "interval_ms").unwrap_or(default.interval);
     let policy = Policy {
-        interval: time(item, "interval_ms").unwrap_or(default.interval),
+        delay: time(item, "delay_ms").unwrap_or(interval),
+        interval,
         timeout: time(item, "timeout_ms").unwrap_or(default.timeout),
         retries: count(item, "retries").unwrap_or(default.retries),
         on_error: on_error?,

@@ -235,6 +235,7 @@ fn group_json(cluster: &Cluster, group: &Group) -> Value {
             "kind": monitor.kind.name(),
             "what": of_monitor(&monitor.kind),
             "interval_ms": millis(monitor.policy.interval),
+            "delay_ms": millis(monitor.policy.delay),
             "timeout_ms": millis(monitor.policy.timeout),
             "retries": monitor.policy.retries,
             "on_error": on_error_of(group, monitor.policy.on_error),

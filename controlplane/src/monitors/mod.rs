@@ -12,7 +12,7 @@ mod script;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -81,8 +81,8 @@ pub fn place_of(monitor: &str) -> String {
 #[derive(Debug)]
 pub struct Guard {
     end: Arc<AtomicBool>,
-    /// A look is under way.
-    busy: AtomicBool,
+    /// So many looks are under way: one at most, of this thread or of one before it that hangs.
+    busy: Arc<AtomicUsize>,
     /// A script of an earlier run of this daemon may live.
     left: AtomicBool,
     /// Where its processes are, if it has some.
@@ -95,7 +95,7 @@ impl Guard {
         let has_processes = matches!(kind, Kind::Script(_));
         Arc::new(Self {
             end: Arc::default(),
-            busy: AtomicBool::new(false),
+            busy: Arc::default(),
             left: AtomicBool::new(true),
             cage: has_processes.then(|| Cage::of(places)),
         })
@@ -105,10 +105,14 @@ impl Guard {
     fn anew(&self) -> Arc<Self> {
         Arc::new(Self {
             end: Arc::default(),
-            busy: AtomicBool::new(false),
+            busy: Arc::clone(&self.busy),
             left: AtomicBool::new(true),
             cage: self.cage.clone(),
         })
+    }
+
+    fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::SeqCst) > 0
     }
 
     /// It looks no more; what is under way is broken off.
@@ -133,7 +137,7 @@ impl Quiet {
             let Some(cage) = &guard.cage else { continue };
             loop {
                 // In this order: who is not busy now sees that it shall end before it begins anything.
-                let busy = guard.busy.load(Ordering::SeqCst);
+                let busy = guard.is_busy();
                 let left = until.saturating_duration_since(Instant::now());
                 if busy || guard.left.load(Ordering::SeqCst) {
                     let gone = cage.kill_within(left).is_ok();
@@ -171,21 +175,21 @@ pub struct Watch {
 /// If there is no thread for it.
 pub fn begin(watch: Watch, before: &Arc<Guard>) -> io::Result<Arc<Guard>> {
     let guard = before.anew();
-    let (own, before) = (Arc::clone(&guard), Arc::clone(before));
+    let own = Arc::clone(&guard);
     thread::Builder::new()
         .name("monitor".to_string())
         .stack_size(STACK_BYTES)
-        .spawn(move || watch.run(&own, &before))?;
+        .spawn(move || watch.run(&own))?;
     Ok(guard)
 }
 
 impl Watch {
-    fn run(self, guard: &Guard, before: &Guard) {
+    fn run(self, guard: &Guard) {
         let ended = || guard.end.load(Ordering::SeqCst);
-        let mut next = Instant::now() + self.policy.interval;
+        let mut next = Instant::now() + self.policy.delay;
         loop {
-            // Two looks at once would kill each other's processes.
-            while Instant::now() < next || before.busy.load(Ordering::SeqCst) {
+            // Two looks at once would kill each other's processes; and what hangs has one thread.
+            while Instant::now() < next || guard.is_busy() {
                 if ended() {
                     return self.leave(guard);
                 }
@@ -193,9 +197,9 @@ impl Watch {
                 thread::sleep(WAIT.min(left.max(limit::LOOK)));
             }
             let began = Instant::now();
-            guard.busy.store(true, Ordering::SeqCst);
+            guard.busy.fetch_add(1, Ordering::SeqCst);
             let said = if ended() { Ok(()) } else { self.look(guard) };
-            guard.busy.store(false, Ordering::SeqCst);
+            guard.busy.fetch_sub(1, Ordering::SeqCst);
             if ended() {
                 return self.leave(guard);
             }

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use controlplane_api::cluster;
 use controlplane_api::why::Waits;
-use controlplane_core::failing::{Case, Here, Seen, Then, after_failure, to_record};
+use controlplane_core::failing::{
+    Case, Here, READY_FOR, Seen, Then, after_failure, after_monitor, runs_on, to_record,
+};
 use controlplane_core::wish::{Failure as Known, GroupKey, Origin, Subject, Want, Wish};
 use mirror_core::types::{Instant, NodeId};
 
@@ -24,6 +27,18 @@ pub(super) struct Failure {
     told: Option<Case>,
 }
 
+impl Failure {
+    /// This row rules. Returns since when.
+    fn rules(&mut self, now: Instant, case: Case, then: Then) -> Instant {
+        let began = match self.ruling {
+            Some((before, _, began)) if before == case => began,
+            Some(_) | None => now,
+        };
+        self.ruling = Some((case, then, began));
+        began
+    }
+}
+
 impl Node {
     /// Each turn of the loop.
     pub(super) fn look_at_failures(&mut self) {
@@ -31,6 +46,7 @@ impl Node {
             if let Some(here) = self.services.here(now(), group) {
                 self.record_failure(group, here);
                 self.look_at_failure(group, here);
+                self.look_at_monitors(group);
             }
         }
     }
@@ -93,15 +109,18 @@ impl Node {
         let since = *failure.since.get_or_insert(current);
         let (case, then) = after_failure(current, &self.seen(current, group, here, since));
         let failure = &mut self.groups[group].failure;
-        let began = match failure.ruling {
-            Some((before, _, began)) if before == case => began,
-            Some(_) | None => current,
-        };
-        failure.ruling = Some((case, then, began));
+        let began = failure.rules(current, case, then);
         if then == Then::Moves {
             return self.move_by_itself(group);
         }
+        if runs_on(then, current.since(since))
+            && self.services.is_condemned(group)
+            && self.run_on(group, case)
+        {
+            return;
+        }
         let lasts = current >= began + TOLD_AFTER;
+        let failure = &mut self.groups[group].failure;
         if failure.told != Some(case) && (then == Then::Stays || (then == Then::Later && lasts)) {
             failure.told = Some(case);
             let (code, group) = ("LS6164", &self.groups[group].name);
@@ -111,6 +130,66 @@ impl Node {
                 tracing::warn!(code, group, "it failed here: {then}: {case}");
             }
         }
+    }
+
+    /// A monitor failed, and the group runs: it stops only if it can move then, by the same rules.
+    fn look_at_monitors(&mut self, group: usize) {
+        let current = now();
+        let Some(monitor) = self.services.condemns(current, group) else {
+            self.groups[group].condemned = Failure::default();
+            return;
+        };
+        let seen = self.seen(current, group, Here::Runs, current);
+        let (case, then) = after_monitor(current, &seen);
+        let condemned = &mut self.groups[group].condemned;
+        let began = condemned.rules(current, case, then);
+        if current < began + READY_FOR {
+            return;
+        }
+        match then {
+            Then::Moves => self.services.condemn(current, group, monitor),
+            Then::Stays | Then::Later if condemned.told != Some(case) => {
+                condemned.told = Some(case);
+                let name = &self.groups[group].name;
+                let monitor = self.services.monitor_name(group, monitor);
+                tracing::warn!(
+                    code = "LS6174",
+                    group = name,
+                    monitor,
+                    "the monitor failed, and the group runs on here: {case}"
+                );
+            }
+            Then::Stays | Then::Later | Then::Nothing => {}
+        }
+    }
+
+    /// It was stopped because of a monitor, and cannot move any more. Returns whether it starts here again.
+    fn run_on(&mut self, group: usize, case: Case) -> bool {
+        if !self.services.runs_on(now(), group) {
+            return false;
+        }
+        let (code, name) = ("LS6175", &self.groups[group].name);
+        tracing::warn!(
+            code,
+            group = name,
+            "a monitor failed, and the group starts here again: {case}"
+        );
+        self.groups[group].failure = Failure::default();
+        true
+    }
+
+    /// Its monitors, for the status.
+    pub(super) fn monitors(&self, group: usize) -> Vec<cluster::Monitor> {
+        let current = now();
+        let mut monitors = self.services.monitors(current, group);
+        let ruling = self.groups[group].condemned.ruling;
+        if let Some((case, Then::Stays | Then::Later, _)) = ruling
+            && let Some(monitor) = self.services.condemns(current, group)
+            && let Some(monitor) = monitors.get_mut(monitor)
+        {
+            monitor.text = format!("{}; the group runs on here: {case}", monitor.text);
+        }
+        monitors
     }
 
     fn seen(&self, current: Instant, group: usize, here: Here, since: Instant) -> Seen {
@@ -202,6 +281,11 @@ impl Node {
         group: usize,
         names: &Names<'_>,
     ) -> Option<Waits> {
+        if let Some(monitor) = self.services.condemns(current, group) {
+            let (case, _, _) = self.groups[group].condemned.ruling?;
+            let monitor = self.services.monitor_name(group, monitor);
+            return why::after_monitor(case, monitor, names);
+        }
         let failure = &self.groups[group].failure;
         let (case, then, _) = failure.ruling?;
         let until = failure.since? + self.config.groups[group].policy.failovers_within;

@@ -64,7 +64,7 @@ impl Node {
             }),
             failed_on: self.failed_on(number),
             after_failure: self.after_failure(number),
-            monitors: self.services.monitors(now(), number),
+            monitors: self.monitors(number),
         }
     }
 

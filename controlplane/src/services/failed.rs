@@ -65,6 +65,25 @@ impl Services {
         service.is_some_and(|service| service.away)
     }
 
+    /// Whether the group waits here because a monitor failed: nobody knows that it cannot run here.
+    pub fn is_condemned(&self, group: usize) -> bool {
+        let service = self.groups.get(&group);
+        service.is_some_and(Service::is_condemned)
+    }
+
+    /// It did not get to the other node, and is better here than nowhere. That is paid like a move: it does not go on for ever.
+    /// Returns whether it is begun.
+    pub fn runs_on(&mut self, now: Instant, group: usize) -> bool {
+        let Some(service) = self.groups.get_mut(&group) else {
+            return false;
+        };
+        let again = service.try_again(now);
+        if again {
+            service.handle(now, Event::MovesAway);
+        }
+        again
+    }
+
     /// Whether the wish with this number, that failures are forgotten, is still to be carried out here.
     pub fn clears(&self, group: usize, number: u64) -> bool {
         let service = self.groups.get(&group);
@@ -108,6 +127,15 @@ impl Service {
                 found.map(|(_, here)| *here)
             }
             None => None,
+        }
+    }
+
+    fn is_condemned(&self) -> bool {
+        let before = || fs::read_to_string(self.file("failed")).unwrap_or_default();
+        match self.group.barred() {
+            Some(Reason::Monitor(_)) => true,
+            Some(Reason::Resource(_) | Reason::PingPong) => false,
+            None => self.inherited && before().starts_with(CONDEMNED),
         }
     }
 
@@ -170,11 +198,14 @@ impl Service {
     }
 
     /// What failed here is tried once more. The budget of failovers bounds that after takeovers.
-    fn try_again(&mut self, now: Instant) {
-        if self.failure().is_some() && remove(&self.file("failed")).is_ok() {
+    /// Returns whether it is.
+    fn try_again(&mut self, now: Instant) -> bool {
+        let again = self.failure().is_some() && remove(&self.file("failed")).is_ok();
+        if again {
             (self.failed, self.inherited, self.away) = (false, false, false);
             self.handle(now, Event::TriedAgain);
             self.look_at_orders(now);
         }
+        again
     }
 }

@@ -90,14 +90,65 @@ impl Services {
         let both = monitors.iter().zip(names);
         both.map(|(own, name)| own.status(now, name)).collect()
     }
+
+    /// A monitor that failed by which the group shall leave this node, if it runs here. Whether it may is not asked here.
+    pub fn condemns(&self, now: Instant, group: usize) -> Option<usize> {
+        self.groups.get(&group)?.condemns(now)
+    }
+
+    /// A monitor's name.
+    pub fn monitor_name(&self, group: usize, monitor: usize) -> &str {
+        let service = self.groups.get(&group);
+        service.map_or("", |service| service.monitors.name(monitor))
+    }
+
+    /// That follows: the group counts as failed here.
+    pub fn condemn(&mut self, now: Instant, group: usize, monitor: usize) {
+        if let Some(service) = self.groups.get_mut(&group) {
+            service.handle(now, Event::Condemned { monitor });
+        }
+    }
+
+    /// Whether I/O of a volume of the group waits here.
+    pub fn freezes(&mut self, now: Instant, group: usize, frozen: bool) {
+        if let Some(service) = self.groups.get_mut(&group)
+            && service.frozen != frozen
+        {
+            service.frozen = frozen;
+            service.look_no_more(now);
+            service.look_from_now_on(now);
+        }
+    }
+
+    /// This node stood still: a look that was under way took that time as well.
+    pub fn stood_still(&mut self, now: Instant) {
+        for service in self.groups.values_mut() {
+            service.look_anew(now);
+        }
+    }
 }
 
 impl Service {
     /// The group is not online any more, or is about to stop.
     pub(super) fn look_no_more(&mut self, now: Instant) {
-        if !self.monitors.looks || self.group.is_watched(now) {
-            return;
+        if self.monitors.looks && !self.is_watched(now) {
+            self.end_looks(now);
         }
+    }
+
+    fn is_watched(&self, now: Instant) -> bool {
+        !self.frozen && self.group.is_watched(now)
+    }
+
+    /// What is under way counts nothing, nor what was counted.
+    fn look_anew(&mut self, now: Instant) {
+        if self.monitors.looks {
+            self.end_looks(now);
+            self.look_from_now_on(now);
+        }
+    }
+
+    fn end_looks(&mut self, now: Instant) {
         self.monitors.looks = false;
         for own in &mut self.monitors.list {
             own.guard.end();
@@ -107,7 +158,7 @@ impl Service {
 
     /// It is online, and nothing is about to stop it.
     pub(super) fn look_from_now_on(&mut self, now: Instant) {
-        if self.monitors.looks || !self.group.is_watched(now) {
+        if self.monitors.looks || !self.is_watched(now) {
             return;
         }
         self.monitors.looks = true;
@@ -205,6 +256,19 @@ impl Service {
         }
     }
 
+    /// A resource that shall be started again and has no retries left is not: the group has to go.
+    fn condemns(&self, now: Instant) -> Option<usize> {
+        let condemns = |own: &Own| match own.monitor.policy().on_error {
+            OnError::Restart { .. } | OnError::Failover => own.monitor.health() == Health::Failed,
+            OnError::Warn => false,
+        };
+        let watched = self.is_watched(now);
+        self.monitors
+            .list
+            .iter()
+            .position(|own| watched && condemns(own))
+    }
+
     fn tell_pace(&self, number: usize, took: Duration, pace: Pace) {
         let (group, monitor) = (&self.name, self.monitors.name(number));
         let timeout = self.monitors.list[number].monitor.policy().timeout;
@@ -248,7 +312,7 @@ impl Service {
                 tracing::info!(code = "LS6169", group, monitor, "the monitor is well again");
             }
             Told::Failed(on_error) => {
-                let then = self.then(on_error);
+                let then = self.then(now, on_error);
                 tracing::error!(
                     code = "LS6168",
                     group,
@@ -256,32 +320,33 @@ impl Service {
                     failures = of,
                     "the monitor failed: {ill}; {then}"
                 );
-                self.answer(now, number, on_error);
+                self.restart(now, on_error);
             }
+        }
+    }
+
+    /// Once for each time that it fails: what a restart did not mend the next one does not.
+    fn restart(&mut self, now: Instant, on_error: OnError) {
+        if let OnError::Restart { resource } = on_error
+            && self.group.restarts(now, resource)
+        {
+            // What keeps it from working is here, or nobody knows: the other node may do better.
+            self.remember_why(resource, None);
+            self.handle(now, Event::Broke { resource });
         }
     }
 
     /// What follows, for people.
-    fn then(&self, on_error: OnError) -> String {
+    fn then(&self, now: Instant, on_error: OnError) -> String {
         match on_error {
             OnError::Warn => "nothing follows".to_string(),
-            OnError::Restart { resource } => {
+            OnError::Restart { resource } if self.group.restarts(now, resource) => {
                 let name = self.names.get(resource).map_or("", String::as_str);
                 format!("resource {name} is stopped and started again")
             }
-            OnError::Failover => "the group counts as failed here".to_string(),
-        }
-    }
-
-    fn answer(&mut self, now: Instant, monitor: usize, on_error: OnError) {
-        match on_error {
-            OnError::Warn => {}
-            OnError::Restart { resource } => {
-                // What keeps it from working is here, or nobody knows: the other node may do better.
-                self.remember_why(resource, None);
-                self.handle(now, Event::Broke { resource });
+            OnError::Restart { .. } | OnError::Failover => {
+                "the group goes to the other node, if that one can have it".to_string()
             }
-            OnError::Failover => self.handle(now, Event::Condemned { monitor }),
         }
     }
 }

@@ -48,6 +48,30 @@ pub fn after_failure(
     })
 }
 
+/// What a monitor that failed waits for, while the group runs. In words.
+pub fn after_monitor(case: Case, monitor: &str, names: &Names<'_>) -> Option<Waits> {
+    let Names {
+        node, peer, group, ..
+    } = names;
+    let ends = match case {
+        Case::NotFailed | Case::Unserved | Case::Wished | Case::Ready => return None,
+        Case::Configured | Case::Spent | Case::Late | Case::Alike => {
+            format!("`lockstep group move {group}`")
+        }
+        Case::FailedThere => format!("mend {peer}, then `lockstep group clear {group}`"),
+        Case::Unrecorded => format!("{node} can write its wishes to its disk"),
+        Case::Silent => format!("{peer} and the mirror links are heard"),
+        Case::Suspended => format!("`lockstep node resume {peer}`"),
+        Case::NotCurrent => format!("{peer} has a copy that counts"),
+        Case::Untold => format!("{peer} knows it"),
+    };
+    Some(Waits {
+        what: format!("monitor {monitor} failed on {node}, and {group} runs on there: {case}"),
+        ends: format!("mend what the monitor names; or {ends}"),
+        in_ms: None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +98,11 @@ mod tests {
             assert_eq!(bounded, then == Then::Later, "{waits:?}");
             let clears = waits.ends.contains("`lockstep group clear pg`");
             assert!(clears || then == Then::Moves, "{waits:?}");
+            let told = after_monitor(case, "query", &names);
+            assert_eq!(told.is_some(), then != Then::Moves, "{case}");
+            let what = told.map(|waits| waits.what).unwrap_or_default();
+            let begins = "monitor query failed on node1, and pg runs on there: ";
+            assert!(what.is_empty() || what.starts_with(begins), "{what}");
         }
     }
 }

@@ -25,7 +25,7 @@ pub use types::{
 
 use resource::{Resource, Running};
 
-use crate::limits::{HARD_STOPS_MAX, PROBE_PATIENCE, PROBE_TIMEOUT, RETRY_PAUSE, STABLE};
+use crate::limits::{HARD_STOPS_MAX, PROBE_PATIENCE, PROBE_TIMEOUT, RETRY_PAUSE};
 use crate::self_fencing::{Start, starts};
 use why::{Goal, Progress, Record};
 
@@ -270,8 +270,7 @@ impl Group {
 
     /// A resource did not start or did not stay.
     fn failed(&mut self, now: Instant, number: usize, effects: &mut Vec<Effect>) {
-        let stable = self.online_since.is_some_and(|since| now >= since + STABLE);
-        if stable {
+        if self.is_stable(now) {
             for resource in &mut self.resources {
                 resource.failures = 0;
             }

@@ -5,8 +5,10 @@ use core::time::Duration;
 
 use mirror_core::types::Instant;
 
+use super::resource::Resource;
 use super::why::Goal;
 use super::{Effect, Group, GroupState, Reason, Spent};
+use crate::limits::STABLE;
 
 impl Group {
     /// Whether one more start after a takeover is within the budget.
@@ -55,6 +57,18 @@ impl Group {
     /// application that hangs from one that waits for its disk.
     pub fn is_watched(&self, now: Instant) -> bool {
         self.goal(now) == Goal::Run && self.state(now) == GroupState::Online
+    }
+
+    /// Whether a resource that fails now is started again here.
+    pub fn restarts(&self, now: Instant, resource: usize) -> bool {
+        let own = self.resources.get(resource);
+        let failures = |own: &Resource| if self.is_stable(now) { 0 } else { own.failures };
+        own.is_some_and(|own| failures(own) < own.policy.retries)
+    }
+
+    /// All of it runs for so long that what failed before is forgotten.
+    pub(super) fn is_stable(&self, now: Instant) -> bool {
+        self.online_since.is_some_and(|since| now >= since + STABLE)
     }
 
     /// A monitor failed. One that was about a group that has gone on since says nothing.

@@ -2,7 +2,7 @@ use std::vec;
 
 use super::*;
 use crate::keeper::HANDICAP;
-use crate::limits::{CANCEL_GRACE, FENCE_RETRY};
+use crate::limits::{CANCEL_GRACE, FENCE_RETRY, STABLE};
 use crate::self_fencing::Left;
 
 mod monitors;

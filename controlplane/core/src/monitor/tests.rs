@@ -11,6 +11,7 @@ fn monitor(retries: u32, on_error: OnError) -> Monitor {
     let mut monitor = Monitor::new(
         at(0),
         Policy {
+            delay: Duration::from_secs(7),
             interval: Duration::from_secs(5),
             timeout: TIMEOUT,
             retries,
@@ -68,12 +69,23 @@ fn a_slow_look_is_told_once_until_one_is_quick_and_never_counts() {
 fn a_look_of_which_nothing_is_heard_has_failed() {
     let mut monitor = monitor(1, OnError::Warn);
     let due = monitor.deadline().expect("it looks");
-    assert_eq!(due, at(1 + 5 + 10) + MONITOR_GRACE);
+    assert_eq!(due, at(1 + 7 + 10) + MONITOR_GRACE);
     assert_eq!(monitor.tick(at(16)), None);
     assert_eq!(monitor.tick(due), Some(Told::Fails(1)));
     assert_eq!(monitor.tick(due), None, "once in each time");
     let due = monitor.deadline().expect("it looks");
     assert_eq!(monitor.tick(due), Some(Told::Failed(OnError::Warn)));
+}
+
+#[test]
+fn a_look_that_hung_and_ends_at_last_has_failed_once() {
+    let mut monitor = monitor(1, OnError::Failover);
+    let due = monitor.deadline().expect("it looks");
+    assert_eq!(monitor.tick(due), Some(Told::Fails(1)));
+    assert_eq!(monitor.looked(due, Look::Ill).0, Told::Nothing);
+    assert_eq!(monitor.health(), Health::Failing(1));
+    let failed = Told::Failed(OnError::Failover);
+    assert_eq!(monitor.looked(due, Look::Ill).0, failed);
 }
 
 #[test]

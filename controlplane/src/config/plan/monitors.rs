@@ -43,7 +43,7 @@ pub(super) fn changes(old: &Group, new: &Group, own: &str) -> Vec<Change> {
     changes
 }
 
-fn facts(group: &Group, monitor: &Monitor) -> [(&'static str, String); 5] {
+fn facts(group: &Group, monitor: &Monitor) -> [(&'static str, String); 6] {
     let policy = &monitor.policy;
     [
         (
@@ -51,6 +51,7 @@ fn facts(group: &Group, monitor: &Monitor) -> [(&'static str, String); 5] {
             format!("{}: {}", monitor.kind.name(), of_monitor(&monitor.kind)),
         ),
         ("interval_ms", millis(policy.interval).to_string()),
+        ("delay_ms", millis(policy.delay).to_string()),
         ("timeout_ms", millis(policy.timeout).to_string()),
         ("retries", policy.retries.to_string()),
         ("on_error", on_error(group, policy.on_error)),

@@ -27,7 +27,13 @@ const MONITOR: &[Key] = &[
         "interval_ms",
         Default("10000"),
         time(),
-        "Between the begins of two looks, and from the group's being online to the first one",
+        "Between the begins of two looks",
+    ),
+    key(
+        "delay_ms",
+        No,
+        time(),
+        "From the group's being online to the first look; `interval_ms` if it is not there. Longer than the application needs until it answers",
     ),
     key(
         "timeout_ms",
@@ -75,7 +81,7 @@ const fn on_error() -> Key {
             "answer to a monitor",
             "it can be told, or the group can be helped in these two ways",
         ),
-        "When it has failed: \"warn\" tells it, \"restart\" stops and starts `resource`, \"failover\" counts the group as failed here",
+        "When it has failed: \"warn\" tells it, \"restart\" stops and starts `resource`, \"failover\" moves the group to the other node if that one can have it",
     )
 }
 

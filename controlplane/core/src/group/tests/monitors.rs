@@ -56,6 +56,7 @@ fn a_resource_that_a_monitor_restarts_again_and_again_uses_up_its_retries() {
     let mut bed = Bed::online();
     for round in 0..2 {
         assert_eq!(bed.state(), GroupState::Online, "round {round}");
+        assert_eq!(bed.group.restarts(bed.now, PROGRAM), round == 0);
         bed.tell(Event::Broke { resource: PROGRAM });
         assert_eq!(bed.begun(), [(PROGRAM, STOP)]);
         bed.end(PROGRAM, Outcome::Done);

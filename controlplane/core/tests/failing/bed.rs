@@ -1,10 +1,10 @@
-//! A group that fails on two nodes with real keepers, wishes and resources' rules: it moves by itself at most once, to a node
-//! that can have it, and is never served by two.
+//! Two nodes with real keepers, wishes and resources' rules; volumes, links and a resource that is told how to end.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use controlplane_core::failing::{Here, OnFailure, Seen, Then, after_failure, to_record};
+use controlplane_core::failing::{
+    Case, Here, OnFailure, READY_FOR, Seen, Then, after_failure, after_monitor, runs_on, to_record,
+};
 use controlplane_core::failure_detector::Presence;
 use controlplane_core::group::{
     self, Action, Group, GroupState, Order, Outcome, Policy, Reason, ResourcePolicy, Volumes,
@@ -16,54 +16,59 @@ use controlplane_core::partition::Standing;
 use controlplane_core::wish::{self, Failure, GroupKey, Origin, Subject, Want, Wishes};
 use mirror_core::types::{Epoch, Instant, NodeId, ViewId, VolumeId};
 use mirror_core::view::{ViewHistory, ViewMark};
-use proptest::prelude::*;
 
 const VOLUME: VolumeId = VolumeId([7; 16]);
-const STEP_MS: u64 = 50;
+pub(crate) const STEP_MS: u64 = 50;
 const WITHIN: Duration = Duration::from_secs(300);
 
 fn at(millis: u64) -> Instant {
     Instant::from_nanos(1_000_000 * millis)
 }
 
-fn id(node: usize) -> NodeId {
+pub(crate) fn id(node: usize) -> NodeId {
     NodeId::new(u8::try_from(node).expect("small")).expect("a node")
 }
 
-fn key() -> GroupKey {
+pub(crate) fn key() -> GroupKey {
     GroupKey::of("pg")
 }
 
-struct Node {
+pub(crate) struct Node {
     keeper: Keeper,
-    wishes: Wishes,
+    pub(crate) wishes: Wishes,
     group: Group,
     /// Its resource runs.
-    runs: bool,
+    pub(crate) runs: bool,
     failed_since: Option<Instant>,
+    /// The row that would rule if a monitor that fails ruled, and since when.
+    ruling: Option<(Case, u64)>,
     ordered: Order,
     cleared: u64,
     /// When it moved the group away by itself, since it was cleared last.
     moves: Vec<u64>,
-    starts: usize,
+    pub(crate) starts: usize,
 }
 
-struct Bed {
+pub(crate) struct Bed {
     now: u64,
-    nodes: [Node; 2],
-    serving: Option<usize>,
-    linked: bool,
+    pub(crate) nodes: [Node; 2],
+    pub(crate) serving: Option<usize>,
+    pub(crate) linked: bool,
     /// The control plane of this node does not run.
-    down: Option<usize>,
+    pub(crate) down: Option<usize>,
     /// The copy of this node does not count.
-    stale: Option<usize>,
+    pub(crate) stale: Option<usize>,
     /// There the resource does not run.
-    broken: [bool; 2],
-    moves: usize,
+    pub(crate) broken: [bool; 2],
+    /// There a monitor fails.
+    pub(crate) ill: [bool; 2],
+    /// How often a group that ran was stopped because of that.
+    pub(crate) condemned: usize,
+    pub(crate) moves: usize,
 }
 
 impl Bed {
-    fn new(on_failure: OnFailure) -> Self {
+    pub(crate) fn new(on_failure: OnFailure) -> Self {
         let node = |number: usize| {
             let resource = ResourcePolicy {
                 retries: 1,
@@ -87,6 +92,7 @@ impl Bed {
                 group: Group::new(at(0), policy),
                 runs: false,
                 failed_since: None,
+                ruling: None,
                 ordered: Order::Start,
                 cleared: 0,
                 moves: Vec::new(),
@@ -101,13 +107,15 @@ impl Bed {
             down: None,
             stale: None,
             broken: [false; 2],
+            ill: [false; 2],
+            condemned: 0,
             moves: 0,
         };
         bed.pass(5000);
         bed
     }
 
-    fn pass(&mut self, millis: u64) {
+    pub(crate) fn pass(&mut self, millis: u64) {
         let end = self.now + millis;
         while self.now < end {
             self.now += STEP_MS;
@@ -121,7 +129,7 @@ impl Bed {
         }
     }
 
-    fn operator(&mut self, node: usize, subject: Subject, want: Want) {
+    pub(crate) fn operator(&mut self, node: usize, subject: Subject, want: Want) {
         self.nodes[node].wishes.say(subject, want, Origin::Operator);
         self.store(node);
     }
@@ -354,7 +362,7 @@ impl Bed {
 
     fn look_at_failure(&mut self, node: usize) {
         let (now, here) = (at(self.now), self.here(node));
-        let (record, group) = (Subject::Failed(key(), id(node)), Subject::Group(key()));
+        let record = Subject::Failed(key(), id(node));
         let clears = self.to_forget(node);
         let own = &mut self.nodes[node];
         let said = own.wishes.of(record).map(|wish| wish.want);
@@ -365,16 +373,56 @@ impl Bed {
             own.cleared = number;
             self.clear(node);
         }
-        let agreed = self.agreed();
-        let own = &mut self.nodes[node];
+        self.look_at_monitor(node);
         if here != Here::Failed {
-            own.failed_since = None;
+            self.nodes[node].failed_since = None;
             return;
         }
+        let since = *self.nodes[node].failed_since.get_or_insert(now);
+        let (_, then) = after_failure(now, &self.seen(node, here, since));
+        if then == Then::Moves {
+            self.moves_by_itself(node);
+        } else if let Some(Reason::Monitor(_)) = self.nodes[node].group.barred()
+            && runs_on(then, now.since(since))
+        {
+            self.group(node, group::Event::MovesAway);
+            self.group(node, group::Event::TriedAgain);
+        }
+    }
+
+    /// This row would rule if a monitor ruled. For how long?
+    fn rules_for(&mut self, node: usize, case: Case) -> Duration {
+        let now = self.now;
+        let ruling = &mut self.nodes[node].ruling;
+        let began = match *ruling {
+            Some((before, began)) if before == case => began,
+            Some(_) | None => now,
+        };
+        *ruling = Some((case, began));
+        Duration::from_millis(now - began)
+    }
+
+    fn look_at_monitor(&mut self, node: usize) {
+        let now = at(self.now);
+        if !self.ill[node] || !self.nodes[node].group.is_watched(now) {
+            self.nodes[node].ruling = None;
+            return;
+        }
+        let (case, then) = after_monitor(now, &self.seen(node, Here::Runs, now));
+        if self.rules_for(node, case) >= READY_FOR && then == Then::Moves {
+            self.can_move(node);
+            self.condemned += 1;
+            self.group(node, group::Event::Condemned { monitor: 0 });
+        }
+    }
+
+    fn seen(&self, node: usize, here: Here, since: Instant) -> Seen {
+        let (record, group) = (Subject::Failed(key(), id(node)), Subject::Group(key()));
+        let (now, own, agreed) = (at(self.now), &self.nodes[node], self.agreed());
         let failure = |of| own.wishes.failure(key(), id(of));
-        let seen = Seen {
+        Seen {
             here,
-            since: *own.failed_since.get_or_insert(now),
+            since,
             on_failure: own.group.policy().on_failure,
             within: own.group.policy().failovers_within,
             moves_left: own.group.moves_left(now),
@@ -383,23 +431,12 @@ impl Bed {
             there: failure(1 - node),
             agreed,
             around: own.keeper.around(),
-        };
-        if after_failure(now, &seen).1 == Then::Moves {
-            self.moves_by_itself(node);
         }
     }
 
     /// Laws of every move by itself, by what is true and not by what the node believes.
     fn moves_by_itself(&mut self, node: usize) {
-        let other = &self.nodes[1 - node];
-        assert_eq!(self.serving, Some(node), "it has what it gives");
-        assert!(self.linked, "the other one is there");
-        assert_eq!(self.stale, None, "its copy counts");
-        assert!(
-            !other.wishes.is_suspended(id(1 - node)),
-            "it is not suspended"
-        );
-        assert_eq!(other.group.barred(), None, "it did not fail there");
+        self.can_move(node);
         let within = self.nodes[node].group.policy().failovers_within;
         let within = u64::try_from(within.as_millis()).expect("minutes");
         let now = self.now;
@@ -415,182 +452,16 @@ impl Bed {
         self.group(node, group::Event::MovesAway);
         self.store(node);
     }
-}
 
-#[test]
-fn a_group_that_fails_here_runs_there_by_itself() {
-    let mut bed = Bed::new(OnFailure::Failover);
-    assert!(bed.nodes[0].runs);
-    bed.broken[0] = true;
-    bed.pass(20_000);
-    assert_eq!((bed.serving, bed.moves), (Some(1), 1));
-    assert!(bed.nodes[1].runs);
-    // It ran, broke, and was tried once more.
-    assert_eq!((bed.nodes[0].starts, bed.nodes[1].starts), (2, 1));
-    for node in &bed.nodes {
-        let failure = |of| node.wishes.failure(key(), id(of));
-        assert_eq!([failure(0), failure(1)], [Failure::Stands, Failure::None]);
-    }
-}
-
-/// It failed on both, and one control plane is not there while an operator clears it on the other one: where it was mended it
-/// runs as soon as that one is back.
-#[test]
-fn what_is_forgotten_is_forgotten_by_a_node_that_was_away_as_well() {
-    let mut bed = Bed::new(OnFailure::Failover);
-    bed.broken = [true; 2];
-    bed.pass(60_000);
-    assert_eq!((bed.serving, bed.moves), (Some(1), 1));
-    bed.down = Some(0);
-    bed.pass(5000);
-    bed.operator(1, Subject::Failures(key()), Want::Forgotten);
-    bed.pass(20_000);
-    assert_eq!(bed.nodes[1].starts, 4, "it was tried again");
-    bed.broken[0] = false;
-    bed.down = None;
-    bed.pass(20_000);
-    assert_eq!((bed.serving, bed.moves), (Some(0), 2));
-    assert!(bed.nodes[0].runs);
-}
-
-#[test]
-fn a_fault_that_follows_the_group_costs_one_move_and_clear_forgets_it_on_both() {
-    let mut bed = Bed::new(OnFailure::Failover);
-    bed.broken = [true; 2];
-    bed.pass(60_000);
-    assert_eq!((bed.serving, bed.moves), (Some(1), 1));
-    let starts = |bed: &Bed| [bed.nodes[0].starts, bed.nodes[1].starts];
-    assert_eq!(starts(&bed), [2, 2]);
-    bed.pass(300_000);
-    assert_eq!((starts(&bed), bed.moves), ([2, 2], 1), "nothing flaps");
-    bed.broken = [false; 2];
-    bed.operator(0, Subject::Failures(key()), Want::Forgotten);
-    bed.pass(5000);
-    assert_eq!(starts(&bed), [2, 3]);
-    assert!(bed.nodes[1].runs);
-    let failure = |of| bed.nodes[0].wishes.failure(key(), id(of));
-    assert_eq!([failure(0), failure(1)], [Failure::None; 2]);
-    // What was forgotten may move again, and back.
-    bed.broken[1] = true;
-    bed.pass(20_000);
-    assert_eq!((bed.serving, bed.moves), (Some(0), 2));
-}
-
-#[test]
-fn a_group_that_shall_wait_waits_and_one_that_an_operator_stopped_stays_stopped() {
-    let mut bed = Bed::new(OnFailure::Wait);
-    bed.broken[0] = true;
-    bed.pass(60_000);
-    assert_eq!((bed.serving, bed.moves), (Some(0), 0));
-    let mut bed = Bed::new(OnFailure::Failover);
-    let home = None;
-    bed.operator(1, Subject::Group(key()), Want::Stopped { home });
-    bed.broken[0] = true;
-    bed.pass(60_000);
-    assert_eq!((bed.serving, bed.moves), (None, 0));
-}
-
-#[test]
-fn a_node_that_is_not_ready_is_waited_for_within_the_bound() {
-    for late in [false, true] {
-        let mut bed = Bed::new(OnFailure::Failover);
-        bed.operator(0, Subject::Node(id(1)), Want::Suspended);
-        bed.stale = Some(1);
-        bed.broken[0] = true;
-        bed.pass(60_000);
-        bed.operator(0, Subject::Node(id(1)), Want::Resumed);
-        bed.pass(60_000);
-        assert_eq!(bed.moves, 0);
-        if late {
-            bed.pass(300_000);
-        }
-        bed.stale = None;
-        bed.pass(20_000);
-        let expected = if late { (Some(0), 0) } else { (Some(1), 1) };
-        assert_eq!((bed.serving, bed.moves), expected);
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Happening {
-    Breaks(usize),
-    Mends(usize),
-    Link,
-    Stale,
-    Suspends(usize, usize),
-    Resumes(usize, usize),
-    Clears(usize),
-    Moves(usize, usize),
-    Stops(usize),
-    Starts(usize),
-    Passes(u64),
-}
-
-fn happening() -> impl Strategy<Value = Happening> {
-    let node = || 0..2_usize;
-    prop_oneof![
-        4 => node().prop_map(Happening::Breaks),
-        3 => node().prop_map(Happening::Mends),
-        2 => Just(Happening::Link),
-        2 => Just(Happening::Stale),
-        1 => (node(), node()).prop_map(|(by, of)| Happening::Suspends(by, of)),
-        2 => (node(), node()).prop_map(|(by, of)| Happening::Resumes(by, of)),
-        2 => node().prop_map(Happening::Clears),
-        2 => (node(), node()).prop_map(|(by, to)| Happening::Moves(by, to)),
-        1 => node().prop_map(Happening::Stops),
-        2 => node().prop_map(Happening::Starts),
-        9 => (50..6000_u64).prop_map(Happening::Passes),
-    ]
-}
-
-fn happen(bed: &mut Bed, happening: Happening) {
-    let (group, failures) = (Subject::Group(key()), Subject::Failures(key()));
-    match happening {
-        Happening::Breaks(node) => bed.broken[node] = true,
-        Happening::Mends(node) => bed.broken[node] = false,
-        Happening::Link => bed.linked = !bed.linked,
-        // Whose copy does not count changes while one serves.
-        // It is copied to while somebody serves and both are linked.
-        Happening::Stale => {
-            if let Some(serving) = bed.serving {
-                let copied = bed.stale.is_some() && bed.linked;
-                bed.stale = Some(1 - serving).filter(|_| !copied);
-            }
-        }
-        Happening::Suspends(by, of) => bed.operator(by, Subject::Node(id(of)), Want::Suspended),
-        Happening::Resumes(by, of) => bed.operator(by, Subject::Node(id(of)), Want::Resumed),
-        Happening::Clears(by) => bed.operator(by, failures, Want::Forgotten),
-        Happening::Moves(by, to) => bed.operator(by, group, Want::Moves { to: id(to) }),
-        Happening::Stops(by) => bed.operator(by, group, Want::Stopped { home: None }),
-        Happening::Starts(by) => bed.operator(by, group, Want::Runs { home: None }),
-        Happening::Passes(millis) => bed.pass(millis),
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
-
-    /// The laws are asserted where a group moves, starts, and is given away; and where all trouble is over it runs.
-    #[test]
-    fn whatever_happens_it_moves_where_it_can_run(all in proptest::collection::vec(happening(), 1..40)) {
-        let mut bed = Bed::new(OnFailure::Failover);
-        for one in all {
-            happen(&mut bed, one);
-            bed.pass(STEP_MS);
-        }
-        (bed.broken, bed.linked, bed.stale) = ([false; 2], true, None);
-        bed.pass(30_000);
-        for node in 0..2 {
-            bed.operator(0, Subject::Node(id(node)), Want::Resumed);
-        }
-        bed.operator(0, Subject::Group(key()), Want::Runs { home: None });
-        bed.pass(30_000);
-        bed.operator(0, Subject::Failures(key()), Want::Forgotten);
-        bed.pass(30_000);
-        let runs: BTreeMap<usize, bool> = (0..2).map(|node| (node, bed.nodes[node].runs)).collect();
-        let serving = bed.serving.expect("somebody serves");
-        prop_assert!(runs[&serving], "{runs:?}");
-        prop_assert!(!runs[&(1 - serving)], "{runs:?}");
-        prop_assert_eq!(bed.nodes[0].wishes.digest(), bed.nodes[1].wishes.digest());
+    fn can_move(&self, node: usize) {
+        let other = &self.nodes[1 - node];
+        assert_eq!(self.serving, Some(node), "it has what it gives");
+        assert!(self.linked, "the other one is there");
+        assert_eq!(self.stale, None, "its copy counts");
+        assert!(
+            !other.wishes.is_suspended(id(1 - node)),
+            "it is not suspended"
+        );
+        assert_eq!(other.group.barred(), None, "it did not fail there");
     }
 }
