@@ -585,20 +585,9 @@ mod tests {
     #[test]
     fn a_volume_whose_daemon_is_silent_is_unknown() {
         let mut status = good();
-        status.groups.push(Group {
-            name: "pg".to_string(),
-            volumes: vec![Volume {
-                name: "data".to_string(),
-                status: None,
-                daemon: None,
-            }],
-            decision: None,
-            wish: None,
-            resources: None,
-            failed_on: Vec::new(),
-            after_failure: None,
-            monitors: Vec::new(),
-        });
+        let mut silent = group(None);
+        silent.volumes[0].status = None;
+        status.groups.push(silent);
         let verdict = verdict(&status);
         assert_eq!(verdict.health, Health::Unknown);
         assert!(verdict.sentence.starts_with("data: "));

@@ -53,6 +53,8 @@ pub use operator::{Answer, Verb, subjects};
 pub use timeouts::Timeouts;
 pub use together::AnswerTogether;
 
+/// A wait of the loop that takes so much longer was a standstill.
+const STANDSTILL: Duration = Duration::from_millis(500);
 /// Between two looks at a data plane.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// What waits to be decided; who sends more waits.
@@ -220,8 +222,10 @@ pub async fn run(
     }
     loop {
         let wait = node.next_tick();
+        let waits = now();
         let heard = tokio::time::timeout(wait, incoming.recv()).await;
         // Before anything that waited: this machine may have stood still.
+        node.wait_ended(waits, wait);
         node.watch_over();
         // An answer that is too old by now decides nothing.
         node.look_at_targets();
@@ -316,6 +320,14 @@ impl Node {
             questions,
             held,
             views: BTreeMap::new(),
+        }
+    }
+
+    /// What the thread of the heartbeats says of a standstill comes behind what was heard before it.
+    fn wait_ended(&mut self, began: Instant, wait: Duration) {
+        let current = now();
+        if current >= began + wait + STANDSTILL {
+            self.services.stood_still(current);
         }
     }
 

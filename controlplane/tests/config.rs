@@ -462,6 +462,8 @@ const WARNED: &[(&str, &[(&str, &str)])] = &[
     ("watchdog-on-one-node", &[("[timing]", "[watchdog]\n[timing]"), ("[nodes.node2]", "watchdog = \"none\"\n[nodes.node2]")]),
     ("takeover-waits-long", &[("[timing]", "[watchdog]\ntimeout_s = 57\n[timing]")]),
     ("no-resources", &[("resources = [{ kind = \"exec\", name = \"x\", start = [\"/bin/true\"] }]\n", "")]),
+    ("monitor-without-a-move", &[("volumes = [\"www\"]", "volumes = [\"www\"]\non_failure = \"wait\"\nmonitors = [{ kind = \"nic\", name = \"m\", interface = \"eth0\", on_error = \"failover\" }]")]),
+    ("monitor-without-failovers", &[("volumes = [\"www\"]", "volumes = [\"www\"]\nfailovers_max = 0\nmonitors = [{ kind = \"nic\", name = \"m\", interface = \"eth0\", on_error = \"failover\" }]")]),
     ("mount-over-a-mount", &[(ONE_MORE, "\n[[groups.pg.resources]]\nkind = \"filesystem\"\nname = \"two\"\nvolume = \"data\"\ntype = \"xfs\"\nmount_point = \"/srv\"\n[groups.web]")]),
 ];
 

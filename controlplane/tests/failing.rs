@@ -12,6 +12,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use controlplane_core::limits::MONITOR_GRACE;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 const STATUS: &str = r#"{"schema":"lockstep.admin/1","ok":true,"status":{"schema":"lockstep.volume-status/1","volume":"data","volume_id":"00000000000000000000000000000007","node":"OWN","peer":"OTHER","role":"ROLE","frozen":null,"copy":"in-sync","peer_copy":"in-sync","link":{"state":"up","last_heard_ms":3,"refusal":null},"view":{"epoch":5,"id":"00000000000000000000000000000005","active":ACTIVE,"insync":["node1","node2"],"sealed_epoch":0},"size_bytes":1,"progress":null,"out_of_sync_bytes":0,"inflight":0,"counters":{"reads":0,"writes":0,"flushes":0,"failed":0,"written_bytes":0,"peer_writes":0,"longest_wait_ms":0},"device":null,"problems":[]}}"#;
 const NODES: [&str; 2] = ["node1", "node2"];
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -314,6 +318,41 @@ fn a_group_that_a_monitor_stopped_runs_on_when_the_other_node_is_gone_meanwhile(
     bed.says(0, "LS6174");
     assert_eq!((bed.calls("start HOME"), bed.calls("stop HOME")), (2, 1));
     assert_eq!(*bed.active.lock().expect("who serves"), Some(0));
+}
+
+/// The control plane stood still for longer than a look may take, also by its own clock: its scripts were well meanwhile.
+#[test]
+fn a_look_during_a_standstill_counts_nothing() {
+    let own = MONITOR.replace(
+        "interval_ms = 200, retries = 1",
+        "interval_ms = 200, timeout_ms = 3000, retries = 0",
+    );
+    let own = own.replace(
+        "on_error = \"failover\"",
+        "on_error = \"restart\", resource = \"app\"",
+    );
+    let own = own.replace("test !", "sleep 0.1; test !");
+    let mut bed = Bed::new("still", &own, &[]);
+    bed.says(0, "online");
+    // Alone, so that no lease ends.
+    let mut other = bed.daemons[1].take().expect("it runs");
+    other.kill().expect("killed");
+    other.wait().expect("it ended");
+    bed.says(0, ": down");
+    bed.looks(0, "well");
+    let pid = bed.daemons[0].as_ref().expect("it runs").id();
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a pid"));
+    kill(pid, Signal::SIGSTOP).expect("it stands");
+    thread::sleep(MONITOR_GRACE + Duration::from_secs(6));
+    kill(pid, Signal::SIGCONT).expect("it goes on");
+    bed.says(0, "LS6014");
+    bed.looks(0, "well");
+    let words = bed.words(0);
+    assert!(
+        !words.contains("LS6167") && !words.contains("LS6168"),
+        "{words}"
+    );
+    assert_eq!(bed.calls("start HOME"), 1);
 }
 
 #[test]

@@ -16,9 +16,11 @@ use controlplane::services::{News, Roots, Seen, Services, Tell};
 use controlplane_api::cluster::{self, MonitorState};
 use controlplane_core::failing::Here;
 use controlplane_core::group::{GroupState, Origin, Policy, ResourcePolicy};
+use controlplane_core::limits::STABLE;
 use controlplane_core::monitor::{self, OnError};
 use mirror_core::types::Instant;
 
+const WORKS: &str = "echo $1 $2 $CLP_FACTOR >> words; test $1 = stop || test ! -e broken";
 /// Longer than any test: only what kills it ends it.
 const HANGS: &str = "exec sleep 1000";
 const LIMIT: Duration = Duration::from_secs(30);
@@ -44,7 +46,7 @@ impl Bed {
             fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("a mode");
             file.display().to_string()
         };
-        let works = script("works", "echo $1 $2 $CLP_FACTOR >> words");
+        let works = script("works", WORKS);
         let looks = script("looks", look);
         let resource = |name: &str| {
             let command = |verb: &str| [&works, verb, name].map(str::to_string).to_vec();
@@ -280,6 +282,50 @@ fn a_restart_stops_and_starts_the_resource_with_all_above_it_and_uses_up_its_ret
     assert_eq!(bed.words(), expected.concat());
     assert_eq!(bed.services.here(now(bed.began), 0), Some(Here::Failed));
     assert_eq!(bed.monitor().state, MonitorState::Idle);
+}
+
+/// Without the monitor it would run: what comes of its restart is its own, and the group may run on.
+#[test]
+fn a_restart_whose_start_fails_is_the_monitors_failure() {
+    let restart = OnError::Restart { resource: 1 };
+    let mut bed = Bed::online(ILL, policy(LIMIT, 0, restart));
+    fs::write(bed.file("broken"), "").expect("a file");
+    fs::write(bed.file("ill"), "").expect("a file");
+    bed.comes_to(GroupState::StartFailed);
+    let starts = |bed: &Bed| {
+        bed.words()
+            .iter()
+            .filter(|word| *word == "start second")
+            .count()
+    };
+    assert_eq!(starts(&bed), 3, "it has all its tries");
+    assert!(bed.services.is_condemned(0));
+    assert_eq!(bed.services.here(now(bed.began), 0), Some(Here::Failed));
+    assert!(bed.services.runs_on(now(bed.began), 0));
+    bed.comes_to(GroupState::StartFailed);
+    assert!(!bed.services.is_condemned(0), "that was the resource's");
+    assert!(bed.services.moves_left(now(bed.began), 0), "one was paid");
+}
+
+#[test]
+fn a_monitor_that_fails_on_restarts_again_when_the_retries_are_forgotten() {
+    let restart = OnError::Restart { resource: 1 };
+    let mut bed = Bed::online(ILL, policy(LIMIT, 0, restart));
+    fs::write(bed.file("ill"), "").expect("a file");
+    bed.is_condemned();
+    let stops = |bed: &Bed| {
+        let words = bed.words().into_iter();
+        words
+            .filter(|word| word == "stop second RESOURCERESTART")
+            .count()
+    };
+    assert_eq!(stops(&bed), 1);
+    // The group runs on, and time passes.
+    let earlier = bed.began.checked_sub(STABLE);
+    bed.began = earlier.expect("this machine was begun before");
+    bed.until("a restart", |bed| stops(bed) == 2);
+    bed.is_condemned();
+    assert_eq!(stops(&bed), 2);
 }
 
 #[test]

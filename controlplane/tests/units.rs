@@ -22,17 +22,23 @@ const PLACE: &str = "LOCKSTEP_TEST_UNITS";
 const UNIT: &str = "app@1.service";
 
 /// Words on the unit come last; `$1` is what to do. The file `broken` makes starts and stops do nothing, `refused` makes them
-/// fail, `hangs` makes all hang.
+/// fail, `hangs` makes all hang, `deaf` makes the next look fail, `soon` makes the one after the next see that it runs. Each
+/// call has something to warn of.
 const SYSTEMCTL: &str = r#"#!/bin/sh
 cd PLACE
 echo "$@" >> words
+echo "object libjemalloc.so cannot be preloaded: ignored" >&2
 test ! -e hangs || exec sleep 1000
 test ! -e refused || test "$1" = show || { echo "Unit not found."; exit 5; }
 case $1 in
   start) test -e broken || echo active > state ;;
-  stop) test -e broken || echo inactive > state ;;
+  stop) test -e broken || test "$2" = --no-block || echo inactive > state ;;
   kill) echo failed > state ;;
-  show) echo "ActiveState=$(cat state)" ;;
+  show)
+    if test -e deaf; then rm deaf; exit 1; fi
+    echo "ActiveState=$(cat state)"
+    echo "LoadState=$(cat load)"
+    if test -e soon; then rm soon; echo active > state; fi ;;
   is-enabled) cat enabled; exit 1 ;;
 esac
 "#;
@@ -133,13 +139,20 @@ fn with_this_systemctl() {
         ("failed", Outcome::Absent),
         ("active", Outcome::Done),
         ("reloading", Outcome::Done),
-        ("activating", Outcome::Failed),
         ("deactivating", Outcome::Failed),
         ("", Outcome::Failed),
     ] {
         bed.set("state", state);
         assert_eq!(bed.act(Action::Probe, LIMIT).0, expected, "{state}");
     }
+    bed.set("state", "activating");
+    let soon = Duration::from_millis(500);
+    assert_eq!(bed.act(Action::Probe, soon).0, Outcome::Failed);
+    // It is started again by systemd, or systemd itself is: neither is looked at once only.
+    bed.set("soon", "");
+    assert_eq!(bed.act(Action::Probe, LIMIT).0, Outcome::Done);
+    bed.set("deaf", "");
+    assert_eq!(bed.act(Action::Probe, LIMIT).0, Outcome::Done);
     bed.set("state", "inactive");
     bed.words();
     assert_eq!(bed.act(START, LIMIT).0, Outcome::Done);
@@ -151,8 +164,12 @@ fn with_this_systemctl() {
     // Hard: whoever lives is killed first.
     bed.set("state", "active");
     assert_eq!(bed.act(KILL, LIMIT).0, Outcome::Done);
+    let begun = said("stop --no-block");
     let killed = said("kill --signal=KILL");
-    assert_eq!(bed.words(), [show.clone(), killed, said("stop"), show]);
+    assert_eq!(
+        bed.words(),
+        [show.clone(), begun, killed, said("stop"), show]
+    );
     assert_eq!(bed.act(KILL, LIMIT).0, Outcome::Done);
     assert!(!bed.words().iter().any(|words| words.starts_with("kill")));
     what_goes_wrong(&bed);
@@ -169,8 +186,17 @@ fn what_goes_wrong(bed: &Bed) {
     bed.set("refused", "");
     let (_, error) = bed.act(START, LIMIT);
     let text = error.expect("an error").to_string();
-    assert!(text.ends_with("exit status: 5: Unit not found."), "{text}");
+    assert!(text.contains("ended with exit status: 5: "), "{text}");
+    assert!(text.ends_with("Unit not found."), "{text}");
+    bed.set("state", "active");
     assert_eq!(bed.code(STOP, LIMIT), "LS6172");
+    // A unit that cannot be loaded cannot be stopped either, and nothing of it runs.
+    for state in ["inactive", "failed"] {
+        bed.set("state", state);
+        for stop in [STOP, KILL] {
+            assert_eq!(bed.act(stop, LIMIT).0, Outcome::Done, "{state}");
+        }
+    }
     bed.unset("refused");
     bed.set("hangs", "");
     let began = Instant::now();
@@ -201,9 +227,22 @@ resources = [{ kind = "systemd", name = "app", unit = "app@1.service" }]
         let findings = checked.findings.list().iter();
         findings.map(|found| found.what.clone()).collect::<Vec<_>>()
     };
+    bed.set("load", "loaded");
     bed.set("enabled", "disabled\n");
     assert_eq!(warned(), [""; 0]);
     bed.set("enabled", "enabled\n");
     let told = format!("the unit {UNIT} is enabled on this machine");
     assert_eq!(warned(), [told]);
+    bed.set(
+        "enabled",
+        "app@1.service is not a native service, redirecting\nenabled-runtime\n",
+    );
+    let told = format!("the unit {UNIT} is enabled-runtime on this machine");
+    assert_eq!(warned(), [told]);
+    bed.set("enabled", "");
+    for load in ["not-found", "bad-setting", "masked"] {
+        bed.set("load", load);
+        let told = format!("systemd cannot load the unit {UNIT} on this machine: {load}");
+        assert_eq!(warned(), [told]);
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! The move is one like an operator's ([`crate::wish`]): in good order, and only to a node that can have it. What bounds
 //! it is remembered durably on both nodes: a node on which the group failed is not moved to by the other one before it was
-//! cleared, or ran there. Each node speaks for itself alone, and never in the place of what an operator said. So a fault that follows the group from node to node costs one move, and no more. Beside that
+//! cleared, or ran there; one on which only a monitor failed is not because of monitors. Each node speaks for itself alone, and never in the place of what an operator said. So a fault that follows the group from node to node costs one move, and no more. Beside that
 //! each node has its budget ([`crate::group::Group::moves_left`]).
 
 use core::fmt;
@@ -72,6 +72,8 @@ pub struct Around {
 pub struct Seen {
     /// How it is here.
     pub here: Here,
+    /// That it failed here is a monitor's word alone: it may run here.
+    pub monitor: bool,
     /// Since when.
     pub since: Instant,
     /// What was configured to follow.
@@ -82,6 +84,8 @@ pub struct Seen {
     pub moves_left: bool,
     /// Nothing that is wished of the group or known of its failures is on its way to the disk.
     pub durable: bool,
+    /// This node's wish that it moves is on its way to the disk.
+    pub moving: bool,
     /// It failed here: durable on this node.
     pub recorded: bool,
     /// On the other node: durable on this node.
@@ -105,7 +109,7 @@ pub enum Case {
     Configured,
     /// An operator stopped it or moves it, or it moves already.
     Wished,
-    /// It failed on the other node as well.
+    /// It failed on the other node as well: a monitor alone bars only what a monitor fails.
     FailedThere,
     /// As many moves as are allowed were made.
     Spent,
@@ -167,8 +171,12 @@ impl Case {
             Self::NotFailed => !matches!(seen.here, Here::Failed | Here::Alike),
             Self::Alike => seen.here == Here::Alike,
             Self::Configured => seen.on_failure == OnFailure::Wait,
-            Self::Wished => !matches!(desire, Desire::Runs(_)),
-            Self::FailedThere => seen.there == Failure::Stands,
+            Self::Wished => !matches!(desire, Desire::Runs(_)) || seen.moving,
+            Self::FailedThere => match seen.there {
+                Failure::Stands => true,
+                Failure::Monitor => seen.monitor,
+                Failure::None | Failure::Forgotten => false,
+            },
             Self::Spent => !seen.moves_left,
             Self::Late => now >= seen.since + seen.within,
             Self::Unserved => !served,
@@ -198,6 +206,7 @@ pub fn after_failure(now: Instant, seen: &Seen) -> (Case, Then) {
 pub fn after_monitor(now: Instant, seen: &Seen) -> (Case, Then) {
     let seen = Seen {
         here: Here::Failed,
+        monitor: true,
         since: now,
         recorded: true,
         ..*seen
@@ -205,13 +214,24 @@ pub fn after_monitor(now: Instant, seen: &Seen) -> (Case, Then) {
     after_failure(now, &seen)
 }
 
-/// Whether a group that was stopped because of a monitor runs here again: it stays anyway, or the other node has not been
-/// ready for so long. `lasts`: how long it has been stopped and served here.
-pub fn runs_on(then: Then, lasts: Duration) -> bool {
-    match then {
-        Then::Stays => true,
-        Then::Later => lasts >= MOVE_WAIT,
-        Then::Nothing | Then::Moves => false,
+/// How long the other node has not been ready for a group that was stopped because of a monitor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Patience {
+    since: Option<Instant>,
+}
+
+impl Patience {
+    /// That follows now, as each turn says. Whether the group runs here again: it stays anyway, or the other node has not been
+    /// ready for so long, without a break. One that moves, or is about to, waits for what comes of that.
+    pub fn runs_on(&mut self, now: Instant, then: Then) -> bool {
+        match then {
+            Then::Stays => true,
+            Then::Later => now >= *self.since.get_or_insert(now) + MOVE_WAIT,
+            Then::Nothing | Then::Moves => {
+                self.since = None;
+                false
+            }
+        }
     }
 }
 
@@ -225,6 +245,18 @@ pub fn to_record(said: Option<Want>, here: Here, clears: bool) -> Option<Want> {
         Here::Failed | Here::Alike | Here::Waits => (!failed).then_some(Want::Failed),
         Here::Else => None,
     }
+}
+
+/// What this node shall say now of why a group failed on it (`said`: what it said), if that is otherwise: whether only a monitor
+/// failed. What does not wait here any more, or waits for another reason, is no monitor's.
+pub fn reason_to_record(said: Failure, here: Here, monitor: bool) -> Option<bool> {
+    let monitor = monitor && here == Here::Failed;
+    let other = match said {
+        Failure::Stands => monitor,
+        Failure::Monitor => !monitor && matches!(here, Here::Failed | Here::Alike | Here::Waits),
+        Failure::None | Failure::Forgotten => false,
+    };
+    other.then_some(monitor)
 }
 
 impl fmt::Display for Case {

@@ -55,7 +55,7 @@ pub const MONITOR_INTERVAL: Duration = Duration::from_secs(10);
 pub const MONITOR_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a look that failed it is looked again so often before it counts, by default.
 pub const MONITOR_RETRIES: u32 = 2;
-/// What breaks a look off has so long to report it, killing what was begun included; then the look itself hangs.
-pub const MONITOR_GRACE: Duration = Duration::from_secs(10);
+/// What breaks a look off has so long to report it; then the look itself hangs. Killing what was begun takes twice 5 s at most.
+pub const MONITOR_GRACE: Duration = Duration::from_secs(15);
 /// A move that does not get on for so long is given up: the group stays where it is, or goes back.
 pub const MOVE_WAIT: Duration = Duration::from_secs(10);

@@ -19,8 +19,8 @@ pub const SLOW_PERCENT: u32 = 80;
 pub enum OnError {
     /// It is told.
     Warn,
-    /// This resource of the group counts as failed: it is stopped and started again, by its own rules. Beyond its retries it is
-    /// as [`Self::Failover`].
+    /// This resource of the group is stopped and started again, as often as its retries say and counted beside its failures.
+    /// Beyond that it is as [`Self::Failover`].
     Restart {
         /// Which one.
         resource: usize,

@@ -25,7 +25,18 @@ impl GroupKey {
     pub fn of(name: &str) -> Self {
         Self(first_bytes(name.as_bytes()))
     }
+
+    /// Under this key a node that said that the group failed on it says [`Want::Mended`] with a higher number, if only a monitor
+    /// failed there: of resources it does not fail. So a release that does not know that word takes the failure for one of a
+    /// resource, and agrees all the same.
+    #[must_use]
+    pub fn of_resources(self) -> Self {
+        Self(self.0 ^ OF_RESOURCES)
+    }
 }
+
+/// See [`GroupKey::of_resources`].
+const OF_RESOURCES: u64 = u64::from_le_bytes(*b"resource");
 
 /// What a wish is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,8 +88,20 @@ pub enum Failure {
     None,
     /// It failed there; that was forgotten since, and that node has not said yet that it did so.
     Forgotten,
+    /// Only a monitor failed there, and the group waits there to be cleared.
+    Monitor,
     /// It failed there, and waits to be cleared.
     Stands,
+}
+
+impl Failure {
+    /// Whether it waits there to be cleared.
+    pub fn stands(self) -> bool {
+        match self {
+            Self::Monitor | Self::Stands => true,
+            Self::None | Self::Forgotten => false,
+        }
+    }
 }
 
 /// Who said so, and why.
@@ -286,8 +309,11 @@ impl Wishes {
             return Failure::None;
         };
         let forgotten = self.of(Subject::Failures(group));
+        let monitor = self.of(Subject::Failed(group.of_resources(), node));
         if forgotten.is_some_and(|wish| wish.number >= said.number) {
             Failure::Forgotten
+        } else if monitor.is_some_and(|wish| wish.number > said.number) {
+            Failure::Monitor
         } else {
             Failure::Stands
         }

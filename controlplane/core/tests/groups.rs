@@ -28,6 +28,10 @@ enum Step {
     },
     /// A monitor fails.
     Condemn,
+    /// A monitor wants a resource started again.
+    Restarts {
+        resource: usize,
+    },
     /// What failed may be tried again.
     Again,
     /// The end of an earlier action is told once more.
@@ -59,6 +63,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(which, well)| Step::End { which, well }),
         2 => (0..RESOURCES).prop_map(|resource| Step::Break { resource }),
         1 => Just(Step::Condemn),
+        2 => (0..RESOURCES).prop_map(|resource| Step::Restarts { resource }),
         1 => Just(Step::Again),
         1 => (0..100_usize).prop_map(|which| Step::Late { which }),
         2 => prop_oneof![Just(Order::Start), Just(Order::Stop), Just(Order::Clear)]
@@ -132,6 +137,15 @@ impl World {
                 assert!(!watched || (served && self.there == [true; RESOURCES]));
                 self.tell(Event::Condemned { monitor: 0 });
                 assert!(!self.group.is_watched(self.now));
+            }
+            Step::Restarts { resource } => {
+                let allowed =
+                    self.group.is_watched(self.now) && self.group.restarts(self.now, resource);
+                self.tell(Event::Restart {
+                    resource,
+                    monitor: 0,
+                });
+                assert!(!allowed || !self.group.is_watched(self.now));
             }
             Step::Again => self.tell(Event::TriedAgain),
             Step::Late { which } => {

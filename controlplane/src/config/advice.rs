@@ -5,9 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::Duration;
 
+use controlplane_core::failing::OnFailure;
 use controlplane_core::keeper::ArbiterKind;
+use controlplane_core::monitor::OnError;
 
 use super::findings::{Finding, Findings};
+use super::monitors::Monitor;
 use super::resources::{Group, Kind};
 use super::{Cluster, RegisterKeeper};
 
@@ -28,6 +31,7 @@ pub(super) fn warn(
     found.extend(super::watchdog::warn(cluster));
     for group in &cluster.groups {
         found.extend(resources(group));
+        found.extend(monitors(group));
     }
     for (key, what, why, advice) in found {
         let place = places.get(&key).cloned();
@@ -212,4 +216,27 @@ fn resources(group: &Group) -> Vec<Told> {
         }
     }
     found
+}
+
+/// Those whose group never moves by itself.
+fn monitors(group: &Group) -> Vec<Told> {
+    let why = match group.policy.on_failure {
+        OnFailure::Wait => "on_failure = \"wait\"",
+        OnFailure::Failover if group.policy.failovers_max == 0 => "failovers_max = 0",
+        OnFailure::Failover => return Vec::new(),
+    };
+    let fails = group.monitors.iter();
+    let fails = fails.filter(|monitor| monitor.policy.on_error == OnError::Failover);
+    let own = format!("groups.{}.monitors", key_of(&group.name));
+    let tell = |monitor: &Monitor| {
+        told(
+            format!("{own}.{}.on_error", key_of(&monitor.name)),
+            format!("nothing follows when the monitor {} fails", monitor.name),
+            format!(
+                "with {why} the group does not move by itself, and no monitor stops it otherwise"
+            ),
+            "write on_error = \"warn\", or let the group move",
+        )
+    };
+    fails.map(tell).collect()
 }

@@ -171,7 +171,7 @@ fn resources(here: &Here, group: &Group) -> Vec<Told> {
         let key = |last: &str| format!("groups.{group}.resources.{name}.{last}");
         match &resource.kind {
             Kind::FileSystem(_) => {}
-            Kind::Systemd(systemd) => found.extend(enabled(systemd, &key)),
+            Kind::Systemd(systemd) => found.extend(unit(systemd, &key)),
             Kind::FloatingIp(ip) => found.extend(address(here, ip, &key)),
             Kind::Exec(exec) => {
                 let commands = [
@@ -274,14 +274,24 @@ fn interface(here: &Here, name: &String, key: &dyn Fn(&str) -> String) -> Option
 }
 
 /// Told only if `systemctl` says so at once: where there is none nobody can say.
-fn enabled(systemd: &Systemd, key: &dyn Fn(&str) -> String) -> Option<Told> {
+fn unit(systemd: &Systemd, key: &dyn Fn(&str) -> String) -> Vec<Told> {
     let limit = Limit::new(ASK_TIME, Arc::default());
-    let said = systemd.is_enabled(&limit)?;
     let unit = &systemd.unit;
-    Some(told(
-        key("unit"),
-        format!("the unit {unit} is {said} on this machine"),
-        "systemd would start it at boot, beside the group",
-        format!("`systemctl disable {unit}`, on both nodes"),
-    ))
+    let enabled = systemd.is_enabled(&limit).map(|said| {
+        told(
+            key("unit"),
+            format!("the unit {unit} is {said} on this machine"),
+            "systemd would start it at boot, beside the group",
+            format!("`systemctl disable {unit}`, on both nodes"),
+        )
+    });
+    let unloadable = systemd.is_unloadable(&limit).map(|said| {
+        told(
+            key("unit"),
+            format!("systemd cannot load the unit {unit} on this machine: {said}"),
+            STARTS,
+            format!("`systemctl status {unit}` says why; it has to be there, under this name, on both nodes"),
+        )
+    });
+    enabled.into_iter().chain(unloadable).collect()
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use controlplane_api::cluster;
 use controlplane_api::why::Waits;
 use controlplane_core::failing::{
-    Case, Here, READY_FOR, Seen, Then, after_failure, after_monitor, runs_on, to_record,
+    Case, Here, Patience, READY_FOR, Seen, Then, after_failure, after_monitor, reason_to_record,
+    to_record,
 };
 use controlplane_core::wish::{Failure as Known, GroupKey, Origin, Subject, Want, Wish};
 use mirror_core::types::{Instant, NodeId};
@@ -23,6 +24,8 @@ pub(super) struct Failure {
     since: Option<Instant>,
     /// The row that rules, and since when.
     ruling: Option<(Case, Then, Instant)>,
+    /// With another node that is not ready.
+    patience: Patience,
     /// What was told last.
     told: Option<Case>,
 }
@@ -68,10 +71,27 @@ impl Node {
         }
         let said = self.wishes.of(subject).map(|wish| wish.want);
         let clears = self.to_forget(group).is_some();
-        let Some(want) = to_record(said, here, clears) else {
-            return;
+        let reason = Subject::Failed(self.failures(group).of_resources(), self.config.me);
+        let (known, wants) = match to_record(said, here, clears) {
+            Some(Want::Failed) => (Known::Stands, Some((subject, Want::Failed))),
+            Some(want) => (Known::None, Some((subject, want))),
+            None if self.wishes.is_durable(reason) => {
+                let known = self.wishes.failure(self.failures(group), self.config.me);
+                (known, None)
+            }
+            None => return,
         };
-        if self.wishes.say(subject, want, Origin::Node).is_some() {
+        // And why: what a monitor alone says bars less.
+        let monitor = self.services.is_condemned(group);
+        let why = reason_to_record(known, here, monitor).map(|monitor| match monitor {
+            true => (reason, Want::Mended),
+            false => (subject, Want::Failed),
+        });
+        let says: Vec<(Subject, Want)> = wants.into_iter().chain(why).collect();
+        for (subject, want) in &says {
+            self.wishes.say(*subject, *want, Origin::Node);
+        }
+        if !says.is_empty() {
             self.store_wishes();
         }
     }
@@ -110,13 +130,11 @@ impl Node {
         let (case, then) = after_failure(current, &self.seen(current, group, here, since));
         let failure = &mut self.groups[group].failure;
         let began = failure.rules(current, case, then);
+        let runs_on = failure.patience.runs_on(current, then);
         if then == Then::Moves {
             return self.move_by_itself(group);
         }
-        if runs_on(then, current.since(since))
-            && self.services.is_condemned(group)
-            && self.run_on(group, case)
-        {
+        if runs_on && self.services.is_condemned(group) && self.run_on(group, case) {
             return;
         }
         let lasts = current >= began + TOLD_AFTER;
@@ -197,9 +215,11 @@ impl Node {
         let failed = |node| self.wishes.failure(key, node);
         let group_subject = self.groups[group].subject;
         let subjects = [Subject::Failures(key), self.record(group), group_subject];
+        let newest = self.wishes.newest(group_subject);
         let policy = &self.config.groups[group].policy;
         Seen {
             here,
+            monitor: self.services.is_condemned(group),
             since,
             on_failure: policy.on_failure,
             within: policy.failovers_within,
@@ -207,7 +227,8 @@ impl Node {
             durable: subjects
                 .iter()
                 .all(|subject| self.wishes.is_durable(*subject)),
-            recorded: failed(self.config.me) == Known::Stands,
+            moving: newest.is_some_and(|wish| matches!(wish.want, Want::Moves { .. })),
+            recorded: failed(self.config.me).stands(),
             there: failed(self.config.peer),
             agreed: self.agreed(),
             around: self.groups[group].keeper.around(),
@@ -239,6 +260,10 @@ impl Node {
                     "it failed on {by}, and moves to {to} by itself"
                 );
             }
+            Want::Mended if self.is_reason(wish.subject) => {
+                let code = "LS6165";
+                tracing::info!(code, group, number, by, "on {by} only a monitor failed");
+            }
             Want::Failed => {
                 let code = "LS6165";
                 tracing::warn!(code, group, number, by, "it waits to be cleared on {by}");
@@ -255,12 +280,20 @@ impl Node {
         }
     }
 
+    fn is_reason(&self, subject: Subject) -> bool {
+        let keys = (0..self.groups.len()).map(|group| self.failures(group).of_resources());
+        let mut nodes = keys.flat_map(|key| {
+            [self.config.me, self.config.peer].map(|node| Subject::Failed(key, node))
+        });
+        nodes.any(|reason| reason == subject)
+    }
+
     /// The nodes on which it failed, for the status.
     pub(super) fn failed_on(&self, group: usize) -> Vec<String> {
         let key = self.failures(group);
         let mut nodes = [self.config.me, self.config.peer];
         nodes.sort_by_key(|node| node.index());
-        let stands = |node: &NodeId| self.wishes.failure(key, *node) == Known::Stands;
+        let stands = |node: &NodeId| self.wishes.failure(key, *node).stands();
         let failed = nodes.into_iter().filter(stands);
         failed.map(|node| self.name_of(node)).collect()
     }

@@ -58,7 +58,9 @@ pub fn subjects(config: &Config) -> Vec<Subject> {
     let nodes = [config.me, config.peer].map(Subject::Node);
     let keys = config.groups.iter().map(|group| GroupKey::of(&group.name));
     let groups = keys.flat_map(|key| {
-        let failed = [config.me, config.peer].map(|node| Subject::Failed(key, node));
+        let keys = [key, key.of_resources()].into_iter();
+        let failed =
+            keys.flat_map(|key| [config.me, config.peer].map(|node| Subject::Failed(key, node)));
         [Subject::Group(key), Subject::Failures(key)]
             .into_iter()
             .chain(failed)
@@ -262,8 +264,11 @@ impl Node {
     fn group_of(&self, subject: Subject) -> Option<usize> {
         let of = |group: &super::Group| match subject {
             Subject::Group(_) => group.subject == subject,
-            Subject::Failures(key) | Subject::Failed(key, _) => {
-                group.subject == Subject::Group(key)
+            Subject::Failures(key) => group.subject == Subject::Group(key),
+            // Where it failed, and why.
+            Subject::Failed(key, _) => {
+                let keys = [key, key.of_resources()];
+                keys.map(Subject::Group).contains(&group.subject)
             }
             Subject::Node(_) => false,
         };

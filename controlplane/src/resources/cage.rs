@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use controlplane_core::limits::MONITOR_GRACE;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -21,6 +22,9 @@ use super::{Context, Limit, Places, ResourceError};
 const VARIABLE: &str = "LOCKSTEP_RESOURCE";
 /// Killed processes are gone within this time, or something holds them.
 const KILL_TIME: Duration = Duration::from_secs(5);
+/// A look of a monitor that is broken off kills in [`Cage::run`], and once more at its end: it tells what survives before it counts
+/// as one that hangs.
+const _: () = assert!(MONITOR_GRACE.as_secs() > 2 * KILL_TIME.as_secs());
 /// Cgroups within a resource's are looked for so deep.
 const CGROUP_DEPTH_MAX: usize = 16;
 /// Enters the cgroup before anything of the command runs, so that none of its children can be elsewhere.

@@ -253,6 +253,7 @@ impl Service {
                 own.ill = "nothing is heard of its look: it hangs".to_string();
                 self.follow(now, number, told);
             }
+            self.restart_again(now, number);
         }
     }
 
@@ -320,19 +321,44 @@ impl Service {
                     failures = of,
                     "the monitor failed: {ill}; {then}"
                 );
-                self.restart(now, on_error);
+                self.restart(now, number);
             }
         }
     }
 
-    /// Once for each time that it fails: what a restart did not mend the next one does not.
-    fn restart(&mut self, now: Instant, on_error: OnError) {
-        if let OnError::Restart { resource } = on_error
+    /// As often as the resource's retries allow: what a restart did not mend the next one does not. They are forgotten when all
+    /// ran for long, also while the monitor fails and the group runs on.
+    fn restart(&mut self, now: Instant, monitor: usize) {
+        if let OnError::Restart { resource } = self.monitors.list[monitor].monitor.policy().on_error
+            && self.is_watched(now)
             && self.group.restarts(now, resource)
         {
             // What keeps it from working is here, or nobody knows: the other node may do better.
             self.remember_why(resource, None);
-            self.handle(now, Event::Broke { resource });
+            self.handle(now, Event::Restart { resource, monitor });
+        }
+    }
+
+    fn restart_again(&mut self, now: Instant, number: usize) {
+        let monitor = &self.monitors.list[number].monitor;
+        let OnError::Restart { resource } = monitor.policy().on_error else {
+            return;
+        };
+        if monitor.health() == Health::Failed
+            && self.is_watched(now)
+            && self.group.restarts(now, resource)
+        {
+            let (group, monitor) = (&self.name, self.monitors.name(number));
+            let ill = &self.monitors.list[number].ill;
+            let then = self.then(now, OnError::Restart { resource });
+            let code = "LS6168";
+            tracing::error!(
+                code,
+                group,
+                monitor,
+                "the monitor fails still: {ill}; {then}"
+            );
+            self.restart(now, number);
         }
     }
 

@@ -11,11 +11,13 @@ fn at(millis: u64) -> Instant {
 fn moves() -> Seen {
     Seen {
         here: Here::Failed,
+        monitor: false,
         since: at(1000),
         on_failure: OnFailure::Failover,
         within: Duration::from_secs(3600),
         moves_left: true,
         durable: true,
+        moving: false,
         recorded: true,
         there: Failure::None,
         agreed: true,
@@ -77,6 +79,70 @@ fn every_row_rules_and_only_the_last_one_moves() {
     let mut seen = moves();
     seen.around.desire = Desire::Stopped;
     assert_eq!(after_failure(at(2000), &seen).1, Then::Nothing);
+}
+
+#[test]
+fn where_only_a_monitor_failed_a_group_that_does_not_run_here_may_run() {
+    let mut seen = moves();
+    seen.there = Failure::Monitor;
+    assert_eq!(after_failure(at(2000), &seen), (Case::Ready, Then::Moves));
+    seen.monitor = true;
+    let bars = (Case::FailedThere, Then::Stays);
+    assert_eq!(after_failure(at(2000), &seen), bars);
+    (seen.here, seen.monitor) = (Here::Runs, false);
+    assert_eq!(after_monitor(at(2000), &seen), bars, "a monitor asks");
+}
+
+#[test]
+fn a_move_that_is_not_durable_yet_is_waited_for() {
+    let mut seen = moves();
+    (seen.moving, seen.durable) = (true, false);
+    let waits = (Case::Wished, Then::Nothing);
+    assert_eq!(after_failure(at(2000), &seen), waits);
+}
+
+#[test]
+fn it_runs_on_when_the_other_node_was_not_ready_for_long_enough_without_a_break() {
+    let mut patience = Patience::default();
+    let mut runs_on = |seconds: u64, then| patience.runs_on(at(1000 * seconds), then);
+    assert!(!runs_on(5, Then::Later));
+    assert!(!runs_on(14, Then::Later));
+    assert!(runs_on(15, Then::Later));
+    assert!(!runs_on(16, Then::Nothing), "it is on its way");
+    assert!(!runs_on(17, Then::Later), "counted anew");
+    assert!(!runs_on(26, Then::Later));
+    assert!(!runs_on(26, Then::Moves));
+    assert!(!runs_on(27, Then::Later));
+    assert!(runs_on(37, Then::Later));
+    assert!(runs_on(38, Then::Stays));
+}
+
+#[test]
+fn a_reason_is_recorded_once_and_a_monitors_word_never_hides_a_resources() {
+    use Failure::{Forgotten, Monitor, Stands};
+    let all = [
+        Here::Runs,
+        Here::Failed,
+        Here::Alike,
+        Here::Waits,
+        Here::Else,
+    ];
+    for here in all {
+        assert_eq!(reason_to_record(Failure::None, here, true), None);
+        assert_eq!(reason_to_record(Forgotten, here, true), None);
+        assert_eq!(reason_to_record(Stands, here, false), None);
+        let failed = (here == Here::Failed).then_some(true);
+        assert_eq!(reason_to_record(Stands, here, true), failed);
+    }
+    assert_eq!(reason_to_record(Monitor, Here::Failed, true), None);
+    assert_eq!(reason_to_record(Monitor, Here::Runs, false), None);
+    for (here, monitor) in [
+        (Here::Failed, false),
+        (Here::Alike, false),
+        (Here::Waits, true),
+    ] {
+        assert_eq!(reason_to_record(Monitor, here, monitor), Some(false));
+    }
 }
 
 #[test]

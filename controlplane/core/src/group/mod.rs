@@ -38,6 +38,8 @@ pub struct Group {
     volumes_since: Instant,
     order: Order,
     barred: Option<Reason>,
+    /// This monitor asked for what is stopped and started again now.
+    restarting: Option<usize>,
     stop_failed: bool,
     released: bool,
     /// A start of the whole group is under way, or over: its failover is counted.
@@ -81,6 +83,7 @@ impl Group {
             volumes_since: now,
             order: Order::Start,
             barred: None,
+            restarting: None,
             stop_failed: false,
             released: false,
             counted: false,
@@ -113,6 +116,7 @@ impl Group {
                 outcome,
             } => self.ended(now, resource, number, outcome, effects),
             Event::Broke { resource } => self.broke(now, resource, effects),
+            Event::Restart { resource, monitor } => self.restart(now, resource, monitor),
             Event::Condemned { monitor } => self.condemned(now, monitor, effects),
             Event::Order(Order::Clear) => self.clear(now),
             Event::Order(order) => self.order = order,
@@ -243,7 +247,7 @@ impl Group {
         self.failovers.clear();
         self.moves.clear();
         for resource in &mut self.resources {
-            resource.failures = 0;
+            (resource.failures, resource.restarts) = (0, 0);
             resource.hard_stops = 0;
             resource.rests_until = now;
             if resource.running.is_none() && self.stop_failed {
@@ -270,19 +274,17 @@ impl Group {
 
     /// A resource did not start or did not stay.
     fn failed(&mut self, now: Instant, number: usize, effects: &mut Vec<Effect>) {
-        if self.is_stable(now) {
-            for resource in &mut self.resources {
-                resource.failures = 0;
-            }
-        }
-        self.online_since = None;
+        self.forget_if_stable(now);
         let Some(resource) = self.resources.get_mut(number) else {
             return;
         };
         resource.failures += 1;
         resource.rests_until = now + RETRY_PAUSE;
         if resource.failures > resource.policy.retries && self.barred.is_none() {
-            self.give_up(Reason::Resource(number), effects);
+            // Without the monitor it would run still: nobody knows that it cannot run here.
+            let resource = Reason::Resource(number);
+            let reason = self.restarting.map_or(resource, Reason::Monitor);
+            self.give_up(reason, effects);
         }
     }
 
@@ -408,6 +410,8 @@ impl Group {
         self.release(goal, effects);
         let all_online = self.count(|resource| resource.state != ResourceState::Online) == 0;
         self.online_since = self.online_since.or(Some(now)).filter(|_| all_online);
+        let over = all_online || matches!(goal, Goal::Stop | Goal::HardStop);
+        self.restarting = self.restarting.filter(|_| !over);
     }
 
     fn probe(&mut self, now: Instant, effects: &mut Vec<Effect>) {

@@ -7,8 +7,8 @@ use mirror_core::types::Instant;
 
 use super::resource::Resource;
 use super::why::Goal;
-use super::{Effect, Group, GroupState, Reason, Spent};
-use crate::limits::STABLE;
+use super::{Effect, Group, GroupState, Reason, ResourceState, Spent};
+use crate::limits::{RETRY_PAUSE, STABLE};
 
 impl Group {
     /// Whether one more start after a takeover is within the budget.
@@ -59,11 +59,35 @@ impl Group {
         self.goal(now) == Goal::Run && self.state(now) == GroupState::Online
     }
 
-    /// Whether a resource that fails now is started again here.
+    /// Whether a monitor may have a resource started again now: as often as it is after failures, and counted beside them.
     pub fn restarts(&self, now: Instant, resource: usize) -> bool {
         let own = self.resources.get(resource);
-        let failures = |own: &Resource| if self.is_stable(now) { 0 } else { own.failures };
-        own.is_some_and(|own| failures(own) < own.policy.retries)
+        let restarts = |own: &Resource| if self.is_stable(now) { 0 } else { own.restarts };
+        own.is_some_and(|own| restarts(own) < own.policy.retries)
+    }
+
+    /// A monitor says that a resource that runs is to be stopped and started again. It has not failed by that: it has all its
+    /// tries to start.
+    pub(super) fn restart(&mut self, now: Instant, number: usize, monitor: usize) {
+        if !self.is_watched(now) || !self.restarts(now, number) {
+            return;
+        }
+        self.forget_if_stable(now);
+        let resource = &mut self.resources[number];
+        resource.state = ResourceState::Unknown;
+        resource.restarts += 1;
+        resource.rests_until = now + RETRY_PAUSE;
+        self.restarting = Some(monitor);
+    }
+
+    /// Something of it does not run any more, or not for long: what was counted is forgotten if all of it ran for so long.
+    pub(super) fn forget_if_stable(&mut self, now: Instant) {
+        if self.is_stable(now) {
+            for resource in &mut self.resources {
+                (resource.failures, resource.restarts) = (0, 0);
+            }
+        }
+        self.online_since = None;
     }
 
     /// All of it runs for so long that what failed before is forgotten.
@@ -82,6 +106,8 @@ impl Group {
     /// What failed is tried again, unless something of it is left; what was spent stays spent.
     pub(super) fn try_again(&mut self, now: Instant) {
         if !self.stop_failed && self.barred.take().is_some() {
+            // A try that was begun by that fails by itself.
+            self.restarting = None;
             for resource in &mut self.resources {
                 (resource.failures, resource.rests_until) = (0, now);
             }

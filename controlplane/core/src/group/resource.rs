@@ -39,6 +39,8 @@ pub(super) struct Resource {
     pub(super) probed: bool,
     pub(super) running: Option<Running>,
     pub(super) failures: u32,
+    /// Of it, because of monitors: they are no failures of it.
+    pub(super) restarts: u32,
     pub(super) hard_stops: u32,
     pub(super) rests_until: Instant,
 }
@@ -61,6 +63,7 @@ impl Resource {
             probed: false,
             running: None,
             failures: 0,
+            restarts: 0,
             hard_stops: 0,
             rests_until: now,
         }

@@ -169,6 +169,13 @@ pub enum Event {
         /// Which one.
         resource: usize,
     },
+    /// A monitor has failed, and a resource that was online is to be started again by that.
+    Restart {
+        /// Which one.
+        resource: usize,
+        /// By which monitor.
+        monitor: usize,
+    },
     /// A monitor has failed, and the group counts as failed here by that.
     Condemned {
         /// Which monitor.

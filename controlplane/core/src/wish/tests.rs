@@ -334,3 +334,42 @@ fn what_was_said_of_the_whole_cluster_is_known_until_something_else_is_said() {
     other.hear(alone);
     assert!(!other.is_together(group()));
 }
+
+/// Where only a monitor failed is told by one more word; a node that does not know it takes it for a failure of a resource, and
+/// agrees.
+#[test]
+fn why_a_group_failed_on_a_node_is_known_as_long_as_that_is_its_last_word() {
+    let (group, me) = (GroupKey::of("pg"), node(0));
+    assert_eq!(group.of_resources().of_resources(), group);
+    let (failed, reason) = (
+        Subject::Failed(group, me),
+        Subject::Failed(group.of_resources(), me),
+    );
+    let mut own = Wishes::new(me, [failed, reason, Subject::Failures(group)], []);
+    let mut earlier = Wishes::new(node(1), [failed, Subject::Failures(group)], []);
+    let mut says = |subject, want| {
+        let wish = own.say(subject, want, Origin::Node).expect("said");
+        store(&mut own);
+        assert_eq!(
+            crate::wire::wish_of(&crate::wire::wish_bytes(&wish)),
+            Some(wish)
+        );
+        earlier.hear(wish);
+        store(&mut earlier);
+        assert_eq!(own.digest(), earlier.digest());
+        [own.failure(group, me), earlier.failure(group, me)]
+    };
+    let (monitor, resource) = ([Failure::Monitor, Failure::Stands], [Failure::Stands; 2]);
+    assert_eq!(says(failed, Want::Failed), resource);
+    assert_eq!(says(reason, Want::Mended), monitor);
+    assert_eq!(says(failed, Want::Failed), resource, "it failed once more");
+    assert_eq!(says(reason, Want::Mended), monitor);
+    assert_eq!(says(failed, Want::Mended), [Failure::None; 2]);
+    assert_eq!(says(failed, Want::Failed), resource);
+    assert_eq!(says(reason, Want::Mended), monitor);
+    let clear = Subject::Failures(group);
+    own.say(clear, Want::Forgotten, Origin::Operator)
+        .expect("said");
+    store(&mut own);
+    assert_eq!(own.failure(group, me), Failure::Forgotten);
+}

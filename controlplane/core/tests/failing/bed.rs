@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use controlplane_core::failing::{
-    Case, Here, OnFailure, READY_FOR, Seen, Then, after_failure, after_monitor, runs_on, to_record,
+    Case, Here, OnFailure, Patience, READY_FOR, Seen, Then, after_failure, after_monitor,
+    reason_to_record, to_record,
 };
 use controlplane_core::failure_detector::Presence;
 use controlplane_core::group::{
@@ -40,6 +41,15 @@ pub(crate) struct Node {
     /// Its resource runs.
     pub(crate) runs: bool,
     failed_since: Option<Instant>,
+    patience: Patience,
+    /// It failed here, and the volume was elsewhere since.
+    away: bool,
+    /// It moved away by itself, and nobody served it since.
+    gave: bool,
+    /// That came to nothing.
+    came_back: bool,
+    /// The version of its wishes that is on its way to the disk, and when it is there.
+    storing: Option<(u64, u64)>,
     /// The row that would rule if a monitor that fails ruled, and since when.
     ruling: Option<(Case, u64)>,
     ordered: Order,
@@ -65,6 +75,10 @@ pub(crate) struct Bed {
     /// How often a group that ran was stopped because of that.
     pub(crate) condemned: usize,
     pub(crate) moves: usize,
+    /// How often one that a monitor stopped was started again where it was.
+    pub(crate) runs_on: usize,
+    /// What is written takes so long until it is durable.
+    pub(crate) disk_ms: u64,
 }
 
 impl Bed {
@@ -82,6 +96,8 @@ impl Bed {
                 Subject::Failures(key()),
                 Subject::Failed(key(), id(0)),
                 Subject::Failed(key(), id(1)),
+                Subject::Failed(key().of_resources(), id(0)),
+                Subject::Failed(key().of_resources(), id(1)),
                 Subject::Node(id(0)),
                 Subject::Node(id(1)),
             ];
@@ -92,6 +108,11 @@ impl Bed {
                 group: Group::new(at(0), policy),
                 runs: false,
                 failed_since: None,
+                patience: Patience::default(),
+                away: false,
+                gave: false,
+                came_back: false,
+                storing: None,
                 ruling: None,
                 ordered: Order::Start,
                 cleared: 0,
@@ -110,6 +131,8 @@ impl Bed {
             ill: [false; 2],
             condemned: 0,
             moves: 0,
+            runs_on: 0,
+            disk_ms: STEP_MS,
         };
         bed.pass(5000);
         bed
@@ -121,6 +144,7 @@ impl Bed {
             self.now += STEP_MS;
             let down = self.down;
             for node in (0..2).filter(|node| down != Some(*node)) {
+                self.end_stores(node);
                 self.tell_wishes(node);
                 self.feed(node);
                 self.run_services(node);
@@ -137,10 +161,23 @@ impl Bed {
     fn store(&mut self, node: usize) {
         let mut effects = Vec::new();
         self.nodes[node].wishes.store(&mut effects);
-        while let Some(effect) = effects.pop() {
+        self.follow(node, effects);
+    }
+
+    fn end_stores(&mut self, node: usize) {
+        let own = &mut self.nodes[node];
+        if let Some((version, _)) = own.storing.take_if(|(_, at)| self.now >= *at) {
+            let mut effects = Vec::new();
+            own.wishes.stored(version, &mut effects);
+            self.follow(node, effects);
+        }
+    }
+
+    fn follow(&mut self, node: usize, effects: Vec<wish::Effect>) {
+        for effect in effects {
             match effect {
                 wish::Effect::Store { version, .. } => {
-                    self.nodes[node].wishes.stored(version, &mut effects);
+                    self.nodes[node].storing = Some((version, self.now + self.disk_ms));
                 }
                 wish::Effect::Rules(wish) => self.rules(node, wish),
             }
@@ -151,6 +188,11 @@ impl Bed {
         let to_me = wish.want == (Want::Moves { to: id(node) }) && wish.origin == Origin::Operator;
         if to_me {
             self.clear(node);
+        }
+        let own = &mut self.nodes[node];
+        let home = Some(id(node));
+        if wish.want == (Want::Runs { home }) && matches!(wish.origin, Origin::InVain(_)) {
+            own.came_back = own.away && own.gave;
         }
     }
 
@@ -294,7 +336,26 @@ impl Bed {
         self.group(node, group::Event::Tick);
     }
 
+    /// What failed here and left is tried again when it is served here, unless it only came back.
+    fn look_at_return(&mut self, node: usize) {
+        let own = &mut self.nodes[node];
+        if self.serving == Some(node) {
+            if std::mem::take(&mut own.away) {
+                own.gave = false;
+                if !std::mem::take(&mut own.came_back) {
+                    self.group(node, group::Event::TriedAgain);
+                }
+            }
+            return;
+        }
+        own.away = own.group.barred().is_some();
+        if self.serving.is_some() {
+            (own.gave, own.came_back) = (false, false);
+        }
+    }
+
     fn see_volumes(&mut self, node: usize) {
+        self.look_at_return(node);
         let volumes = if self.serving == Some(node) {
             Volumes::Served(group::Origin::Start)
         } else {
@@ -362,32 +423,63 @@ impl Bed {
 
     fn look_at_failure(&mut self, node: usize) {
         let (now, here) = (at(self.now), self.here(node));
-        let record = Subject::Failed(key(), id(node));
         let clears = self.to_forget(node);
-        let own = &mut self.nodes[node];
-        let said = own.wishes.of(record).map(|wish| wish.want);
-        if let Some(want) = to_record(said, here, clears.is_some()) {
-            own.wishes.say(record, want, Origin::Node);
+        if self.records(node, here, clears.is_some()) {
             self.store(node);
         } else if let Some(number) = clears {
-            own.cleared = number;
+            self.nodes[node].cleared = number;
             self.clear(node);
         }
         self.look_at_monitor(node);
-        if here != Here::Failed {
+        if here != Here::Failed || self.nodes[node].away {
             self.nodes[node].failed_since = None;
+            self.nodes[node].patience = Patience::default();
             return;
         }
         let since = *self.nodes[node].failed_since.get_or_insert(now);
         let (_, then) = after_failure(now, &self.seen(node, here, since));
+        let runs_on = self.nodes[node].patience.runs_on(now, then);
         if then == Then::Moves {
             self.moves_by_itself(node);
-        } else if let Some(Reason::Monitor(_)) = self.nodes[node].group.barred()
-            && runs_on(then, now.since(since))
-        {
+        } else if runs_on && self.is_condemned(node) {
+            let newest = self.nodes[node].wishes.newest(Subject::Group(key()));
+            let moves = newest.is_some_and(|wish| matches!(wish.want, Want::Moves { .. }));
+            assert!(!moves, "it is on its way to the other node");
+            self.runs_on += 1;
             self.group(node, group::Event::MovesAway);
             self.group(node, group::Event::TriedAgain);
         }
+    }
+
+    fn is_condemned(&self, node: usize) -> bool {
+        let barred = self.nodes[node].group.barred();
+        matches!(barred, Some(Reason::Monitor(_)))
+    }
+
+    /// What is said of a failure and its reason. Returns whether something is.
+    fn records(&mut self, node: usize, here: Here, clears: bool) -> bool {
+        let record = Subject::Failed(key(), id(node));
+        let reason = Subject::Failed(key().of_resources(), id(node));
+        let monitor = self.is_condemned(node);
+        let wishes = &mut self.nodes[node].wishes;
+        if !wishes.is_durable(record) || !wishes.is_durable(reason) {
+            return false;
+        }
+        let said = wishes.of(record).map(|wish| wish.want);
+        let want = to_record(said, here, clears);
+        let known = match want {
+            Some(Want::Failed) => Failure::Stands,
+            Some(_) => Failure::None,
+            None => wishes.failure(key(), id(node)),
+        };
+        let why = reason_to_record(known, here, monitor);
+        if let Some(want) = want.or((why == Some(false)).then_some(Want::Failed)) {
+            wishes.say(record, want, Origin::Node);
+        }
+        if why == Some(true) {
+            wishes.say(reason, Want::Mended, Origin::Node);
+        }
+        want.is_some() || why.is_some()
     }
 
     /// This row would rule if a monitor ruled. For how long?
@@ -420,14 +512,17 @@ impl Bed {
         let (record, group) = (Subject::Failed(key(), id(node)), Subject::Group(key()));
         let (now, own, agreed) = (at(self.now), &self.nodes[node], self.agreed());
         let failure = |of| own.wishes.failure(key(), id(of));
+        let newest = own.wishes.newest(group);
         Seen {
             here,
+            monitor: self.is_condemned(node),
             since,
             on_failure: own.group.policy().on_failure,
             within: own.group.policy().failovers_within,
             moves_left: own.group.moves_left(now),
             durable: own.wishes.is_durable(record) && own.wishes.is_durable(group),
-            recorded: failure(node) == Failure::Stands,
+            moving: newest.is_some_and(|wish| matches!(wish.want, Want::Moves { .. })),
+            recorded: failure(node).stands(),
             there: failure(1 - node),
             agreed,
             around: own.keeper.around(),
@@ -449,12 +544,13 @@ impl Bed {
         own.wishes
             .say(Subject::Group(key()), Want::Moves { to }, Origin::Node);
         self.moves += 1;
+        self.nodes[node].gave = true;
         self.group(node, group::Event::MovesAway);
         self.store(node);
     }
 
     fn can_move(&self, node: usize) {
-        let other = &self.nodes[1 - node];
+        let [own, other] = [node, 1 - node].map(|node| &self.nodes[node]);
         assert_eq!(self.serving, Some(node), "it has what it gives");
         assert!(self.linked, "the other one is there");
         assert_eq!(self.stale, None, "its copy counts");
@@ -462,6 +558,9 @@ impl Bed {
             !other.wishes.is_suspended(id(1 - node)),
             "it is not suspended"
         );
-        assert_eq!(other.group.barred(), None, "it did not fail there");
+        match (own.group.barred(), other.group.barred()) {
+            (_, None) | (Some(Reason::Resource(_)), Some(Reason::Monitor(_))) => {}
+            (here, there) => panic!("it failed there: {there:?}, and here {here:?}"),
+        }
     }
 }

@@ -6,7 +6,7 @@ mod bed;
 use std::collections::BTreeMap;
 
 use controlplane_core::failing::OnFailure;
-use controlplane_core::wish::{Failure, Subject, Want};
+use controlplane_core::wish::{Failure, Origin, Subject, Want};
 use proptest::prelude::*;
 
 use bed::{Bed, STEP_MS, id, key};
@@ -163,8 +163,82 @@ fn a_group_that_a_monitor_stopped_and_that_cannot_move_any_more_runs_here_again(
     assert_eq!((bed.serving, bed.moves, bed.condemned), (Some(0), 0, 2));
 }
 
+/// A disk that is busy, as it usually is when monitors fail: one event costs one move.
+#[test]
+fn a_move_that_is_not_durable_for_long_is_waited_for() {
+    let mut bed = Bed::new(OnFailure::Failover);
+    bed.disk_ms = 3000;
+    bed.ill[0] = true;
+    bed.pass(60_000);
+    assert_eq!((bed.serving, bed.moves, bed.runs_on), (Some(1), 1, 0));
+    assert_eq!((bed.nodes[0].starts, bed.nodes[1].starts), (1, 1));
+}
+
+#[test]
+fn a_move_of_a_monitor_that_comes_to_nothing_is_tried_again() {
+    let mut bed = Bed::new(OnFailure::Failover);
+    bed.ill[0] = true;
+    let settled = |bed: &Bed| {
+        let wish = bed.nodes[0].wishes.of(Subject::Group(key()));
+        wish.is_some_and(|wish| matches!(wish.origin, Origin::InVain(_)))
+    };
+    for _ in 0..1000 {
+        bed.pass(STEP_MS);
+        bed.stale = (bed.moves > 0 && !settled(&bed)).then_some(1);
+        if settled(&bed) {
+            break;
+        }
+    }
+    assert!(settled(&bed));
+    assert_eq!((bed.moves, bed.runs_on), (1, 0));
+    bed.pass(20_000);
+    assert_eq!((bed.serving, bed.moves, bed.runs_on), (Some(1), 2, 0));
+    assert_eq!((bed.nodes[0].starts, bed.nodes[1].starts), (1, 1));
+}
+
+/// A router was away for a minute, nobody cleared that, and days later the resource dies for good.
+#[test]
+fn a_group_that_fails_moves_to_a_node_on_which_only_a_monitor_failed() {
+    let mut bed = Bed::new(OnFailure::Failover);
+    bed.ill[0] = true;
+    bed.pass(20_000);
+    bed.ill[0] = false;
+    assert_eq!((bed.serving, bed.moves), (Some(1), 1));
+    let failure = |bed: &Bed, of| bed.nodes[1].wishes.failure(key(), id(of));
+    assert_eq!(failure(&bed, 0), Failure::Monitor);
+    bed.broken[1] = true;
+    bed.pass(20_000);
+    assert_eq!((bed.serving, bed.moves), (Some(0), 2));
+    assert!(bed.nodes[0].runs);
+    let failures = [0, 1].map(|of| failure(&bed, of));
+    assert_eq!(failures, [Failure::None, Failure::Stands]);
+    // A resource's failure bars all.
+    bed.ill[0] = true;
+    bed.pass(20_000);
+    bed.broken[0] = true;
+    bed.pass(60_000);
+    assert_eq!((bed.serving, bed.moves, bed.condemned), (Some(0), 2, 1));
+}
+
+/// What the first one said was a monitor's word; when the resource does not start there either, it is not any more.
+#[test]
+fn a_node_on_which_a_monitor_failed_and_then_a_resource_bars_what_fails() {
+    let mut bed = Bed::new(OnFailure::Failover);
+    bed.ill[0] = true;
+    while bed.condemned == 0 {
+        bed.pass(STEP_MS);
+    }
+    (bed.stale, bed.broken[0]) = (Some(1), true);
+    bed.pass(20_000);
+    assert_eq!((bed.serving, bed.runs_on), (Some(0), 1));
+    for node in &bed.nodes {
+        assert_eq!(node.wishes.failure(key(), id(0)), Failure::Stands);
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Happening {
+    Disk(u64),
     Breaks(usize),
     Mends(usize),
     Ill(usize),
@@ -186,6 +260,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         4 => node().prop_map(Happening::Breaks),
         3 => node().prop_map(Happening::Mends),
         3 => node().prop_map(Happening::Ill),
+        1 => (1..80_u64).prop_map(|steps| Happening::Disk(steps * STEP_MS)),
         1 => node().prop_map(Happening::Well),
         2 => Just(Happening::Link),
         2 => Just(Happening::Stale),
@@ -202,6 +277,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 fn happen(bed: &mut Bed, happening: Happening) {
     let (group, failures) = (Subject::Group(key()), Subject::Failures(key()));
     match happening {
+        Happening::Disk(millis) => bed.disk_ms = millis,
         Happening::Breaks(node) => bed.broken[node] = true,
         Happening::Mends(node) => bed.broken[node] = false,
         Happening::Ill(node) => bed.ill[node] = true,
@@ -237,6 +313,7 @@ proptest! {
             bed.pass(STEP_MS);
         }
         (bed.broken, bed.linked, bed.stale) = ([false; 2], true, None);
+        bed.disk_ms = STEP_MS;
         bed.pass(30_000);
         for node in 0..2 {
             bed.operator(0, Subject::Node(id(node)), Want::Resumed);
