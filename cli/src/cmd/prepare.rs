@@ -1,5 +1,6 @@
 //! `lockstep group prepare`: the first time that a group's volumes are used.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use mirror_core::admin::{Problem, Role};
 use crate::cmd::group::{escaped, unknown};
 use crate::config::directory;
 use crate::failure::Failure;
-use crate::http::{cluster_status, tell};
+use crate::http::{HttpError, cluster_status, tell};
 use crate::prepare::content::Step;
 use crate::prepare::{Order, Place, carry_out};
 use crate::waiting::served_by;
@@ -22,6 +23,8 @@ use crate::waiting::served_by;
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// A group that was cleared begins within this time.
 const BEGINS_MAX: Duration = Duration::from_secs(15);
+/// A machine that has just become a node starts its control plane within this time, or again.
+const APPEARS_MAX: Duration = Duration::from_secs(10);
 const DEVICES: &str = "/dev/lockstep";
 
 #[derive(Args, Debug)]
@@ -82,11 +85,16 @@ fn until_ready(name: &str, patience: Duration) -> Result<String, Failure> {
     let began = Instant::now();
     let mut last = String::new();
     loop {
-        let status = cluster_status().map_err(|error| unknown(&error))?;
-        match readiness(name, &status) {
-            Readiness::Ready => return Ok(status.node),
-            Readiness::Refused(problem) => return Err(problem.into()),
-            Readiness::Waits(going) => say(&mut last, going, began),
+        match cluster_status() {
+            Ok(status) => match readiness(name, &status) {
+                Readiness::Ready => return Ok(status.node),
+                Readiness::Refused(problem) => return Err(problem.into()),
+                Readiness::Waits(going) => say(&mut last, going, began),
+            },
+            Err(error) if appears(&error, began, patience) => {
+                say(&mut last, "no control plane answers yet".to_string(), began);
+            }
+            Err(error) => return Err(unknown(&error)),
         }
         if began.elapsed() > patience {
             return Err(late(patience, &last));
@@ -100,7 +108,14 @@ fn until_it_runs(name: &str, patience: Duration) -> Result<(), Failure> {
     let mut last = String::new();
     let mut begun = false;
     loop {
-        let status = cluster_status().map_err(|error| unknown(&error))?;
+        let status = match cluster_status() {
+            Err(error) if appears(&error, began, patience) => {
+                say(&mut last, "no control plane answers".to_string(), began);
+                sleep(LOOK_INTERVAL);
+                continue;
+            }
+            answer => answer.map_err(|error| unknown(&error))?,
+        };
         let group = status.groups.iter().find(|group| group.name == *name);
         let resources = group.and_then(|group| group.resources.as_ref());
         let failed = resources.is_some_and(|it| it.state == ResourcesState::StartFailed);
@@ -126,6 +141,13 @@ fn until_it_runs(name: &str, patience: Duration) -> Result<(), Failure> {
         }
         sleep(LOOK_INTERVAL);
     }
+}
+
+/// Whether nobody listens yet, and there is time for that to change.
+fn appears(error: &HttpError, began: Instant, patience: Duration) -> bool {
+    let absent = matches!(error, HttpError::NotRunning { source, .. }
+        if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused));
+    absent && began.elapsed() < APPEARS_MAX.min(patience)
 }
 
 fn say(last: &mut String, going: String, began: Instant) {

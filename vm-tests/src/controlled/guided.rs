@@ -266,7 +266,7 @@ fn enable(machine: &Machine) -> anyhow::Result<()> {
         (NODE_UNIT, NODE_COMMAND, NODE_LOG)
     };
     // RestartSec of the units.
-    let unit = format!("{condition}; while :; do {daemon}; sleep 2; done");
+    let unit = format!("{condition}; while :; do {daemon}; sleep 0.5; done");
     machine
         .exec_ok(&format!(
             "mkdir -p /var/log/lockstep; setsid bash -c '{unit}' </dev/null >>{log} 2>&1 &"
