@@ -21,7 +21,8 @@ const WITNESS_PORT: u16 = 7422;
 /// Where heartbeats are heard.
 pub const HEARTBEAT_PORT: u16 = 7421;
 const WITNESS_STATE: &str = "/var/lib/lockstep/witness";
-const CONFIG_FILE: &str = "/etc/lockstep/cluster.toml";
+/// What the nodes go by.
+pub const CONFIG_FILE: &str = "/etc/lockstep/cluster.toml";
 const TRUST: &str = "/etc/lockstep/trust";
 const NODE_LOG: &str = "/var/log/lockstep/lockstepd.log";
 const NODE_COMMAND: &str = "lockstepd run";

@@ -1,6 +1,7 @@
 //! Every scenario, in the order they are run.
 
 mod both_down;
+mod cluster_verbs;
 mod disks;
 mod failover;
 mod faults;
@@ -78,6 +79,7 @@ pub fn long() -> Vec<Scenario> {
         postgres::LONG,
         partition::LONG,
         load::LONG,
+        cluster_verbs::LONG,
         watchdog::LONG,
     ]
     .concat()
