@@ -12,7 +12,7 @@ use std::time::Duration;
 use controlplane_api::cluster::{
     ClusterStatus, Group, Path, PathState, Presence, Volume, Want, Wish, WishOrigin,
 };
-use mirror_core::admin::{LinkState, Role};
+use mirror_core::admin::{LinkState, Problem, Role};
 
 pub(crate) use suspended::resume;
 
@@ -274,16 +274,23 @@ pub(crate) fn screen(status: &ClusterStatus, style: Style) -> String {
     if let Some(row) = timeouts::row(status, style) {
         let _ = writeln!(out, "  {:<12}{row}", "timeouts");
     }
-    if let Some(problem) = &status.config {
-        let text = format!("{} {}", problem.code, problem.message);
-        let text = style.paint(Tone::Careful, &text);
-        let _ = writeln!(out, "  {:<12}{text}", "config");
-        let _ = writeln!(out, "  {:<12}> {}", "", problem.advice);
-    }
+    note(&mut out, ("config", status.config.as_ref()), style);
+    note(&mut out, ("keys", status.keys.as_ref()), style);
     for group in &status.groups {
         group_rows(&mut out, group);
     }
     out
+}
+
+/// What both nodes share, and somebody should look at.
+fn note(out: &mut String, (what, problem): (&str, Option<&Problem>), style: Style) {
+    let Some(problem) = problem else {
+        return;
+    };
+    let text = format!("{} {}", problem.code, problem.message);
+    let text = style.paint(Tone::Careful, &text);
+    let _ = writeln!(out, "  {what:<12}{text}");
+    let _ = writeln!(out, "  {:<12}> {}", "", problem.advice);
 }
 
 fn group_rows(out: &mut String, group: &Group) {
@@ -522,6 +529,7 @@ mod tests {
             suspended_together: Vec::new(),
             agreed: true,
             config: None,
+            keys: None,
             timeouts: None,
         }
     }

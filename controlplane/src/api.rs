@@ -1,5 +1,5 @@
 //! The control plane's door on its own node: HTTP and JSON on a unix socket that root alone can open. The lines are
-//! [`controlplane_api::cluster`], [`controlplane_api::verbs`], [`controlplane_api::together`], [`controlplane_api::config`], [`controlplane_api::events`] and [`controlplane_api::why`].
+//! [`controlplane_api::cluster`], [`controlplane_api::verbs`], [`controlplane_api::together`], [`controlplane_api::config`], [`controlplane_api::events`], [`controlplane_api::keys`] and [`controlplane_api::why`].
 //! docs/controlplane.md lists what can be asked for.
 
 use std::fs::Permissions;
@@ -15,6 +15,7 @@ use axum::{Json, Router};
 use controlplane_api::cluster::ClusterStatus;
 use controlplane_api::config::PushAsk;
 use controlplane_api::events::{Events, Query};
+use controlplane_api::keys::RotateAsk;
 use controlplane_api::paths::node_socket;
 use controlplane_api::together::{AskedTogether, ClusterVerb};
 use controlplane_api::verbs::{Asked, GroupVerb, NodeVerb, Refused, ScaleAsked};
@@ -75,6 +76,8 @@ pub async fn serve(asks: mpsc::Sender<Ask>, pusher: push::Handle, log: Log) -> i
         .route("/v1/config/text", get(config_text))
         .route("/v1/config/push", post(config_push))
         .route("/v1/config/abandon", post(config_abandon))
+        .route("/v1/keys", get(keys_show))
+        .route("/v1/keys/rotate", post(keys_rotate))
         .with_state(pusher.clone());
     let happened = Router::new()
         .route("/v1/events", get(events))
@@ -93,8 +96,12 @@ async fn status(State((asks, pusher)): State<Doors>) -> Result<Json<ClusterStatu
         .await
         .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     let status = answer.await.map_err(gone)?;
-    let config = pusher.note();
-    Ok(Json(ClusterStatus { config, ..status }))
+    let (config, keys) = (pusher.note(), pusher.keys_note());
+    Ok(Json(ClusterStatus {
+        config,
+        keys,
+        ..status
+    }))
 }
 
 async fn why(State((asks, _)): State<Doors>) -> Result<Json<Why>, StatusCode> {
@@ -155,6 +162,14 @@ async fn config_abandon(
     Json(Asked { .. }): Json<Asked>,
 ) -> Response {
     answer_of(pusher.abandon().await)
+}
+
+async fn keys_show(State(pusher): State<push::Handle>) -> Response {
+    answer_of(pusher.keys().await)
+}
+
+async fn keys_rotate(State(pusher): State<push::Handle>, Json(asked): Json<RotateAsk>) -> Response {
+    answer_of(pusher.rotate(asked).await)
 }
 
 fn answer_of(outcome: Result<impl Serialize, Problem>) -> Response {

@@ -11,6 +11,7 @@ pub mod watch;
 use std::env;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use controlplane_api::Client;
@@ -86,6 +87,16 @@ impl Places {
     /// The daemon's log.
     pub fn log(&self) -> PathBuf {
         self.logs.join(format!("{}.log", self.volume))
+    }
+
+    /// A connection to the daemon. Never waits, see [`Self::door`].
+    ///
+    /// # Errors
+    /// Nobody listens (`NotFound`, `ConnectionRefused`), or who listens takes nobody in.
+    pub fn connect(&self) -> io::Result<UnixStream> {
+        let stream = UnixStream::from(connect_at_once(&self.socket())?);
+        stream.set_nonblocking(false)?;
+        Ok(stream)
     }
 
     /// A client of the daemon.
@@ -180,6 +191,8 @@ mod tests {
         let Ok(Door::Unclear(error)) = door else {
             panic!("{door:?}")
         };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        let error = places.connect().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         drop(listener);
         assert!(matches!(places.door(), Door::Closed));

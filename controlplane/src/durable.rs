@@ -13,6 +13,21 @@ pub(crate) fn new_beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// The directory of a file; that of the process if the path has none.
+pub(crate) fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(directory) if directory.as_os_str().is_empty() => Path::new("."),
+        Some(directory) => directory,
+        None => Path::new("/"),
+    }
+}
+
+/// Makes what a file holds durable, and its name.
+pub(crate) fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()?;
+    File::open(directory_of(path))?.sync_all()
+}
+
 /// Replaces a file as a whole; it is durable then, and its name too.
 pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let new = new_beside(path);
@@ -27,12 +42,19 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    File::open(directory_of(path))?.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_without_a_directory_is_in_that_of_the_process() {
+        let directories = ["cluster.key", "etc/cluster.key", "/cluster.key", "/"]
+            .map(|path| directory_of(path.as_ref()));
+        assert_eq!(directories, [".", "etc", "/", "/"].map(Path::new));
+    }
 
     #[test]
     fn files_that_differ_only_in_their_ending_are_written_under_different_names() {

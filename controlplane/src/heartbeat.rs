@@ -17,7 +17,7 @@ use controlplane_core::limits::PATHS_MAX;
 use controlplane_core::membership::{Peer, Reception, Run};
 use controlplane_core::self_fencing::{ClearGroups, Confirmations};
 use controlplane_core::timeouts::{Factor, Pledge, Span, Word};
-use controlplane_core::wire::{HEARTBEAT_BYTES, Heartbeat, HeartbeatKey};
+use controlplane_core::wire::{HEARTBEAT_BYTES, Heartbeat, HeartbeatKeys};
 use controlplane_core::wish::{GroupKey, Teller, Wish};
 use mirror_core::types::{Instant, NodeId};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -55,7 +55,7 @@ pub struct Settings {
     /// This run.
     pub own: Run,
     /// Signs and checks.
-    pub key: HeartbeatKey,
+    pub keys: HeartbeatKeys,
     /// Interval and timeout.
     pub timing: Timing,
     /// This node's services go on for so long after what the peer confirmed last: what it confirms later than that comes
@@ -151,6 +151,8 @@ pub struct Shared {
     pub peer_wishes: AtomicU64,
     /// Raised timeouts.
     pub timeouts: timeouts::Shared,
+    /// How far the secrets have come that heartbeats are signed and checked with, see [`mirror_core::keys::Place`].
+    pub keys_place: AtomicU64,
     /// News that nobody read in time.
     pub dropped: AtomicU64,
     /// The thread shall end.
@@ -203,6 +205,8 @@ pub struct Heartbeats {
     pub wishes: SyncSender<Wish>,
     /// Takes what was said last about timeouts, once it is durable here.
     pub words: SyncSender<Word>,
+    /// Takes the secrets after a step of a rotation, once it is durable here.
+    pub keys: SyncSender<HeartbeatKeys>,
     /// The thread.
     pub thread: JoinHandle<io::Result<()>>,
     /// Whether it has real-time priority; without, load can delay it.
@@ -238,7 +242,10 @@ pub fn start(settings: Settings) -> io::Result<Heartbeats> {
     let (told, asked) = sync_channel(1);
     let (wishes, durable) = sync_channel(NEWS_MAX);
     let (words, said) = sync_channel(NEWS_MAX);
-    let ways = (sender, durable, said);
+    let (keys, rotated) = sync_channel(1);
+    let ways = (sender, durable, said, rotated);
+    let place = settings.keys.place().0;
+    shared.keys_place.store(place, Ordering::Relaxed);
     let mut thread = Thread::new(settings, sockets, Arc::clone(&shared), ways);
     let thread = std::thread::Builder::new()
         .name("heartbeat".to_string())
@@ -252,14 +259,24 @@ pub fn start(settings: Settings) -> io::Result<Heartbeats> {
         shared,
         wishes,
         words,
+        keys,
         thread,
         is_real_time,
     })
 }
 
+/// Between the thread and others.
+type Ways = (
+    SyncSender<News>,
+    Receiver<Wish>,
+    Receiver<Word>,
+    Receiver<HeartbeatKeys>,
+);
+
 struct Thread {
     peer: Peer,
-    key: HeartbeatKey,
+    keys: HeartbeatKeys,
+    rotated: Receiver<HeartbeatKeys>,
     timing: Timing,
     timeouts: timeouts::Part,
     sockets: Vec<UdpSocket>,
@@ -279,7 +296,7 @@ impl Thread {
         settings: Settings,
         sockets: Vec<UdpSocket>,
         shared: Arc<Shared>,
-        (sender, durable, words): (SyncSender<News>, Receiver<Wish>, Receiver<Word>),
+        (sender, durable, words, rotated): Ways,
     ) -> Self {
         let now = now();
         let mut teller = Teller::with_room(settings.subjects);
@@ -290,7 +307,8 @@ impl Thread {
         let (own, timing) = (settings.own, settings.timing);
         Self {
             peer: Peer::new(now, settings.me, own, settings.peer, timing, paths),
-            key: settings.key,
+            keys: settings.keys,
+            rotated,
             timing,
             timeouts: timeouts::Part::new(
                 Pledge::new(now, settings.span, settings.promised),
@@ -316,6 +334,7 @@ impl Thread {
     fn run(&mut self) -> io::Result<()> {
         let mut next = now();
         while !self.shared.ends.load(Ordering::Relaxed) {
+            self.take_keys();
             let current = now();
             if current >= next {
                 self.beat(current);
@@ -333,6 +352,15 @@ impl Thread {
             }
         }
         Ok(())
+    }
+
+    /// A step of a rotation counts from the next heartbeat on, sent or heard.
+    fn take_keys(&mut self) {
+        while let Ok(keys) = self.rotated.try_recv() {
+            let place = keys.place().0;
+            self.keys = keys;
+            self.shared.keys_place.store(place, Ordering::Release);
+        }
     }
 
     fn wait(&self, until: Instant) -> io::Result<()> {
@@ -372,7 +400,7 @@ impl Thread {
                     timeouts,
                     ..heartbeat
                 };
-                let bytes = self.key.encode(&heartbeat);
+                let bytes = self.keys.encode(&heartbeat);
                 // An error is a path that is down; silence tells the other side, and theirs tells us.
                 let _ = self.sockets[index].send_to(&bytes, self.addresses[index]);
             }
@@ -390,7 +418,7 @@ impl Thread {
                 && let Ok((length, _)) = self.sockets[index].recv_from(&mut bytes)
             {
                 left -= 1;
-                let heartbeat = self.key.decode(&bytes[..length]);
+                let heartbeat = self.keys.decode(&bytes[..length]);
                 let current = now();
                 let path = |path: u8| usize::from(path) == index;
                 match heartbeat {

@@ -1,16 +1,15 @@
-//! The cluster's key, as the data planes read it: every secret of the cluster comes from it.
+//! The cluster's key file, as the data planes read it: every secret that the nodes share comes from it.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use mirror_core::disk::{KEY_BYTES_MIN, KeysFault, read_keys};
+use mirror_core::keys::Keys;
 use thiserror::Error;
 
-const KEY_BYTES_MIN: usize = 32;
 const KEY_BYTES_MAX: u64 = 64 * 1024;
-/// The same as the data plane's: both name one cluster.
-const KEY_CONTEXT: &str = "lockstep 2026-11 cluster key";
 /// Bits of a key file's mode that would let others read it.
 const FOREIGN_READ_MODE: u32 = 0o077;
 
@@ -42,28 +41,37 @@ pub enum KeyError {
         /// Its length.
         bytes: usize,
     },
+    /// It says that its secret was rotated, and cannot be used.
+    #[error("LS6258 the key {} cannot be used: {fault}", .path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: KeysFault,
+    },
 }
 
-/// The 32 bytes of a cluster's key from its file.
+/// What the key file holds.
 ///
 /// # Errors
 /// [`KeyError`].
-pub fn read(path: &Path) -> Result<[u8; 32], KeyError> {
+pub fn read(path: &Path) -> Result<Keys, KeyError> {
     of_bytes(path, &read_secret(path)?)
 }
 
 /// The same of what the file `path` holds, or shall hold.
 ///
 /// # Errors
-/// [`KeyError::Short`].
-pub fn of_bytes(path: &Path, bytes: &[u8]) -> Result<[u8; 32], KeyError> {
-    if bytes.len() < KEY_BYTES_MIN {
-        return Err(KeyError::Short {
-            path: path.to_path_buf(),
-            bytes: bytes.len(),
-        });
-    }
-    Ok(blake3::derive_key(KEY_CONTEXT, bytes))
+/// [`KeyError::Short`], [`KeyError::Damaged`].
+pub fn of_bytes(path: &Path, bytes: &[u8]) -> Result<Keys, KeyError> {
+    let path = path.to_path_buf();
+    read_keys(bytes).map_err(|fault| match fault {
+        KeysFault::Short { bytes } => KeyError::Short { path, bytes },
+        KeysFault::Length { .. }
+        | KeysFault::Version(_)
+        | KeysFault::Checksum
+        | KeysFault::Content => KeyError::Damaged { path, fault },
+    })
 }
 
 /// A key in text form, PEM say.

@@ -21,6 +21,7 @@ pub mod ping;
 pub mod push;
 pub mod report;
 pub mod resources;
+pub mod rotation;
 pub mod services;
 pub mod sys;
 pub mod timeouts;

@@ -18,6 +18,7 @@ use controlplane::heartbeat::{Heartbeats, Settings, start};
 use controlplane::log;
 use controlplane::node::{self, Fencing, RegisterClient};
 use controlplane::push;
+use controlplane::rotation::{self, Keyring};
 use controlplane::trust::{
     Authority, Identity, check_own, etcd_client_config, node_config, read_identity, witness_config,
     witness_identity,
@@ -25,11 +26,11 @@ use controlplane::trust::{
 use controlplane::wishes::Store;
 use controlplane::witness::{Admission, Witness, server};
 use controlplane_api::arbiter::Hex16;
-use controlplane_api::paths::state_directory;
+use controlplane_api::paths::{run_directory, state_directory};
 use controlplane_core::membership::Run;
-use controlplane_core::wire::HeartbeatKey;
+use controlplane_core::wire::HeartbeatKeys;
 use controlplane_core::wish::Wish;
-use mirror_core::auth::cluster_id;
+use mirror_core::keys::Keys;
 use mirror_core::types::{BootId, Incarnation, NodeId, NodeSet};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -147,15 +148,15 @@ fn run(
     let events = keep_events(collector, &name)?;
     adopt_children()?;
     let path = config;
-    let key = match controlplane::key::read(key) {
-        Ok(key) => key,
+    let keys = match controlplane::key::read(key) {
+        Ok(keys) => keys,
         Err(error) => {
             // What is wrong with the file comes first: it is written first.
             Config::read(path, &name)?;
             return Err(error.into());
         }
     };
-    let cluster = Hex16(cluster_id(&key).0);
+    let cluster = Hex16(keys.cluster().0);
     let pushed = push::Store::of_node(cluster);
     let push::Loaded { config, record } = push::load(path, &name, &pushed)?;
     let fencing = Fencing::begin(&config, boot_id()?);
@@ -178,7 +179,7 @@ fn run(
             boot: boot_id()?,
             incarnation: incarnation()?,
         },
-        key: HeartbeatKey::new(&key),
+        keys: HeartbeatKeys::new(&keys),
         timing: config.timing,
         lease: config.lease,
         interconnects: config.interconnects.clone(),
@@ -192,7 +193,9 @@ fn run(
     };
     let heartbeats = start_heartbeats(settings)?;
     let course = push::Course::new(Arc::clone(&heartbeats.shared), config.lease);
-    let pusher = pusher(&config, course, (path, trust), (pushed, record), &events)?;
+    let keyring = keyring(&config, &heartbeats, (path, key), keys)?;
+    let parts = (course, events.clone(), keyring);
+    let pusher = pusher(&config, parts, (path, trust), (pushed, record))?;
     tracing::info!(code = "LS6021", node = %name, peer = %config.peer_name, "lockstepd runs");
     runtime()?.block_on(node::run(
         config,
@@ -226,12 +229,30 @@ fn keep_events(collector: events::Collector, name: &str) -> anyhow::Result<event
     log.context("threads for what happens")
 }
 
+fn keyring(
+    config: &Config,
+    heartbeats: &Heartbeats,
+    (path, key): (&Path, &Path),
+    keys: Keys,
+) -> anyhow::Result<Keyring> {
+    let settings = rotation::Settings {
+        me: config.me,
+        name: config.name.clone(),
+        peer_name: config.peer_name.clone(),
+        path: key.to_path_buf(),
+        volumes: path.parent().unwrap_or(Path::new("/")).join("volumes"),
+        run: run_directory(),
+        heartbeats: heartbeats.keys.clone(),
+        shared: Arc::clone(&heartbeats.shared),
+    };
+    Keyring::begin(settings, keys).with_context(|| key.display().to_string())
+}
+
 fn pusher(
     config: &Config,
-    course: push::Course,
+    (course, events, keyring): (push::Course, events::Log, Keyring),
     (path, trust): (&Path, &Path),
     (store, record): (push::Store, push::Record),
-    events: &events::Log,
 ) -> anyhow::Result<push::Handle> {
     let trust = push::Trust::read(trust, store.cluster(), config.peer);
     let settings = push::Settings {
@@ -243,7 +264,8 @@ fn pusher(
         store,
         trust: trust.map_err(|error| error.to_string()),
         course,
-        events: events.clone(),
+        events,
+        keyring: Arc::new(keyring),
     };
     push::Pusher::start(settings, record)
 }
@@ -346,7 +368,7 @@ fn witness(listen: &str, state: &Path) -> anyhow::Result<()> {
 }
 
 fn make_trust(key: &Path, into: &Path) -> anyhow::Result<()> {
-    let cluster = Hex16(cluster_id(&controlplane::key::read(key)?).0);
+    let cluster = Hex16(controlplane::key::read(key)?.cluster().0);
     let (authority, own) = Authority::create(cluster)?;
     let witness = witness_identity()?;
     for number in 0..2 {

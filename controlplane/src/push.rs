@@ -21,6 +21,7 @@ mod door;
 mod happened;
 mod install;
 mod judge;
+mod keys;
 mod operator;
 mod ports;
 mod record;
@@ -30,6 +31,7 @@ mod words;
 pub use begin::{Loaded, load};
 pub use course::Course;
 pub use door::Trust;
+pub(crate) use install::prove;
 pub use judge::{Judged, judge};
 pub use record::{Record, RecordError, Store, Text, put_aside};
 pub use words::{digest, hex};
@@ -38,6 +40,7 @@ use crate::config::{Checked, Cluster};
 use crate::events;
 use crate::heartbeat::Interconnect;
 use crate::log;
+use crate::rotation::Keyring;
 use crate::sys;
 use words::{AnswerFrame, AskFrame, StateLine, VERSION, WhyWord};
 
@@ -74,6 +77,8 @@ pub struct Settings {
     pub course: Course,
     /// What happened here, for the other node.
     pub events: events::Log,
+    /// The cluster's key.
+    pub keyring: Arc<Keyring>,
 }
 
 /// A node's part in pushes.
@@ -87,6 +92,7 @@ pub struct Pusher {
     trust: Result<Arc<Trust>, String>,
     course: Course,
     events: events::Log,
+    keyring: Arc<Keyring>,
     /// One conversation at a time.
     talk: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
@@ -150,6 +156,7 @@ impl Pusher {
             trust: settings.trust.map(Arc::new),
             course: settings.course,
             events: settings.events,
+            keyring: settings.keyring,
             talk: tokio::sync::Mutex::new(()),
             inner: Mutex::new(Inner {
                 push: Push::new(settings.me, durable, file),
@@ -190,6 +197,7 @@ impl Pusher {
                 tokio::spawn(door::listen(Arc::clone(&self), trust, pair.local));
             }
         }
+        tokio::spawn(Arc::clone(&self).keep_keys());
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for look in 0_u64.. {
@@ -412,12 +420,23 @@ impl Pusher {
     ///
     /// # Errors
     /// It is not understood.
-    async fn answer(self: Arc<Self>, frame: AskFrame) -> std::io::Result<AnswerFrame> {
+    async fn answer_all(self: Arc<Self>, mut frame: AskFrame) -> std::io::Result<AnswerFrame> {
+        let keys = match frame.keys.take() {
+            Some(ask) => Some(self.answer_keys(ask).await.map_err(|problem| {
+                std::io::Error::other(format!("{} {}", problem.code, problem.message))
+            })?),
+            None => None,
+        };
+        let answer = self.answer(&frame)?;
+        Ok(AnswerFrame { keys, ..answer })
+    }
+
+    fn answer(&self, frame: &AskFrame) -> std::io::Result<AnswerFrame> {
         let ask = frame.read();
         let ask = ask.ok_or_else(|| std::io::Error::other("a question that is not understood"))?;
         let mut inner = self.inner();
         let judged = if frame.version == VERSION {
-            self.judged(&inner, &ask, &frame)
+            self.judged(&inner, &ask, frame)
         } else {
             Err(told::other_release(&self.name))
         };
@@ -454,6 +473,7 @@ impl Pusher {
             times_differ: judged.as_ref().is_some_and(|it| it.times == Times::Differ),
             warnings: judged.map(|it| it.warnings).unwrap_or_default(),
             events: frame.events.as_ref().map(|query| self.happened_here(query)),
+            keys: None,
         })
     }
 

@@ -347,7 +347,8 @@ fn beside_a_release_that_does_not_know_it_the_cluster_is_not_stopped() {
     let mut bed = Bed::new();
     let old = Arc::new(AtomicBool::new(true));
     let key = controlplane::key::read(&bed.file("key")).expect("a key");
-    plays_the_peer(&bed.peer, HeartbeatKey::new(&key), Arc::clone(&old));
+    let key = HeartbeatKey::of(key.sent(), key.cluster());
+    plays_the_peer(&bed.peer, key, Arc::clone(&old));
     bed.start("first");
     for verb in ["stop", "suspend"] {
         let path = format!("/v1/cluster/{verb}");

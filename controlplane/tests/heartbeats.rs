@@ -12,8 +12,9 @@ use controlplane_core::failure_detector::{Change, PathState, Presence, Timing};
 use controlplane_core::membership::Run;
 use controlplane_core::self_fencing::{ClearGroups, Leases, Left};
 use controlplane_core::timeouts::{Allowance, Factor, Span, Word};
-use controlplane_core::wire::HeartbeatKey;
+use controlplane_core::wire::HeartbeatKeys;
 use controlplane_core::wish::{GroupKey, Origin, Subject, Want, Wish};
+use mirror_core::keys::{Keys, Secret};
 use mirror_core::types::{BootId, Incarnation, NodeId};
 
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -55,7 +56,7 @@ fn settings(
             boot: BootId([number + 1; 16]),
             incarnation: Incarnation(u64::from(number) + 100),
         },
-        key: HeartbeatKey::new(&[key; 32]),
+        keys: HeartbeatKeys::new(&Keys::first(&[key; 32])),
         timing: Timing::new(Duration::from_millis(25), timeout).expect("good times"),
         lease,
         interconnects: paths.iter().map(|pair| pair[side]).collect(),
@@ -399,6 +400,59 @@ fn eventually(is: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !is() {
         assert!(Instant::now() < end, "it does not come to that");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// As the file of each node says, one step after the other, the first node always a step ahead.
+#[test]
+fn a_rotation_costs_no_heartbeat_and_the_old_key_is_deaf_afterwards() {
+    let paths = [pair()];
+    let nodes = [node(0, &paths, 1), node(1, &paths, 1)];
+    hears(&nodes[0], ALIVE);
+    hears(&nodes[1], ALIVE);
+    let mut keys = Keys::first(&[1; 32]);
+    let first = HeartbeatKeys::new(&keys);
+    for _ in 0..3 {
+        keys = keys.step(Some(Secret::new([2; 32]))).expect("a step");
+        for node in &nodes {
+            node.keys.send(HeartbeatKeys::new(&keys)).expect("taken");
+            let place = &node.shared.keys_place;
+            wait_until(|| place.load(Ordering::Acquire) == keys.place().0);
+            for node in &nodes {
+                let received = || node.shared.paths[0].received.load(Ordering::Relaxed);
+                let before = received();
+                wait_until(|| received() > before + 2);
+            }
+        }
+    }
+    for node in &nodes {
+        assert!(node.news.try_iter().all(|news| news != DEAD));
+        assert_eq!(node.shared.paths[0].foreign.load(Ordering::Relaxed), 0);
+    }
+    // What was recorded before, and whoever has the old key still.
+    let [one, two] = nodes;
+    ends(two);
+    hears(&one, DEAD);
+    let foreign = || one.shared.paths[0].foreign.load(Ordering::Relaxed);
+    let old = node(1, &paths, 1);
+    wait_until(|| foreign() > 3);
+    let received = one.shared.paths[0].received.load(Ordering::Relaxed);
+    assert!(first.place() < keys.place());
+    wait_until(|| foreign() > 6);
+    assert_eq!(
+        one.shared.paths[0].received.load(Ordering::Relaxed),
+        received
+    );
+    assert!(one.news.try_iter().all(|news| news != ALIVE));
+    ends(old);
+    ends(one);
+}
+
+fn wait_until(is: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !is() {
+        assert!(Instant::now() < end, "it does not come");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

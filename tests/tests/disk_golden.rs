@@ -9,8 +9,9 @@ use mirror_core::disk::{
     ActivityRecord, BLOCK_BYTES, BitmapPage, CopyRecord, CopyRole, FORMAT_VERSION, Isolation,
     KEPT_HEAD_BYTES, KEPT_HEADER_BYTES, KeptHead, KeptHeader, KeptReader, KeptWriter, Layout,
     Operation, OperationEntry, PAGE_WORDS, Record, SUPERBLOCK_BYTES, SlotFault, Superblock,
-    SuperblockError, choose,
+    SuperblockError, choose, keys_bytes, read_keys,
 };
+use mirror_core::keys::{Keys, Secret};
 use mirror_core::limits::{NODES_MAX, VIEW_HISTORY_MAX};
 use mirror_core::types::{
     BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId,
@@ -297,12 +298,29 @@ fn the_document_was_read_when_the_source_changed() {
         "metadata",
         "record",
         "kept",
+        "keys",
     ]
     .map(|name| format!("ublk-mirror/core/src/disk/{name}.rs"));
     assert_documented(
         "docs/on-disk-format.md",
         &sources.each_ref().map(String::as_str),
     );
+}
+
+#[test]
+fn a_key_file_of_a_rotation_is_its_golden_bytes_and_reads_back() {
+    let first = Keys::first(&[0x11; 32]);
+    let next = first.step(Some(Secret::new([0x22; 32]))).expect("a step");
+    let last = next.step(None).expect("a step");
+    let settled = last.step(None).expect("a step");
+    for (name, keys) in [
+        ("cluster-key-next", next),
+        ("cluster-key-last", last),
+        ("cluster-key-settled", settled),
+    ] {
+        assert_golden(name, &keys_bytes(&keys));
+        assert_eq!(read_keys(&golden(name)), Ok(keys), "{name}");
+    }
 }
 
 #[test]

@@ -13,10 +13,13 @@ use std::thread;
 use std::time::Duration;
 
 use mirror_core::admin::{Command, Done, Keep, Kept, Outcome, Problem, Status};
+use mirror_core::keys::Place;
 use nix::sys::socket::{getsockopt, sockopt};
 use serde::{Deserialize, Serialize};
 
+use crate::explain::Explain;
 use crate::inbox::{Inbox, Message};
+use crate::key_file::KeyFile;
 use crate::sys;
 
 /// The version of the messages.
@@ -43,6 +46,8 @@ struct RequestLine {
 #[serde(tag = "request", rename_all = "kebab-case")]
 enum Request {
     Status,
+    /// Read the key file again: its secrets were rotated by a step.
+    Keys,
     Command(Command),
 }
 
@@ -54,6 +59,9 @@ struct AnswerLine<'a> {
     done: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     kept: Option<&'a Kept>,
+    /// How far the secrets have come that count from now on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'a Status>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,6 +84,7 @@ pub fn status_line(status: &Status) -> String {
         ok: true,
         done: None,
         kept: None,
+        keys: None,
         status: Some(status),
         problem: None,
     }
@@ -90,6 +99,7 @@ pub fn outcome_line(outcome: &Outcome) -> String {
             ok: true,
             done: Some(done_name(*done)),
             kept: None,
+            keys: None,
             status: None,
             problem: None,
         }
@@ -106,6 +116,7 @@ pub fn kept_line(outcome: &Outcome, kept: &Kept) -> String {
             ok: true,
             done: Some(done_name(*done)),
             kept: Some(kept),
+            keys: None,
             status: None,
             problem: None,
         }
@@ -114,12 +125,27 @@ pub fn kept_line(outcome: &Outcome, kept: &Kept) -> String {
     }
 }
 
+/// These secrets count from now on.
+pub fn keys_line(place: Place) -> String {
+    AnswerLine {
+        schema: SCHEMA,
+        ok: true,
+        done: None,
+        kept: None,
+        keys: Some(place.0),
+        status: None,
+        problem: None,
+    }
+    .line()
+}
+
 pub fn problem_line(problem: &Problem) -> String {
     AnswerLine {
         schema: SCHEMA,
         ok: false,
         done: None,
         kept: None,
+        keys: None,
         status: None,
         problem: Some(problem),
     }
@@ -170,7 +196,7 @@ pub struct AdminServer {
 impl AdminServer {
     /// Listens in a thread of its own. The caller holds the volume's lock: what is left of a
     /// socket at `path` belongs to a daemon that is gone.
-    pub fn start(path: &Path, inbox: Arc<Inbox>) -> io::Result<AdminServer> {
+    pub fn start(path: &Path, inbox: Arc<Inbox>, keys: KeyFile) -> io::Result<AdminServer> {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
@@ -179,7 +205,7 @@ impl AdminServer {
         fs::set_permissions(path, Permissions::from_mode(0o600))?;
         let unanswered = Unanswered::default();
         let shared = unanswered.clone();
-        let listen = move || accept_all(&listener, &inbox, &shared);
+        let listen = move || accept_all(&listener, &inbox, &shared, &keys);
         thread::Builder::new()
             .name("admin".into())
             .stack_size(STACK_BYTES)
@@ -201,7 +227,12 @@ impl Drop for AdminServer {
     }
 }
 
-fn accept_all(listener: &UnixListener, inbox: &Arc<Inbox>, unanswered: &Unanswered) {
+fn accept_all(
+    listener: &UnixListener,
+    inbox: &Arc<Inbox>,
+    unanswered: &Unanswered,
+    keys: &KeyFile,
+) {
     if let Err(error) = sys::set_io_flusher() {
         tracing::debug!(%error, "IO_FLUSHER");
     }
@@ -217,8 +248,9 @@ fn accept_all(listener: &UnixListener, inbox: &Arc<Inbox>, unanswered: &Unanswer
             continue;
         }
         let (inbox, unanswered, count) = (inbox.clone(), unanswered.clone(), connections.clone());
+        let keys = keys.clone();
         let serve = move || {
-            if let Err(error) = serve(&stream, &inbox, &unanswered) {
+            if let Err(error) = serve(&stream, &inbox, &unanswered, &keys) {
                 tracing::debug!(%error, "admin connection");
             }
             count.fetch_sub(1, Ordering::AcqRel);
@@ -239,7 +271,12 @@ fn answer_once(mut stream: &UnixStream, line: &str) {
     drop(stream.write_all(format!("{line}\n").as_bytes()));
 }
 
-fn serve(stream: &UnixStream, inbox: &Inbox, unanswered: &Unanswered) -> io::Result<()> {
+fn serve(
+    stream: &UnixStream,
+    inbox: &Inbox,
+    unanswered: &Unanswered,
+    keys: &KeyFile,
+) -> io::Result<()> {
     stream.set_read_timeout(Some(IDLE_MAX))?;
     stream.set_write_timeout(Some(IDLE_MAX))?;
     let caller = getsockopt(stream, sockopt::PeerCredentials)?.uid();
@@ -256,7 +293,7 @@ fn serve(stream: &UnixStream, inbox: &Inbox, unanswered: &Unanswered) -> io::Res
             return Ok(());
         }
         unanswered.0.fetch_add(1, Ordering::AcqRel);
-        let answer = answer(&line, inbox);
+        let answer = answer(&line, inbox, keys);
         let mut writer = stream;
         let written = writer.write_all(format!("{answer}\n").as_bytes());
         unanswered.0.fetch_sub(1, Ordering::AcqRel);
@@ -283,7 +320,7 @@ pub fn is_request(line: &str) -> bool {
     parse(line).is_ok()
 }
 
-fn answer(line: &str, inbox: &Inbox) -> String {
+fn answer(line: &str, inbox: &Inbox, keys: &KeyFile) -> String {
     let request = match parse(line) {
         Ok(request) => request,
         Err(problem) => return problem_line(&problem),
@@ -291,14 +328,19 @@ fn answer(line: &str, inbox: &Inbox) -> String {
     let (sender, receiver): (SyncSender<String>, _) = sync_channel(1);
     let limit = match &request {
         Request::Command(Command::Resolve { keep, .. }) if *keep != Keep::No => KEEP_ANSWER_MAX,
-        Request::Command(_) | Request::Status => ANSWER_MAX,
+        Request::Command(_) | Request::Status | Request::Keys => ANSWER_MAX,
     };
-    let message = match request {
-        Request::Status => Message::Status(sender),
-        Request::Command(command) => Message::Command(command, sender),
+    let put = |message| inbox.put(message).map_err(|_| too_many());
+    let taken = match request {
+        Request::Status => put(Message::Status(sender)),
+        Request::Keys => {
+            let handed = keys.hand_over(inbox, sender);
+            handed.map_err(|error| error.problem())
+        }
+        Request::Command(command) => put(Message::Command(command, sender)),
     };
-    if inbox.put(message).is_err() {
-        return problem_line(&too_many());
+    if let Err(problem) = taken {
+        return problem_line(&problem);
     }
     receiver
         .recv_timeout(limit)
@@ -352,6 +394,8 @@ fn not_root(uid: u32) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use mirror_core::types::ClusterId;
+
     use super::*;
 
     #[test]
@@ -370,12 +414,13 @@ mod tests {
     #[test]
     fn a_line_that_is_no_request_gets_a_problem() {
         let inbox = Inbox::new().unwrap();
+        let keys = KeyFile::new(Path::new("/nowhere"), ClusterId([1; 16]));
         for line in [
             "{}",
             "x",
             r#"{"schema":"lockstep.admin/2","request":"status"}"#,
         ] {
-            assert!(answer(line, &inbox).contains("LS3031"), "{line}");
+            assert!(answer(line, &inbox, &keys).contains("LS3031"), "{line}");
         }
     }
 

@@ -7,6 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mirror_core::disk::{self, KEY_BYTES_MIN, KeysFault};
+use mirror_core::keys::Keys;
 use mirror_core::limits::VOLUME_NAME_BYTES_MAX;
 use mirror_core::paths::PATHS_MAX;
 use mirror_core::types::NodeId;
@@ -23,9 +25,7 @@ use crate::explain::Explain;
 const DISK_TIMEOUT_DEFAULT_MS: u64 = 45_000;
 const CONFIG_VERSION: u32 = 1;
 const CONFIG_BYTES_MAX: u64 = 64 * 1024;
-const KEY_BYTES_MIN: usize = 32;
 const KEY_BYTES_MAX: u64 = 64 * 1024;
-const KEY_CONTEXT: &str = "lockstep 2026-11 cluster key";
 /// Bits of a key file's mode that would let others read it.
 const FOREIGN_READ_MODE: u32 = 0o077;
 
@@ -74,6 +74,8 @@ pub enum ConfigError {
     KeyMode { path: PathBuf, mode: u32 },
     #[error("key_file {} has {bytes} bytes, at least {KEY_BYTES_MIN} are needed", .path.display())]
     KeyShort { path: PathBuf, bytes: usize },
+    #[error("key_file {} cannot be used: {fault}", .path.display())]
+    KeyDamaged { path: PathBuf, fault: KeysFault },
 }
 
 impl Explain for ConfigError {
@@ -84,6 +86,7 @@ impl Explain for ConfigError {
             Self::Pairs { .. } => "LS5070",
             Self::Read { .. } => "LS5003",
             Self::KeyRead { .. } | Self::KeyMode { .. } | Self::KeyShort { .. } => "LS5004",
+            Self::KeyDamaged { .. } => "LS6258",
         }
     }
 
@@ -107,6 +110,9 @@ impl Explain for ConfigError {
             }
             Self::KeyMode { path, .. } => {
                 format!("chown root:root {0} && chmod 600 {0}", path.display())
+            }
+            Self::KeyDamaged { .. } => {
+                "copy the file from the other node (scp -p), if both are of one release; it was rotated there as well".into()
             }
             Self::KeyShort { path, .. } => {
                 format!(
@@ -189,7 +195,7 @@ pub struct Config {
     pub node: Node,
     pub peer: Node,
     pub tuning: Tuning,
-    key: [u8; 32],
+    keys: Option<Keys>,
 }
 
 /// The key does not belong into a log.
@@ -214,11 +220,11 @@ impl Config {
             .read_to_string(&mut text)
             .map_err(read)?;
         let mut config = Self::parse(path, &text)?;
-        config.key = read_key(&config.key_file)?;
+        config.keys = Some(read_keys(&config.key_file)?);
         Ok(config)
     }
 
-    /// What the text of the file `path` says. The key is not read: it is all zeroes.
+    /// What the text of the file `path` says. The key is not read: [`Self::keys`] may not be asked for.
     pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         let raw: File1 = toml::from_str(text).map_err(|error| syntax(path, text, &error))?;
         Lines { path, text }.config(raw)
@@ -233,8 +239,12 @@ impl Config {
         self.metadata.is_none()
     }
 
-    pub fn cluster_key(&self) -> &[u8; 32] {
-        &self.key
+    /// With what this node and its peer prove that they belong to the cluster.
+    ///
+    /// # Panics
+    /// If the configuration was not loaded from a file.
+    pub fn keys(&self) -> Keys {
+        self.keys.expect("a loaded configuration has its keys")
     }
 
     /// This node's number: the lower name is node 0.
@@ -334,7 +344,7 @@ impl Lines<'_> {
             node,
             peer,
             tuning: self.tuning(&raw.tuning)?,
-            key: [0; 32],
+            keys: None,
         })
     }
 
@@ -499,7 +509,11 @@ impl Lines<'_> {
     }
 }
 
-fn read_key(path: &Path) -> Result<[u8; 32], ConfigError> {
+/// What a key file holds.
+///
+/// # Errors
+/// Those of [`ConfigError`] that are about a key.
+pub fn read_keys(path: &Path) -> Result<Keys, ConfigError> {
     let failed = |source| ConfigError::KeyRead {
         path: path.to_owned(),
         source,
@@ -516,13 +530,19 @@ fn read_key(path: &Path) -> Result<[u8; 32], ConfigError> {
     file.take(KEY_BYTES_MAX)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
-    if bytes.len() < KEY_BYTES_MIN {
-        return Err(ConfigError::KeyShort {
+    disk::read_keys(&bytes).map_err(|fault| match fault {
+        KeysFault::Short { bytes } => ConfigError::KeyShort {
             path: path.to_owned(),
-            bytes: bytes.len(),
-        });
-    }
-    Ok(blake3::derive_key(KEY_CONTEXT, &bytes))
+            bytes,
+        },
+        KeysFault::Length { .. }
+        | KeysFault::Version(_)
+        | KeysFault::Checksum
+        | KeysFault::Content => ConfigError::KeyDamaged {
+            path: path.to_owned(),
+            fault,
+        },
+    })
 }
 
 #[cfg(test)]

@@ -17,7 +17,9 @@ use mirror_core::types::{Errno, Instant};
 use mirror_core::volume::Volume;
 use thiserror::Error;
 
-use crate::admin_server::{Unanswered, kept_line, outcome_line, status_line, too_many_line};
+use crate::admin_server::{
+    Unanswered, kept_line, keys_line, outcome_line, status_line, too_many_line,
+};
 use crate::claim::Claim;
 use crate::device::DeviceError;
 use crate::device_control::isolated::{with_time, without_device};
@@ -431,6 +433,10 @@ impl Driver {
                     drop(answer.send(status_line(&status)));
                 }
                 Message::Command(command, answer) => self.command(command, answer),
+                Message::Keys(keys, answer) => {
+                    self.feed(Event::Keys(keys));
+                    drop(answer.send(keys_line(keys.place())));
+                }
                 Message::Kept(kept, verdict) => self.kept(kept, verdict),
                 Message::Signal(name) => self.operator(Command::Stop, Asker::Signal(name)),
                 Message::DeviceUse { generation, in_use } => {

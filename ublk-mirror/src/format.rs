@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mirror_core::auth::cluster_id;
 use mirror_core::disk::{
     BLOCK_BYTES, BitmapPage, Isolation, Layout, LayoutError, Metadata, PAGE_WORDS, Record,
     SUPERBLOCK_SLOTS, Superblock,
@@ -349,7 +348,7 @@ fn first_superblock(
     }
     Ok(Superblock {
         sequence: 1,
-        cluster_id: cluster_id(config.cluster_key()),
+        cluster_id: config.keys().cluster(),
         volume_id,
         volume_name: config.padded_name(),
         node: config.node_id(),

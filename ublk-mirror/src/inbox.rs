@@ -7,6 +7,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Mutex, PoisonError};
 
 use mirror_core::admin::{Command, Kept};
+use mirror_core::keys::Keys;
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -24,6 +25,8 @@ pub enum Message {
     Status(Answer),
     /// A client commands.
     Command(Command, Answer),
+    /// The key file holds these.
+    Keys(Keys, Answer),
     /// A signal asks the daemon to end.
     Signal(&'static str),
     /// The answer to whether somebody uses the live device of this generation.

@@ -17,6 +17,7 @@ pub mod explain;
 pub mod format;
 pub mod inbox;
 pub mod keep;
+pub mod key_file;
 pub mod local_disk;
 pub mod metadata;
 pub mod peer_link;

@@ -9,7 +9,6 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use memmap2::MmapMut;
-use mirror_core::auth::cluster_id;
 use mirror_core::disk::{
     ActivityFound, BLOCK_BYTES, Found, Metadata, SUPERBLOCK_BYTES, SUPERBLOCK_SLOTS, SlotFault,
     Superblock, SuperblockError, choose,
@@ -283,7 +282,7 @@ pub fn check(
     devices: Devices,
 ) -> Result<(), MetadataError> {
     let path = || config.metadata_path().to_owned();
-    let ours = cluster_id(config.cluster_key());
+    let ours = config.keys().cluster();
     if superblock.cluster_id != ours {
         let found = superblock.cluster_id.to_string();
         return Err(MetadataError::Key {

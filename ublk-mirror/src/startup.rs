@@ -27,6 +27,7 @@ use crate::disown::{DisownError, DisownMark};
 use crate::driver::{Driver, DriverError, Parts, now};
 use crate::explain::Explain;
 use crate::inbox::{Inbox, Message};
+use crate::key_file::{KeyFile, KeyFileError};
 use crate::local_disk::{DATA_BUFFERS, LocalDisk};
 use crate::metadata::{self, Devices, MetadataError, Persister};
 use crate::peer_link::{
@@ -77,6 +78,8 @@ pub enum RunError {
     Claim(#[from] ClaimError),
     #[error(transparent)]
     Metadata(#[from] MetadataError),
+    #[error("cannot read the cluster's key again")]
+    Keys(#[from] KeyFileError),
     #[error("cannot make the I/O buffers")]
     Buffers(#[from] BufferError),
     #[error("cannot make the ring (io_uring)")]
@@ -116,6 +119,7 @@ impl Explain for RunError {
             Self::Namespace(_) | Self::Process { .. } => "LS3035",
             Self::Claim(_) => "LS3036",
             Self::Metadata(error) => error.code(),
+            Self::Keys(error) => error.code(),
             Self::Buffers(_) => "LS3037",
             Self::Ring(_) => "LS3033",
             Self::Listen { .. } => "LS3024",
@@ -136,6 +140,7 @@ impl Explain for RunError {
             Self::Namespace(_) | Self::Process { .. } => "run the daemon as root, under its systemd unit".into(),
             Self::Claim(error) => claim_advice(error).into(),
             Self::Metadata(error) => error.advice(),
+            Self::Keys(error) => error.advice(),
             Self::Buffers(_) => "run the daemon as root with LimitMEMLOCK=infinity and some hundred MiB of free memory".into(),
             Self::Ring(_) => "see that io_uring is allowed (sysctl kernel.io_uring_disabled = 0) and the kernel is 6.8 or later".into(),
             Self::Listen { .. } => "see that `node.address` is an address of this machine and nobody else uses the port".into(),
@@ -266,8 +271,11 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
     let volume = Volume::new(settings, disks.metadata, at_start, now());
     let link = make_link(&config, volume.dials())?;
     let path = options.runtime_dir.join(format!("{}.sock", config.volume));
-    let admin = AdminServer::start(&path, inbox.clone());
+    let keys = KeyFile::new(&config.key_file, config.keys().cluster());
+    let admin = AdminServer::start(&path, inbox.clone(), keys.clone());
     let admin = admin.map_err(|source| RunError::Admin { path, source })?;
+    // Whoever rotated them since they were read found no daemon here to tell.
+    keys.read_again(&inbox)?;
     watch_signals(signals, inbox.clone()).map_err(process("start a thread"))?;
     let mut parts = Parts {
         volume,
@@ -418,7 +426,7 @@ fn settings(config: &Config, boot: BootId) -> Result<Settings, RunError> {
         peer: config.peer_id(),
         node_name: config.node.name.clone(),
         peer_name: config.peer.name.clone(),
-        cluster_key: *config.cluster_key(),
+        keys: config.keys(),
         boot,
         incarnation: Incarnation(sys::random_u64().map_err(random)?),
         seed,

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use harness::{Node, Pair};
 use mirror_core::auth::cluster_id;
+use mirror_core::disk::{keys_bytes, read_keys};
+use mirror_core::keys::Secret;
 use mirror_core::types::{Epoch, NodeId, SectorRange};
 use mirror_core::wire::{
     FRAME_HEADER_BYTES, Frame, FrameKind, Hello, Refused, RefusedCode, decode_header,
@@ -107,6 +109,38 @@ fn a_peer_with_another_cluster_key_is_refused() {
     pair.a.wait_log("the cluster keys differ");
     pair.b.wait_log("the cluster keys differ");
     assert_eq!(pair.b.status()["copy"], "blank");
+}
+
+/// The nodes are a step apart all the time, and each step is followed by a connection that proves what counts then.
+#[test]
+fn a_link_stands_through_a_rotation_of_the_key_and_the_last_key_is_refused_after_it() {
+    let mut pair = Pair::in_sync("rotation");
+    let mut keys = read_keys(&[7; 64]).unwrap();
+    for _ in 0..3 {
+        keys = keys.step(Some(Secret::new([9; 32]))).unwrap();
+        let place = keys.place().0;
+        pair.a.write_key(&keys_bytes(&keys));
+        assert_eq!(pair.a.ask("\"request\":\"keys\"")["keys"], place);
+        assert_eq!(pair.a.status()["link"]["state"], "up", "it is not cut");
+        // Its file is a step behind.
+        pair.b.stop();
+        pair.b.start();
+        pair.wait_in_sync();
+        pair.b.write_key(&keys_bytes(&keys));
+        assert_eq!(pair.b.ask("\"request\":\"keys\"")["keys"], place);
+    }
+    assert!(!pair.a.log().contains("the cluster keys differ"));
+    pair.b.stop();
+    pair.b.write_key(&[7; 64]);
+    pair.b.start();
+    pair.a.wait_log("the cluster keys differ");
+    // Nor does a file of another cluster, or a damaged one, count in a daemon that runs.
+    pair.a.write_key(&[8; 64]);
+    let answer = pair.a.ask("\"request\":\"keys\"");
+    assert_eq!(answer["problem"]["code"], "LS3012", "{answer}");
+    pair.a.write_key(&keys_bytes(&keys)[..90]);
+    let answer = pair.a.ask("\"request\":\"keys\"");
+    assert_eq!(answer["problem"]["code"], "LS6258", "{answer}");
 }
 
 #[test]

@@ -21,6 +21,18 @@ To join again changes nothing that is there already and is right.
 
 Exit codes: 0 joined, 1 not (the message says what is there), 64 wrong usage.";
 
+const KEYS_EXIT_CODES: &str = "\
+Exit codes: 0 both nodes have the same generation and accept nothing else, 2 not so, 3 the other node
+or this one does not answer.";
+
+const ROTATE_AFTER: &str = "\
+On either node. The first node makes the key and hands it to the other one over TLS; it is on no command
+line, in no log and in no answer. The nodes' certificates and the authority are not rotated.
+
+Exit codes: 0 begun or under way, with --wait at its end; 1 refused, and nothing was changed; 2 --dry-run:
+it can be rotated; 3 nobody can tell, or --wait was over before it: `lockstep cluster keys` says how it
+stands; 64 wrong usage.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cluster {
     /// On the first node: make the key, the authority and this node's certificate, then invite who has not joined
@@ -66,6 +78,16 @@ pub(crate) enum Cluster {
     /// End `cluster suspend`; a node that was suspended by itself stays suspended
     #[command(after_help = WAIT_EXIT_CODES)]
     Resume(Together),
+    /// Which generation of the cluster's key each node sends and accepts
+    #[command(after_help = KEYS_EXIT_CODES)]
+    Keys {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give the cluster another key while it runs: heartbeats and mirror links go by it, nothing is interrupted
+    #[command(after_help = ROTATE_AFTER)]
+    RotateKeys(RotateKeys),
 }
 
 #[derive(Args, Clone, Copy, Debug)]
@@ -75,6 +97,22 @@ pub(crate) struct Together {
     /// Say what would be done, and change nothing
     #[arg(long, conflicts_with = "wait")]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RotateKeys {
+    /// Only say whether it can be rotated
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Wait until the last key is accepted nowhere any more
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) wait: bool,
+    /// With --wait: so long at most, seconds; it goes on by itself afterwards
+    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    pub(crate) timeout: u64,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]

@@ -1,5 +1,6 @@
-//! `lockstep cluster init`, `invite`, `join`: become `lockstepd cluster ...`, which has TLS and the certificates. So this
-//! program stays small, and what the daemon reads is written by the daemon's own code. The other verbs are wishes.
+//! `lockstep cluster ...`: setting it up becomes `lockstepd cluster ...`, which has TLS and the certificates. So this program stays
+//! small, and what the daemon reads is written by the daemon's own code. What the running daemons do is asked of them ([`keys`]);
+//! the other verbs are wishes ([`together`]).
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -9,51 +10,62 @@ use controlplane_api::paths::state_directory;
 use controlplane_api::together::ClusterVerb;
 
 use crate::args::{Cluster, Door};
-use crate::cmd::together;
+use crate::cmd::{keys, together};
 use crate::config;
 use crate::failure::Failure;
 use crate::programs;
 
 pub(crate) fn run(command: Cluster) -> Result<u8, Failure> {
-    let mut words = Vec::new();
-    // As `lockstepd` takes it: every path is named.
-    match command {
+    let words = match command {
         Cluster::Stop(how) => return together::run(ClusterVerb::Stop, how),
         Cluster::Start(how) => return together::run(ClusterVerb::Start, how),
         Cluster::Suspend(how) => return together::run(ClusterVerb::Suspend, how),
         Cluster::Resume(how) => return together::run(ClusterVerb::Resume, how),
-        Cluster::Init { door } => {
-            words.push("init".into());
-            words.extend(of_door(door));
-        }
-        Cluster::Invite { guest, force, door } => {
-            words.push("invite".into());
-            words.extend(of_door(door));
-            if force {
-                words.push("--force".into());
-            }
-            words.extend(positional(guest));
-        }
+        Cluster::Keys { json } => return keys::show(json),
+        Cluster::RotateKeys(wanted) => return keys::rotate(&wanted),
+        Cluster::Init { door } => init(door),
+        Cluster::Invite { guest, force, door } => invite(guest, force, door),
         Cluster::Join {
             address,
             node,
             force,
-        } => {
-            words.push("join".into());
-            words.extend(of_config(None));
-            words.push("--witness".into());
-            words.push(state_directory().join("witness").into());
-            words.extend(named("--node", node));
-            if force {
-                words.push("--force".into());
-            }
-            words.extend(positional(Some(address)));
-        }
-    }
+        } => join(address, node, force),
+    };
     let mut daemon = programs::daemon();
     daemon.arg("cluster").args(words);
     // Comes back only if there is no such program.
     Err(programs::no_daemon(&daemon.exec()))
+}
+
+// As `lockstepd` takes it: every path is named.
+
+fn init(door: Door) -> Vec<OsString> {
+    let mut words = vec!["init".into()];
+    words.extend(of_door(door));
+    words
+}
+
+fn invite(guest: Option<String>, force: bool, door: Door) -> Vec<OsString> {
+    let mut words = vec!["invite".into()];
+    words.extend(of_door(door));
+    if force {
+        words.push("--force".into());
+    }
+    words.extend(positional(guest));
+    words
+}
+
+fn join(address: String, node: Option<String>, force: bool) -> Vec<OsString> {
+    let mut words = vec!["join".into()];
+    words.extend(of_config(None));
+    words.push("--witness".into());
+    words.push(state_directory().join("witness").into());
+    words.extend(named("--node", node));
+    if force {
+        words.push("--force".into());
+    }
+    words.extend(positional(Some(address)));
+    words
 }
 
 fn of_config(config: Option<PathBuf>) -> [OsString; 2] {

@@ -56,7 +56,7 @@ mod tests {
         for (words, options) in all() {
             let verb = words.last().unwrap();
             // bash has a case for each command, by all its words.
-            let joined = words.join("__subcmd__").replace('-', "__");
+            let joined = words.join("__subcmd__").replace('-', "__subcmd__");
             let (_, case) = bash
                 .split_once(&format!(" {joined})\n"))
                 .unwrap_or_else(|| panic!("bash: {joined}"));

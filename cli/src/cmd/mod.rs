@@ -7,6 +7,7 @@ mod doctor;
 pub(crate) mod events;
 mod explain;
 mod group;
+mod keys;
 mod man;
 mod node;
 mod power;

@@ -77,7 +77,11 @@ pub(crate) fn push(command: Push) -> Result<u8, Failure> {
 }
 
 /// A refusal as JSON is an answer as well, with its exit code.
-fn finish(outcome: Result<u8, Failure>, form: Form, schema: &str) -> Result<u8, Failure> {
+pub(crate) fn finish(
+    outcome: Result<u8, Failure>,
+    form: Form,
+    schema: &str,
+) -> Result<u8, Failure> {
     match (outcome, form) {
         (Err(failure), Form::Json) => {
             let Failure { problem, exit_code } = failure;
@@ -91,7 +95,7 @@ fn finish(outcome: Result<u8, Failure>, form: Form, schema: &str) -> Result<u8, 
     }
 }
 
-fn unknown(error: &HttpError) -> Failure {
+pub(crate) fn unknown(error: &HttpError) -> Failure {
     Failure {
         problem: error.problem(),
         exit_code: Health::Unknown.exit_code(),

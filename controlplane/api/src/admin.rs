@@ -24,6 +24,8 @@ pub const SCHEMA: &str = "lockstep.admin/1";
 pub enum Request {
     /// Everything about the volume.
     Status,
+    /// Read the key file again: its secrets were rotated by a step. A daemon of an earlier release does not know it.
+    Keys,
     /// Do something; answered when it is done or refused.
     Command(Command),
 }
@@ -61,6 +63,9 @@ pub struct AnswerLine {
     /// The file that the blocks of a discarded side went to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<Kept>,
+    /// How far the secrets have come that count from now on ([`mirror_core::keys::Place`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<u64>,
     /// The status that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<Box<Status>>,
@@ -76,6 +81,7 @@ impl AnswerLine {
             ok,
             done: None,
             kept: None,
+            keys: None,
             status: None,
             problem: None,
         }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mirror_core::admin::{Command, Done, Kept, Problem, Status};
+use mirror_core::keys::Place;
 use thiserror::Error;
 
 use crate::admin::{AnswerLine, Request, RequestLine, parse_done};
@@ -115,6 +116,16 @@ impl Client {
             .ok_or_else(|| bad("it holds no status"))
     }
 
+    /// Lets the daemon at the other end read its key file again; how far the secrets have come that count there from now on.
+    ///
+    /// # Errors
+    /// [`ClientError`]; a daemon of an earlier release refuses with LS3031.
+    pub fn keys_over(stream: UnixStream) -> Result<Place, ClientError> {
+        let answer = judged(converse(stream, Request::Keys, STATUS_TIMEOUT)?)?;
+        let place = answer.keys.map(Place);
+        place.ok_or_else(|| bad("it does not say how far its keys are"))
+    }
+
     /// Carries out a command.
     ///
     /// # Errors
@@ -149,44 +160,9 @@ impl Client {
     }
 
     fn ask(&self, request: Request, timeout: Duration) -> Result<AnswerLine, ClientError> {
-        let answer = self.exchange(request, timeout)?;
-        match (answer.ok, answer.problem) {
-            (true, _) => Ok(AnswerLine {
-                problem: None,
-                ..answer
-            }),
-            (false, Some(problem)) => Err(ClientError::Refused(problem)),
-            (false, None) => Err(bad("it refuses without a reason")),
-        }
-    }
-
-    fn exchange(&self, request: Request, timeout: Duration) -> Result<AnswerLine, ClientError> {
-        let mut stream =
+        let stream =
             UnixStream::connect(&self.path).map_err(|source| self.connect_error(source))?;
-        let io_error = |source: io::Error| {
-            if matches!(
-                source.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-            ) {
-                ClientError::Timeout { timeout }
-            } else {
-                ClientError::Io(source)
-            }
-        };
-        stream.set_read_timeout(Some(timeout)).map_err(io_error)?;
-        stream.set_write_timeout(Some(timeout)).map_err(io_error)?;
-        let mut line = serde_json::to_string(&RequestLine::new(request))
-            .map_err(|error| bad(&error.to_string()))?;
-        line.push('\n');
-        stream.write_all(line.as_bytes()).map_err(io_error)?;
-        let mut answer = String::new();
-        BufReader::new(stream.take(ANSWER_BYTES_MAX))
-            .read_line(&mut answer)
-            .map_err(io_error)?;
-        if !answer.ends_with('\n') {
-            return Err(ClientError::Io(io::ErrorKind::UnexpectedEof.into()));
-        }
-        serde_json::from_str(&answer).map_err(|error| bad(&error.to_string()))
+        judged(converse(stream, request, timeout)?)
     }
 
     fn connect_error(&self, source: io::Error) -> ClientError {
@@ -203,6 +179,48 @@ impl Client {
             ClientError::Io(source)
         }
     }
+}
+
+fn judged(answer: AnswerLine) -> Result<AnswerLine, ClientError> {
+    match (answer.ok, answer.problem) {
+        (true, _) => Ok(AnswerLine {
+            problem: None,
+            ..answer
+        }),
+        (false, Some(problem)) => Err(ClientError::Refused(problem)),
+        (false, None) => Err(bad("it refuses without a reason")),
+    }
+}
+
+fn converse(
+    mut stream: UnixStream,
+    request: Request,
+    timeout: Duration,
+) -> Result<AnswerLine, ClientError> {
+    let io_error = |source: io::Error| {
+        if matches!(
+            source.kind(),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+        ) {
+            ClientError::Timeout { timeout }
+        } else {
+            ClientError::Io(source)
+        }
+    };
+    stream.set_read_timeout(Some(timeout)).map_err(io_error)?;
+    stream.set_write_timeout(Some(timeout)).map_err(io_error)?;
+    let mut line = serde_json::to_string(&RequestLine::new(request))
+        .map_err(|error| bad(&error.to_string()))?;
+    line.push('\n');
+    stream.write_all(line.as_bytes()).map_err(io_error)?;
+    let mut answer = String::new();
+    BufReader::new(stream.take(ANSWER_BYTES_MAX))
+        .read_line(&mut answer)
+        .map_err(io_error)?;
+    if !answer.ends_with('\n') {
+        return Err(ClientError::Io(io::ErrorKind::UnexpectedEof.into()));
+    }
+    serde_json::from_str(&answer).map_err(|error| bad(&error.to_string()))
 }
 
 fn bad(what: &str) -> ClientError {

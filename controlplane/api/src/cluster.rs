@@ -43,6 +43,9 @@ pub struct ClusterStatus {
     /// What an operator should know of the configuration; absent if it is the pushed one, or as nobody changed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Problem>,
+    /// What an operator should know of the cluster's key while it is rotated; absent if nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Problem>,
     /// Timeouts, and whether they are raised; absent in releases before this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,

@@ -25,6 +25,7 @@ pub mod partition;
 pub mod push;
 pub mod register;
 pub mod restarts;
+pub mod rotation;
 pub mod self_fencing;
 pub mod timeouts;
 pub mod view_change;

@@ -6,6 +6,8 @@
 
 use core::time::Duration;
 
+use mirror_core::auth::cluster_id;
+use mirror_core::keys::{Keys, Place, Secret};
 use mirror_core::types::{BootId, ClusterId, Incarnation, Instant, NodeId};
 use thiserror::Error;
 
@@ -372,11 +374,16 @@ impl core::fmt::Debug for HeartbeatKey {
 }
 
 impl HeartbeatKey {
-    /// From the 32 bytes of the cluster's key.
+    /// From the 32 bytes of the key of a cluster that never rotated it.
     pub fn new(cluster_key: &[u8; 32]) -> Self {
+        Self::of(&Secret::new(*cluster_key), cluster_id(cluster_key))
+    }
+
+    /// From one of a cluster's secrets.
+    pub fn of(secret: &Secret, cluster: ClusterId) -> Self {
         Self {
-            key: blake3::derive_key(KEY_CONTEXT, cluster_key),
-            cluster: mirror_core::auth::cluster_id(cluster_key),
+            key: blake3::derive_key(KEY_CONTEXT, secret.bytes()),
+            cluster,
         }
     }
 
@@ -459,6 +466,52 @@ impl HeartbeatKey {
                 word: raw.wish.as_word(),
             },
         })
+    }
+}
+
+/// What a node signs heartbeats with, and all that it accepts: two while the cluster's secret is rotated.
+#[derive(Debug)]
+pub struct HeartbeatKeys {
+    place: Place,
+    sent: HeartbeatKey,
+    other: Option<HeartbeatKey>,
+}
+
+impl HeartbeatKeys {
+    /// From the cluster's secrets.
+    pub fn new(keys: &Keys) -> Self {
+        let cluster = keys.cluster();
+        let mut accepted = keys.accepted();
+        accepted.next();
+        Self {
+            place: keys.place(),
+            sent: HeartbeatKey::of(keys.sent(), cluster),
+            other: accepted
+                .next()
+                .map(|secret| HeartbeatKey::of(secret, cluster)),
+        }
+    }
+
+    /// How far the secrets have come.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// The bytes of a heartbeat, signed with what is sent.
+    pub fn encode(&self, heartbeat: &Heartbeat) -> [u8; HEARTBEAT_BYTES] {
+        self.sent.encode(heartbeat)
+    }
+
+    /// The heartbeat in a datagram, if it is signed with what is accepted.
+    ///
+    /// # Errors
+    ///
+    /// [`HeartbeatError`]; nothing of the datagram may be used then.
+    pub fn decode(&self, bytes: &[u8]) -> Result<Heartbeat, HeartbeatError> {
+        match (self.sent.decode(bytes), &self.other) {
+            (Err(HeartbeatError::Signature), Some(other)) => other.decode(bytes),
+            (decoded, _) => decoded,
+        }
     }
 }
 

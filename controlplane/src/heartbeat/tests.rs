@@ -1,4 +1,5 @@
 use controlplane_core::self_fencing::Leases;
+use mirror_core::keys::Keys;
 use mirror_core::types::{BootId, Incarnation};
 
 use super::*;
@@ -20,7 +21,7 @@ fn thread(sockets: Vec<UdpSocket>, interconnects: Vec<Interconnect>) -> Thread {
             boot: BootId([1; 16]),
             incarnation: Incarnation(1),
         },
-        key: HeartbeatKey::new(&[1; 32]),
+        keys: HeartbeatKeys::new(&Keys::first(&[1; 32])),
         timing: Timing::new(SECOND / 4, SECOND).expect("good times"),
         lease: SECOND,
         interconnects,
@@ -39,7 +40,8 @@ fn thread(sockets: Vec<UdpSocket>, interconnects: Vec<Interconnect>) -> Thread {
     let (sender, _) = sync_channel(1);
     let (_, durable) = sync_channel(1);
     let (_, said) = sync_channel(1);
-    let ways = (sender, durable, said);
+    let (_, rotated) = sync_channel(1);
+    let ways = (sender, durable, said, rotated);
     Thread::new(settings, sockets, Arc::default(), ways)
 }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use controlplane_api::arbiter::Hex16;
-use mirror_core::auth::cluster_id;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -336,8 +335,8 @@ fn keep_node(
 ) -> Result<Vec<Note>, JoinError> {
     let places = &joining.places;
     let content = |what, why: String| JoinError::from(TrustError::Content { what, why });
-    let derived = crate::key::of_bytes(&places.key, &gift.key)?;
-    if Hex16(cluster_id(&derived).0) != cluster {
+    let keys = crate::key::of_bytes(&places.key, &gift.key)?;
+    if Hex16(keys.cluster().0) != cluster {
         let why = "it is another cluster's".to_string();
         return Err(content("the cluster's key", why));
     }

@@ -6,7 +6,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use controlplane_api::arbiter::Hex16;
-use mirror_core::auth::cluster_id;
 use mirror_core::types::{NodeId, NodeSet};
 
 use super::error::JoinError;
@@ -119,7 +118,7 @@ impl Home {
         } else {
             (new_key()?.into_bytes(), true)
         };
-        let cluster = Hex16(cluster_id(&crate::key::of_bytes(&places.key, &key)?).0);
+        let cluster = Hex16(crate::key::of_bytes(&places.key, &key)?.cluster().0);
         let (authority, made) = if places.authority.join("authority.key").exists() {
             (open_authority(places, cluster, config.me)?, None)
         } else {
@@ -154,7 +153,7 @@ impl Home {
             return Err(JoinError::NoAuthority { path });
         }
         let key = crate::key::read_secret(&places.key)?;
-        let cluster = Hex16(cluster_id(&crate::key::of_bytes(&places.key, &key)?).0);
+        let cluster = Hex16(crate::key::of_bytes(&places.key, &key)?.cluster().0);
         let authority = open_authority(places, cluster, config.me)?;
         let path = places.trusted("node.pem");
         let Standing::Whole(identity) = standing(places)? else {
@@ -249,6 +248,17 @@ impl Home {
         };
         check_witness(&text).map_err(unfit(&path))?;
         Ok(Some(text))
+    }
+
+    /// What is in the key file now: its secret may have been rotated since the door was opened.
+    pub(super) fn key_now(&self) -> Result<Vec<u8>, JoinError> {
+        let path = &self.places.key;
+        let bytes = crate::key::read_secret(path)?;
+        if Hex16(crate::key::of_bytes(path, &bytes)?.cluster().0) == self.cluster {
+            return Ok(bytes);
+        }
+        let (path, why) = (path.clone(), "it is another cluster's by now".to_string());
+        Err(JoinError::Unfit { path, why })
     }
 
     /// All nodes of the cluster, one bit each.

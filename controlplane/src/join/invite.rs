@@ -493,7 +493,7 @@ async fn gift_for(
 fn node_gift(hall: &Hall, certificate: String) -> Result<Answer, JoinError> {
     Ok(Answer::Node {
         certificate,
-        key: STANDARD.encode(&hall.home.key),
+        key: STANDARD.encode(hall.home.key_now()?),
         config: hall.home.config_text.clone(),
         witness: hall.home.witness()?,
     })

@@ -5,7 +5,6 @@ use std::fs;
 use std::io;
 
 use controlplane_api::arbiter::Hex16;
-use mirror_core::auth::cluster_id;
 
 use super::error::JoinError;
 use super::files::{Existing, Note, failed, read, sync};
@@ -50,16 +49,21 @@ pub(super) fn may_go(places: &Places, cluster: Hex16, existing: Existing) -> Res
 
 /// `None`: what is in the file is no key.
 fn cluster_of_bytes(places: &Places, bytes: &[u8]) -> Option<Hex16> {
-    let derived = crate::key::of_bytes(&places.key, bytes).ok()?;
-    Some(Hex16(cluster_id(&derived).0))
+    let keys = crate::key::of_bytes(&places.key, bytes).ok()?;
+    Some(Hex16(keys.cluster().0))
 }
 
-/// Another key than `new` gets a second name, `cluster.key.CLUSTER`, that is durable before it may be replaced.
+/// Another key than `new` gets a second name, `cluster.key.CLUSTER`, that is durable before it may be replaced. Not one of the
+/// same cluster, before or after a rotation: no copy rests on it, and what was rotated away shall not stay.
 pub(super) fn save(places: &Places, new: &[u8]) -> Result<Option<Note>, JoinError> {
     let Some(old) = read(&places.key)?.filter(|old| old != new) else {
         return Ok(None);
     };
-    let name = cluster_of_bytes(places, &old).unwrap_or_else(|| {
+    let cluster = cluster_of_bytes(places, &old);
+    if cluster.is_some() && cluster == cluster_of_bytes(places, new) {
+        return Ok(None);
+    }
+    let name = cluster.unwrap_or_else(|| {
         let mut name = [0; 16];
         name.copy_from_slice(&blake3::hash(&old).as_bytes()[..16]);
         Hex16(name)

@@ -34,6 +34,7 @@ impl Node {
             suspended: suspended.map(|node| self.name_of(node)).collect(),
             agreed: self.agreed(),
             config: None,
+            keys: None,
             timeouts: Some(self.timeouts_status()),
         }
     }

@@ -152,7 +152,7 @@ async fn serve(pusher: &Arc<Pusher>, trust: &Trust, stream: TcpStream) -> io::Re
     let mut stream = timeout(CONNECT_TIMEOUT, trust.acceptor.accept(stream)).await??;
     trust.is_peer(peer_of(stream.get_ref().1.peer_certificates()))?;
     let frame: AskFrame = read(&mut stream, FRAME_BYTES_MAX, FRAME_TIMEOUT).await?;
-    let answer = Arc::clone(pusher).answer(frame).await?;
+    let answer = Arc::clone(pusher).answer_all(frame).await?;
     write(&mut stream, &answer).await
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use controlplane_core::push::Digest;
 
 use super::words::{digest, short};
-use crate::durable::{new_beside, replace};
+use crate::durable::{directory_of, new_beside, replace};
 
 /// What is changed by hand is kept under this name, and its digest.
 const ASIDE: &str = "edited-";
@@ -51,7 +51,7 @@ pub(super) fn install(
 ///
 /// # Errors
 /// Why not, in words.
-pub(super) fn prove(path: &Path) -> Result<(), String> {
+pub(crate) fn prove(path: &Path) -> Result<(), String> {
     let of = |what: &Path, error: io::Error| format!("{}: {error}", what.display());
     match fs::symlink_metadata(path) {
         Ok(there) if !there.is_file() => {
@@ -59,7 +59,7 @@ pub(super) fn prove(path: &Path) -> Result<(), String> {
         }
         // It would be replaced as a name, and stays as what it names.
         Ok(there) => {
-            let directory = path.parent().unwrap_or(Path::new("/"));
+            let directory = directory_of(path);
             let beside = fs::metadata(directory).map_err(|error| of(directory, error))?;
             if there.dev() != beside.dev() {
                 return Err(format!(

@@ -102,7 +102,7 @@ impl Handle {
     }
 }
 
-fn ended() -> Problem {
+pub(super) fn ended() -> Problem {
     problem(
         "LS6116",
         "this run of lockstepd ends",

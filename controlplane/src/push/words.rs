@@ -10,6 +10,10 @@ use mirror_core::admin::Problem;
 use mirror_core::types::NodeId;
 use serde::{Deserialize, Serialize};
 
+mod keys;
+
+pub(super) use keys::{KeysAnswer, KeysAsk, KeysWord, PrintsLine, RotatedLine, SecretLine};
+
 /// Of what is said here. A node of another version is not understood, and nothing is pushed.
 pub(super) const VERSION: u32 = 1;
 /// Two files, which JSON may lengthen, and the rest.
@@ -187,6 +191,9 @@ pub(super) struct AskFrame {
     /// What happened there is asked for as well. A node of an earlier release does not see that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) events: Option<Query>,
+    /// A question about the cluster's key. The same holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) keys: Option<KeysAsk>,
 }
 
 impl AskFrame {
@@ -204,6 +211,7 @@ impl AskFrame {
             file: None,
             state: None,
             events: None,
+            keys: None,
         }
     }
 
@@ -273,4 +281,7 @@ pub(super) struct AnswerFrame {
     /// What happened there, if that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) events: Option<Page>,
+    /// The answer about keys, if one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) keys: Option<KeysAnswer>,
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use controlplane::join::{Existing, Home, JoinError, Joined, Progress, Step, join};
 use controlplane::trust::OwnKey;
+use mirror_core::disk::keys_bytes;
+use mirror_core::keys::Secret;
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -345,4 +347,50 @@ async fn a_key_that_others_can_read_is_not_taken_for_one() {
     let problem = error.expect_err("refused").problem();
     assert!(problem.message.contains("chmod 600"), "{problem:?}");
     assert_eq!(bed.files("node2"), before);
+}
+
+/// The door is open for an hour, say: what counts is the file when somebody comes in.
+#[tokio::test]
+async fn who_joins_after_a_step_of_a_rotation_gets_the_key_file_as_it_is_then() {
+    let bed = Bed::new();
+    let mut door = bed.invites_only(&["node2"], LONG).await;
+    let token = door.token(NODE).await;
+    let key = bed.places("node1").key;
+    let first = controlplane::key::read(&key).expect("a key");
+    let next = first.step(Some(Secret::new([9; 32]))).expect("a step");
+    fs::write(&key, keys_bytes(&next)).expect("written");
+    bed.joins("node2", &door, token).await.expect("joined");
+    let joined = controlplane::key::read(&bed.places("node2").key);
+    assert_eq!(joined.expect("a key"), next);
+    // It is the same cluster's: the next invitation finds nothing in its way.
+    let mut door = bed.invites_only(&["node2"], LONG).await;
+    let token = door.token(NODE).await;
+    let again = bed.joins("node2", &door, token).await.expect("joined");
+    assert!(again.notes.iter().all(|note| !note.written));
+}
+
+/// What was rotated away is not kept, and who joins a second time finds nothing in the way.
+#[tokio::test]
+async fn a_node_joins_again_after_each_rotation_and_keeps_no_old_secret() {
+    let bed = Bed::new();
+    joins_as(&bed, "node2", Existing::Stays)
+        .await
+        .expect("joined");
+    let key = bed.places("node1").key;
+    let names = |machine| -> Vec<_> { bed.files(machine).into_keys().collect() };
+    let before = names("node2");
+    for round in 0..2 {
+        let mut keys = controlplane::key::read(&key).expect("a key");
+        for _ in 0..3 {
+            keys = keys
+                .step(Some(Secret::new([9 + round; 32])))
+                .expect("a step");
+        }
+        fs::write(&key, keys_bytes(&keys)).expect("written");
+        let joined = joins_as(&bed, "node2", Existing::Replaced).await;
+        joined.expect("joined");
+        let there = controlplane::key::read(&bed.places("node2").key);
+        assert_eq!(there.expect("a key"), keys);
+        assert_eq!(names("node2"), before);
+    }
 }

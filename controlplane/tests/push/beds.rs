@@ -16,7 +16,6 @@ use controlplane::trust::{Authority, Identity};
 use controlplane_api::arbiter::Hex16;
 use controlplane_api::config::{ConfigShow, PushAsk, Pushed};
 use mirror_core::admin::Problem;
-use mirror_core::auth::cluster_id;
 use mirror_core::types::NodeId;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -45,7 +44,7 @@ impl Bed {
         let bed = Self {
             directory,
             number: BEDS.fetch_add(1, Ordering::Relaxed),
-            cluster: Hex16(cluster_id(&key).0),
+            cluster: Hex16(key.cluster().0),
             daemons: [None, None],
             runs: [0, 0],
         };
@@ -121,12 +120,19 @@ impl Bed {
     /// that it does not serve would stop what runs for the other one.
     fn volume(&self) {
         let listener = UnixListener::bind(self.file(0, "data.sock")).expect("a socket");
+        let key = self.file(0, "key");
         thread::spawn(move || {
             for mut stream in listener.incoming().filter_map(Result::ok) {
                 let mut request = String::new();
-                if BufReader::new(&stream).read_line(&mut request).is_ok() {
-                    let _ = writeln!(stream, "{}", STATUS.replace("ROLE", "active"));
+                if BufReader::new(&stream).read_line(&mut request).is_err() {
+                    continue;
                 }
+                let answer = if request.contains("\"request\":\"keys\"") {
+                    goes_by(&key)
+                } else {
+                    STATUS.replace("ROLE", "active")
+                };
+                let _ = writeln!(stream, "{answer}");
             }
         });
     }
@@ -306,6 +312,12 @@ impl Drop for Bed {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
+}
+
+/// What a daemon answers that goes by what is in the key file.
+pub(crate) fn goes_by(key: &Path) -> String {
+    let place = controlplane::key::read(key).map_or(0, |keys| keys.place().0);
+    format!(r#"{{"schema":"lockstep.admin/1","ok":true,"keys":{place}}}"#)
 }
 
 fn secret(path: &Path, bytes: &[u8]) {

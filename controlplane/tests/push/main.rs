@@ -3,6 +3,7 @@
 mod beds;
 mod happened;
 mod raised;
+mod rotation;
 
 use std::fs;
 use std::io::Write;

@@ -1,5 +1,6 @@
 //! Starts, kills, power.
 
+use mirror_core::keys::Keys;
 use mirror_core::limits::VOLUME_NAME_BYTES_MAX;
 use mirror_core::paths::Paths;
 use mirror_core::types::{BootId, Incarnation, NodeSet, Tag};
@@ -84,7 +85,7 @@ impl World {
             peer: id(1 - node),
             node_name: name(node).to_string(),
             peer_name: name(1 - node).to_string(),
-            cluster_key: KEY,
+            keys: Keys::first(&KEY),
             boot: self.nodes[node].boot,
             incarnation: Incarnation(self.rng.bits()),
             seed: self.rng.bytes32(),

@@ -1,6 +1,7 @@
 //! What the shell tells the core. Closed: a new kind of happening is a new variant here.
 
 use crate::admin::Command;
+use crate::keys::Keys;
 use crate::types::{Errno, SectorRange, SessionId, Tag};
 use crate::wire::Frame;
 
@@ -186,6 +187,9 @@ pub enum Event<'a> {
         /// Seconds since 1970.
         unix_s: u64,
     },
+    /// The cluster's secrets were rotated by a step: from now on these count, also in a handshake that has begun. A connection
+    /// that stands goes on. Ignored if they are another cluster's.
+    Keys(Keys),
     /// The read-only device of this node's isolated copy. It and the live device never exist together:
     /// its requests come as [`Event::Request`] too.
     Isolated(IsolatedEvent),

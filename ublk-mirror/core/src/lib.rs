@@ -22,6 +22,7 @@ pub mod engine;
 pub mod event;
 pub mod intent;
 pub mod isolation;
+pub mod keys;
 pub mod limits;
 pub mod mutant;
 pub mod notice;

@@ -166,6 +166,30 @@ fn another_key_hears_nothing() {
     assert_eq!(other.decode(&bytes), Err(HeartbeatError::Signature));
 }
 
+#[test]
+fn what_was_rotated_away_is_heard_until_it_is_dropped_and_never_again() {
+    let first = Keys::first(&[1; 32]);
+    let next = first.step(Some(Secret::new([2; 32]))).expect("a step");
+    let last = next.step(None).expect("a step");
+    let way = [first, next, last, last.step(None).expect("a step")];
+    let keys = way.map(|keys| HeartbeatKeys::new(&keys));
+    // The very bytes that were heard a moment before, and fresh ones.
+    let recorded = keys[0].encode(&heartbeat());
+    for node in &keys[..3] {
+        assert_eq!(node.decode(&recorded), Ok(heartbeat()));
+    }
+    for sender in &keys[..2] {
+        let heard = keys[3].decode(&sender.encode(&heartbeat()));
+        assert_eq!(heard, Err(HeartbeatError::Signature));
+    }
+    assert_eq!(
+        keys[3].decode(&keys[2].encode(&heartbeat())),
+        Ok(heartbeat())
+    );
+    let heard = keys[0].decode(&keys[2].encode(&heartbeat()));
+    assert_eq!(heard, Err(HeartbeatError::Signature), "not offered yet");
+}
+
 proptest! {
     #[test]
     fn a_changed_bit_is_never_heard(at in 0..HEARTBEAT_BYTES, bit in 0..8_u8) {

@@ -11,6 +11,7 @@ use mirror_core::admin::{Command, Keep};
 use mirror_core::auth::{End, proof};
 use mirror_core::disk::{ActivityFound, ActivityRecord, BitmapPage, Metadata, PAGE_WORDS};
 use mirror_core::event::{CloseReason, Event, RequestKind};
+use mirror_core::keys::Keys;
 use mirror_core::limits::HOT_EXTENTS_DEFAULT;
 use mirror_core::rejoin::{Side, Verdict, decide};
 use mirror_core::types::{
@@ -39,7 +40,7 @@ pub fn settings(me: NodeId, peer: NodeId) -> Settings {
         peer,
         node_name: "here".to_string(),
         peer_name: "there".to_string(),
-        cluster_key: KEY,
+        keys: Keys::first(&KEY),
         boot: samples::boot(me),
         incarnation: Incarnation(2),
         seed: [9; 32],

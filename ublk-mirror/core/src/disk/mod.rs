@@ -5,6 +5,7 @@ mod activity_log;
 mod bitmap;
 mod block;
 mod kept;
+mod keys;
 mod layout;
 mod metadata;
 mod record;
@@ -17,6 +18,7 @@ pub use kept::{
     KEPT_DATA_BYTES_MAX, KEPT_DIGEST_BYTES, KEPT_HEAD_BYTES, KEPT_HEADER_BYTES, KEPT_MAGIC,
     KeptFault, KeptHead, KeptHeader, KeptReader, KeptWriter, unpadded,
 };
+pub use keys::{KEY_BYTES_MIN, KEYS_BYTES, KeysFault, keys_bytes, read_keys};
 pub use layout::{Layout, LayoutError, METADATA_ALIGN_BYTES, SUPERBLOCK_SLOTS};
 pub use metadata::Metadata;
 pub use record::{OPERATIONS_MAX, Operation, OperationEntry, Operations, RECORD_BYTES, Record};

@@ -14,6 +14,7 @@ mod isolation;
 mod keepalive;
 mod operator;
 mod pause;
+mod proved;
 mod resolve;
 mod serve;
 mod session;
@@ -39,6 +40,7 @@ use crate::effect::{DeviceCommand, Effect, Effects};
 use crate::engine::{Engine, ReadLease};
 use crate::event::{DiskResult, Event, IoOwner};
 use crate::intent::Intent;
+use crate::keys::Keys;
 use crate::limits::VOLUME_NAME_BYTES_MAX;
 use crate::mutant::{self, Mutant};
 use crate::types::{
@@ -63,8 +65,8 @@ pub struct Settings {
     pub node_name: String,
     /// The other node's name.
     pub peer_name: String,
-    /// The cluster key.
-    pub cluster_key: [u8; 32],
+    /// With what this node and its peer prove that they belong to the cluster.
+    pub keys: Keys,
     /// The boot of this machine.
     pub boot: BootId,
     /// This run of the daemon.
@@ -368,6 +370,7 @@ impl Volume {
             Event::DeviceFailed { errno } => self.device_failed(now, errno, effects),
             Event::DeviceBusy => self.device_busy(effects),
             Event::BackingMeasured { id, sectors } => self.backing_measured(id, sectors, effects),
+            Event::Keys(keys) => self.take_keys(keys),
             Event::Isolated(event) => self.isolated_device(now, event, effects),
             Event::Operator {
                 command_id,

@@ -7,6 +7,7 @@ use crate::auth::{self, End};
 use crate::effect::{Effect, Effects};
 use crate::engine::Peer;
 use crate::event::CloseReason;
+use crate::keys::Secret;
 use crate::mutant::{self, Mutant};
 use crate::notice::{Notice, Refusal};
 use crate::types::{BootId, Epoch, Instant, SessionId};
@@ -68,7 +69,7 @@ impl Volume {
             features: FEATURES,
             node: self.me(),
             peer: self.settings.peer,
-            cluster_id: auth::cluster_id(&self.settings.cluster_key),
+            cluster_id: self.settings.keys.cluster(),
             nonce: self.entropy.bytes32(),
             volume_name: self.settings.volume_name,
         };
@@ -344,7 +345,7 @@ impl Volume {
                 u64::from(own.1),
                 u64::from(hello.version_max),
             ))
-        } else if hello.cluster_id != auth::cluster_id(&self.settings.cluster_key) {
+        } else if hello.cluster_id != self.settings.keys.cluster() {
             Some((RefusedCode::Key, 0, 0))
         } else if hello.volume_name != self.settings.volume_name {
             Some((RefusedCode::VolumeName, 0, 0))
@@ -365,7 +366,7 @@ impl Volume {
             self.refuse(id, self.failure_code(), 0, 0, effects);
             return true;
         }
-        let key = self.settings.cluster_key;
+        let key = *self.settings.keys.sent();
         let Some(session) = self.session(id) else {
             return true;
         };
@@ -382,12 +383,11 @@ impl Volume {
     }
 
     fn proved(&mut self, now: Instant, id: SessionId, auth: &Auth, effects: &mut Effects) -> bool {
-        let key = self.settings.cluster_key;
+        let keys = self.settings.keys;
         let Some(session) = self.session(id) else {
             return true;
         };
-        let expected = session.proof(&key, session.other_end());
-        if !auth::proofs_equal(&expected, &auth.proof) {
+        if !session.is_proved(&keys, &auth.proof) {
             self.refuse(id, RefusedCode::Key, 0, 0, effects);
             return true;
         }
@@ -581,7 +581,7 @@ impl Session {
         }
     }
 
-    fn other_end(&self) -> End {
+    pub(super) fn other_end(&self) -> End {
         if self.dialled {
             End::Listener
         } else {
@@ -589,12 +589,12 @@ impl Session {
         }
     }
 
-    fn proof(&self, key: &[u8; 32], end: End) -> [u8; 32] {
+    pub(super) fn proof(&self, key: &Secret, end: End) -> [u8; 32] {
         let (dialler, listener) = if self.dialled {
             (&self.own_hello, &self.peer_hello)
         } else {
             (&self.peer_hello, &self.own_hello)
         };
-        auth::proof(key, end, dialler, listener)
+        auth::proof(key.bytes(), end, dialler, listener)
     }
 }
