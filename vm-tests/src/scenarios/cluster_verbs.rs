@@ -10,15 +10,16 @@ use super::power::endless;
 use crate::checker::{Durability, check};
 use crate::controlled::{CONFIG_FILE, Controlled, INTERCONNECTS};
 use crate::machine::Machine;
+use crate::network::Net;
 use crate::progress::say;
 use crate::scenario::{Context, Scenario};
-use crate::volume::Pair;
+use crate::volume::{KEY_FILE, Pair};
 use crate::wait::wait_until;
 use crate::writer::Fsync;
 
 pub(super) const LONG: &[Scenario] = &[Scenario {
     name: "cluster-verbs",
-    about: "raised timeouts bear a stall, a suspended cluster takes nothing over, all is stopped and started, a file is pushed",
+    about: "raised timeouts bear a stall, a file is pushed, the key rotated, a suspended cluster takes nothing over, all is stopped and started",
     run: cluster_verbs,
 }];
 
@@ -26,6 +27,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 const ACKS: usize = 100;
 /// Longer than a failover takes, shorter than five times the heartbeat's timeout.
 const STALL: Duration = Duration::from_secs(7);
+const KEY_BYTES_MAX: usize = 4096;
 const NEW_FILE: &str = "/root/new.toml";
 
 struct Bed {
@@ -88,6 +90,7 @@ fn cluster_verbs(context: &Context) -> anyhow::Result<()> {
     bed.pair().wait_acks(1, ACKS)?;
     raised(&bed, active, other)?;
     pushed(&bed, active, other)?;
+    rotated(&bed, active, other)?;
     bed.pair()
         .wait_acks(1, ACKS + bed.pair().cluster.ledger(&[1]).count(Kind::Ack))?;
     suspended(&bed, active, other)?;
@@ -152,6 +155,29 @@ fn pushed(bed: &Bed, active: &Machine, other: &Machine) -> anyhow::Result<()> {
         bed.wait_told(node, "/peer/presence", "alive")?;
     }
     bed.role(active, "active")
+}
+
+/// Under a writer; the mirror link comes back by the new key, and so does every machine that boots later.
+fn rotated(bed: &Bed, active: &Machine, other: &Machine) -> anyhow::Result<()> {
+    let key = |node: &Machine| node.exec_ok("sha256sum </etc/lockstep/cluster.key");
+    let before = key(active)?;
+    bed.lockstep(other, "cluster rotate-keys --wait")?;
+    for node in [active, other] {
+        bed.lockstep(node, "cluster keys")?;
+        ensure!(key(node)? != before, "the key of {} stayed", node.name());
+        let bytes = node.get(KEY_FILE, 0, KEY_BYTES_MAX)?;
+        bed.pair().keep(node, KEY_FILE, bytes);
+    }
+    bed.pair().cluster.cut(active, other, Net::Mirror)?;
+    let down = |node: &Machine| anyhow::Ok(bed.pair().status(node)?["link"]["state"] != "up");
+    let waited = wait_until(LIMIT, "the mirror link down", || {
+        Ok(down(active)? && down(other)?)
+    });
+    waited.with_context(|| bed.controlled.logs())?;
+    for node in [active, other] {
+        node.hear(Net::Mirror)?;
+    }
+    bed.pair().wait_in_sync()
 }
 
 /// The active machine loses its power in a suspended cluster: nobody takes over before it is resumed.
