@@ -1,8 +1,7 @@
 //! `lockstep cluster keys` and `rotate-keys`: the secret that the nodes share, and another one.
 
-use std::io::{Write, stderr, stdout};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::io::{Write, stdout};
+use std::time::Duration;
 
 use controlplane_api::keys::{
     KeysShow, NodeKeys, Outcome, ROTATE_SCHEMA, RotateAsk, Rotated, SHOW_SCHEMA, Stage,
@@ -11,6 +10,7 @@ use mirror_core::admin::Problem;
 use serde_json::json;
 
 use crate::args::RotateKeys;
+use crate::cmd::both_nodes::{Awaited, SHOW_TIMEOUT};
 use crate::cmd::push::{finish, unknown};
 use crate::cmd::volume::status::Form;
 use crate::failure::Failure;
@@ -19,12 +19,6 @@ use crate::verdict::Health;
 
 /// Both nodes are asked, and all daemons of their volumes.
 const ROTATE_TIMEOUT: Duration = Duration::from_secs(120);
-/// A node that cannot be reached takes this long to say so.
-const SHOW_TIMEOUT: Duration = Duration::from_secs(60);
-/// Between two looks while waiting.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// A `lockstepd` that begins anew has so long to answer again.
-const SILENT_MAX: Duration = Duration::from_secs(30);
 /// It could be, or is not at its end.
 const EXIT_DIFFERS: u8 = 2;
 
@@ -98,43 +92,29 @@ fn undecided(error: &HttpError) -> Failure {
 }
 
 fn until(generation: u64, patience: Duration, form: Form) -> Result<(), Failure> {
-    let began = Instant::now();
-    let mut heard = began;
-    let mut last = String::new();
-    loop {
-        let going = match get::<KeysShow>("/v1/keys", SHOW_TIMEOUT) {
-            Ok(shown) => {
-                heard = Instant::now();
-                let peer = shown.peer.as_ref();
-                if shown.own.has(generation) && peer.is_some_and(|peer| peer.has(generation)) {
-                    return Ok(());
-                }
-                waits_for(&shown, generation)
-            }
-            Err(error) if heard.elapsed() > SILENT_MAX => return Err(undecided(&error)),
-            Err(_) => "lockstepd here does not answer".to_string(),
-        };
-        if going != last {
-            let text = format!("  {:>3} s  {going}\n", began.elapsed().as_secs());
-            // A reader that went away does not end the wait.
-            let _ = match form {
-                Form::Screen => stdout().write_all(text.as_bytes()),
-                Form::Json => stderr().write_all(text.as_bytes()),
-            };
-            last = going;
-        }
-        if began.elapsed() > patience {
-            let message = format!(
-                "generation {generation} has begun, and after {} s it is not at its end: {last}",
-                patience.as_secs()
-            );
-            let advice = "it goes on by itself; `lockstep cluster keys` says how it stands";
-            let mut failure = Failure::new("LS6254", message, advice);
-            failure.exit_code = Health::Unknown.exit_code();
-            return Err(failure);
-        }
-        sleep(LOOK_INTERVAL);
-    }
+    let awaited = Awaited {
+        path: "/v1/keys",
+        patience,
+        form,
+        silent: "lockstepd here does not answer",
+        undecided,
+    };
+    let going = |shown: &KeysShow| {
+        let peer = shown.peer.as_ref();
+        let there = shown.own.has(generation) && peer.is_some_and(|peer| peer.has(generation));
+        (!there).then(|| waits_for(shown, generation))
+    };
+    let late = |last: &str| {
+        let message = format!(
+            "generation {generation} has begun, and after {} s it is not at its end: {last}",
+            patience.as_secs()
+        );
+        let advice = "it goes on by itself; `lockstep cluster keys` says how it stands";
+        let mut failure = Failure::new("LS6254", message, advice);
+        failure.exit_code = Health::Unknown.exit_code();
+        failure
+    };
+    awaited.until(going, late).map(drop)
 }
 
 fn waits_for(shown: &KeysShow, generation: u64) -> String {

@@ -1,5 +1,6 @@
 //! One file per noun.
 
+mod both_nodes;
 mod cluster;
 mod completions;
 pub(crate) mod config;

@@ -1,10 +1,9 @@
 //! `lockstep config push`, `show`, `abandon` and `adopt`: one configuration for both nodes.
 
 use std::fs::File;
-use std::io::{Read, Write, stderr, stdout};
+use std::io::{Read, Write, stdout};
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use controlplane::config::{Checked, plain};
@@ -19,6 +18,7 @@ use mirror_core::isolation::utc;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::cmd::both_nodes::{Awaited, SHOW_TIMEOUT};
 use crate::cmd::volume::status::Form;
 use crate::config::directory;
 use crate::failure::Failure;
@@ -27,12 +27,6 @@ use crate::verdict::Health;
 
 /// Both nodes are asked, and flush files.
 const PUSH_TIMEOUT: Duration = Duration::from_secs(120);
-/// A node that cannot be reached takes this long to say so.
-const SHOW_TIMEOUT: Duration = Duration::from_secs(60);
-/// Between two looks while waiting.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// A `lockstepd` that begins anew has so long to answer again.
-const SILENT_MAX: Duration = Duration::from_secs(30);
 /// Something would change, or is not as it should be.
 const EXIT_DIFFERS: u8 = 2;
 /// Digits of a digest on the screen.
@@ -232,47 +226,30 @@ fn has(node: &NodeConfig, said: &Pushed) -> bool {
 }
 
 fn until(said: &Pushed, patience: Duration, form: Form) -> Result<ConfigShow, Failure> {
-    let began = Instant::now();
-    let mut heard = began;
-    let mut last = String::new();
-    loop {
-        let going = match get::<ConfigShow>("/v1/config", SHOW_TIMEOUT) {
-            Ok(shown) => {
-                heard = Instant::now();
-                let nodes = [Some(&shown.own), shown.peer.as_ref()];
-                if nodes
-                    .iter()
-                    .all(|node| node.is_some_and(|node| has(node, said)))
-                {
-                    return Ok(shown);
-                }
-                waits_for(&shown, said)
-            }
-            Err(error) if heard.elapsed() > SILENT_MAX => return Err(undecided(&error)),
-            Err(_) => "lockstepd here begins anew".to_string(),
-        };
-        if going != last {
-            let text = format!("  {:>3} s  {going}\n", began.elapsed().as_secs());
-            // A reader that went away does not end the wait.
-            let _ = match form {
-                Form::Screen => stdout().write_all(text.as_bytes()),
-                Form::Json => stderr().write_all(text.as_bytes()),
-            };
-            last = going;
-        }
-        if began.elapsed() > patience {
-            let message = format!(
-                "push {} is decided, and after {} s not in force on both: {last}",
-                said.number,
-                patience.as_secs()
-            );
-            let advice = "it goes on by itself; `lockstep config show` says how it stands";
-            let mut failure = Failure::new("LS6117", message, advice);
-            failure.exit_code = Health::Unknown.exit_code();
-            return Err(failure);
-        }
-        sleep(LOOK_INTERVAL);
-    }
+    let awaited = Awaited {
+        path: "/v1/config",
+        patience,
+        form,
+        silent: "lockstepd here begins anew",
+        undecided,
+    };
+    let going = |shown: &ConfigShow| {
+        let mut nodes = [Some(&shown.own), shown.peer.as_ref()].into_iter();
+        let there = nodes.all(|node| node.is_some_and(|node| has(node, said)));
+        (!there).then(|| waits_for(shown, said))
+    };
+    let late = |last: &str| {
+        let message = format!(
+            "push {} is decided, and after {} s not in force on both: {last}",
+            said.number,
+            patience.as_secs()
+        );
+        let advice = "it goes on by itself; `lockstep config show` says how it stands";
+        let mut failure = Failure::new("LS6117", message, advice);
+        failure.exit_code = Health::Unknown.exit_code();
+        failure
+    };
+    awaited.until(going, late)
 }
 
 fn waits_for(shown: &ConfigShow, said: &Pushed) -> String {
