@@ -12,10 +12,18 @@ use lockstep_tests::sim::{Report, Run, coverage, keep_panics_quiet};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const USAGE: &str = "usage: cargo sim --seed N [--trace | --shrink] [--mutant NAME]
-       cargo sim --seeds A..B | --seeds N [--mutant NAME]
+const USAGE: &str = "usage: cargo sim --seed N [--trace | --shrink]
+       cargo sim --seeds A..B | --seeds N
        cargo sim --told
-       cargo mutants-sim [--seeds-max N] [--mutant NAME]";
+       cargo mutants-sim [NAME...] [--seeds-max N]
+       cargo mutants-sim NAME --seed N [--trace | --shrink]
+       cargo mutants-sim NAME --seeds A..B | --seeds N";
+/// What a build says that has only the mutants of the simulated shell: to run these alone, and end well, would look as
+/// if all of them had been caught.
+const WITHOUT_MUTANTS: &str =
+    "this build has no mutants of the cores: cargo mutants-sim [NAME...] runs them";
+/// Options with a word behind them.
+const WITH_VALUE: [&str; 4] = ["--mutant", "--seed", "--seeds", "--seeds-max"];
 /// Seeds after which a mutant counts as not caught.
 const MUTANT_SEEDS_MAX: u64 = 100_000;
 /// Steps and messages that are shown.
@@ -38,31 +46,52 @@ fn run() -> Result<ExitCode, String> {
         let place = words.iter().position(|word| word == name)?;
         words.get(place + 1).map(String::as_str)
     };
-    let name = value("--mutant");
-    let row = name.map(|name| all().into_iter().find(|row| row.name == name));
-    let wrong = match row {
-        Some(None) => return Err(format!("there is no mutant {}", name.unwrap_or_default())),
-        Some(Some(row)) => Some(row.wrong),
-        None => None,
-    };
+    let wrong = wrong(&words)?;
+    if (flag("--mutants") || !wrong.is_empty()) && !cfg!(feature = "mutants") {
+        return Err(WITHOUT_MUTANTS.to_string());
+    }
     if flag("--told") {
         return Ok(all_told());
     }
-    if flag("--mutants") {
-        let max = value("--seeds-max").map_or(Ok(MUTANT_SEEDS_MAX), number)?;
-        return Ok(mutants(max, wrong));
-    }
+    let single = |seeds: &str| match wrong.as_slice() {
+        [] if flag("--mutants") => Err(format!("{seeds}: of which mutant?")),
+        [] => Ok(None),
+        [only] => Ok(Some(*only)),
+        [..] => Err(format!("{seeds}: of one mutant only")),
+    };
     if let Some(seed) = value("--seed") {
-        let run = Run::new(number(seed)?, wrong);
+        let run = Run::new(number(seed)?, single("--seed")?);
         return Ok(if flag("--shrink") {
             shrunk(run)
         } else {
             one(&run, flag("--trace"))
         });
     }
-    let seeds = value("--seeds").ok_or("say what to run")?;
-    let (from, to) = seeds.split_once("..").unwrap_or(("0", seeds));
-    Ok(range(number(from)?..number(to)?, wrong))
+    if let Some(seeds) = value("--seeds") {
+        let (from, to) = seeds.split_once("..").unwrap_or(("0", seeds));
+        return Ok(range(number(from)?..number(to)?, single("--seeds")?));
+    }
+    if !flag("--mutants") {
+        return Err("say what to run".to_string());
+    }
+    let max = value("--seeds-max").map_or(Ok(MUTANT_SEEDS_MAX), number)?;
+    Ok(mutants(max, &wrong))
+}
+
+/// The mutants that are named: words that are neither an option nor the value of one but `--mutant`'s.
+fn wrong(words: &[String]) -> Result<Vec<Wrong>, String> {
+    let before = std::iter::once("").chain(words.iter().map(String::as_str));
+    let named = before.zip(words).filter(|(before, word)| {
+        !word.starts_with("--") && (*before == "--mutant" || !WITH_VALUE.contains(before))
+    });
+    let row = |name: &String| all().into_iter().find(|row| row.name == *name);
+    named
+        .map(|(_, name)| match row(name) {
+            Some(row) => Ok(row.wrong),
+            None if cfg!(feature = "mutants") => Err(format!("there is no mutant {name}")),
+            None => Err(WITHOUT_MUTANTS.to_string()),
+        })
+        .collect()
 }
 
 fn number(text: &str) -> Result<u64, String> {
@@ -160,11 +189,12 @@ fn caught(row: &Row, seeds_max: u64) -> Option<(String, String)> {
     }
 }
 
-fn mutants(seeds_max: u64, only: Option<Wrong>) -> ExitCode {
+/// Those that are named, or all.
+fn mutants(seeds_max: u64, only: &[Wrong]) -> ExitCode {
     let mut survivors = 0;
     println!("{:<28} {:<16} {:>8}  message", "mutant", "rule", "seed");
     for row in all() {
-        if only.is_some_and(|only| only != row.wrong) {
+        if !only.is_empty() && !only.contains(&row.wrong) {
             continue;
         }
         let (seed, message) =

@@ -24,8 +24,8 @@ use super::world::{Mutant, Plan, World};
 
 /// After the last fault the volume is healthy within this time, and what a copy takes.
 const PEACE_MS: u64 = 120_000;
-/// A full copy beside an application takes longer: it rests for twice the time of each run of 256 sectors, on a disk and
-/// a link that may both be slow.
+/// A full copy beside an application takes longer: it works an eighth of the time at least (`engine/pace.rs`), on a disk
+/// and a link that may both be slow.
 const COPY_MS_PER_SECTOR: u64 = 1;
 /// A silent peer is lost by then, without haste.
 const LINK_LOST_MS: u64 = 5000;
