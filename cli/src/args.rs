@@ -88,7 +88,6 @@ pub(crate) enum Noun {
     Node(Node),
     /// For backup windows: how long the nodes wait for each other, longer for a while; without a word what is in force
     Timeouts(crate::cmd::timeouts::Timeouts),
-    /// Set the cluster up: make its keys and certificates, and let the other machines join
     /// The cluster: make its keys and certificates, let the other machines join; stop, start or suspend all of it
     #[command(subcommand)]
     Cluster(Cluster),
