@@ -288,3 +288,30 @@ fn silent_strangers_keep_nobody_out_and_do_not_count_as_a_path() {
     }
     two.wait(["in-use", "ready"]);
 }
+
+/// Every third time both come together in between; else the link goes again in the middle of that, or before.
+#[test]
+fn flaps_of_both_paths_change_no_view_and_copy_nothing() {
+    const FLAPS: u64 = 12;
+    let two = TwoPaths::in_sync("flaps");
+    let before = two.pair.a.status()["view"]["id"].clone();
+    let set = |state| two.relays.iter().for_each(|relay| relay.set(state));
+    for flap in 1..=FLAPS {
+        two.pair.a.wait_for("the link is down", |status| {
+            // Again: a relay may just have let a connection through.
+            set(BROKEN);
+            status["link"]["state"] != "up"
+        });
+        thread::sleep(Duration::from_millis(flap * 97 % 400));
+        set(WORKS);
+        if flap % 3 == 0 {
+            two.pair.wait_in_sync();
+        } else {
+            thread::sleep(Duration::from_millis(flap * 61 % 150));
+        }
+    }
+    two.pair.wait_in_sync();
+    let after = two.pair.a.status()["view"]["id"].clone();
+    assert_eq!(after, before, "no view was changed");
+    assert_eq!(two.count("LS2008"), [0, 1], "nothing was copied again");
+}
