@@ -6,13 +6,14 @@
 use lockstep_tests::{assert_documented, assert_golden, golden};
 use mirror_core::checksum::crc32c;
 use mirror_core::disk::{
-    ActivityRecord, BLOCK_BYTES, BitmapPage, CopyRecord, CopyRole, FORMAT_VERSION, Isolation,
-    KEPT_HEAD_BYTES, KEPT_HEADER_BYTES, KeptHead, KeptHeader, KeptReader, KeptWriter, Layout,
-    Operation, OperationEntry, PAGE_WORDS, Record, SUPERBLOCK_BYTES, SlotFault, Superblock,
-    SuperblockError, choose, keys_bytes, read_keys,
+    ActivityFound, ActivityRecord, BLOCK_BYTES, BitmapPage, BlockFault, CopyRecord, CopyRole,
+    FORMAT_VERSION, Isolation, KEPT_HEAD_BYTES, KEPT_HEADER_BYTES, KeptHead, KeptHeader,
+    KeptReader, KeptWriter, Layout, Operation, OperationEntry, PAGE_WORDS, Record,
+    SUPERBLOCK_BYTES, SlotFault, Superblock, SuperblockError, activity_blocks, choose, keys_bytes,
+    read_keys,
 };
 use mirror_core::keys::{Keys, Secret};
-use mirror_core::limits::{NODES_MAX, VIEW_HISTORY_MAX};
+use mirror_core::limits::{NODES_MAX, NUMBER_AT_START_MAX, VIEW_HISTORY_MAX};
 use mirror_core::types::{
     BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId,
 };
@@ -460,6 +461,37 @@ fn a_slot_of_a_newer_program_is_never_ignored() {
             version: FORMAT_VERSION + 1
         })
     );
+}
+
+/// A number that no volume lives to is damage, and never one to count on from.
+#[test]
+fn a_number_near_the_end_of_numbers_is_damage() {
+    let mut far = superblock();
+    far.sequence = NUMBER_AT_START_MAX + 1;
+    assert_eq!(
+        choose(&far.encode(0), &superblock().encode(1)).map(|found| found.superblock),
+        Ok(superblock())
+    );
+    assert_eq!(
+        Superblock::decode(&far.encode(0), 0),
+        Ok(far),
+        "one that counted so far in one life is still read"
+    );
+
+    let layout = superblock().layout;
+    let last = ActivityRecord {
+        sequence: u64::MAX - u64::MAX % activity_blocks(&layout),
+        extents: vec![1],
+    };
+    let area = last.encode(&layout);
+    assert_eq!(
+        ActivityRecord::decode(&area, 0, &layout),
+        Err(BlockFault::Value("sequence"))
+    );
+    assert!(matches!(
+        ActivityRecord::newest(&area, &layout),
+        ActivityFound::Lost { .. }
+    ));
 }
 
 proptest! {

@@ -194,6 +194,9 @@ fn metadata() -> Vec<Seed> {
         seeds.push(seed(&format!("bitmap-{name}"), pages));
         seeds.push(seed(&format!("superblock-{name}"), slots));
     }
+    // A write to an extent that the log does not name: the log's next state has the number after it.
+    let elsewhere = [1, 5, 0, 0, 1, 2, 2, 16, 0, 15, 0, 64, 0, 5, 0, 0, 1, 9, 0];
+    seeds.push(seed("log-number-at-its-end-and-written", elsewhere));
     seeds
 }
 

@@ -4,6 +4,12 @@ use core::time::Duration;
 
 /// Nodes that a volume's formats have room for (DESIGN §7: this node and 7 peers).
 pub const NODES_MAX: u8 = 8;
+/// Highest epoch and highest sequence of a block of metadata that is written and read. No volume lives so
+/// long: sums stay far from overflow.
+pub const NUMBER_MAX: u64 = 1 << 62;
+/// Highest epoch and sequence that a daemon begins with, from its disk or from its peer. What is higher
+/// is damage; what is not leaves more room below [`NUMBER_MAX`] than a daemon can use up.
+pub const NUMBER_AT_START_MAX: u64 = 1 << 61;
 /// Views that the superblock remembers, newest first, to tell an older copy from a diverged one.
 pub const VIEW_HISTORY_MAX: usize = 16;
 /// Bytes of a volume's name on disk and on the wire.

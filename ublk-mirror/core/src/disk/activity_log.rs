@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use super::block::{BLOCK_BODY_BYTES, Block, BlockFault};
 use super::{BLOCK_BYTES, Layout};
+use crate::limits::NUMBER_AT_START_MAX;
 
 const MAGIC: [u8; 8] = *b"LSACTLOG";
 
@@ -89,7 +90,8 @@ impl ActivityRecord {
         if count > ACTIVE_EXTENTS_MAX {
             return Err(BlockFault::Value("number of extents"));
         }
-        if block.sequence == 0 || block.sequence % activity_blocks(layout) != place {
+        let counted = (1..=NUMBER_AT_START_MAX).contains(&block.sequence);
+        if !counted || block.sequence % activity_blocks(layout) != place {
             return Err(BlockFault::Value("sequence"));
         }
         let entries = block.body.as_chunks::<4>().0.iter().take(count);
@@ -111,7 +113,7 @@ impl ActivityRecord {
                 Err(fault) => faults.push((place, fault)),
             }
         }
-        let place_after = |count| found.sequence.wrapping_add(count) % activity_blocks(layout);
+        let place_after = |count| (found.sequence + count) % activity_blocks(layout);
         // A torn write spoils the block after the newest, and the next write mends it. What else is
         // spoilt is older, unless both blocks after the newest are: then the first of them was durable.
         let torn = |fault: &&(u64, BlockFault)| fault.0 == place_after(1);
@@ -126,7 +128,7 @@ impl ActivityRecord {
             Some((_, fault)) => ActivityFound::Lost {
                 fault: *fault,
                 // What is not readable was written after the newest that is, at most once round the ring.
-                next_sequence: found.sequence.saturating_add(activity_blocks(layout)) + 1,
+                next_sequence: found.sequence + activity_blocks(layout) + 1,
             },
             None => ActivityFound::Known(found),
         }

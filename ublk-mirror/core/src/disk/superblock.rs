@@ -10,7 +10,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::Layout;
 use super::record::{Record, RecordBytes};
-use crate::limits::{NODES_MAX, VIEW_HISTORY_MAX, VOLUME_NAME_BYTES_MAX, VOLUME_SECTORS_MAX};
+use crate::limits::{
+    NODES_MAX, NUMBER_AT_START_MAX, NUMBER_MAX, VIEW_HISTORY_MAX, VOLUME_NAME_BYTES_MAX,
+    VOLUME_SECTORS_MAX,
+};
 use crate::types::{
     BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SECTOR_BYTES, ViewId, VolumeId,
 };
@@ -23,8 +26,6 @@ pub const SUPERBLOCK_BYTES: usize = 4096;
 pub const FORMAT_VERSION: u16 = 1;
 const MAGIC: [u8; 8] = *b"LOCKSTEP";
 const NOBODY: u8 = 0xff;
-/// No volume lives so long: sums stay far from overflow.
-const NUMBER_MAX: u64 = 1 << 62;
 const FLAG_SERVING: u32 = 1;
 const FLAG_DRAINED: u32 = 2;
 const FLAG_COPY_SOURCE: u32 = 4;
@@ -244,7 +245,10 @@ pub fn choose(
     slot0: &[u8; SUPERBLOCK_BYTES],
     slot1: &[u8; SUPERBLOCK_BYTES],
 ) -> Result<Found, SuperblockError> {
-    let decoded = [Superblock::decode(slot0, 0), Superblock::decode(slot1, 1)];
+    let decoded = [
+        Superblock::decode(slot0, 0).and_then(Superblock::with_room_to_count),
+        Superblock::decode(slot1, 1).and_then(Superblock::with_room_to_count),
+    ];
     for (slot, result) in (0u8..).zip(&decoded) {
         if let Err(SlotFault::Version(version)) = result
             && *version > FORMAT_VERSION
@@ -467,14 +471,26 @@ impl SuperblockBytes {
 }
 
 impl Superblock {
+    fn numbers(&self) -> [u64; 3] {
+        [self.sequence, self.view.epoch.0, self.sealed.0]
+    }
+
+    fn with_room_to_count(self) -> Result<Self, SlotFault> {
+        let high = |number| number > NUMBER_AT_START_MAX;
+        if self.numbers().into_iter().any(high) {
+            Err(SlotFault::Value("sequence or epoch"))
+        } else {
+            Ok(self)
+        }
+    }
+
     fn check(self) -> Result<Self, SlotFault> {
         let sane_chunk = self.chunk_sectors.is_power_of_two();
         let sane_block = self.logical_block_bytes.is_power_of_two()
             && (512..=65536).contains(&self.logical_block_bytes);
         let failed = self.failed || self.peer_failed;
         let sane_active = self.view.active_counts() || (failed && self.view.insync.len() == 1);
-        let numbers = [self.sequence, self.view.epoch.0, self.sealed.0];
-        if numbers.into_iter().any(|number| number > NUMBER_MAX) {
+        if self.numbers().into_iter().any(|number| number > NUMBER_MAX) {
             Err(SlotFault::Value("sequence or epoch"))
         } else if self.node == self.peer {
             Err(SlotFault::Value("peer"))

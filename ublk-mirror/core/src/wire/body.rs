@@ -5,7 +5,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::DecodeError;
 use crate::limits::{
-    CONTROL_BYTES_MAX, NODES_MAX, VIEW_HISTORY_MAX, VOLUME_NAME_BYTES_MAX, VOLUME_SECTORS_MAX,
+    CONTROL_BYTES_MAX, NODES_MAX, NUMBER_AT_START_MAX, VIEW_HISTORY_MAX, VOLUME_NAME_BYTES_MAX,
+    VOLUME_SECTORS_MAX,
 };
 use crate::types::{
     BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId,
@@ -14,8 +15,6 @@ use crate::view::{View, ViewHistory, ViewMark};
 
 use super::diskless::checked;
 
-/// No cluster changes its view so often; sums of epochs stay far from overflow.
-const EPOCH_MAX: u64 = 1 << 62;
 /// Words of 64 marks in one Marks frame.
 pub const MARKS_WORDS: usize = 125;
 /// `next_word` of the last Marks frame.
@@ -101,7 +100,7 @@ impl ViewBytes {
             Some(node(self.active, "view.active")?)
         };
         let insync = NodeSet::from_bits(self.insync);
-        if self.epoch.get() > EPOCH_MAX {
+        if self.epoch.get() > NUMBER_AT_START_MAX {
             return Err(DecodeError::Value("view.epoch"));
         }
         if active.is_some_and(|active| !insync.contains(active)) && insync.len() != 1 {
@@ -393,7 +392,7 @@ impl State {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let raw: StateBytes = read(bytes)?;
         let flags = raw.flags.get();
-        if raw.sealed.get() > EPOCH_MAX {
+        if raw.sealed.get() > NUMBER_AT_START_MAX {
             return Err(DecodeError::Value("state.sealed"));
         }
         if !(1..=VOLUME_SECTORS_MAX).contains(&raw.size_sectors.get()) {
