@@ -8,6 +8,7 @@ use mirror_core::disk::{
     ACTIVE_EXTENTS_MAX, ActivityFound, ActivityRecord, BLOCK_BYTES, BitmapPage, BlockFault,
     FORMAT_VERSION, Layout, Metadata, PAGE_BITS, PAGE_WORDS, activity_blocks,
 };
+use mirror_core::limits::NUMBER_AT_START_MAX;
 use mirror_core::types::NodeId;
 use proptest::prelude::*;
 
@@ -234,7 +235,7 @@ proptest! {
 
     #[test]
     fn a_state_of_the_log_reads_back(
-        sequence in 1u64..u64::MAX,
+        sequence in 1..=NUMBER_AT_START_MAX,
         extents in proptest::collection::vec(any::<u32>(), 0..=ACTIVE_EXTENTS_MAX)
     ) {
         let state = record(sequence, extents);
