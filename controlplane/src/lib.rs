@@ -12,7 +12,6 @@ pub mod heartbeat;
 pub mod join;
 pub mod key;
 pub mod left_behind;
-pub mod log;
 pub mod mirror;
 pub mod monitors;
 pub mod node;

@@ -15,7 +15,6 @@ use controlplane::config::{Config, RegisterKeeper};
 use controlplane::etcd::{self, Etcd};
 use controlplane::events;
 use controlplane::heartbeat::{Heartbeats, Settings, start};
-use controlplane::log;
 use controlplane::node::{self, Fencing, RegisterClient};
 use controlplane::push;
 use controlplane::rotation::{self, Keyring};
@@ -92,7 +91,10 @@ enum Action {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let (lines, _ending) = log::begin(std::io::stderr()).context("a thread for the log")?;
+    let (lines, _ending) = mirror_log::standard_error()
+        .and_then(|error| mirror_log::begin(error, "LS6137", || {}))
+        .context("a thread for the log")?;
+    mirror_log::tell_panics("lockstepd");
     let (noted, collector) = events::begin();
     let wanted = tracing_subscriber::EnvFilter::try_from_env("LOCKSTEP_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));

@@ -39,7 +39,6 @@ pub use words::{digest, hex};
 use crate::config::{Checked, Cluster};
 use crate::events;
 use crate::heartbeat::Interconnect;
-use crate::log;
 use crate::rotation::Keyring;
 use crate::sys;
 use words::{AnswerFrame, AskFrame, StateLine, VERSION, WhyWord};
@@ -260,7 +259,7 @@ impl Pusher {
             if self.course.may_end() && !std::mem::replace(&mut told, true) {
                 tracing::info!(code = "LS6116", node = %self.name, "lockstepd begins anew, with the pushed configuration");
                 // The next run knows nothing of what waits to be written, and writing it may take a while.
-                log::flush();
+                mirror_log::flush();
                 events::flush();
             }
             if self.course.may_end() {
@@ -526,7 +525,7 @@ impl Pusher {
     fn restart(&self) -> ! {
         let error = sys::begin_anew();
         tracing::error!(code = "LS6116", %error, "lockstepd cannot begin anew by itself, and ends");
-        log::flush();
+        mirror_log::flush();
         std::process::exit(1)
     }
 }

@@ -47,14 +47,20 @@ const IMPURE: [&str; 13] = [
 ];
 
 /// Who may depend on whom within the workspace.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("ublk-mirror/core", &[]),
-    ("ublk-mirror", &["mirror-core"]),
+    ("ublk-mirror/log", &[]),
+    ("ublk-mirror", &["mirror-core", "mirror-log"]),
     ("controlplane/api", &["mirror-core"]),
     ("controlplane/core", &["mirror-core"]),
     (
         "controlplane",
-        &["controlplane-api", "controlplane-core", "mirror-core"],
+        &[
+            "controlplane-api",
+            "controlplane-core",
+            "mirror-core",
+            "mirror-log",
+        ],
     ),
     ("cli", &["controlplane", "controlplane-api", "mirror-core"]),
     ("tests", &["controlplane-core", "mirror-core"]),
@@ -70,8 +76,9 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("vm-tests", &["controlplane-api", "vm-guest"]),
     ("vm-tests/guest", &[]),
 ];
-const WORKSPACE_CRATES: [&str; 10] = [
+const WORKSPACE_CRATES: [&str; 11] = [
     "mirror-core",
+    "mirror-log",
     "ublk-mirror",
     "controlplane",
     "controlplane-api",

@@ -19,6 +19,7 @@ pub mod inbox;
 pub mod keep;
 pub mod key_file;
 pub mod local_disk;
+pub mod log;
 pub mod metadata;
 pub mod peer_link;
 pub mod queue;

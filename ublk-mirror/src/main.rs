@@ -1,15 +1,18 @@
 //! `ublk-mirror`: the daemon of one volume, and the tools that make and check its copy.
 
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use mirror_log::last_words;
 use ublk_mirror::config::Config;
 use ublk_mirror::device::{HELPER_SUBCOMMAND, HelperFailure};
 use ublk_mirror::device_helper::Features;
 use ublk_mirror::explain::Explain;
 use ublk_mirror::format::{self, FormatRequest};
+use ublk_mirror::log;
 use ublk_mirror::startup::{self, RunOptions, Ublk};
 
 /// The data plane of Lockstep: one mirrored volume as a block device.
@@ -69,22 +72,14 @@ enum Action {
 }
 
 fn main() -> ExitCode {
-    if std::env::args_os()
+    let mut arguments = std::env::args_os();
+    if arguments
         .nth(1)
         .is_some_and(|first| first == HELPER_SUBCOMMAND)
     {
-        start_log();
-        return match ublk_mirror::device_helper::run() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                tracing::error!(%error, "device helper");
-                ExitCode::FAILURE
-            }
-        };
+        return help();
     }
-    let arguments = Arguments::parse();
-    start_log();
-    let done = match arguments.action {
+    let done = match Arguments::parse().action {
         Action::Run {
             config,
             no_device,
@@ -92,13 +87,12 @@ fn main() -> ExitCode {
             state_dir,
         } => {
             let ublk = if no_device { Ublk::Without } else { Ublk::With };
-            startup::run(&RunOptions {
+            run(&RunOptions {
                 config,
                 runtime_dir,
                 state_dir,
                 ublk,
             })
-            .map_err(|error| tell(&error))
         }
         Action::Format {
             config,
@@ -119,13 +113,7 @@ fn main() -> ExitCode {
                 growth_bytes: grow_to,
                 runtime_dir,
             };
-            Config::load(&config)
-                .map_err(|error| tell(&error))
-                .and_then(|config| {
-                    let made = format::format(&config, &request).map_err(|error| tell(&error))?;
-                    println!("{made}");
-                    Ok(())
-                })
+            make(&config, &request)
         }
         Action::Check { config } => check(&config),
         Action::Features => features(),
@@ -136,23 +124,61 @@ fn main() -> ExitCode {
     }
 }
 
+/// The device helper: until its daemon is gone.
+fn help() -> ExitCode {
+    let _log = match log::begin() {
+        Ok(log) => log,
+        Err(error) => {
+            no_log(&error);
+            return ExitCode::FAILURE;
+        }
+    };
+    match ublk_mirror::device_helper::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "device helper");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The daemon: until an operator ends it.
+fn run(options: &RunOptions) -> Result<(), ()> {
+    let _log = log::begin().map_err(|error| no_log(&error))?;
+    startup::run(options).map_err(|error| tell(&error))
+}
+
+fn no_log(error: &io::Error) {
+    last_words(&format!(
+        "ublk-mirror: LS3035: cannot start the thread of the log: {error}\n  what to do: {}",
+        "see how many threads and open files this machine allows"
+    ));
+}
+
+fn make(config: &Path, request: &FormatRequest) -> Result<(), ()> {
+    log::begin_at_once();
+    let config = Config::load(config).map_err(|error| tell(&error))?;
+    let made = format::format(&config, request).map_err(|error| tell(&error))?;
+    // It is made, whether that can be told or not.
+    say(&made).or(Ok(()))
+}
+
 fn check(config: &Path) -> Result<(), ()> {
+    log::begin_at_once();
     let config = Config::load(config).map_err(|error| tell(&error))?;
     let found = format::check(&config).map_err(|error| tell(&error))?;
-    println!("{found}");
-    Ok(())
+    say(&found)
 }
 
 fn features() -> Result<(), ()> {
+    log::begin_at_once();
     let found = ublk_mirror::device_helper::features().map_err(|failure| {
         let (code, advice) = why_not_asked(&failure);
-        eprintln!("ublk-mirror: {code}: {failure}");
-        eprintln!("  what to do: {advice}");
+        farewell(code, &failure, advice);
     })?;
     let Features { recovery, resize } = found;
     let line = serde_json::json!({"recovery": recovery, "resize": resize});
-    println!("{line}");
-    Ok(())
+    say(&line)
 }
 
 /// Why the driver does not answer, and what to do.
@@ -192,19 +218,23 @@ fn state_directory() -> PathBuf {
         .map_or_else(|| PathBuf::from(startup::STATE_DIRECTORY), PathBuf::from)
 }
 
-/// Times are RFC 3339 in UTC; `RUST_LOG` changes what is shown.
-fn start_log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_env_filter(filter)
-        .init();
+fn tell(error: &impl Explain) {
+    farewell(error.code(), &error.chain(), &error.advice());
 }
 
-fn tell(error: &impl Explain) {
-    eprintln!("ublk-mirror: {}: {}", error.code(), error.chain());
-    eprintln!("  what to do: {}", error.advice());
+/// `lockstepd` looks for these words in the log of a daemon that ended.
+fn farewell(code: &str, why: &dyn Display, advice: &str) {
+    last_words(&format!(
+        "ublk-mirror: {code}: {why}\n  what to do: {advice}"
+    ));
+}
+
+/// What was asked for; an error if nobody can be told.
+fn say(what: &dyn Display) -> Result<(), ()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{what}")
+        .and_then(|()| out.flush())
+        .map_err(drop)
 }
 
 #[cfg(test)]

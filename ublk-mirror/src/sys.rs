@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -34,12 +34,13 @@ pub enum Access {
 /// A namespace keeps its mounts alive. If this process were the last to hold
 /// the file system on its own device, its exit would unmount it and wait, in
 /// the kernel and for ever, for I/O that only this process could have served.
-/// Propagation is cut for the same reason. Call it before any thread starts.
+/// Propagation is cut for the same reason. It is for the calling thread and those that
+/// it starts; a thread that was there before has to do it itself.
 pub fn enter_private_mount_namespace() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo")?;
     for line in mounts.lines().rev() {
         let Some((mount_point, device)) = mount_on_ublk(line) else {
             continue;
@@ -61,6 +62,20 @@ pub fn see_the_machines_mounts() -> io::Result<()> {
     unshare(CloneFlags::CLONE_FS)?;
     setns(fs::File::open("/proc/1/ns/mnt")?, CloneFlags::CLONE_NEWNS)?;
     drop_sys_admin_of_this_thread()
+}
+
+/// The calling thread has descriptors of its own from now on, and of those of the process only this one. What another
+/// thread opened ends with that thread, also while this one cannot.
+pub fn leave_the_files_but(kept: RawFd) -> io::Result<()> {
+    let kept = libc::c_uint::try_from(kept).map_err(io::Error::other)?;
+    let unshare = libc::CLOSE_RANGE_UNSHARE.cast_signed();
+    if kept > 0 {
+        // SAFETY: the table is copied before anything is closed in it, so nobody else's descriptors are touched; the
+        // caller uses none but `kept`.
+        check(unsafe { libc::close_range(0, kept - 1, unshare) })?;
+    }
+    // SAFETY: as above; the table is this thread's own by now, or becomes it.
+    check(unsafe { libc::close_range(kept + 1, libc::c_uint::MAX, unshare) }).map(drop)
 }
 
 /// Mount point and device of a line of mountinfo, if the file system stands on ublk.

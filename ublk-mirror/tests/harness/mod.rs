@@ -171,7 +171,7 @@ impl Node {
         fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     }
 
-    fn command(&self, action: &str) -> Command {
+    pub(crate) fn command(&self, action: &str) -> Command {
         let mut command = Command::new(DAEMON);
         command
             .arg(action)
@@ -243,6 +243,16 @@ impl Node {
             .append(true)
             .open(self.directory.join("log"))
             .unwrap();
+        self.spawn_with_log(command, log.into());
+    }
+
+    /// Its log goes somewhere else than to the file that [`Node::log`] reads.
+    pub(crate) fn start_with_log(&mut self, log: impl Into<Stdio>) {
+        let mut command = self.command("run");
+        self.spawn_with_log(&mut command, log.into());
+    }
+
+    fn spawn_with_log(&mut self, command: &mut Command, log: Stdio) {
         self.process = Some(command.stderr(log).spawn().unwrap());
         let socket = self.socket();
         self.wait("the admin socket answers", || {
