@@ -66,9 +66,15 @@ fn cannot_run(name: &str, error: &std::io::Error) -> Failure {
     )
 }
 
-/// Opens the log to append to it.
-pub(crate) fn open_log(path: &Path) -> Result<File, Failure> {
-    launch::open_log(path).map_err(|(path, error)| Failure::file(&path, "open", &error))
+/// Opens the log to append to it. A daemon runs without one as well: `/var/log` may be full or read-only just when a volume is
+/// needed.
+pub(crate) fn open_log(path: &Path) -> Option<File> {
+    launch::open_log(path)
+        .map_err(|(path, error)| {
+            let path = path.display();
+            eprintln!("LS6123: the daemon has no log: cannot open {path}: {error}");
+        })
+        .ok()
 }
 
 impl From<StoppedError> for Failure {

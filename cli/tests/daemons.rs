@@ -185,6 +185,19 @@ fn a_stop_is_durable_before_the_daemon_hears_of_it_until_a_start() {
     );
 }
 
+/// A file system that is read-only or full refuses it too.
+#[test]
+fn a_daemon_whose_log_cannot_be_opened_is_started_without_one() {
+    let bed = Bed::made();
+    fs::remove_dir(bed.file("logs")).expect("empty");
+    fs::write(bed.file("logs"), "").expect("no directory");
+    let output = bed.volume("start", &[]);
+    assert!(output.status.success(), "{output:?}");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.starts_with("LS6123: the daemon has no log"), "{told}");
+    assert!(bed.answers());
+}
+
 #[test]
 fn a_refused_stop_leaves_what_was_there() {
     let bed = Bed::made();

@@ -35,10 +35,10 @@ pub(crate) fn run(name: &str) -> Result<u8, Failure> {
         Err(error) => return Err(Failure::of_volume(&error, name)),
     }
     let log_path = places.log();
-    let log = programs::open_log(&log_path)?;
-    let log_start = log.metadata().map_or(0, |metadata| metadata.len());
-    let mut daemon =
-        launch::start(&places, Some(log)).map_err(|error| programs::not_found(&error))?;
+    let log = programs::open_log(&log_path);
+    let length = log.as_ref().and_then(|log| log.metadata().ok());
+    let log_start = length.map_or(0, |metadata| metadata.len());
+    let mut daemon = launch::start(&places, log).map_err(|error| programs::not_found(&error))?;
     let started = wait_until_it_answers(name, &client, &mut daemon, &log_path, log_start);
     drop(turn);
     started
