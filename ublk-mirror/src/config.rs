@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mirror_core::disk::{self, KEY_BYTES_MIN, KeysFault};
 use mirror_core::keys::Keys;
-use mirror_core::limits::VOLUME_NAME_BYTES_MAX;
+use mirror_core::limits::{DISK_TIMEOUT_DEFAULT_MS, VOLUME_NAME_BYTES_MAX};
 use mirror_core::paths::PATHS_MAX;
 use mirror_core::types::NodeId;
 use serde::Deserialize;
@@ -20,9 +20,6 @@ use toml::Spanned;
 
 use crate::explain::Explain;
 
-/// The kernel gives a command of a SCSI or NVMe disk 30 s, then aborts it and tries again: the first such
-/// recovery may end by itself.
-const DISK_TIMEOUT_DEFAULT_MS: u64 = 45_000;
 const CONFIG_VERSION: u32 = 1;
 const CONFIG_BYTES_MAX: u64 = 64 * 1024;
 const KEY_BYTES_MAX: u64 = 64 * 1024;

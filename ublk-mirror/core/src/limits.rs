@@ -18,9 +18,15 @@ pub const VOLUME_NAME_BYTES_MAX: usize = 64;
 pub const QUEUE_DEPTH: u16 = 64;
 /// Largest request that the kernel hands over, bytes; larger ones are split by the block layer.
 pub const REQUEST_BYTES_MAX: u32 = 512 * 1024;
-/// Largest discard or write-zeroes, sectors: one such request may cover this much. It has to fit into the
-/// activity log with room to spare.
-pub const DISCARD_SECTORS_MAX: u32 = (64 << 20) / 512;
+/// Largest discard or write-zeroes that the kernel hands over, sectors: an extent of the activity log. A disk without fast zeroing writes
+/// these zeroes, one request after the other, and the last one of a full queue must end before the disk counts
+/// as one that does not answer. What a peer sends is not bound by it.
+pub const DISCARD_SECTORS_MAX: u32 = (4 << 20) / 512;
+/// Zeroes that a disk writes in a second at least, bytes, or discards make it count as one that does not answer: 6 MB/s.
+pub const ZEROES_PER_S_MIN: u64 = 6_000_000;
+/// How long one operation of a disk may take, unless an operator says otherwise (`disk_timeout_ms`). The kernel gives a
+/// command of a SCSI or NVMe disk 30 s, then aborts it and tries again: the first such recovery may end by itself.
+pub const DISK_TIMEOUT_DEFAULT_MS: u64 = 45_000;
 /// Buffers for what the peer sends: its whole queue, its copy and something to spare.
 pub const PEER_BUFFERS: u16 = QUEUE_DEPTH + COPY_INFLIGHT_MAX + 8;
 /// Runs of a resync in flight.
@@ -69,3 +75,7 @@ pub const COMMANDS_MAX: usize = 16;
 
 const _: () =
     assert!(REQUEST_BYTES_MAX.is_multiple_of(4096) && COPY_CHUNK_BYTES <= PAYLOAD_BYTES_MAX);
+const _: () = {
+    let queue_bytes = DISCARD_SECTORS_MAX as u64 * 512 * QUEUE_DEPTH as u64;
+    assert!(queue_bytes <= DISK_TIMEOUT_DEFAULT_MS / 1000 * ZEROES_PER_S_MIN);
+};
