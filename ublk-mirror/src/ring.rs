@@ -6,19 +6,23 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use io_uring::types::{Fd, Fixed, FsyncFlags, SubmitArgs, Timespec};
-use io_uring::{IoUring, opcode, squeue};
+use io_uring::{EnterFlags, IoUring, opcode, squeue};
 use mirror_core::limits::QUEUE_DEPTH;
 use mirror_core::types::Tag;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::buffers::{BufferError, BufferId, Pool};
 use crate::local_disk::SPARES_FIRST;
 
 const SUBMISSIONS: u32 = 512;
 const COMPLETIONS: u32 = 4096;
+/// Between two tries to submit what the kernel has no memory for, unless something completes before.
+const REFUSED_WAIT: Duration = Duration::from_millis(10);
 /// Pieces of memory that one send gathers.
 pub const GATHER_MAX: usize = 64;
 /// Registered files.
@@ -393,8 +397,58 @@ impl Ring {
 
     /// Submits everything, then waits for a completion or the end of `wait`.
     pub fn submit_and_wait(&mut self, wait: Duration) -> io::Result<()> {
+        self.round(wait, IoUring::submit)
+    }
+
+    /// With `submit` for the kernel's answer to what has to go first.
+    fn round(
+        &mut self,
+        wait: Duration,
+        submit: impl Fn(&IoUring) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        let submitted = self.submit_backlog(submit).and_then(|()| {
+            let time = Timespec::new()
+                .sec(wait.as_secs())
+                .nsec(wait.subsec_nanos());
+            let arguments = SubmitArgs::new().timespec(&time);
+            self.io.submitter().submit_with_args(1, &arguments)
+        });
+        match submitted.map_err(|error| (error.raw_os_error(), error)) {
+            // Time is over, or a signal.
+            Ok(_) | Err((Some(libc::ETIME | libc::EINTR), _)) => Ok(()),
+            // No memory just now, or completions must be taken first: the next round tries again.
+            Err((Some(libc::EBUSY | libc::EAGAIN), _)) => self.take_in(wait),
+            Err((_, error)) => Err(error),
+        }
+    }
+
+    /// Has the kernel report what has completed, though it takes nothing more. It does so when the thread that submits comes to
+    /// wait, which a refused submission does not; and what is not reported keeps the memory that is short.
+    fn take_in(&self, wait: Duration) -> io::Result<()> {
+        // SAFETY: the ring is open as long as `self` is there.
+        let ring = unsafe { BorrowedFd::borrow_raw(self.io.as_raw_fd()) };
+        let mut ready = [PollFd::new(ring.as_fd(), PollFlags::POLLIN)];
+        let wait = PollTimeout::try_from(wait.min(REFUSED_WAIT)).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut ready, wait) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let report = EnterFlags::GETEVENTS.bits();
+        // SAFETY: it submits nothing, waits for nothing, and has no argument.
+        let reported = unsafe {
+            let submitter = self.io.submitter();
+            submitter.enter::<libc::sigset_t>(0, 0, report, None)
+        };
+        match reported.map_err(|error| (error.raw_os_error(), error)) {
+            Ok(_) | Err((Some(libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => Ok(()),
+            Err((_, error)) => Err(error),
+        }
+    }
+
+    /// Moves what did not fit into the submission queue there, as it empties. On an error the rest stays.
+    fn submit_backlog(&mut self, submit: impl Fn(&IoUring) -> io::Result<usize>) -> io::Result<()> {
         while !self.backlog.is_empty() {
-            self.io.submit()?;
+            submit(&self.io)?;
             while let Some(entry) = self.backlog.front() {
                 // SAFETY: as in `push`.
                 if unsafe { self.io.submission().push(entry) }.is_err() {
@@ -403,18 +457,7 @@ impl Ring {
                 self.backlog.pop_front();
             }
         }
-        let time = Timespec::new()
-            .sec(wait.as_secs())
-            .nsec(wait.subsec_nanos());
-        let arguments = SubmitArgs::new().timespec(&time);
-        match self.io.submitter().submit_with_args(1, &arguments) {
-            Ok(_) => Ok(()),
-            Err(error) => match error.raw_os_error() {
-                // Time is over, a signal, or completions must be taken first.
-                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
-                _ => Err(error),
-            },
-        }
+        Ok(())
     }
 
     /// Takes what has completed.
@@ -474,6 +517,7 @@ pub fn pools(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
 
     #[test]
     fn a_token_survives_its_way_through_the_kernel() {
@@ -484,5 +528,53 @@ mod tests {
             generation: 0xdead_beef,
         };
         assert_eq!(Token::decode(token.encode()), token);
+    }
+
+    /// More than fit into the submission queue in one round, and the kernel has no memory for some of them.
+    #[test]
+    fn a_kernel_that_is_short_of_memory_gets_the_backlog_in_a_later_round() {
+        const COUNT: u16 = 1200;
+        let (data, link) = pools(u32::from(QUEUE_DEPTH), 4096, 1, 4096).unwrap();
+        let mut ring = Ring::new(data, link, 1).unwrap();
+        let token = |index| Token {
+            index,
+            ..Token::new(Kind::Helper)
+        };
+        let (early, mut early_end) = io::pipe().unwrap();
+        ring.poll(early.as_raw_fd(), libc::POLLIN, token(COUNT));
+        ring.submit_and_wait(Duration::ZERO).unwrap();
+
+        let (_reader, writable) = io::pipe().unwrap();
+        for index in 0..COUNT {
+            ring.poll(writable.as_raw_fd(), libc::POLLOUT, token(index));
+        }
+        let waiting = ring.backlog.len();
+        assert!(waiting > SUBMISSIONS as usize, "{waiting}");
+        let mut completions = Vec::new();
+        let refused = |errno| move |_: &IoUring| Err(io::Error::from_raw_os_error(errno));
+        for errno in [libc::EAGAIN, libc::EBUSY, libc::EINTR] {
+            ring.round(Duration::from_secs(20), refused(errno)).unwrap();
+            ring.completions(&mut completions);
+            assert!(completions.is_empty());
+            assert_eq!(ring.backlog.len(), waiting, "nothing is lost");
+        }
+        // What was under way before may be what has the memory.
+        early_end.write_all(b"x").unwrap();
+        let refusal = refused(libc::EAGAIN);
+        ring.round(Duration::from_secs(20), refusal).unwrap();
+        ring.completions(&mut completions);
+        assert_eq!(completions.pop().unwrap().token, token(COUNT));
+        let broken = ring.round(Duration::ZERO, refused(libc::EBADF));
+        assert_eq!(broken.unwrap_err().raw_os_error(), Some(libc::EBADF));
+
+        while completions.len() < usize::from(COUNT) {
+            let before = completions.len();
+            ring.submit_and_wait(Duration::from_secs(20)).unwrap();
+            ring.completions(&mut completions);
+            assert!(completions.len() > before, "{before} of {COUNT} came");
+        }
+        let mut indexes: Vec<u16> = completions.iter().map(|each| each.token.index).collect();
+        indexes.sort_unstable();
+        assert_eq!(indexes, (0..COUNT).collect::<Vec<_>>());
     }
 }
