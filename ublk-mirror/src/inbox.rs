@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use mirror_core::admin::{Command, Kept};
 use mirror_core::keys::Keys;
@@ -37,10 +37,19 @@ pub enum Message {
     Kept(Result<Kept, KeepError>, SyncSender<Verdict>),
 }
 
+#[derive(Debug)]
+struct Queue {
+    messages: VecDeque<Message>,
+    /// Threads that wait for room.
+    waiting: usize,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Inbox {
-    messages: Mutex<VecDeque<Message>>,
+    queue: Mutex<Queue>,
+    /// There is room for one who waits.
+    room: Condvar,
     wake: EventFd,
 }
 
@@ -48,33 +57,64 @@ impl Inbox {
     pub fn new() -> io::Result<Inbox> {
         let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
         Ok(Inbox {
-            messages: Mutex::new(VecDeque::with_capacity(MESSAGES_MAX)),
+            queue: Mutex::new(Queue {
+                messages: VecDeque::with_capacity(MESSAGES_MAX),
+                waiting: 0,
+            }),
+            room: Condvar::new(),
             wake,
         })
     }
 
     /// Gives the message back if the queue is full.
     pub fn put(&self, message: Message) -> Result<(), Message> {
-        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        if messages.len() >= MESSAGES_MAX {
+        let queue = self.queue();
+        if queue.messages.len() >= MESSAGES_MAX {
             return Err(message);
         }
-        messages.push_back(message);
-        drop(messages);
+        self.add(queue, message);
+        Ok(())
+    }
+
+    /// For a thread that has nothing else to do, and whose answer the owner thread waits for: waits until there is room.
+    pub fn put_when_there_is_room(&self, message: Message) {
+        let mut queue = self.queue();
+        queue.waiting += 1;
+        while queue.messages.len() >= MESSAGES_MAX {
+            let woken = self.room.wait(queue);
+            queue = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        queue.waiting -= 1;
+        self.add(queue, message);
+    }
+
+    /// For the owner thread, which cannot wait for itself: beyond the bound, and no more of them than commands wait.
+    pub fn put_own(&self, message: Message) {
+        self.add(self.queue(), message);
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, mut queue: MutexGuard<'_, Queue>, message: Message) {
+        queue.messages.push_back(message);
+        drop(queue);
         match self.wake.write(1) {
             // EAGAIN: the counter is at its end, so the owner is woken anyway.
             Ok(_) | Err(Errno::EAGAIN) => {}
             Err(errno) => tracing::error!(%errno, "cannot wake the owner thread"),
         }
-        Ok(())
     }
 
     /// The next message, for the owner thread.
     pub fn take(&self) -> Option<Message> {
-        self.messages
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front()
+        let mut queue = self.queue();
+        let message = queue.messages.pop_front();
+        if queue.waiting > 0 {
+            self.room.notify_one();
+        }
+        message
     }
 
     /// Takes the wake-up back, before the messages are taken.
@@ -90,5 +130,39 @@ impl Inbox {
     /// Readable when there are messages.
     pub fn fd(&self) -> RawFd {
         self.wake.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+impl Inbox {
+    /// Full, so that whoever has an answer for the owner thread has to wait.
+    pub(crate) fn full() -> Inbox {
+        let inbox = Inbox::new().expect("an eventfd");
+        while inbox.put(Message::Signal("SIGTERM")).is_ok() {}
+        inbox
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue().waiting
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_owner_tells_itself_needs_no_room() {
+        let inbox = Inbox::full();
+        let (id, sectors) = (3, Err(libc::EMFILE));
+        inbox.put_own(Message::Backing { id, sectors });
+        let mut last = None;
+        while let Some(message) = inbox.take() {
+            last = Some(message);
+        }
+        assert!(
+            matches!(last, Some(Message::Backing { id: 3, .. })),
+            "{last:?}"
+        );
     }
 }

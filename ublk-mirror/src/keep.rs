@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use mirror_core::admin::{KeepStatus, Kept, Refusal};
 use mirror_core::volume::Unique;
@@ -32,8 +31,6 @@ use target::Target;
 
 /// Checksums need more than other threads do.
 const STACK_BYTES: usize = 2 * 1024 * 1024;
-/// Between two tries to reach a busy owner thread.
-const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the blocks were not kept. Nothing was discarded.
 #[derive(Debug, Error)]
@@ -236,11 +233,7 @@ fn report(kept: Result<(Kept, Target), KeepError>, progress: &Progress, inbox: &
         Err(error) => (Err(error), None),
     };
     let (sender, verdict) = sync_channel(1);
-    let mut message = Message::Kept(kept, sender);
-    while let Err(back) = inbox.put(message) {
-        message = back;
-        thread::sleep(BUSY_PAUSE);
-    }
+    inbox.put_when_there_is_room(Message::Kept(kept, sender));
     let verdict = verdict.recv();
     if !matches!(verdict, Ok(Verdict::Stays))
         && let Some(target) = &target

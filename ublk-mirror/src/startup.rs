@@ -502,9 +502,8 @@ fn block_signals() -> io::Result<SigSet> {
 fn watch_signals(signals: SigSet, inbox: Arc<Inbox>) -> io::Result<()> {
     let watch = move || {
         while let Ok(signal) = signals.wait() {
-            if inbox.put(Message::Signal(signal.as_str())).is_err() {
-                tracing::warn!("too busy for a signal");
-            }
+            // Nobody sends it a second time.
+            inbox.put_when_there_is_room(Message::Signal(signal.as_str()));
         }
     };
     thread::Builder::new()

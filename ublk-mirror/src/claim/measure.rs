@@ -42,9 +42,8 @@ impl Claim {
                 tracing::warn!(code = "LS1054", %error, "cannot measure the backing device");
             }
             let sectors = sectors.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
-            if inbox.put(Message::Backing { id, sectors }).is_err() {
-                tracing::error!("the owner thread is too busy to hear of the device's size");
-            }
+            // A grow waits for this.
+            inbox.put_when_there_is_room(Message::Backing { id, sectors });
         };
         thread::Builder::new()
             .name("measure".into())

@@ -21,12 +21,8 @@ pub(super) fn ask(dev_id: u32, generation: u32, not_before: Instant, inbox: Arc<
     let look = move || {
         thread::sleep(not_before.saturating_duration_since(Instant::now()));
         let in_use = stays_in_use(dev_id);
-        if inbox
-            .put(Message::DeviceUse { generation, in_use })
-            .is_err()
-        {
-            tracing::error!("the owner thread is too busy to hear of the device's use");
-        }
+        // A deactivation waits for this.
+        inbox.put_when_there_is_room(Message::DeviceUse { generation, in_use });
     };
     thread::Builder::new()
         .name("device-use".into())
@@ -82,4 +78,32 @@ fn has_open(descriptors: &Path, number: u64) -> bool {
         // Only paths under /dev are looked at closer: a look at a dead network file system hangs.
         .filter(|path| fs::read_link(path).is_ok_and(|target| target.starts_with("/dev")))
         .any(|path| fs::metadata(path).is_ok_and(|metadata| metadata.rdev() == number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without it a deactivation would wait for ever.
+    #[test]
+    fn the_answer_waits_for_room_in_a_full_inbox() {
+        let inbox = Arc::new(Inbox::full());
+        // There is no such device, so nobody uses it.
+        assert!(ask(u32::MAX, 7, Instant::now(), inbox.clone()));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while inbox.waiting() == 0 {
+            assert!(Arc::strong_count(&inbox) > 1, "it gave up");
+            assert!(Instant::now() < deadline, "it does not come");
+            thread::yield_now();
+        }
+        let found = loop {
+            assert!(Instant::now() < deadline, "the answer is lost");
+            match inbox.take() {
+                Some(Message::DeviceUse { generation, in_use }) => break (generation, in_use),
+                Some(_) => {}
+                None => thread::yield_now(),
+            }
+        };
+        assert_eq!(found, (7, false));
+    }
 }

@@ -18,9 +18,7 @@ pub(super) fn measure(parts: &Parts, id: u64) {
     if let Err(error) = asked {
         tracing::warn!(code = "LS1054", %error, "cannot measure the backing device");
         let sectors = Err(error.raw_os_error().unwrap_or(libc::EIO));
-        if parts.inbox.put(Message::Backing { id, sectors }).is_err() {
-            tracing::error!("too busy to hear of the device's size");
-        }
+        parts.inbox.put_own(Message::Backing { id, sectors });
     }
 }
 
