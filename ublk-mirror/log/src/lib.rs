@@ -8,7 +8,7 @@
 //! Nothing here takes the lock of [`std::io::stderr`]: the thread would hold it while it is stuck, and a panic would wait
 //! for it instead of ending the process.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
@@ -20,6 +20,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 /// Lines that wait to be written.
 pub const LINES_MAX: usize = 4096;
@@ -31,6 +33,8 @@ pub const END_WAIT: Duration = Duration::from_secs(1);
 const TELL_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks for room, at the end of the process.
 const ROOM_LOOK: Duration = Duration::from_millis(5);
+/// What is told of lines that were dropped.
+const DROPPED: &str = "lines of the log found no room";
 /// Locked as a whole in a volume's daemon, so not the usual 2 MiB.
 const STACK_BYTES: usize = 256 * 1024;
 
@@ -44,8 +48,8 @@ enum Item {
 static LINES: OnceLock<Lines> = OnceLock::new();
 
 thread_local! {
-    /// What the writing thread itself logs: it must not wait for room that only it can make.
-    static OWN: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+    /// What this thread logs is in the log already.
+    static WRITTEN: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Standard error, without the lock of [`std::io::stderr`].
@@ -116,7 +120,8 @@ pub struct Ending {
     ended: Receiver<()>,
 }
 
-/// Begins to write lines to `into`, in a thread that does `first` before that. What was dropped is told with `code`.
+/// Begins to write lines to `into`, in a thread that does `first` before that. What was dropped is told with `code`, whatever of the
+/// log is wanted; other layers than the log's hear of it when its line is written.
 ///
 /// # Errors
 /// If there is no thread to be had.
@@ -213,20 +218,34 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
+    /// Each loss once: a log that stays full is tried again and again, and nobody hears of that.
     fn tell_dropped(&mut self) {
         let lost = self.counts.dropped.swap(0, Ordering::Relaxed);
         if lost == 0 {
             return;
         }
-        OWN.with(|own| *own.borrow_mut() = Some(Vec::new()));
         let code = self.code;
-        tracing::warn!(code, lost, "lines of the log found no room");
-        let line = OWN.with(RefCell::take).unwrap_or_default();
-        // Without a line nobody wants to know.
-        if self.write(&line).is_err() {
+        if self.write(dropped_line(code, lost).as_bytes()).is_err() {
             self.counts.dropped.fetch_add(lost, Ordering::Relaxed);
+            return;
         }
+        // For the other layers.
+        WRITTEN.set(true);
+        tracing::warn!(code, lost, "{DROPPED}");
+        WRITTEN.set(false);
     }
+}
+
+/// As `tracing_subscriber` writes it without colours. It is made here because nobody may hear of it before it is written.
+fn dropped_line(code: &str, lost: u64) -> String {
+    let mut line = String::new();
+    // Without the time if there is none to be had.
+    let _ = SystemTime.format_time(&mut format::Writer::new(&mut line));
+    let target = module_path!();
+    line.push_str(&format!(
+        "  WARN {target}: {DROPPED} code={code:?} lost={lost}\n"
+    ));
+    line
 }
 
 impl Lines {
@@ -283,11 +302,8 @@ impl Write for Lines {
     /// One line, as `tracing` writes it: at once.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         // A thread that ends has none any more.
-        let own = OWN.try_with(|own| {
-            let mut own = own.borrow_mut();
-            own.as_mut().map(|own| own.extend_from_slice(line))
-        });
-        if own.ok().flatten().is_none() && self.put(Item::Line(line.to_vec())).is_err() {
+        let written = WRITTEN.try_with(Cell::get).unwrap_or(false);
+        if !written && self.put(Item::Line(line.to_vec())).is_err() {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())

@@ -1,8 +1,11 @@
 use super::*;
 use std::io::Read;
 use std::process::{Command, Stdio};
-use std::sync::Once;
 use std::sync::mpsc::{Sender, channel};
+
+use tracing::field::{Field, Visit};
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 const CODE: &str = "LS0000";
 
@@ -52,18 +55,45 @@ impl Write for Disk {
     }
 }
 
-/// What `tracing` is told in a writing thread comes back to that thread, whatever lines these are.
-fn log_of_the_process() {
-    static BEGUN: Once = Once::new();
-    BEGUN.call_once(|| {
-        let (lines, ending) = begin(io::sink(), CODE, || {}).expect("a thread");
+/// Codes of the events that other layers of this process heard of.
+static HEARD: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
+
+/// A layer beside the log's, as `lockstepd` has one for its events.
+struct Hears;
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Hears {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        struct Code(Option<String>);
+        impl Visit for Code {
+            fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+
+            fn record_str(&mut self, field: &Field, value: &str) {
+                if field.name() == "code" {
+                    self.0 = Some(value.to_string());
+                }
+            }
+        }
+        let mut code = Code(None);
+        event.record(&mut code);
+        HEARD.lock().expect("whole").extend(code.0);
+    }
+}
+
+/// The log of this process, on that disk, and the layer beside it.
+fn log_of_the_process() -> &'static Disk {
+    static DISK: OnceLock<Disk> = OnceLock::new();
+    DISK.get_or_init(|| {
+        let disk = Disk::default();
+        disk.make_room(1 << 20);
+        let (lines, ending) = begin(disk.clone(), CODE, || {}).expect("a thread");
         std::mem::forget(ending);
-        tracing_subscriber::fmt()
+        let log = tracing_subscriber::fmt::layer()
             .with_writer(lines)
             .with_ansi(false)
-            .log_internal_errors(false)
-            .init();
-    });
+            .log_internal_errors(false);
+        tracing_subscriber::registry().with(log).with(Hears).init();
+        disk
+    })
 }
 
 fn wait_until(what: &str, mut reached: impl FnMut() -> bool) {
@@ -80,7 +110,6 @@ fn dropped(lines: &Lines) -> u64 {
 
 #[test]
 fn a_log_that_nobody_reads_holds_nobody_up_and_tells_what_is_lost() {
-    log_of_the_process();
     let (go, held) = channel();
     let (told, written) = channel();
     let (mut lines, ending) = begin(Stuck(held, told), CODE, || {}).expect("a thread");
@@ -109,7 +138,6 @@ fn a_log_that_nobody_reads_holds_nobody_up_and_tells_what_is_lost() {
 
 #[test]
 fn what_a_full_disk_did_not_take_is_told_when_there_is_room_again() {
-    log_of_the_process();
     let disk = Disk::default();
     let (mut lines, ending) = begin(disk.clone(), CODE, || {}).expect("a thread");
     disk.make_room(b"first\nsec".len());
@@ -129,13 +157,62 @@ fn what_a_full_disk_did_not_take_is_told_when_there_is_room_again() {
 
 #[test]
 fn a_log_that_can_be_written_again_says_so_though_nothing_happens() {
-    log_of_the_process();
     let disk = Disk::default();
     let (mut lines, _ending) = begin(disk.clone(), CODE, || {}).expect("a thread");
     lines.write_all(b"lost\n").expect("taken");
     wait_until("it is lost", || dropped(&lines) == 1);
     disk.make_room(1 << 20);
     wait_until("it is told", || disk.text().contains("lost=1"));
+}
+
+/// `lockstepd` keeps so many events and no more: a standard error that is gone for good must not drive out what happened.
+#[test]
+fn other_layers_hear_once_of_a_loss_and_not_before_it_is_written() {
+    const LOSS: &str = "LS0001";
+    let of_the_process = log_of_the_process();
+    let heard = || {
+        let heard = HEARD.lock().expect("whole");
+        heard.iter().filter(|code| *code == LOSS).count()
+    };
+    let disk = Disk::default();
+    let mut writer = Writer {
+        into: disk.clone(),
+        code: LOSS,
+        counts: Arc::default(),
+        torn: false,
+    };
+    let lost = |writer: &Writer<Disk>| writer.counts.dropped.load(Ordering::Relaxed);
+    writer.counts.dropped.store(7, Ordering::Relaxed);
+    for _ in 0..3 {
+        writer.tell_dropped();
+        assert_eq!((lost(&writer), heard()), (7, 0));
+    }
+    // It finds room for a part of its line.
+    disk.make_room(10);
+    writer.tell_dropped();
+    assert_eq!((lost(&writer), heard()), (7, 0));
+    disk.make_room(1 << 20);
+    for _ in 0..3 {
+        writer.tell_dropped();
+        assert_eq!((lost(&writer), heard()), (0, 1));
+    }
+    assert_eq!(disk.text().matches(LOSS).count(), 1, "{}", disk.text());
+    // As the log's own layer writes it, which has nothing of this.
+    tracing::warn!(code = "LS0002", lost = 7_u64, "{DROPPED}");
+    flush();
+    wait_until("it is written", || of_the_process.text().contains("LS0002"));
+    let of_the_process = of_the_process.text();
+    assert!(!of_the_process.contains(LOSS), "{of_the_process}");
+    let after_the_time = |text: &str| {
+        let line = text.lines().last().expect("a line").to_string();
+        let (time, rest) = line.split_once(' ').expect("a time");
+        assert!(time.ends_with('Z'), "{line}");
+        rest.replace("::tests:", ":").replace("LS0002", LOSS)
+    };
+    assert_eq!(
+        after_the_time(&disk.text()),
+        after_the_time(&of_the_process)
+    );
 }
 
 #[test]
