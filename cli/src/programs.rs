@@ -3,7 +3,7 @@
 use std::env;
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use controlplane::daemons::stopped::{StoppedError, Turn};
@@ -87,13 +87,38 @@ impl From<StoppedError> for Failure {
     }
 }
 
+/// Why a daemon of `places` ended: its last lines, in its log from byte `log_start` on; or if it was started without one, or its log
+/// took nothing, how they can be seen.
+pub(crate) fn why_it_ended(places: &Places, daemon: &mut Child, log_start: u64) -> String {
+    let path = places.log();
+    let (lines, from) = match launch::said(daemon) {
+        Some(said) => (last_lines(&said), "it has no log".to_string()),
+        None => (
+            log_tail(&path, log_start),
+            format!("from {}", path.display()),
+        ),
+    };
+    if lines.is_empty() {
+        return format!(
+            "why is not in {}: it could not be written, or the daemon said nothing; run it by hand to see it: \
+             {MIRROR} run --config {}",
+            path.display(),
+            places.configuration().display()
+        );
+    }
+    format!("{lines}\n({from})")
+}
+
 /// The last lines that were written to the log from byte `start` on.
-pub(crate) fn log_tail(path: &Path, start: u64) -> String {
+fn log_tail(path: &Path, start: u64) -> String {
     let bytes = fs::read(path).unwrap_or_default();
     let start = usize::try_from(start)
         .unwrap_or(usize::MAX)
         .min(bytes.len());
-    let text = String::from_utf8_lossy(&bytes[start..]);
+    last_lines(&String::from_utf8_lossy(&bytes[start..]))
+}
+
+fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
 }

@@ -198,6 +198,57 @@ fn a_daemon_whose_log_cannot_be_opened_is_started_without_one() {
     assert!(bed.answers());
 }
 
+/// What the log says of an earlier run is no reason of today's.
+#[test]
+fn why_a_start_failed_is_told_also_without_a_log_and_nothing_older() {
+    const OLD: &str = "ublk-mirror: LS3036: last week's\n";
+    let bed = Bed::made();
+    let script = format!("#!/bin/sh\ncat {} >&2\nexit 1\n", bed.file("why").display());
+    fs::write(bed.file("bin/ublk-mirror"), script).expect("a script");
+    let refused = |why: &str| {
+        fs::write(bed.file("why"), why).expect("a file");
+        let output = bed.volume("start", &[]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(told.contains("LS4008"), "{told}");
+        told
+    };
+    let by_hand = format!(
+        "ublk-mirror run --config {}",
+        bed.places().configuration().display()
+    );
+    let why = "ublk-mirror: LS3037: today's\n  what to do: this\n";
+    let log = bed.places().log();
+    fs::write(&log, OLD).expect("a log");
+    let told = refused(why);
+    assert!(
+        told.contains("LS3037") && !told.contains("LS3036"),
+        "{told}"
+    );
+    assert!(
+        told.contains(&format!("(from {})", log.display())),
+        "{told}"
+    );
+    let told = refused("");
+    assert!(
+        told.contains(&by_hand) && !told.contains("LS3037"),
+        "{told}"
+    );
+
+    // Nobody may write there, not even root, and what it says stays.
+    fs::remove_file(&log).expect("removed");
+    let fixed = "/proc/sys/kernel/osrelease";
+    std::os::unix::fs::symlink(fixed, &log).expect("a link");
+    let old = fs::read_to_string(fixed).expect("a release");
+    let told = refused(why);
+    assert!(told.contains("LS6123: the daemon has no log"), "{told}");
+    assert!(told.contains("today's") && told.contains("this"), "{told}");
+    assert!(told.contains("(it has no log)"), "{told}");
+    let told = refused("");
+    assert!(told.contains(&by_hand), "{told}");
+    assert!(!told.contains(old.trim()), "{told}");
+}
+
 #[test]
 fn a_refused_stop_leaves_what_was_there() {
     let bed = Bed::made();

@@ -125,6 +125,10 @@ impl Bed {
         self.daemon = Some(self.lockstepd().spawn().expect("lockstepd"));
     }
 
+    fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("lockstepd").id()
+    }
+
     fn kill(&mut self) {
         let mut child = self.daemon.take().expect("lockstepd");
         child.kill().expect("killed");
@@ -433,6 +437,33 @@ fn one_that_refuses_is_tried_rarely_and_at_once_with_another_configuration() {
     bed.make("second");
     bed.started(2);
     assert_eq!(bed.comes_to(DaemonState::Runs).code, None);
+}
+
+/// Also where its log cannot be opened: what was last in it is no reason of today's.
+#[test]
+fn why_one_refuses_is_known_without_a_log() {
+    let mut bed = Bed::new();
+    let log = bed.places().log();
+    // Nobody may write there, not even root.
+    std::os::unix::fs::symlink("/proc/sys/kernel/osrelease", log).expect("a link");
+    bed.plays("refuses LS3012: the metadata belong to another cluster key");
+    bed.start();
+    let daemon = bed.comes_to(DaemonState::Refuses);
+    let why = "LS3012: the metadata belong";
+    assert!(daemon.text.contains(why), "{daemon:?}");
+    bed.plays("serves");
+    bed.make("second");
+    let pid = bed.started(2);
+    bed.comes_to(DaemonState::Runs);
+    // Nobody reads what it says by now: it neither waits nor ends.
+    eventually("the pipe is closed", || {
+        let files = fs::read_dir(format!("/proc/{}/fd", bed.pid())).ok()?;
+        let pipes = fs::read_link(format!("/proc/{pid}/fd/2")).ok()?;
+        let mut links = files.map(|file| fs::read_link(file.ok()?.path()).ok());
+        (!links.any(|link| link.as_ref() == Some(&pipes))).then_some(())
+    });
+    assert!(lives(pid));
+    bed.never_twice();
 }
 
 #[test]

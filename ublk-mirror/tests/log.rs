@@ -110,6 +110,24 @@ fn a_log_on_a_full_disk_ends_no_daemon() {
     assert_eq!(pair.b.stop()["done"], "stopped");
 }
 
+/// Whoever starts a daemon without a log reads what it says until it answers, by a pipe.
+#[test]
+fn a_log_whose_reader_is_gone_ends_no_daemon() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut pair = Pair::formatted("gone-log");
+    pair.a.start_with_log(writer);
+    pair.b.start();
+    pair.wait_in_sync();
+    drop(reader);
+    stranger(&pair.a);
+    pair.b.kill();
+    pair.a
+        .wait_for("it is lost", |status| status["link"]["state"] != "up");
+    pair.b.start();
+    pair.wait_in_sync();
+    assert_eq!(pair.a.stop()["done"], "stopped");
+}
+
 #[test]
 fn a_log_that_nobody_reads_holds_no_daemon_up_and_tells_what_is_lost() {
     let (reader, writer) = stuck();

@@ -26,7 +26,11 @@ pub struct Ended {
 impl Ended {
     /// By what the log says from byte `start` on.
     pub fn of(status: Option<ExitStatus>, log: &Path, start: u64) -> Self {
-        let text = tail(log, start).unwrap_or_default();
+        Self::saying(status, &tail(log, start).unwrap_or_default())
+    }
+
+    /// By all that it said.
+    pub fn saying(status: Option<ExitStatus>, text: &str) -> Self {
         let farewell = text.lines().rev().find(|line| line.starts_with(FAREWELL));
         let last = || text.lines().rev().find(|line| !line.trim().is_empty());
         let words = farewell.or_else(last).unwrap_or_default().trim();

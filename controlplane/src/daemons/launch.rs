@@ -4,10 +4,12 @@
 
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::Places;
 use crate::resources::cage::cgroup_root;
@@ -16,6 +18,8 @@ use crate::sys;
 const MIRROR: &str = "ublk-mirror";
 /// Beside the groups' cgroups, in which resources are killed. No group is there.
 const CGROUPS: &str = "lockstep-volumes";
+/// What a pipe holds, unless somebody changed it.
+const SAID_BYTES_MAX: u64 = 64 * 1024;
 /// What the service manager told `lockstepd` alone.
 const NOT_FOR_CHILDREN: [&str; 3] = ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID"];
 
@@ -50,7 +54,7 @@ pub fn open_log(path: &Path) -> Result<File, (PathBuf, io::Error)> {
 }
 
 /// Starts the daemon of a volume. Whether it stays, and whether another one runs, is the caller's to see, who has the
-/// volume's [`super::Turn`].
+/// volume's [`super::Turn`]. Without a log it has a pipe, for [`said`]: the daemon waits neither for who reads it nor ends with it.
 ///
 /// # Errors
 /// If the configuration is not there or the program cannot be run.
@@ -65,7 +69,7 @@ pub fn start(places: &Places, log: Option<File>) -> io::Result<Child> {
     }
     let (words, errors) = match log {
         Some(log) => (log.try_clone()?.into(), log.into()),
-        None => (Stdio::null(), Stdio::null()),
+        None => (Stdio::null(), Stdio::piped()),
     };
     command
         .stdin(Stdio::null())
@@ -73,6 +77,18 @@ pub fn start(places: &Places, log: Option<File>) -> io::Result<Child> {
         .stderr(errors)
         .current_dir("/");
     sys::spawn_apart(&mut command, cgroup(&places.volume))
+}
+
+/// What a daemon that was started without a log has said so far, as much as a pipe holds; it says no more from here on. Never
+/// waits: what the daemon began may live on with the other end.
+pub fn said(child: &mut Child) -> Option<String> {
+    let mut pipe = child.stderr.take()?;
+    let mut bytes = Vec::new();
+    if fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).is_ok() {
+        // It ends at its end, or where there is no more now; what was read by then is there.
+        let _ = pipe.by_ref().take(SAID_BYTES_MAX).read_to_end(&mut bytes);
+    }
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Where the daemon's process is to be entered, if cgroups can be had. It works without.

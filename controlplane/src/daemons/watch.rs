@@ -136,6 +136,10 @@ impl Watch {
             self.child.take().and_then(reap);
             self.log_start = self.log_length();
         }
+        // From here on it is not known for how long it runs: a pipe would be full some time.
+        if let Some(child) = &mut self.child {
+            drop(child.stderr.take());
+        }
         tracing::info!(code = "LS6120", volume = %self.places.volume, pid, own, "the volume's daemon runs");
         self.running = Some(Running {
             process,
@@ -188,11 +192,17 @@ impl Watch {
 
     /// It ended. An end that an operator wishes is no crash.
     fn over(&mut self, ran: Duration) {
-        let status = self.child.take().and_then(reap);
+        let mut child = self.child.take();
+        let said = child.as_mut().and_then(launch::said);
+        let status = child.and_then(reap);
         if stopped::is_stopped(&self.places).unwrap_or(false) {
             return;
         }
-        self.count(Ended::of(status, &self.places.log(), self.log_start), ran);
+        let ended = match said {
+            Some(text) => Ended::saying(status, &text),
+            None => Ended::of(status, &self.places.log(), self.log_start),
+        };
+        self.count(ended, ran);
     }
 
     fn count(&mut self, ended: Ended, ran: Duration) {

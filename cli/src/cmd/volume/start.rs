@@ -1,13 +1,13 @@
 //! `lockstep volume start`: the daemon, detached, and whether it lives.
 
-use std::path::Path;
+use std::fs;
 use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use controlplane::daemons::launch;
 use controlplane::daemons::stopped;
 use controlplane::daemons::watch::START_LIMIT;
+use controlplane::daemons::{Places, launch};
 use controlplane_api::{Client, ClientError};
 
 use crate::config;
@@ -34,12 +34,11 @@ pub(crate) fn run(name: &str) -> Result<u8, Failure> {
         }
         Err(error) => return Err(Failure::of_volume(&error, name)),
     }
-    let log_path = places.log();
-    let log = programs::open_log(&log_path);
-    let length = log.as_ref().and_then(|log| log.metadata().ok());
-    let log_start = length.map_or(0, |metadata| metadata.len());
+    let log = programs::open_log(&places.log());
+    // Of the file that is there, whether it can be written to or not: what it says is of an earlier run.
+    let log_start = fs::metadata(places.log()).map_or(0, |log| log.len());
     let mut daemon = launch::start(&places, log).map_err(|error| programs::not_found(&error))?;
-    let started = wait_until_it_answers(name, &client, &mut daemon, &log_path, log_start);
+    let started = wait_until_it_answers(name, &client, &mut daemon, &places, log_start);
     drop(turn);
     started
 }
@@ -48,7 +47,7 @@ fn wait_until_it_answers(
     name: &str,
     client: &Client,
     daemon: &mut Child,
-    log_path: &Path,
+    places: &Places,
     log_start: u64,
 ) -> Result<u8, Failure> {
     let begun = Instant::now();
@@ -61,8 +60,7 @@ fn wait_until_it_answers(
             return Ok(0);
         }
         if let Ok(Some(ended)) = daemon.try_wait() {
-            let tail = programs::log_tail(log_path, log_start);
-            let advice = format!("{tail}\n(from {})", log_path.display());
+            let advice = programs::why_it_ended(places, daemon, log_start);
             return Err(Failure::new(
                 "LS4008",
                 format!("the daemon of {name} ended at its start ({ended})"),
@@ -73,7 +71,7 @@ fn wait_until_it_answers(
             let advice = format!(
                 "process {} still runs; look at {}",
                 daemon.id(),
-                log_path.display()
+                places.log().display()
             );
             let message = format!(
                 "the daemon of {name} does not answer {} s after its start",
