@@ -35,6 +35,7 @@ use crate::ring::{Completion, DATA_FILE, Kind, METADATA_FILE, Ring, Token};
 use crate::sys;
 use crate::tell::{tell, tell_signal};
 
+mod asker;
 mod fill;
 mod keep;
 mod links;
@@ -453,7 +454,7 @@ impl Driver {
     }
 
     fn operator(&mut self, command: Command, asker: Asker) {
-        if self.askers.len() >= COMMANDS_MAX {
+        if !asker.finds_room(self.askers.len()) {
             if let Asker::Client(answer) | Asker::Resolver(answer, _) = asker {
                 drop(answer.send(too_many_line()));
             }
