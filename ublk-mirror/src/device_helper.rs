@@ -57,7 +57,8 @@ pub fn run() -> io::Result<()> {
         // SAFETY: ignoring a signal installs no handler function.
         unsafe { signal(ignored, SigHandler::SigIgn) }?;
     }
-    enter_private_mount_namespace()?;
+    // The daemon has told them.
+    drop(enter_private_mount_namespace()?);
     let socket = UnixStream::from(nix::unistd::dup(io::stdin())?);
     let control = open_control();
     let mut lines = BufReader::with_capacity(LINE_BYTES_MAX, socket.try_clone()?);

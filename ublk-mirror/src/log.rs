@@ -45,7 +45,7 @@ fn stand_apart(kept: RawFd) {
     // Each works without the others; the daemon tells what it lacks itself.
     for (what, done) in [
         ("IO_FLUSHER", sys::set_io_flusher()),
-        ("mounts", sys::enter_private_mount_namespace()),
+        ("mounts", sys::enter_private_mount_namespace().map(drop)),
         ("files", sys::leave_the_files_but(kept)),
     ] {
         if let Err(error) = done {

@@ -239,7 +239,7 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
             return Err(RunError::NoUblk);
         }
         // Before any device is opened or thread started, see there.
-        sys::enter_private_mount_namespace().map_err(RunError::Namespace)?;
+        leave_the_mounts().map_err(RunError::Namespace)?;
     }
     warn_if_failed(
         sys::set_io_flusher(),
@@ -302,6 +302,14 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
     );
     Driver::new(parts).run()?;
     tracing::info!(code = "LS2022", "the daemon has ended");
+    Ok(())
+}
+
+fn leave_the_mounts() -> io::Result<()> {
+    // Told here alone: the helper and the threads of the logs let go of the same ones.
+    for (mount_point, device) in sys::enter_private_mount_namespace()? {
+        tracing::info!(mount_point, device, "letting go of a mount on ublk");
+    }
     Ok(())
 }
 

@@ -29,30 +29,27 @@ pub enum Access {
 }
 
 /// Leaves the mount namespace of the host, and lets go of every file system
-/// that stands on a ublk device.
+/// that stands on a ublk device: mount points and devices of these, for whoever tells it.
 ///
 /// A namespace keeps its mounts alive. If this process were the last to hold
 /// the file system on its own device, its exit would unmount it and wait, in
 /// the kernel and for ever, for I/O that only this process could have served.
 /// Propagation is cut for the same reason. It is for the calling thread and those that
 /// it starts; a thread that was there before has to do it itself.
-pub fn enter_private_mount_namespace() -> io::Result<()> {
+pub fn enter_private_mount_namespace() -> io::Result<Vec<(String, String)>> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     let mounts = fs::read_to_string("/proc/thread-self/mountinfo")?;
-    for line in mounts.lines().rev() {
-        let Some((mount_point, device)) = mount_on_ublk(line) else {
-            continue;
-        };
-        tracing::info!(mount_point, device, "letting go of a mount on ublk");
+    let found: Vec<_> = mounts.lines().rev().filter_map(mount_on_ublk).collect();
+    for (mount_point, _) in &found {
         match umount2(mount_point.as_str(), MntFlags::MNT_DETACH) {
             // Gone already: it was below another one that was detached.
             Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
             Err(errno) => return Err(errno.into()),
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// The calling thread sees the machine's mounts as they are now; the process itself left them behind
