@@ -88,7 +88,9 @@ impl Inbox {
         self.add(queue, message);
     }
 
-    /// For the owner thread, which cannot wait for itself: beyond the bound, and no more of them than commands wait.
+    /// For the owner thread, which cannot wait for itself: beyond [`MESSAGES_MAX`]. These are measurements that failed at once, one
+    /// for each grow that begins: by a command, of which [`mirror_core::limits::COMMANDS_MAX`] wait at most, or by a frame of the peer, of which one
+    /// round reads as many as its buffers hold. The owner takes them all in its next round.
     pub fn put_own(&self, message: Message) {
         self.add(self.queue(), message);
     }

@@ -21,7 +21,8 @@ pub(super) fn ask(dev_id: u32, generation: u32, not_before: Instant, inbox: Arc<
     let look = move || {
         thread::sleep(not_before.saturating_duration_since(Instant::now()));
         let in_use = stays_in_use(dev_id);
-        // A deactivation waits for this.
+        // A deactivation waits for this. Having waited for room makes it older by a round of the owner, which takes all that is in the
+        // queue. Who opens the device after the look is late either way: nothing keeps it closed until it stops.
         inbox.put_when_there_is_room(Message::DeviceUse { generation, in_use });
     };
     thread::Builder::new()
