@@ -447,11 +447,14 @@ pub(crate) struct Verify {
     /// The node whose copy is right; implies --repair
     #[arg(long, value_name = "NODE")]
     pub(crate) repair_from: Option<String>,
+    /// With --repair-from the other node, whose blocks are written over what applications see here: the volume's name
+    #[arg(long, value_name = "NAME", requires = "repair_from")]
+    pub(crate) confirm: Option<String>,
     /// Wait for the end, and show the progress
     #[arg(long)]
     pub(crate) wait: bool,
     /// End the verify that runs
-    #[arg(long, conflicts_with_all = ["repair", "repair_from", "wait"])]
+    #[arg(long, conflicts_with_all = ["repair", "repair_from", "confirm", "wait"])]
     pub(crate) stop: bool,
 }
 

@@ -125,6 +125,7 @@ pub(super) fn verify_at_rest(world: &mut World, active: usize) {
     let found = world.verify_now(Command::Verify {
         repair: true,
         repair_from: from,
+        confirm: String::new(),
     });
     let Some(found) = found else {
         world.fail("a verify of a healthy volume is refused (I9)".to_string());

@@ -471,6 +471,14 @@ impl SuperblockBytes {
 }
 
 impl Superblock {
+    /// Whether a reader would take it: what it would refuse must not be written, or the copy is lost.
+    ///
+    /// # Errors
+    /// [`SlotFault::Value`] names the field.
+    pub fn is_readable(&self) -> Result<(), SlotFault> {
+        self.clone().check().map(|_| ())
+    }
+
     fn numbers(&self) -> [u64; 3] {
         [self.sequence, self.view.epoch.0, self.sealed.0]
     }
