@@ -388,6 +388,14 @@ pub(crate) enum Volume {
         #[arg(long, value_name = "NAME")]
         confirm: Option<String>,
     },
+    /// The backing device is another disk now: its data were copied there on purpose. The volume's daemon does not run
+    AdoptDisk {
+        /// The volume
+        name: String,
+        /// The volume's name once more: all of its data are on the disk that `backing` names
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
+    },
     /// Pause the resync that this node is the source of, or let it go on
     #[command(group(ArgGroup::new("what").required(true)))]
     Resync {

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use mirror_core::disk::{
 };
 use mirror_core::limits::{NODES_MAX, VOLUME_SECTORS_MAX, VOLUME_SECTORS_MIN};
 use mirror_core::types::{
-    BootId, CopyId, Epoch, Incarnation, NodeSet, SECTOR_BYTES, ViewId, VolumeId,
+    BackingId, BootId, CopyId, Epoch, Incarnation, NodeSet, SECTOR_BYTES, ViewId, VolumeId,
 };
 use mirror_core::view::{View, ViewHistory, ViewMark};
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -26,7 +26,9 @@ use thiserror::Error;
 use crate::claim::{Claim, ClaimError, Part};
 use crate::config::Config;
 use crate::disown::{self, DisownError};
+use crate::dm::DeviceNumber;
 use crate::explain::Explain;
+use crate::identity::{Identity, SYSFS};
 use crate::metadata::{self, Devices, MetadataError};
 use crate::startup::{LockError, VolumeLock, claim_advice};
 use crate::sys;
@@ -229,16 +231,28 @@ pub fn check(config: &Config) -> Result<Summary, MetadataError> {
     metadata::check(
         &found.superblock,
         config,
-        Devices {
+        &Devices {
             size_bytes,
             logical_block_bytes,
             metadata_size_bytes,
+            identity: identity_of(&backing),
         },
     )?;
     Ok(Summary {
         volume: config.volume.clone(),
         superblock: found.superblock,
     })
+}
+
+/// Which disk an open device is; of a regular file nothing is known.
+fn identity_of(file: &File) -> Identity {
+    match file.metadata() {
+        Ok(found) if found.file_type().is_block_device() => {
+            let (major, minor) = (libc::major(found.rdev()), libc::minor(found.rdev()));
+            Identity::of(Path::new(SYSFS), DeviceNumber { major, minor })
+        }
+        Ok(_) | Err(_) => Identity::default(),
+    }
 }
 
 fn make(
@@ -374,6 +388,7 @@ fn first_superblock(
         own_boot: boot,
         incarnation: Incarnation(0),
         prepared_sectors: 0,
+        backing: separate.map_or(BackingId::NONE, |_| data.identity(Path::new(SYSFS)).kept()),
         record: Record::default(),
     })
 }

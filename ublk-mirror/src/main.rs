@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
+use ublk_mirror::adopt::{self, AdoptRequest, Adopted};
 use ublk_mirror::config::Config;
 use ublk_mirror::device::{HELPER_SUBCOMMAND, HelperFailure};
 use ublk_mirror::device_helper::Features;
@@ -58,6 +59,18 @@ enum Action {
         #[arg(long, hide = true, default_value_os_t = runtime_directory())]
         runtime_dir: PathBuf,
     },
+    /// Make the backing device the volume's although it is another disk than the one that the metadata know
+    AdoptDisk {
+        /// The volume's configuration
+        #[arg(long)]
+        config: PathBuf,
+        /// The volume's name: all of its data are on this disk
+        #[arg(long, value_name = "NAME")]
+        confirm: String,
+        /// Where sockets, locks and records are
+        #[arg(long, hide = true, default_value_os_t = runtime_directory())]
+        runtime_dir: PathBuf,
+    },
     /// Look whether the configuration is right and the metadata belongs to it
     Check {
         /// The volume's configuration
@@ -84,7 +97,15 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::parse();
     start_log();
-    let done = match arguments.action {
+    match carry_out(arguments.action) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(()) => ExitCode::FAILURE,
+    }
+}
+
+/// What went wrong was told.
+fn carry_out(action: Action) -> Result<(), ()> {
+    match action {
         Action::Run {
             config,
             no_device,
@@ -119,21 +140,42 @@ fn main() -> ExitCode {
                 growth_bytes: grow_to,
                 runtime_dir,
             };
-            Config::load(&config)
-                .map_err(|error| tell(&error))
-                .and_then(|config| {
-                    let made = format::format(&config, &request).map_err(|error| tell(&error))?;
-                    println!("{made}");
-                    Ok(())
-                })
+            make(&config, &request)
+        }
+        Action::AdoptDisk {
+            config,
+            confirm,
+            runtime_dir,
+        } => {
+            let request = AdoptRequest {
+                confirm,
+                runtime_dir,
+            };
+            adopt_disk(&config, &request)
         }
         Action::Check { config } => check(&config),
         Action::Features => features(),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(()) => ExitCode::FAILURE,
     }
+}
+
+fn make(config: &Path, request: &FormatRequest) -> Result<(), ()> {
+    let config = Config::load(config).map_err(|error| tell(&error))?;
+    let made = format::format(&config, request).map_err(|error| tell(&error))?;
+    println!("{made}");
+    Ok(())
+}
+
+fn adopt_disk(config: &Path, request: &AdoptRequest) -> Result<(), ()> {
+    let config = Config::load(config).map_err(|error| tell(&error))?;
+    let volume = &config.volume;
+    let backing = config.backing.display();
+    match adopt::adopt(&config, request).map_err(|error| tell(&error))? {
+        Adopted::Already => println!(
+            "volume {volume}: nothing says that {backing} is another disk; nothing was changed"
+        ),
+        Adopted::Now(says) => println!("volume {volume}: its disk is {backing} now ({says})"),
+    }
+    Ok(())
 }
 
 fn check(config: &Path) -> Result<(), ()> {

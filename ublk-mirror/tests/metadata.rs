@@ -92,6 +92,23 @@ fn metadata_of_the_other_node_are_refused() {
 }
 
 #[test]
+fn a_name_that_changed_the_nodes_order_is_told_as_that() {
+    let pair = Pair::formatted("names");
+    // node-a is gone, and node-z came in its place: node-b would be the first one now.
+    pair.b.edit_config("node-a", "node-z");
+    let said = pair.b.refuses("run", &[], "LS3017");
+    assert!(
+        said.contains("node-z is that one by the order of the names: node-b is node 0"),
+        "{said}"
+    );
+    assert!(said.contains("sorts before node-b"), "{said}");
+    let found = pair.b.refuses("check", &[], "LS3017");
+    assert!(said.ends_with(&found), "{found}");
+    pair.b.edit_config("node-z", "node-a2");
+    pair.b.checks();
+}
+
+#[test]
 fn metadata_of_another_cluster_key_are_refused() {
     let pair = Pair::formatted("other-key");
     pair.a.write_key(&[8; 64]);

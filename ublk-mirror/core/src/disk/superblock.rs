@@ -15,7 +15,8 @@ use crate::limits::{
     VOLUME_SECTORS_MAX,
 };
 use crate::types::{
-    BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SECTOR_BYTES, ViewId, VolumeId,
+    BackingId, BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SECTOR_BYTES,
+    ViewId, VolumeId,
 };
 use crate::view::{View, ViewHistory, ViewMark};
 
@@ -128,6 +129,8 @@ pub struct Superblock {
     /// The backing device holds nothing but durable zeroes from the volume's end up to this sector: a grow
     /// to this size was prepared, and perhaps interrupted. 0: none.
     pub prepared_sectors: u64,
+    /// The backing device that this copy was made on or an operator adopted. Not known ([`BackingId::NONE`]): any will do.
+    pub backing: BackingId,
     /// Operators' words, and when an application last wrote here.
     pub record: Record,
     /// Copies that are isolated.
@@ -175,7 +178,8 @@ struct SuperblockBytes {
     history: [MarkBytes; VIEW_HISTORY_MAX],
     record: RecordBytes,
     prepared_sectors: U64,
-    reserved2: [u8; 120],
+    backing: [u8; 16],
+    reserved2: [u8; 104],
     isolated_unix_s: U64,
     peer_isolated_unix_s: U64,
     reserved3: [u8; 2352],
@@ -357,7 +361,8 @@ impl Superblock {
             }),
             record: RecordBytes::of(&self.record),
             prepared_sectors: U64::new(self.prepared_sectors),
-            reserved2: [0; 120],
+            backing: self.backing.0,
+            reserved2: [0; 104],
             isolated_unix_s: U64::new(own.unwrap_or(0)),
             peer_isolated_unix_s: U64::new(peer.unwrap_or(0)),
             reserved3: [0; 2352],
@@ -447,6 +452,7 @@ impl SuperblockBytes {
             own_boot: BootId(self.own_boot),
             incarnation: Incarnation(self.incarnation.get()),
             prepared_sectors: self.prepared_sectors.get(),
+            backing: BackingId(self.backing),
             record: self.record.record(),
             isolation: Isolation {
                 own: (flags & FLAG_ISOLATED != 0).then_some(self.isolated_unix_s.get()),
