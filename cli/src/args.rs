@@ -498,6 +498,9 @@ pub(crate) struct Create {
     /// Reserve metadata for a volume of up to this size
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub(crate) grow_to: Option<u64>,
+    /// What one bit of the bitmap stands for: a power of two from 4KiB to 512KiB, no less than the device's logical block [default: 4KiB]
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub(crate) bitmap_block: Option<u64>,
 }
 
 #[cfg(test)]
@@ -528,7 +531,7 @@ mod tests {
     #[test]
     fn create_takes_what_the_manual_says() {
         let words = "lockstep volume create data --backing /dev/vdb --node node1=10.77.3.1:7420 \
-                     --peer node2=10.77.3.2:7420 --size 1GiB --join";
+                     --peer node2=10.77.3.2:7420 --size 1GiB --bitmap-block 64KiB --join";
         let cli = Cli::try_parse_from(words.split_whitespace()).unwrap();
         let Noun::Volume(volume) = cli.noun else {
             panic!("not a volume")
@@ -537,6 +540,7 @@ mod tests {
             panic!("not create")
         };
         assert_eq!(create.size, Some(1 << 30));
+        assert_eq!(create.bitmap_block, Some(64 << 10));
         assert!(create.join && !create.force);
         assert_eq!(create.peer.map(|peer| peer.name).as_deref(), Some("node2"));
         let half = "lockstep volume create data --backing /dev/vdb --node node1=10.77.3.1:7420";

@@ -15,7 +15,9 @@ use mirror_core::disk::{
     BLOCK_BYTES, BitmapPage, Isolation, Layout, LayoutError, Metadata, PAGE_WORDS, Record,
     SUPERBLOCK_SLOTS, Superblock,
 };
-use mirror_core::limits::{NODES_MAX, VOLUME_SECTORS_MAX, VOLUME_SECTORS_MIN};
+use mirror_core::limits::{
+    BITMAP_BLOCK_BYTES_MAX, EXTENT_BLOCKS_MAX, NODES_MAX, VOLUME_SECTORS_MAX, VOLUME_SECTORS_MIN,
+};
 use mirror_core::types::{
     BackingId, BootId, CopyId, Epoch, Incarnation, NodeSet, SECTOR_BYTES, ViewId, VolumeId,
 };
@@ -35,7 +37,8 @@ use crate::sys;
 
 /// Requests never cross a multiple of this, and a volume's size is one where nobody asks for another.
 const CHUNK_BYTES: u64 = 4 * 1024 * 1024;
-const BITMAP_BLOCK_BYTES: u32 = 4096;
+/// What one bit of the bitmap stands for if nobody says otherwise.
+pub const BITMAP_BLOCK_BYTES: u64 = 4096;
 /// How many times its size a volume may grow to if nobody says otherwise.
 const GROWTH_DEFAULT: u64 = 4;
 /// So often is told how far it is.
@@ -58,6 +61,8 @@ pub struct FormatRequest {
     pub force: bool,
     pub size_bytes: Option<u64>,
     pub growth_bytes: Option<u64>,
+    /// What one bit of the bitmap stands for. The copies' may differ.
+    pub bitmap_block_bytes: u64,
     pub runtime_dir: PathBuf,
 }
 
@@ -137,7 +142,9 @@ impl Explain for FormatError {
             Self::TooSmall { .. } => {
                 "use a larger device, a smaller --size or a smaller --grow-to".into()
             }
-            Self::Size { .. } | Self::Layout(_) => "give another --size or --grow-to".into(),
+            Self::Size { .. } | Self::Layout(_) => {
+                "give another --size, --grow-to or --bitmap-block".into()
+            }
             Self::Zero { .. } => {
                 "look at the kernel's log: the device may be failing or full".into()
             }
@@ -167,12 +174,13 @@ impl fmt::Display for Summary {
         };
         write!(
             f,
-            "volume {}: {} bytes from sector {}, metadata {} bytes, room to grow to {} bytes; this copy {state}, epoch {}",
+            "volume {}: {} bytes from sector {}, metadata {} bytes, room to grow to {} bytes, a bit of the bitmap for {} bytes; this copy {state}, epoch {}",
             self.volume,
             superblock.size_sectors * SECTOR_BYTES,
             superblock.data_start_sectors,
             superblock.layout.total_bytes,
             superblock.layout.growth_sectors * SECTOR_BYTES,
+            superblock.layout.bitmap_block_bytes,
             superblock.view.epoch,
         )
     }
@@ -292,7 +300,8 @@ fn divide(
         .unwrap_or(offered.saturating_mul(GROWTH_DEFAULT));
     let growth_sectors =
         (growth_bytes / SECTOR_BYTES).clamp(VOLUME_SECTORS_MIN, VOLUME_SECTORS_MAX);
-    let layout = Layout::for_growth_to(growth_sectors, BITMAP_BLOCK_BYTES)?;
+    let bitmap_block_bytes = checked_bitmap_block(request.bitmap_block_bytes, logical)?;
+    let layout = Layout::for_growth_to(growth_sectors, bitmap_block_bytes)?;
     let data_start_bytes = match separate {
         None => layout.total_bytes,
         Some(separate) if separate.size_bytes() < layout.total_bytes => {
@@ -408,6 +417,18 @@ fn checked_size(size: u64, logical: u64) -> Result<u64, FormatError> {
         value: size,
         allowed,
     })
+}
+
+fn checked_bitmap_block(bytes: u64, logical: u64) -> Result<u32, FormatError> {
+    let bounds = logical.max(CHUNK_BYTES / EXTENT_BLOCKS_MAX)..=BITMAP_BLOCK_BYTES_MAX.into();
+    match u32::try_from(bytes) {
+        Ok(small) if bytes.is_power_of_two() && bounds.contains(&bytes) => Ok(small),
+        Ok(_) | Err(_) => Err(FormatError::Size {
+            option: "--bitmap-block",
+            value: bytes,
+            allowed: format!("a power of two, {} to {}", bounds.start(), bounds.end()),
+        }),
+    }
 }
 
 fn too_small(device: &Claim, needs_bytes: u64, purpose: &'static str) -> FormatError {

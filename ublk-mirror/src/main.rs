@@ -10,7 +10,7 @@ use ublk_mirror::config::Config;
 use ublk_mirror::device::{HELPER_SUBCOMMAND, HelperFailure};
 use ublk_mirror::device_helper::Features;
 use ublk_mirror::explain::Explain;
-use ublk_mirror::format::{self, FormatRequest};
+use ublk_mirror::format::{self, BITMAP_BLOCK_BYTES, FormatRequest};
 use ublk_mirror::startup::{self, RunOptions, Ublk};
 
 /// The data plane of Lockstep: one mirrored volume as a block device.
@@ -55,6 +55,9 @@ enum Action {
         /// Bytes that the volume may grow to later; without it 4 times its size
         #[arg(long, value_name = "BYTES")]
         grow_to: Option<u64>,
+        /// Bytes that one bit of the bitmap stands for, a power of two
+        #[arg(long, value_name = "BYTES", default_value_t = BITMAP_BLOCK_BYTES)]
+        bitmap_block: u64,
         /// Where sockets, locks and records are
         #[arg(long, hide = true, default_value_os_t = runtime_directory())]
         runtime_dir: PathBuf,
@@ -127,6 +130,7 @@ fn carry_out(action: Action) -> Result<(), ()> {
             force,
             size,
             grow_to,
+            bitmap_block,
             runtime_dir,
         } => {
             let request = FormatRequest {
@@ -138,6 +142,7 @@ fn carry_out(action: Action) -> Result<(), ()> {
                 force,
                 size_bytes: size,
                 growth_bytes: grow_to,
+                bitmap_block_bytes: bitmap_block,
                 runtime_dir,
             };
             make(&config, &request)

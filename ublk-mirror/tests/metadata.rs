@@ -109,6 +109,41 @@ fn a_name_that_changed_the_nodes_order_is_told_as_that() {
 }
 
 #[test]
+fn a_bit_of_the_bitmap_stands_for_what_was_asked_for_or_is_refused() {
+    let pair = Pair::new("bitmap-block");
+    for wrong in ["0", "512", "2048", "5000", "1048576", "4294967296"] {
+        let said = pair
+            .a
+            .refuses("format", &["--bitmap-block", wrong], "LS5015");
+        assert!(said.contains("a power of two, 4096 to 524288"), "{said}");
+    }
+    pair.a.format(&["--bitmap-block", "65536"]);
+    let layout = metadata(&pair.a).superblock.layout;
+    assert_eq!(layout.bitmap_block_bytes, 65536);
+    assert!(
+        pair.a
+            .checks()
+            .contains("a bit of the bitmap for 65536 bytes")
+    );
+    pair.b.format(&["--join"]);
+    assert_eq!(metadata(&pair.b).superblock.layout.bitmap_block_bytes, 4096);
+}
+
+#[test]
+fn copies_whose_bitmaps_differ_become_equal() {
+    for (one, other) in [("524288", "4096"), ("4096", "131072")] {
+        let mut pair = Pair::new("bitmaps-differ");
+        let size = ["--size", "8388608", "--bitmap-block"];
+        pair.a.format(&[&size[..], &[one]].concat());
+        pair.b.format(&[&size[..], &[other, "--join"]].concat());
+        pair.a.fill_with_noise();
+        pair.a.start();
+        pair.b.start();
+        pair.wait_in_sync();
+    }
+}
+
+#[test]
 fn metadata_of_another_cluster_key_are_refused() {
     let pair = Pair::formatted("other-key");
     pair.a.write_key(&[8; 64]);

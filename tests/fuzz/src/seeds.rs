@@ -140,7 +140,7 @@ fn bodies(target: &str) -> Vec<Seed> {
         "body-marks" => Marks {
             first_word: 1 << 41,
             next_word: Some(u64::MAX - 1),
-            block_sectors: 2048,
+            block_sectors: 1024,
             words: [u64::MAX; MARKS_WORDS],
         }
         .encode()

@@ -240,7 +240,7 @@ pub fn format(
             insync: NodeSet::EMPTY,
         },
     };
-    let mut layout = Layout::for_growth_to(plan.disk_sectors.max(2048), plan.bitmap_block_bytes)
+    let mut layout = Layout::for_growth_to(plan.disk_sectors.max(2048), plan.block_bytes(node))
         .unwrap_or_else(|error| panic!("{error}"));
     // A short ring comes round often.
     layout.activity_log_bytes = LOG_BLOCKS * BLOCK_BYTES as u64;

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use mirror_core::types::{BackingId, NodeId};
 
 use super::*;
-use crate::format::{Copy, FormatRequest, format};
+use crate::format::{BITMAP_BLOCK_BYTES, Copy, FormatRequest, format};
 use crate::identity::tests::{SDB, SDC, boot};
 
 /// Files of both volumes, that go away with the value.
@@ -56,6 +56,7 @@ impl Server {
             force: true,
             size_bytes: None,
             growth_bytes: None,
+            bitmap_block_bytes: BITMAP_BLOCK_BYTES,
             runtime_dir: self.0.join("run"),
         };
         format(config, &request).unwrap();

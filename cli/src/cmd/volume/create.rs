@@ -103,6 +103,9 @@ fn format_device(create: &Create, config: &Path) -> Result<(), Failure> {
     if let Some(size) = create.grow_to {
         command.arg("--grow-to").arg(size.to_string());
     }
+    if let Some(size) = create.bitmap_block {
+        command.arg("--bitmap-block").arg(size.to_string());
+    }
     programs::with_run_directory(&mut command);
     let status = command
         .status()
@@ -149,6 +152,9 @@ fn next_steps(create: &Create, ends: &Ends, key_file: &Path, key_made: bool) -> 
     let grow = create
         .grow_to
         .map_or_else(String::new, |size| format!(" --grow-to {size}"));
+    let bitmap = create
+        .bitmap_block
+        .map_or_else(String::new, |size| format!(" --bitmap-block {size}"));
     let directory = key_file.parent().unwrap_or(Path::new("/")).display();
     format!(
         "{name}: the first copy is made on {node}.\n\
@@ -156,7 +162,7 @@ fn next_steps(create: &Create, ends: &Ends, key_file: &Path, key_made: bool) -> 
          \x20 1. copy the key to {peer}{made}, if it did not join the cluster:\n\
          \x20      ssh {peer} mkdir -p {directory} && scp -p {key} {peer}:{key}\n\
          \x20 2. on {peer}, with its own device (what is on it is lost):\n\
-         \x20      lockstep volume create {name} --join --backing {backing}{metadata}{key_option}{size}{grow} \
+         \x20      lockstep volume create {name} --join --backing {backing}{metadata}{key_option}{size}{grow}{bitmap} \
          --node {peer_argument} --peer {node_argument}\n\
          a lockstepd with {name} in a group does the rest; without it:\n\
          \x20 3. on both nodes:\n\
@@ -195,6 +201,7 @@ mod tests {
             force: false,
             size: Some(1 << 30),
             grow_to: None,
+            bitmap_block: None,
         }
     }
 
@@ -227,6 +234,15 @@ mod tests {
         assert!(text.contains(command), "{text}");
         assert!(
             text.contains("scp -p /etc/lockstep/cluster.key node2:/etc/lockstep/cluster.key"),
+            "{text}"
+        );
+        let larger = Create {
+            bitmap_block: Some(65536),
+            ..example()
+        };
+        let text = next_steps(&larger, &ends, key, true);
+        assert!(
+            text.contains("--size 1073741824 --bitmap-block 65536 --node"),
             "{text}"
         );
     }

@@ -11,8 +11,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::Layout;
 use super::record::{Record, RecordBytes};
 use crate::limits::{
-    NODES_MAX, NUMBER_AT_START_MAX, NUMBER_MAX, VIEW_HISTORY_MAX, VOLUME_NAME_BYTES_MAX,
-    VOLUME_SECTORS_MAX,
+    EXTENT_BLOCKS_MAX, NODES_MAX, NUMBER_AT_START_MAX, NUMBER_MAX, VIEW_HISTORY_MAX,
+    VOLUME_NAME_BYTES_MAX, VOLUME_SECTORS_MAX,
 };
 use crate::types::{
     BackingId, BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SECTOR_BYTES,
@@ -498,6 +498,13 @@ impl Superblock {
         }
     }
 
+    /// One at least, and no more than the activity log keeps apart.
+    fn extent_has_whole_blocks(&self) -> bool {
+        let extent_bytes = u64::from(self.chunk_sectors) * SECTOR_BYTES;
+        let block_bytes = u64::from(self.layout.bitmap_block_bytes);
+        (block_bytes..=block_bytes * EXTENT_BLOCKS_MAX).contains(&extent_bytes)
+    }
+
     fn check(self) -> Result<Self, SlotFault> {
         let sane_chunk = self.chunk_sectors.is_power_of_two();
         let sane_block = self.logical_block_bytes.is_power_of_two()
@@ -519,8 +526,7 @@ impl Superblock {
         } else if !self.layout.is_possible()
             || (1..self.layout.total_bytes).contains(&(self.data_start_sectors * SECTOR_BYTES))
             || self.size_sectors.max(self.prepared_sectors) > self.layout.growth_sectors
-            || u64::from(self.chunk_sectors) * SECTOR_BYTES
-                < u64::from(self.layout.bitmap_block_bytes)
+            || !self.extent_has_whole_blocks()
         {
             Err(SlotFault::Value("metadata geometry"))
         } else {
