@@ -492,6 +492,9 @@ pub(crate) struct Create {
     /// Also if the device seems to hold something
     #[arg(long)]
     pub(crate) force: bool,
+    /// With --force: the name of the volume whose copy on the device is thrown away
+    #[arg(long, value_name = "NAME", requires = "force")]
+    pub(crate) confirm: Vec<String>,
     /// Size of the volume, such as 10GiB; without it all that fits
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub(crate) size: Option<u64>,
@@ -545,5 +548,9 @@ mod tests {
         assert_eq!(create.peer.map(|peer| peer.name).as_deref(), Some("node2"));
         let half = "lockstep volume create data --backing /dev/vdb --node node1=10.77.3.1:7420";
         assert!(Cli::try_parse_from(half.split(' ')).is_err());
+        let name_alone = "lockstep volume create data --backing /dev/vdb --confirm data";
+        assert!(Cli::try_parse_from(name_alone.split(' ')).is_err());
+        let forced = format!("{name_alone} --force");
+        assert!(Cli::try_parse_from(forced.split(' ')).is_ok());
     }
 }

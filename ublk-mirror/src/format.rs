@@ -8,12 +8,11 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mirror_core::disk::{
     BLOCK_BYTES, BitmapPage, Isolation, Layout, LayoutError, Metadata, PAGE_WORDS, Record,
-    SUPERBLOCK_SLOTS, Superblock,
+    Superblock,
 };
 use mirror_core::limits::{
     BITMAP_BLOCK_BYTES_MAX, EXTENT_BLOCKS_MAX, NODES_MAX, VOLUME_SECTORS_MAX, VOLUME_SECTORS_MIN,
@@ -35,6 +34,10 @@ use crate::metadata::{self, Devices, MetadataError};
 use crate::startup::{LockError, VolumeLock, claim_advice};
 use crate::sys;
 
+mod found;
+
+pub use found::FoundCopy;
+
 /// Requests never cross a multiple of this, and a volume's size is one where nobody asks for another.
 const CHUNK_BYTES: u64 = 4 * 1024 * 1024;
 /// What one bit of the bitmap stands for if nobody says otherwise.
@@ -43,7 +46,6 @@ pub const BITMAP_BLOCK_BYTES: u64 = 4096;
 const GROWTH_DEFAULT: u64 = 4;
 /// So often is told how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-const MAGIC: &[u8] = b"LOCKSTEP";
 
 /// Which copy is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,8 @@ pub struct FormatRequest {
     pub copy: Copy,
     /// Overwrite what is found.
     pub force: bool,
+    /// With `force`: the volumes whose copies may be thrown away, if there are copies on the devices.
+    pub confirmed: Vec<String>,
     pub size_bytes: Option<u64>,
     pub growth_bytes: Option<u64>,
     /// What one bit of the bitmap stands for. The copies' may differ.
@@ -73,6 +77,8 @@ pub enum FormatError {
     Lock(#[from] LockError),
     #[error("{} holds {what}", .path.display())]
     Signature { path: PathBuf, what: String },
+    #[error("{0}")]
+    Copy(FoundCopy),
     #[error("cannot look for signatures on {} with blkid", .path.display())]
     Probe {
         path: PathBuf,
@@ -116,6 +122,7 @@ impl Explain for FormatError {
             Self::Lock(error) => error.code(),
             Self::Disown(error) => error.code(),
             Self::Signature { .. } => "LS5010",
+            Self::Copy(_) => "LS1085",
             Self::Probe { .. } => "LS5011",
             Self::Claim(ClaimError::InUse { .. }) => "LS5012",
             Self::Claim(_) => "LS5013",
@@ -132,9 +139,10 @@ impl Explain for FormatError {
             Self::Lock(error) => error.advice(),
             Self::Disown(error) => error.advice(),
             Self::Signature { path, .. } => format!(
-                "see that {} is the right device and nobody needs what is on it; --force overwrites it",
+                "see that {} is the right device and nobody needs what is on it; --force overwrites it, and wants --confirm NAME for a copy of volume NAME",
                 path.display()
             ),
+            Self::Copy(found) => found.advice(),
             Self::Probe { .. } => {
                 "install util-linux, or be sure of the device and use --force".into()
             }
@@ -190,9 +198,9 @@ impl fmt::Display for Summary {
 pub fn format(config: &Config, request: &FormatRequest) -> Result<Summary, FormatError> {
     let _lock = VolumeLock::take(&request.runtime_dir, &config.volume)?;
     if !request.force {
-        refuse_signature(&config.backing)?;
+        found::refuse_signature(&config.backing)?;
         if let Some(path) = &config.metadata {
-            refuse_signature(path)?;
+            found::refuse_signature(path)?;
         }
     }
     let data = Claim::open(&config.backing, &config.volume, Part::Data)?;
@@ -269,6 +277,7 @@ fn make(
     data: &Claim,
     separate: Option<&Claim>,
 ) -> Result<Superblock, FormatError> {
+    found::refuse_unnamed_copies(std::iter::once(data).chain(separate), &request.confirmed)?;
     let superblock = first_superblock(config, request, data, separate)?;
     let device = separate.unwrap_or(data);
     empty_area(device.file(), &superblock).map_err(|source| FormatError::Zero {
@@ -446,60 +455,6 @@ fn random_id() -> Result<[u8; 16], FormatError> {
     sys::fill_random(&mut id).map_err(FormatError::Kernel)?;
     id[0] |= 1;
     Ok(id)
-}
-
-/// Refuses a device on which something else, or another volume of ours, is found.
-fn refuse_signature(path: &Path) -> Result<(), FormatError> {
-    let failed = |source| FormatError::Probe {
-        path: path.to_owned(),
-        source,
-    };
-    let Ok(file) = File::open(path) else {
-        // The claim says better what is wrong with it.
-        return Ok(());
-    };
-    for place in SUPERBLOCK_SLOTS {
-        let mut magic = [0; MAGIC.len()];
-        if file.read_exact_at(&mut magic, place).is_ok() && magic == MAGIC {
-            return Err(FormatError::Signature {
-                path: path.to_owned(),
-                what: "a copy of a Lockstep volume".into(),
-            });
-        }
-    }
-    let output = Command::new("blkid")
-        .args(["--probe", "--output", "export"])
-        .arg(path)
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(failed)?;
-    match output.status.code() {
-        // Nothing was found.
-        Some(2) => Ok(()),
-        Some(0) => {
-            let text = String::from_utf8_lossy(&output.stdout);
-            let field = |name: &str| {
-                text.lines()
-                    .find_map(|line| line.strip_prefix(name).map(str::to_owned))
-            };
-            let what = field("TYPE=")
-                .or_else(|| field("PTTYPE=").map(|kind| format!("a {kind} partition table")));
-            let what = what.unwrap_or_else(|| "something".into());
-            Err(FormatError::Signature {
-                path: path.to_owned(),
-                what,
-            })
-        }
-        Some(8) => Err(FormatError::Signature {
-            path: path.to_owned(),
-            what: "several signatures".into(),
-        }),
-        code => Err(failed(io::Error::other(format!(
-            "it ended with {code:?}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        )))),
-    }
 }
 
 /// An area without superblocks, with an activity log that was never written and a bitmap without marks.

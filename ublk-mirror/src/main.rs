@@ -49,6 +49,9 @@ enum Action {
         /// Also where something else is found on the devices
         #[arg(long)]
         force: bool,
+        /// With --force: the name of the volume whose copy on the device is thrown away
+        #[arg(long, value_name = "NAME", requires = "force")]
+        confirm: Vec<String>,
         /// Bytes of the volume; without it all that fits
         #[arg(long, value_name = "BYTES")]
         size: Option<u64>,
@@ -128,6 +131,7 @@ fn carry_out(action: Action) -> Result<(), ()> {
             config,
             join,
             force,
+            confirm,
             size,
             grow_to,
             bitmap_block,
@@ -140,6 +144,7 @@ fn carry_out(action: Action) -> Result<(), ()> {
                     format::Copy::First
                 },
                 force,
+                confirmed: confirm,
                 size_bytes: size,
                 growth_bytes: grow_to,
                 bitmap_block_bytes: bitmap_block,

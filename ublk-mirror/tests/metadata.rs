@@ -203,7 +203,8 @@ fn a_new_copy_has_an_empty_log_and_a_bitmap_without_marks_also_over_an_old_one()
     let pair = Pair::formatted("empty-marks");
     spoil(&pair.a, 128 * 1024, 1 << 20);
     spoil(&pair.a, 2 << 20, 64 * 1024);
-    pair.a.format(&["--force", "--grow-to", "1073741824"]);
+    pair.a
+        .format(&["--force", "--confirm", "data", "--grow-to", "1073741824"]);
     for node in [&pair.a, &pair.b] {
         let found = metadata(node);
         assert_eq!(found.activity, ActivityFound::Known(Default::default()));
@@ -281,7 +282,76 @@ fn a_device_that_holds_something_is_formatted_only_by_force() {
     pair.a.format(&["--force"]);
     let said = pair.a.refuses("format", &["--join"], "LS5010");
     assert!(said.contains("Lockstep"), "{said}");
-    pair.a.format(&["--join", "--force"]);
+    pair.a.format(&["--join", "--force", "--confirm", "data"]);
+}
+
+#[test]
+fn a_copy_of_a_volume_is_thrown_away_only_by_force_and_its_name() {
+    let pair = Pair::formatted("throw-away");
+    let before = fs::read(&pair.a.backing).unwrap();
+    let refused = |confirm: &[&str]| {
+        let options = [&["--join", "--force"], confirm].concat();
+        let said = pair.a.refuses("format", &options, "LS1085");
+        assert!(
+            said.contains("a copy of volume \"data\", that of node 0, last epoch 1"),
+            "{said}"
+        );
+        assert!(said.contains("--force --confirm data"), "{said}");
+        assert!(
+            fs::read(&pair.a.backing).unwrap() == before,
+            "it was written to"
+        );
+    };
+    refused(&[]);
+    refused(&["--confirm", "other"]);
+    // It is the found volume's name that counts, not the one of the configuration.
+    pair.a
+        .edit_config("volume = \"data\"", "volume = \"other\"");
+    refused(&["--confirm", "other"]);
+    let alone = pair.a.run("format", &["--join", "--confirm", "data"]);
+    assert_eq!(alone.status.code(), Some(2), "{alone:?}");
+    pair.a.damage(0);
+    let said = pair.a.refuses("format", &["--force"], "LS1085");
+    assert!(
+        said.contains("volume \"data\""),
+        "one place is enough: {said}"
+    );
+    pair.a.format(&["--join", "--force", "--confirm", "data"]);
+    let said = pair.a.refuses("format", &["--force"], "LS1085");
+    assert!(
+        said.contains("volume \"other\", that of node 0, last epoch 0"),
+        "{said}"
+    );
+    // What names no volume is overwritten as ever.
+    for slot in 0..2 {
+        pair.a.damage(slot);
+    }
+    pair.a.format(&["--force"]);
+}
+
+#[test]
+fn a_copy_on_either_device_has_to_be_named() {
+    let pair = Pair::formatted("throw-away-two");
+    let metadata = pair.a.directory.join("metadata");
+    fs::copy(&pair.b.backing, &metadata).unwrap();
+    let path = format!("{:?}", metadata.display().to_string());
+    pair.a.edit_config("\"internal\"", &path);
+    pair.a
+        .edit_config("volume = \"data\"", "volume = \"other\"");
+    let said = pair.a.refuses("format", &["--force"], "LS1085");
+    assert!(
+        said.contains("/a/disk holds a copy") && said.contains("node 0"),
+        "{said}"
+    );
+    // The device of the data loses no superblock by that, but whatever is in it becomes the new volume's data.
+    pair.a.damage(0);
+    pair.a.damage(1);
+    let said = pair.a.refuses("format", &["--force"], "LS1085");
+    assert!(
+        said.contains("metadata holds a copy") && said.contains("node 1"),
+        "{said}"
+    );
+    pair.a.format(&["--force", "--confirm", "data"]);
 }
 
 #[test]

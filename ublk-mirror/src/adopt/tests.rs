@@ -54,6 +54,7 @@ impl Server {
         let request = FormatRequest {
             copy: Copy::First,
             force: true,
+            confirmed: Vec::new(),
             size_bytes: None,
             growth_bytes: None,
             bitmap_block_bytes: BITMAP_BLOCK_BYTES,

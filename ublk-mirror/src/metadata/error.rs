@@ -138,7 +138,7 @@ impl Explain for MetadataError {
                  places, give `backing` in {} the right one's name in /dev/disk/by-id. Only if ALL data of the volume were \
                  copied to {} on purpose, while no daemon ran, or the same disk is only named otherwise since a change of \
                  the machine: `lockstep volume adopt-disk {volume} --confirm {volume}`. A new disk without the data is no \
-                 copy: make this one anew with `ublk-mirror format --join --force`",
+                 copy: make this one anew with `ublk-mirror format --join --force --confirm {volume}`",
                 config.display(),
                 backing.display(),
             ),

@@ -91,21 +91,7 @@ fn prepare_key(create: &Create, ends: &Ends, key_file: &Path) -> Result<bool, Fa
 fn format_device(create: &Create, config: &Path) -> Result<(), Failure> {
     let mut command = programs::mirror();
     command.arg("format").arg("--config").arg(config);
-    if create.join {
-        command.arg("--join");
-    }
-    if create.force {
-        command.arg("--force");
-    }
-    if let Some(size) = create.size {
-        command.arg("--size").arg(size.to_string());
-    }
-    if let Some(size) = create.grow_to {
-        command.arg("--grow-to").arg(size.to_string());
-    }
-    if let Some(size) = create.bitmap_block {
-        command.arg("--bitmap-block").arg(size.to_string());
-    }
+    command.args(format_options(create));
     programs::with_run_directory(&mut command);
     let status = command
         .status()
@@ -121,6 +107,26 @@ fn format_device(create: &Create, config: &Path) -> Result<(), Failure> {
         ),
         "the lines above say why; no configuration was left behind",
     ))
+}
+
+fn format_options(create: &Create) -> Vec<String> {
+    let mut options: Vec<String> = Vec::new();
+    for (wanted, option) in [(create.join, "--join"), (create.force, "--force")] {
+        options.extend(wanted.then(|| option.to_owned()));
+    }
+    for name in &create.confirm {
+        options.extend(["--confirm".to_owned(), name.clone()]);
+    }
+    for (option, bytes) in [
+        ("--size", create.size),
+        ("--grow-to", create.grow_to),
+        ("--bitmap-block", create.bitmap_block),
+    ] {
+        if let Some(bytes) = bytes {
+            options.extend([option.to_owned(), bytes.to_string()]);
+        }
+    }
+    options
 }
 
 fn next_steps(create: &Create, ends: &Ends, key_file: &Path, key_made: bool) -> String {
@@ -199,6 +205,7 @@ mod tests {
             key_file: None,
             join: false,
             force: false,
+            confirm: Vec::new(),
             size: Some(1 << 30),
             grow_to: None,
             bitmap_block: None,
@@ -244,6 +251,22 @@ mod tests {
         assert!(
             text.contains("--size 1073741824 --bitmap-block 65536 --node"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn what_was_asked_for_is_asked_of_the_data_plane() {
+        assert_eq!(format_options(&example()).join(" "), "--size 1073741824");
+        let over_two = Create {
+            join: true,
+            force: true,
+            confirm: vec!["old".into(), "older".into()],
+            bitmap_block: Some(65536),
+            ..example()
+        };
+        assert_eq!(
+            format_options(&over_two).join(" "),
+            "--join --force --confirm old --confirm older --size 1073741824 --bitmap-block 65536"
         );
     }
 }
