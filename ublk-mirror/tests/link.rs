@@ -72,7 +72,7 @@ fn a_command_for_which_nobody_waits_any_more_changes_nothing() {
     let late = pair.a.ask(&format!("{force},\"until_ms\":1"));
     assert_eq!(late["problem"]["code"], "LS1084", "{late}");
     let in_time = pair.a.ask(&format!("{force},\"until_ms\":{}", u64::MAX));
-    assert_eq!(in_time["problem"]["code"], "LS1010", "{in_time}");
+    assert_eq!(in_time["problem"]["code"], "LS1003", "{in_time}");
 }
 
 #[test]
