@@ -388,6 +388,14 @@ pub(crate) enum Volume {
         #[arg(long, value_name = "NAME")]
         confirm: Option<String>,
     },
+    /// The backing device is another disk now: its data were copied there on purpose. The volume's daemon does not run
+    AdoptDisk {
+        /// The volume
+        name: String,
+        /// The volume's name once more: all of its data are on the disk that `backing` names
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
+    },
     /// Pause the resync that this node is the source of, or let it go on
     #[command(group(ArgGroup::new("what").required(true)))]
     Resync {
@@ -447,11 +455,14 @@ pub(crate) struct Verify {
     /// The node whose copy is right; implies --repair
     #[arg(long, value_name = "NODE")]
     pub(crate) repair_from: Option<String>,
+    /// With --repair-from the other node, whose blocks are written over what applications see here: the volume's name
+    #[arg(long, value_name = "NAME", requires = "repair_from")]
+    pub(crate) confirm: Option<String>,
     /// Wait for the end, and show the progress
     #[arg(long)]
     pub(crate) wait: bool,
     /// End the verify that runs
-    #[arg(long, conflicts_with_all = ["repair", "repair_from", "wait"])]
+    #[arg(long, conflicts_with_all = ["repair", "repair_from", "confirm", "wait"])]
     pub(crate) stop: bool,
 }
 
@@ -481,12 +492,18 @@ pub(crate) struct Create {
     /// Also if the device seems to hold something
     #[arg(long)]
     pub(crate) force: bool,
+    /// With --force: the name of the volume whose copy on the device is thrown away
+    #[arg(long, value_name = "NAME", requires = "force")]
+    pub(crate) confirm: Vec<String>,
     /// Size of the volume, such as 10GiB; without it all that fits
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub(crate) size: Option<u64>,
     /// Reserve metadata for a volume of up to this size
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub(crate) grow_to: Option<u64>,
+    /// What one bit of the bitmap stands for: a power of two from 4KiB to 512KiB, no less than the device's logical block [default: 4KiB]
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub(crate) bitmap_block: Option<u64>,
 }
 
 #[cfg(test)]
@@ -517,7 +534,7 @@ mod tests {
     #[test]
     fn create_takes_what_the_manual_says() {
         let words = "lockstep volume create data --backing /dev/vdb --node node1=10.77.3.1:7420 \
-                     --peer node2=10.77.3.2:7420 --size 1GiB --join";
+                     --peer node2=10.77.3.2:7420 --size 1GiB --bitmap-block 64KiB --join";
         let cli = Cli::try_parse_from(words.split_whitespace()).unwrap();
         let Noun::Volume(volume) = cli.noun else {
             panic!("not a volume")
@@ -526,9 +543,14 @@ mod tests {
             panic!("not create")
         };
         assert_eq!(create.size, Some(1 << 30));
+        assert_eq!(create.bitmap_block, Some(64 << 10));
         assert!(create.join && !create.force);
         assert_eq!(create.peer.map(|peer| peer.name).as_deref(), Some("node2"));
         let half = "lockstep volume create data --backing /dev/vdb --node node1=10.77.3.1:7420";
         assert!(Cli::try_parse_from(half.split(' ')).is_err());
+        let name_alone = "lockstep volume create data --backing /dev/vdb --confirm data";
+        assert!(Cli::try_parse_from(name_alone.split(' ')).is_err());
+        let forced = format!("{name_alone} --force");
+        assert!(Cli::try_parse_from(forced.split(' ')).is_ok());
     }
 }

@@ -53,6 +53,22 @@ pub(crate) fn not_found(error: &std::io::Error) -> Failure {
     cannot_run(MIRROR, error)
 }
 
+/// What `ublk-mirror` refused: `ublk-mirror: LS3017: what` and, in a line of its own, `what to do: advice`.
+pub(crate) fn refusal(said: &str) -> Option<Problem> {
+    let (code, message) = said.lines().find_map(|line| {
+        let parts = line.strip_prefix("ublk-mirror: ")?.split_once(": ")?;
+        parts.0.starts_with("LS").then_some(parts)
+    })?;
+    let advice = said
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("what to do: "));
+    Some(Problem {
+        code: code.to_string(),
+        message: message.to_string(),
+        advice: advice.unwrap_or_default().to_string(),
+    })
+}
+
 /// `lockstepd` could not be started at all.
 pub(crate) fn no_daemon(error: &std::io::Error) -> Failure {
     cannot_run(DAEMON, error)

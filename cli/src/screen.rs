@@ -284,6 +284,9 @@ pub(crate) fn progress_bar(done: u64, total: u64, rate: u64, eta_s: Option<u64>)
 fn cause(cause: CopyCause) -> &'static str {
     match cause {
         CopyCause::FirstCopy => "the copy never held this volume",
+        CopyCause::Replaced => {
+            "the copy is new there (another disk, another server, or its metadata were lost)"
+        }
         CopyCause::Outdated => "the copy missed acknowledged writes",
         CopyCause::UnknownState => "what the copy lacks is not known, so all of it is copied",
         CopyCause::MemberRebooted => "its machine rebooted and may lack what it had not flushed",

@@ -118,7 +118,7 @@ impl Drop for Bed {
     }
 }
 
-/// Not a test: `ublk-mirror run` and `ublk-mirror format`.
+/// Not a test: `ublk-mirror run`, `ublk-mirror format` and `ublk-mirror adopt-disk`.
 #[test]
 #[ignore = "played for the other tests"]
 fn plays_the_data_plane() {
@@ -132,9 +132,14 @@ fn plays_the_data_plane() {
         writeln!(file.expect("a file"), "{words}").expect("a line");
     };
     let mark = bed.join(format!("state/volumes/{volume}.stopped"));
-    if std::env::var("FAKE_WORD").is_ok_and(|word| word == "format") {
+    let word = std::env::var("FAKE_WORD").unwrap_or_default();
+    if word == "format" || word == "adopt-disk" {
         let turn = File::open(bed.join(format!("run/{volume}.turn"))).expect("a turn");
-        note(format!("format, turn taken: {}", turn.try_lock().is_err()));
+        note(format!("{word}, turn taken: {}", turn.try_lock().is_err()));
+        if bed.join("refuses").exists() {
+            eprintln!("ublk-mirror: LS3013: too small\n  what to do: take a larger one");
+            std::process::exit(1);
+        }
         return;
     }
     note(format!("run, mark: {}", mark.exists()));
@@ -333,6 +338,36 @@ fn a_new_copy_is_made_in_its_turn_and_forgets_that_an_earlier_one_was_stopped() 
     bed.does("stop");
     let nobody = Bed::new().volume("stop", &[]);
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("LS4005"));
+}
+
+#[test]
+fn a_disk_is_adopted_in_its_turn_for_a_name_that_is_repeated_while_no_daemon_runs() {
+    let bed = Bed::made();
+    let name = bed.volume.as_str();
+    let refused = |confirm: &[&str], code: &str| {
+        let output = bed.volume("adopt-disk", confirm);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            output.status.code() == Some(1) && said.contains(code),
+            "{output:?}"
+        );
+        said
+    };
+    let said = refused(&[], "LS4015");
+    assert!(said.contains(&format!("--confirm {name}")), "{said}");
+    refused(&["--confirm", "another"], "LS4015");
+    assert_eq!(bed.notes(), "");
+    let adopted = bed.volume("adopt-disk", &["--confirm", name]);
+    assert!(adopted.status.success(), "{adopted:?}");
+    assert_eq!(bed.notes(), "adopt-disk, turn taken: true\n");
+    fs::write(bed.file("refuses"), "").expect("a file");
+    let said = refused(&["--confirm", name], "LS3013");
+    assert!(said.contains("take a larger one"), "{said}");
+    fs::remove_file(bed.file("refuses")).expect("a file");
+    bed.does("start");
+    let notes = bed.notes();
+    refused(&["--confirm", name], "LS3021");
+    assert_eq!(bed.notes(), notes);
 }
 
 #[test]

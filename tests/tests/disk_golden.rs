@@ -15,7 +15,7 @@ use mirror_core::disk::{
 use mirror_core::keys::{Keys, Secret};
 use mirror_core::limits::{NODES_MAX, NUMBER_AT_START_MAX, VIEW_HISTORY_MAX};
 use mirror_core::types::{
-    BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId,
+    BackingId, BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId,
 };
 use mirror_core::view::{View, ViewHistory, ViewMark};
 use proptest::prelude::*;
@@ -109,6 +109,7 @@ fn superblock() -> Superblock {
         own_boot: BootId([0x77; 16]),
         incarnation: Incarnation(0x9999),
         prepared_sectors: 0x28_0000,
+        backing: BackingId([0x88; 16]),
         record: record(),
     }
 }
@@ -141,6 +142,7 @@ fn blank() -> Superblock {
         lineage: CopyId::NONE,
         base: ViewMark::default(),
         prepared_sectors: 0,
+        backing: BackingId::NONE,
         ..superblock()
     }
 }

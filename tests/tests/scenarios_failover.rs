@@ -247,7 +247,7 @@ fn deliberate_faults_are_found() {
         if RARE.contains(&row.name) {
             continue;
         }
-        let found = (0..300).any(|seed| Run::new(seed, Some(row.wrong)).fails());
+        let found = (0..600).any(|seed| Run::new(seed, Some(row.wrong)).fails());
         assert!(found, "{} was not found", row.name);
     }
 }

@@ -161,6 +161,7 @@ fn a_verify_waits_for_the_new_size_to_be_durable_on_both_sides() {
         Command::Verify {
             repair: false,
             repair_from: None,
+            confirm: String::new(),
         },
     );
     assert_eq!(wait_answer(&mut world, command), Ok(Done::VerifyBegun));

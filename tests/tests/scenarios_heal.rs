@@ -386,6 +386,7 @@ fn what_else_operators_ask_for_while_the_disk_is_left_changes_nothing() {
     let verify = |repair, from: Option<&str>| Command::Verify {
         repair,
         repair_from: from.map(String::from),
+        confirm: "data".to_string(),
     };
     let confirm = |node: usize| format!("{} is off", ["beta", "alpha"][node]);
     let asked = |node: usize| {

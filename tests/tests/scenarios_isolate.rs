@@ -212,6 +212,7 @@ fn an_isolated_copy_is_neither_marked_nor_compared() {
         let verify = Command::Verify {
             repair: true,
             repair_from: None,
+            confirm: String::new(),
         };
         let command = world.command(node, verify);
         let outcome = wait_answer(&mut world, command);
@@ -220,4 +221,27 @@ fn an_isolated_copy_is_neither_marked_nor_compared() {
     assert_eq!(attach(&mut world, 1, true), Ok(Done::Attached));
     assert!(world.run_until(60_000, World::healthy));
     well(&world);
+}
+
+#[test]
+fn an_isolated_copy_is_forced_only_after_it_was_attached_and_can_be_opened_then() {
+    let mut world = isolated(2);
+    world.nodes[0].held_off = true;
+    world.power_cut(0);
+    world.run_for(5000);
+    let force = |world: &mut World| {
+        let confirm = "data".to_string();
+        let command = world.command(1, Command::Force { confirm });
+        wait_answer(world, command)
+    };
+    let refused = force(&mut world);
+    assert!(matches!(refusal(refused), IsolationRefusal::AttachFirst));
+    assert_eq!(attach(&mut world, 1, true), Ok(Done::Attached));
+    assert_eq!(force(&mut world), Ok(Done::Forced));
+    world.kill(1);
+    world.start(1);
+    world.run_for(1000);
+    let status = world.status(1).expect("its superblock can be read");
+    assert_eq!(status.copy, CopyState::InSync);
+    on(&mut world, 1);
 }

@@ -8,6 +8,7 @@ use mirror_core::admin::{
     Command, CopyState, Done, Keep, LinkState, Outcome, Refusal, Role, SideStatus,
 };
 use mirror_core::disk::Operation;
+use mirror_core::types::NodeId;
 
 const BLOCK_BYTES: u64 = 4096;
 
@@ -316,4 +317,42 @@ fn what_only_one_side_has_is_another_thing_after_it_was_served() {
         asked(&mut world),
         Err(Refusal::NoSplitBrain { .. })
     ));
+}
+
+fn on_both(world: &mut World) {
+    let whole = |world: &World| (0..2).all(|node| world.nodes[node].view().insync.len() == 2);
+    assert!(world.run_until(60_000, whole));
+}
+
+#[test]
+fn a_copy_that_was_marked_and_then_forced_fills_another() {
+    let mut world = pair(21);
+    world.begin_split(1);
+    on(&mut world, 0);
+    written(&mut world, 0, 0, 64);
+    world.silence([true, true]);
+    world.run_for(5000);
+    assert!(matches!(takeover(&mut world, 0), Ok(Done::Alone)));
+    world.silence([false, false]);
+    assert!(world.run_until(5000, |world| {
+        !world.nodes[1]
+            .view()
+            .insync
+            .contains(NodeId::new(1).expect("1"))
+    }));
+    off(&mut world, 0);
+    world.silence([true, true]);
+    world.run_for(5000);
+    let confirm = "data".to_string();
+    let marked = insist(&mut world, 1, &Command::Invalidate { confirm });
+    assert_eq!(marked, Ok(Done::Invalidated));
+    assert_eq!(entry(&world, 1).0, Operation::Invalidate);
+    assert_eq!(force(&mut world, 1, "data"), Ok(Done::Forced));
+    assert!(!world.nodes[1].meta.peek().invalidated);
+    world.silence([false, false]);
+    world.run_for(2000);
+    let answer = resolve(&mut world, 0, "alpha", "data");
+    assert_eq!(answer, Ok(Done::Discarded));
+    on_both(&mut world);
+    assert_eq!(world.nodes[0].data.content, world.nodes[1].data.content);
 }

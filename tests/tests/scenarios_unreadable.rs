@@ -91,6 +91,7 @@ fn a_verify_lists_the_block_that_it_cannot_read_and_compares_the_rest() {
         let verify = Command::Verify {
             repair: true,
             repair_from: None,
+            confirm: String::new(),
         };
         let began = world.command(0, verify);
         assert_eq!(wait_answer(&mut world, began), Ok(Done::VerifyBegun));

@@ -40,6 +40,9 @@ struct RequestLine {
     schema: String,
     #[serde(flatten)]
     request: Request,
+    /// From then on a command must not begin: milliseconds of `CLOCK_BOOTTIME`.
+    #[serde(default)]
+    until_ms: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -304,9 +307,11 @@ fn serve(
     }
 }
 
-fn parse(line: &str) -> Result<Request, Problem> {
+fn parse(line: &str) -> Result<(Request, Option<Duration>), Problem> {
     match serde_json::from_str::<RequestLine>(line) {
-        Ok(line) if line.schema == SCHEMA => Ok(line.request),
+        Ok(line) if line.schema == SCHEMA => {
+            Ok((line.request, line.until_ms.map(Duration::from_millis)))
+        }
         Ok(line) => Err(bad_request(format!(
             "schema {:?}, this daemon speaks {SCHEMA:?}",
             line.schema
@@ -321,7 +326,7 @@ pub fn is_request(line: &str) -> bool {
 }
 
 fn answer(line: &str, inbox: &Inbox, keys: &KeyFile) -> String {
-    let request = match parse(line) {
+    let (request, until) = match parse(line) {
         Ok(request) => request,
         Err(problem) => return problem_line(&problem),
     };
@@ -337,7 +342,11 @@ fn answer(line: &str, inbox: &Inbox, keys: &KeyFile) -> String {
             let handed = keys.hand_over(inbox, sender);
             handed.map_err(|error| error.problem())
         }
-        Request::Command(command) => put(Message::Command(command, sender)),
+        Request::Command(command) => put(Message::Command {
+            command,
+            until,
+            answer: sender,
+        }),
     };
     if let Err(problem) = taken {
         return problem_line(&problem);
@@ -358,6 +367,16 @@ fn problem(code: &str, message: String, advice: &str) -> Problem {
         message,
         advice: advice.into(),
     }
+}
+
+/// The answer to a command for which nobody waits any more: whoever gave it may have done something else since, such
+/// as switching a machine on again that was off then.
+pub fn too_late_line() -> String {
+    problem_line(&problem(
+        "LS1084",
+        "the command came too late: this daemon stood still, and nothing was changed".into(),
+        "look at `lockstep volume status NAME`, and at the other node, before you repeat the command",
+    ))
 }
 
 fn bad_request(what: String) -> Problem {

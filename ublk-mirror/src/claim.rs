@@ -22,6 +22,7 @@ use thiserror::Error;
 
 use crate::device::{DeviceError, name_path};
 use crate::dm::{DeviceNumber, Linear, Mapper};
+use crate::identity::Identity;
 use crate::sys::{self, Access};
 
 mod measure;
@@ -97,7 +98,8 @@ pub struct Claim {
     logical_block_bytes: u32,
     physical_block_bytes: u32,
     protection: Option<Protection>,
-    is_block_device: bool,
+    /// Of the real device; a regular file has none.
+    number: Option<DeviceNumber>,
 }
 
 #[derive(Debug)]
@@ -132,7 +134,7 @@ impl Claim {
                 tracing::debug!(%error, "no device mapper");
                 let file = open_exclusively(path, path, number)?;
                 require_writable(path, &file)?;
-                Claim::of_block_device(path, file, None)
+                Claim::of_block_device(path, file, number, None)
             }
         }
     }
@@ -184,12 +186,13 @@ impl Claim {
             mapping,
             below,
         };
-        Claim::of_block_device(path, file, Some(protection))
+        Claim::of_block_device(path, file, number, Some(protection))
     }
 
     fn of_block_device(
         path: &Path,
         file: File,
+        number: DeviceNumber,
         protection: Option<Protection>,
     ) -> Result<Claim, ClaimError> {
         let ask = ask_error(path);
@@ -202,7 +205,7 @@ impl Claim {
             path: path.to_owned(),
             file,
             protection,
-            is_block_device: true,
+            number: Some(number),
         })
     }
 
@@ -234,7 +237,7 @@ impl Claim {
             logical_block_bytes: FILE_BLOCK_BYTES,
             physical_block_bytes: 4096,
             protection: None,
-            is_block_device: false,
+            number: None,
         })
     }
 
@@ -260,7 +263,13 @@ impl Claim {
     }
 
     pub fn is_block_device(&self) -> bool {
-        self.is_block_device
+        self.number.is_some()
+    }
+
+    /// Which disk the real device is, as the directory `sys` tells.
+    pub fn identity(&self, sys: &Path) -> Identity {
+        self.number
+            .map_or_else(Identity::default, |number| Identity::of(sys, number))
     }
 
     /// False: somebody with root rights can still write to the device by accident

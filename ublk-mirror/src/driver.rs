@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mirror_core::admin::{Command, Kept, Outcome};
+use mirror_core::admin::Kept;
 use mirror_core::effect::{Effect, Effects};
 use mirror_core::event::{Digest, Event};
 use mirror_core::limits::{COMMANDS_MAX, COPY_INFLIGHT_MAX};
@@ -17,24 +17,23 @@ use mirror_core::types::{Errno, Instant};
 use mirror_core::volume::Volume;
 use thiserror::Error;
 
-use crate::admin_server::{
-    Unanswered, kept_line, keys_line, outcome_line, status_line, too_many_line,
-};
+use crate::admin_server::Unanswered;
 use crate::claim::Claim;
 use crate::device::DeviceError;
-use crate::device_control::isolated::{with_time, without_device};
+use crate::device_control::isolated::without_device;
 use crate::device_control::{DeviceControl, DeviceEvent};
 use crate::disown::{self, DisownMark};
 use crate::explain::{Explain, with_causes};
-use crate::inbox::{Answer, Inbox, Message};
+use crate::inbox::{Answer, Inbox};
 use crate::keep::Progress;
 use crate::local_disk::{Ended, LocalDisk};
 use crate::metadata::{Job, Persister, Written};
 use crate::peer_link::PeerLink;
 use crate::ring::{Completion, DATA_FILE, Kind, METADATA_FILE, Ring, Token};
 use crate::sys;
-use crate::tell::{tell, tell_signal};
+use crate::tell::tell;
 
+mod asked;
 mod asker;
 mod fill;
 mod keep;
@@ -44,7 +43,7 @@ mod stuck;
 
 use fill::{fill, holder};
 use keep::Keeping;
-use sizes::{measure, note_device_size};
+use sizes::measure;
 
 /// Longest time without a look at the clock.
 const WAIT_MAX: Duration = Duration::from_secs(5);
@@ -419,57 +418,6 @@ impl Driver {
         Ok(any)
     }
 
-    fn messages(&mut self) {
-        while let Some(message) = self.parts.inbox.take() {
-            match message {
-                Message::Status(answer) => {
-                    let mut status = self.parts.volume.status(now());
-                    if let Some(device) = &self.parts.device {
-                        device.name_in(&mut status);
-                    }
-                    status.link.paths = self.parts.link.path_status();
-                    status.problems.extend(self.parts.link.path_problems());
-                    note_device_size(&mut status, self.parts.device.as_ref());
-                    status.keeping = self.keeping.as_ref().map(Keeping::status);
-                    drop(answer.send(status_line(&status)));
-                }
-                Message::Command(command, answer) => self.command(command, answer),
-                Message::Keys(keys, answer) => {
-                    self.feed(Event::Keys(keys));
-                    drop(answer.send(keys_line(keys.place())));
-                }
-                Message::Kept(kept, verdict) => self.kept(kept, verdict),
-                Message::Signal(name) => self.operator(Command::Stop, Asker::Signal(name)),
-                Message::DeviceUse { generation, in_use } => {
-                    if let Some(device) = &mut self.parts.device {
-                        device.on_use(generation, in_use);
-                    }
-                }
-                Message::Backing { id, sectors } => {
-                    let sectors = sectors.map_err(Errno);
-                    self.feed(Event::BackingMeasured { id, sectors });
-                }
-            }
-        }
-    }
-
-    fn operator(&mut self, command: Command, asker: Asker) {
-        if !asker.finds_room(self.askers.len()) {
-            if let Asker::Client(answer) | Asker::Resolver(answer, _) = asker {
-                drop(answer.send(too_many_line()));
-            }
-            return;
-        }
-        let command_id = self.next_command;
-        self.next_command += 1;
-        self.askers.insert(command_id, asker);
-        self.feed(sys::wall_clock());
-        self.feed(Event::Operator {
-            command_id,
-            command: with_time(command),
-        });
-    }
-
     fn feed(&mut self, event: Event<'_>) {
         tracing::trace!(?event);
         self.parts.volume.handle(now(), event, &mut self.effects);
@@ -557,15 +505,6 @@ impl Driver {
             } => self.reply(command_id, &outcome),
             Effect::Notice(notice) => tell(&notice),
             Effect::Exit => self.exit(),
-        }
-    }
-
-    fn reply(&mut self, command_id: u64, outcome: &Outcome) {
-        match self.askers.remove(&command_id) {
-            Some(Asker::Client(answer)) => drop(answer.send(outcome_line(outcome))),
-            Some(Asker::Resolver(answer, kept)) => drop(answer.send(kept_line(outcome, &kept))),
-            Some(Asker::Signal(name)) => tell_signal(name, outcome),
-            None => tracing::error!(command_id, "an answer to nobody"),
         }
     }
 

@@ -6,18 +6,19 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mirror_core::disk::{
     BLOCK_BYTES, BitmapPage, Isolation, Layout, LayoutError, Metadata, PAGE_WORDS, Record,
-    SUPERBLOCK_SLOTS, Superblock,
+    Superblock,
 };
-use mirror_core::limits::{NODES_MAX, VOLUME_SECTORS_MAX, VOLUME_SECTORS_MIN};
+use mirror_core::limits::{
+    BITMAP_BLOCK_BYTES_MAX, EXTENT_BLOCKS_MAX, NODES_MAX, VOLUME_SECTORS_MAX, VOLUME_SECTORS_MIN,
+};
 use mirror_core::types::{
-    BootId, CopyId, Epoch, Incarnation, NodeSet, SECTOR_BYTES, ViewId, VolumeId,
+    BackingId, BootId, CopyId, Epoch, Incarnation, NodeSet, SECTOR_BYTES, ViewId, VolumeId,
 };
 use mirror_core::view::{View, ViewHistory, ViewMark};
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -26,19 +27,25 @@ use thiserror::Error;
 use crate::claim::{Claim, ClaimError, Part};
 use crate::config::Config;
 use crate::disown::{self, DisownError};
+use crate::dm::DeviceNumber;
 use crate::explain::Explain;
+use crate::identity::{Identity, SYSFS};
 use crate::metadata::{self, Devices, MetadataError};
 use crate::startup::{LockError, VolumeLock, claim_advice};
 use crate::sys;
 
+mod found;
+
+pub use found::FoundCopy;
+
 /// Requests never cross a multiple of this, and a volume's size is one where nobody asks for another.
 const CHUNK_BYTES: u64 = 4 * 1024 * 1024;
-const BITMAP_BLOCK_BYTES: u32 = 4096;
+/// What one bit of the bitmap stands for if nobody says otherwise.
+pub const BITMAP_BLOCK_BYTES: u64 = 4096;
 /// How many times its size a volume may grow to if nobody says otherwise.
 const GROWTH_DEFAULT: u64 = 4;
 /// So often is told how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-const MAGIC: &[u8] = b"LOCKSTEP";
 
 /// Which copy is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +61,12 @@ pub struct FormatRequest {
     pub copy: Copy,
     /// Overwrite what is found.
     pub force: bool,
+    /// With `force`: the volumes whose copies may be thrown away, if there are copies on the devices.
+    pub confirmed: Vec<String>,
     pub size_bytes: Option<u64>,
     pub growth_bytes: Option<u64>,
+    /// What one bit of the bitmap stands for. The copies' may differ.
+    pub bitmap_block_bytes: u64,
     pub runtime_dir: PathBuf,
 }
 
@@ -66,6 +77,8 @@ pub enum FormatError {
     Lock(#[from] LockError),
     #[error("{} holds {what}", .path.display())]
     Signature { path: PathBuf, what: String },
+    #[error("{0}")]
+    Copy(FoundCopy),
     #[error("cannot look for signatures on {} with blkid", .path.display())]
     Probe {
         path: PathBuf,
@@ -109,6 +122,7 @@ impl Explain for FormatError {
             Self::Lock(error) => error.code(),
             Self::Disown(error) => error.code(),
             Self::Signature { .. } => "LS5010",
+            Self::Copy(_) => "LS1085",
             Self::Probe { .. } => "LS5011",
             Self::Claim(ClaimError::InUse { .. }) => "LS5012",
             Self::Claim(_) => "LS5013",
@@ -125,9 +139,10 @@ impl Explain for FormatError {
             Self::Lock(error) => error.advice(),
             Self::Disown(error) => error.advice(),
             Self::Signature { path, .. } => format!(
-                "see that {} is the right device and nobody needs what is on it; --force overwrites it",
+                "see that {} is the right device and nobody needs what is on it; --force overwrites it, and wants --confirm NAME for a copy of volume NAME",
                 path.display()
             ),
+            Self::Copy(found) => found.advice(),
             Self::Probe { .. } => {
                 "install util-linux, or be sure of the device and use --force".into()
             }
@@ -135,7 +150,9 @@ impl Explain for FormatError {
             Self::TooSmall { .. } => {
                 "use a larger device, a smaller --size or a smaller --grow-to".into()
             }
-            Self::Size { .. } | Self::Layout(_) => "give another --size or --grow-to".into(),
+            Self::Size { .. } | Self::Layout(_) => {
+                "give another --size, --grow-to or --bitmap-block".into()
+            }
             Self::Zero { .. } => {
                 "look at the kernel's log: the device may be failing or full".into()
             }
@@ -165,12 +182,13 @@ impl fmt::Display for Summary {
         };
         write!(
             f,
-            "volume {}: {} bytes from sector {}, metadata {} bytes, room to grow to {} bytes; this copy {state}, epoch {}",
+            "volume {}: {} bytes from sector {}, metadata {} bytes, room to grow to {} bytes, a bit of the bitmap for {} bytes; this copy {state}, epoch {}",
             self.volume,
             superblock.size_sectors * SECTOR_BYTES,
             superblock.data_start_sectors,
             superblock.layout.total_bytes,
             superblock.layout.growth_sectors * SECTOR_BYTES,
+            superblock.layout.bitmap_block_bytes,
             superblock.view.epoch,
         )
     }
@@ -180,9 +198,9 @@ impl fmt::Display for Summary {
 pub fn format(config: &Config, request: &FormatRequest) -> Result<Summary, FormatError> {
     let _lock = VolumeLock::take(&request.runtime_dir, &config.volume)?;
     if !request.force {
-        refuse_signature(&config.backing)?;
+        found::refuse_signature(&config.backing)?;
         if let Some(path) = &config.metadata {
-            refuse_signature(path)?;
+            found::refuse_signature(path)?;
         }
     }
     let data = Claim::open(&config.backing, &config.volume, Part::Data)?;
@@ -229,10 +247,11 @@ pub fn check(config: &Config) -> Result<Summary, MetadataError> {
     metadata::check(
         &found.superblock,
         config,
-        Devices {
+        &Devices {
             size_bytes,
             logical_block_bytes,
             metadata_size_bytes,
+            identity: identity_of(&backing),
         },
     )?;
     Ok(Summary {
@@ -241,12 +260,24 @@ pub fn check(config: &Config) -> Result<Summary, MetadataError> {
     })
 }
 
+/// Which disk an open device is; of a regular file nothing is known.
+fn identity_of(file: &File) -> Identity {
+    match file.metadata() {
+        Ok(found) if found.file_type().is_block_device() => {
+            let (major, minor) = (libc::major(found.rdev()), libc::minor(found.rdev()));
+            Identity::of(Path::new(SYSFS), DeviceNumber { major, minor })
+        }
+        Ok(_) | Err(_) => Identity::default(),
+    }
+}
+
 fn make(
     config: &Config,
     request: &FormatRequest,
     data: &Claim,
     separate: Option<&Claim>,
 ) -> Result<Superblock, FormatError> {
+    found::refuse_unnamed_copies(std::iter::once(data).chain(separate), &request.confirmed)?;
     let superblock = first_superblock(config, request, data, separate)?;
     let device = separate.unwrap_or(data);
     empty_area(device.file(), &superblock).map_err(|source| FormatError::Zero {
@@ -278,7 +309,8 @@ fn divide(
         .unwrap_or(offered.saturating_mul(GROWTH_DEFAULT));
     let growth_sectors =
         (growth_bytes / SECTOR_BYTES).clamp(VOLUME_SECTORS_MIN, VOLUME_SECTORS_MAX);
-    let layout = Layout::for_growth_to(growth_sectors, BITMAP_BLOCK_BYTES)?;
+    let bitmap_block_bytes = checked_bitmap_block(request.bitmap_block_bytes, logical)?;
+    let layout = Layout::for_growth_to(growth_sectors, bitmap_block_bytes)?;
     let data_start_bytes = match separate {
         None => layout.total_bytes,
         Some(separate) if separate.size_bytes() < layout.total_bytes => {
@@ -374,6 +406,7 @@ fn first_superblock(
         own_boot: boot,
         incarnation: Incarnation(0),
         prepared_sectors: 0,
+        backing: separate.map_or(BackingId::NONE, |_| data.identity(Path::new(SYSFS)).kept()),
         record: Record::default(),
     })
 }
@@ -395,6 +428,18 @@ fn checked_size(size: u64, logical: u64) -> Result<u64, FormatError> {
     })
 }
 
+fn checked_bitmap_block(bytes: u64, logical: u64) -> Result<u32, FormatError> {
+    let bounds = logical.max(CHUNK_BYTES / EXTENT_BLOCKS_MAX)..=BITMAP_BLOCK_BYTES_MAX.into();
+    match u32::try_from(bytes) {
+        Ok(small) if bytes.is_power_of_two() && bounds.contains(&bytes) => Ok(small),
+        Ok(_) | Err(_) => Err(FormatError::Size {
+            option: "--bitmap-block",
+            value: bytes,
+            allowed: format!("a power of two, {} to {}", bounds.start(), bounds.end()),
+        }),
+    }
+}
+
 fn too_small(device: &Claim, needs_bytes: u64, purpose: &'static str) -> FormatError {
     FormatError::TooSmall {
         path: device.path().to_owned(),
@@ -410,60 +455,6 @@ fn random_id() -> Result<[u8; 16], FormatError> {
     sys::fill_random(&mut id).map_err(FormatError::Kernel)?;
     id[0] |= 1;
     Ok(id)
-}
-
-/// Refuses a device on which something else, or another volume of ours, is found.
-fn refuse_signature(path: &Path) -> Result<(), FormatError> {
-    let failed = |source| FormatError::Probe {
-        path: path.to_owned(),
-        source,
-    };
-    let Ok(file) = File::open(path) else {
-        // The claim says better what is wrong with it.
-        return Ok(());
-    };
-    for place in SUPERBLOCK_SLOTS {
-        let mut magic = [0; MAGIC.len()];
-        if file.read_exact_at(&mut magic, place).is_ok() && magic == MAGIC {
-            return Err(FormatError::Signature {
-                path: path.to_owned(),
-                what: "a copy of a Lockstep volume".into(),
-            });
-        }
-    }
-    let output = Command::new("blkid")
-        .args(["--probe", "--output", "export"])
-        .arg(path)
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(failed)?;
-    match output.status.code() {
-        // Nothing was found.
-        Some(2) => Ok(()),
-        Some(0) => {
-            let text = String::from_utf8_lossy(&output.stdout);
-            let field = |name: &str| {
-                text.lines()
-                    .find_map(|line| line.strip_prefix(name).map(str::to_owned))
-            };
-            let what = field("TYPE=")
-                .or_else(|| field("PTTYPE=").map(|kind| format!("a {kind} partition table")));
-            let what = what.unwrap_or_else(|| "something".into());
-            Err(FormatError::Signature {
-                path: path.to_owned(),
-                what,
-            })
-        }
-        Some(8) => Err(FormatError::Signature {
-            path: path.to_owned(),
-            what: "several signatures".into(),
-        }),
-        code => Err(failed(io::Error::other(format!(
-            "it ended with {code:?}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        )))),
-    }
 }
 
 /// An area without superblocks, with an activity log that was never written and a bitmap without marks.

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mirror_core::admin::{Command, Kept};
 use mirror_core::keys::Keys;
@@ -24,7 +25,14 @@ pub enum Message {
     /// A client wants the status.
     Status(Answer),
     /// A client commands.
-    Command(Command, Answer),
+    Command {
+        /// What.
+        command: Command,
+        /// From then on it must not begin: time of [`crate::sys::boottime`].
+        until: Option<Duration>,
+        /// Where the answer goes.
+        answer: Answer,
+    },
     /// The key file holds these.
     Keys(Keys, Answer),
     /// A signal asks the daemon to end.

@@ -4,6 +4,7 @@
 //! where events go in and effects come out.
 
 pub mod admin_server;
+pub mod adopt;
 pub mod buffers;
 pub mod claim;
 pub mod config;
@@ -15,6 +16,7 @@ pub mod dm;
 pub mod driver;
 pub mod explain;
 pub mod format;
+pub mod identity;
 pub mod inbox;
 pub mod keep;
 pub mod key_file;

@@ -7,11 +7,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use mirror_log::last_words;
+use ublk_mirror::adopt::{self, AdoptRequest, Adopted};
 use ublk_mirror::config::Config;
 use ublk_mirror::device::{HELPER_SUBCOMMAND, HelperFailure};
 use ublk_mirror::device_helper::Features;
 use ublk_mirror::explain::Explain;
-use ublk_mirror::format::{self, FormatRequest};
+use ublk_mirror::format::{self, BITMAP_BLOCK_BYTES, FormatRequest};
 use ublk_mirror::log;
 use ublk_mirror::startup::{self, RunOptions, Ublk};
 
@@ -51,12 +52,30 @@ enum Action {
         /// Also where something else is found on the devices
         #[arg(long)]
         force: bool,
+        /// With --force: the name of the volume whose copy on the device is thrown away
+        #[arg(long, value_name = "NAME", requires = "force")]
+        confirm: Vec<String>,
         /// Bytes of the volume; without it all that fits
         #[arg(long, value_name = "BYTES")]
         size: Option<u64>,
         /// Bytes that the volume may grow to later; without it 4 times its size
         #[arg(long, value_name = "BYTES")]
         grow_to: Option<u64>,
+        /// Bytes that one bit of the bitmap stands for, a power of two
+        #[arg(long, value_name = "BYTES", default_value_t = BITMAP_BLOCK_BYTES)]
+        bitmap_block: u64,
+        /// Where sockets, locks and records are
+        #[arg(long, hide = true, default_value_os_t = runtime_directory())]
+        runtime_dir: PathBuf,
+    },
+    /// Make the backing device the volume's although it is another disk than the one that the metadata know
+    AdoptDisk {
+        /// The volume's configuration
+        #[arg(long)]
+        config: PathBuf,
+        /// The volume's name: all of its data are on this disk
+        #[arg(long, value_name = "NAME")]
+        confirm: String,
         /// Where sockets, locks and records are
         #[arg(long, hide = true, default_value_os_t = runtime_directory())]
         runtime_dir: PathBuf,
@@ -79,7 +98,15 @@ fn main() -> ExitCode {
     {
         return help();
     }
-    let done = match Arguments::parse().action {
+    match carry_out(Arguments::parse().action) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(()) => ExitCode::FAILURE,
+    }
+}
+
+/// What went wrong was told.
+fn carry_out(action: Action) -> Result<(), ()> {
+    match action {
         Action::Run {
             config,
             no_device,
@@ -98,8 +125,10 @@ fn main() -> ExitCode {
             config,
             join,
             force,
+            confirm,
             size,
             grow_to,
+            bitmap_block,
             runtime_dir,
         } => {
             let request = FormatRequest {
@@ -109,18 +138,27 @@ fn main() -> ExitCode {
                     format::Copy::First
                 },
                 force,
+                confirmed: confirm,
                 size_bytes: size,
                 growth_bytes: grow_to,
+                bitmap_block_bytes: bitmap_block,
                 runtime_dir,
             };
             make(&config, &request)
         }
+        Action::AdoptDisk {
+            config,
+            confirm,
+            runtime_dir,
+        } => {
+            let request = AdoptRequest {
+                confirm,
+                runtime_dir,
+            };
+            adopt_disk(&config, &request)
+        }
         Action::Check { config } => check(&config),
         Action::Features => features(),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(()) => ExitCode::FAILURE,
     }
 }
 
@@ -161,6 +199,21 @@ fn make(config: &Path, request: &FormatRequest) -> Result<(), ()> {
     let made = format::format(&config, request).map_err(|error| tell(&error))?;
     // It is made, whether that can be told or not.
     say(&made).or(Ok(()))
+}
+
+fn adopt_disk(config: &Path, request: &AdoptRequest) -> Result<(), ()> {
+    log::begin_at_once();
+    let config = Config::load(config).map_err(|error| tell(&error))?;
+    let volume = &config.volume;
+    let backing = config.backing.display();
+    let done = match adopt::adopt(&config, request).map_err(|error| tell(&error))? {
+        Adopted::Already => format!(
+            "volume {volume}: nothing says that {backing} is another disk; nothing was changed"
+        ),
+        Adopted::Now(says) => format!("volume {volume}: its disk is {backing} now ({says})"),
+    };
+    // It is done, whether that can be told or not.
+    say(&done).or(Ok(()))
 }
 
 fn check(config: &Path) -> Result<(), ()> {

@@ -6,7 +6,6 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 
 use memmap2::MmapMut;
 use mirror_core::disk::{
@@ -14,120 +13,24 @@ use mirror_core::disk::{
     Superblock, SuperblockError, choose,
 };
 use mirror_core::types::SECTOR_BYTES;
-use thiserror::Error;
 
 use crate::config::Config;
-use crate::explain::Explain;
+use crate::identity::Identity;
 use crate::ring::{Durability, Kind, METADATA_FILE, Memory, Ring, Span, Token};
+
+mod error;
+
+pub use error::MetadataError;
 
 /// Largest piece of the metadata area that is read or written at once.
 const PIECE_BYTES: u64 = 4 * 1024 * 1024;
-
-/// Why the metadata does not serve.
-#[derive(Debug, Error)]
-pub enum MetadataError {
-    #[error("cannot {action} the metadata on {}", .path.display())]
-    Io {
-        action: &'static str,
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("{} holds no metadata of Lockstep", .path.display())]
-    Missing { path: PathBuf },
-    #[error("both superblocks on {} are unusable", .path.display())]
-    Damaged {
-        path: PathBuf,
-        #[source]
-        source: SuperblockError,
-    },
-    #[error("the metadata on {} was written by a newer program", .path.display())]
-    Newer {
-        path: PathBuf,
-        #[source]
-        source: SuperblockError,
-    },
-    #[error("the metadata on {} belongs to a cluster with another key (id {found}, the key file gives {ours})", .path.display())]
-    Key {
-        path: PathBuf,
-        found: String,
-        ours: String,
-    },
-    #[error("the metadata on {} belongs to volume {found:?}, the configuration says {ours:?}", .path.display())]
-    Volume {
-        path: PathBuf,
-        found: String,
-        ours: String,
-    },
-    #[error("the metadata on {} belongs to node {found}, the configuration makes this node {ours}", .path.display())]
-    Node { path: PathBuf, found: u8, ours: u8 },
-    #[error("{} has {has_bytes} bytes, the volume needs {needs_bytes}", .path.display())]
-    TooSmall {
-        path: PathBuf,
-        has_bytes: u64,
-        needs_bytes: u64,
-    },
-    #[error("{} has logical blocks of {has_bytes} bytes, the volume was made with {volume_bytes}", .path.display())]
-    BlockSize {
-        path: PathBuf,
-        has_bytes: u32,
-        volume_bytes: u32,
-    },
-    #[error("the metadata on {} was made with {found} metadata, the configuration says {ours}", .path.display())]
-    Place {
-        path: PathBuf,
-        found: &'static str,
-        ours: &'static str,
-    },
-}
-
-impl Explain for MetadataError {
-    fn code(&self) -> &'static str {
-        match self {
-            Self::Io { .. } => "LS3014",
-            Self::Missing { .. } => "LS3015",
-            Self::Damaged { .. } => "LS3011",
-            Self::Newer { .. } => "LS3016",
-            Self::Key { .. } => "LS3012",
-            Self::Volume { .. } | Self::Node { .. } | Self::Place { .. } => "LS3017",
-            Self::TooSmall { .. } => "LS3013",
-            Self::BlockSize { .. } => "LS3018",
-        }
-    }
-
-    fn advice(&self) -> String {
-        match self {
-            Self::Io { .. } => "look at the kernel's log; replace the device, then `ublk-mirror format --join`".into(),
-            Self::Missing { .. } => {
-                "see that `backing` and `metadata` name the right devices; a new copy is made with `ublk-mirror format`".into()
-            }
-            Self::Damaged { .. } => {
-                "the data are untouched but nothing says what they are worth: serve the volume on the other node and \
-                 make this copy anew with `ublk-mirror format --join --force`"
-                    .into()
-            }
-            Self::Newer { .. } => "install the newer version of Lockstep again".into(),
-            Self::Key { .. } => "put the cluster's key file in place, the same on both nodes".into(),
-            Self::Volume { .. } | Self::Node { .. } => {
-                "a disk was swapped or the configuration names a wrong device: compare `volume`, `node`, `peer`, \
-                 `backing` and `metadata`"
-                    .into()
-            }
-            Self::Place { .. } => "set `metadata` in the configuration as it was when the copy was made".into(),
-            Self::TooSmall { .. } => "give the device its size back (after an interrupted grow: the enlarged one), or name the right device".into(),
-            Self::BlockSize { .. } => {
-                "use a device with the same block size, or make this copy anew with `ublk-mirror format --join`".into()
-            }
-        }
-    }
-}
 
 /// A superblock's bytes where O_DIRECT wants them.
 #[repr(C, align(4096))]
 struct Block([u8; SUPERBLOCK_BYTES]);
 
 /// The devices as they are.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Devices {
     /// Of the backing device.
     pub size_bytes: u64,
@@ -135,6 +38,8 @@ pub struct Devices {
     pub logical_block_bytes: u32,
     /// Of the device that holds the metadata, perhaps the same.
     pub metadata_size_bytes: u64,
+    /// Which disk the backing device is.
+    pub identity: Identity,
 }
 
 /// Reads both places of a metadata device.
@@ -172,9 +77,10 @@ pub fn read(file: &File, config: &Config) -> Result<Found, MetadataError> {
     })
 }
 
-/// Reads, repairs what one place has lost, and checks that it belongs here.
-pub fn load(file: &File, config: &Config, devices: Devices) -> Result<Metadata, MetadataError> {
-    let found = read(file, config)?;
+/// Reads, repairs what one place has lost, and checks that it belongs here. Metadata on a device of
+/// their own that do not know the backing device yet know it then; that becomes durable with the next superblock.
+pub fn load(file: &File, config: &Config, devices: &Devices) -> Result<Metadata, MetadataError> {
+    let mut found = read(file, config)?;
     check(&found.superblock, config, devices)?;
     let device = config.metadata_path().display();
     if let Some((slot, fault)) = found.damaged_slot {
@@ -192,6 +98,9 @@ pub fn load(file: &File, config: &Config, devices: Devices) -> Result<Metadata, 
             slot,
             "superblock {slot} on {device} was one update behind (a crash); it was rewritten"
         );
+    }
+    if !config.metadata_is_internal() && found.superblock.backing.is_none() {
+        found.superblock.backing = devices.identity.kept();
     }
     let metadata = read_marks(file, found.superblock).map_err(|source| MetadataError::Io {
         action: "read",
@@ -275,11 +184,18 @@ pub fn write_slot(
         })
 }
 
+/// The volume's name, as a superblock has it.
+pub fn name_of(superblock: &Superblock) -> String {
+    String::from_utf8_lossy(&superblock.volume_name)
+        .trim_end_matches('\0')
+        .to_owned()
+}
+
 /// Whether a superblock belongs to this configuration and its devices.
 pub fn check(
     superblock: &Superblock,
     config: &Config,
-    devices: Devices,
+    devices: &Devices,
 ) -> Result<(), MetadataError> {
     let path = || config.metadata_path().to_owned();
     let ours = config.keys().cluster();
@@ -292,21 +208,20 @@ pub fn check(
         });
     }
     if superblock.volume_name != config.padded_name() {
-        let found = String::from_utf8_lossy(&superblock.volume_name)
-            .trim_end_matches('\0')
-            .to_owned();
         return Err(MetadataError::Volume {
             path: path(),
-            found,
+            found: name_of(superblock),
             ours: config.volume.clone(),
         });
     }
     if superblock.node != config.node_id() {
-        let (found, ours) = (superblock.node.number(), config.node_id().number());
-        return Err(MetadataError::Node {
+        return Err(another_node(superblock, config));
+    }
+    if superblock.peer != config.peer_id() {
+        return Err(MetadataError::Peer {
             path: path(),
-            found,
-            ours,
+            found: superblock.peer.number(),
+            ours: config.peer_id().number(),
         });
     }
     let word = |internal: bool| if internal { "internal" } else { "separate" };
@@ -319,11 +234,41 @@ pub fn check(
             ours,
         });
     }
+    // Metadata on the backing device itself go where it goes.
+    if !made_internal && !devices.identity.may_be(superblock.backing) {
+        return Err(MetadataError::Backing {
+            backing: config.backing.clone(),
+            metadata: path(),
+            config: config.path.clone(),
+            volume: config.volume.clone(),
+            says: devices.identity.words().to_owned(),
+        });
+    }
     fits(superblock, config, devices)
 }
 
+/// Names make the numbers: another name of either node may exchange them.
+fn another_node(superblock: &Superblock, config: &Config) -> MetadataError {
+    let path = config.metadata_path().to_owned();
+    let (found, number) = (superblock.node.number(), config.node_id().number());
+    if superblock.node != config.peer_id() {
+        return MetadataError::Node {
+            path,
+            found,
+            ours: number,
+        };
+    }
+    MetadataError::Order {
+        path,
+        node: config.node.name.clone(),
+        number,
+        peer: config.peer.name.clone(),
+        peer_number: found,
+    }
+}
+
 /// Whether the devices have room for what was made on them.
-fn fits(superblock: &Superblock, config: &Config, devices: Devices) -> Result<(), MetadataError> {
+fn fits(superblock: &Superblock, config: &Config, devices: &Devices) -> Result<(), MetadataError> {
     // An interrupted grow may come true when both nodes meet.
     let data_sectors = superblock.size_sectors.max(superblock.prepared_sectors);
     let data_bytes = (superblock.data_start_sectors + data_sectors) * SECTOR_BYTES;

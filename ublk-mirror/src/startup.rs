@@ -26,6 +26,7 @@ use crate::device_control::{DeviceControl, DeviceSettings};
 use crate::disown::{DisownError, DisownMark};
 use crate::driver::{Driver, DriverError, Parts, now};
 use crate::explain::Explain;
+use crate::identity::SYSFS;
 use crate::inbox::{Inbox, Message};
 use crate::key_file::{KeyFile, KeyFileError};
 use crate::local_disk::{DATA_BUFFERS, LocalDisk};
@@ -343,8 +344,17 @@ impl Disks {
             size_bytes: data.size_bytes(),
             logical_block_bytes: data.logical_block_bytes(),
             metadata_size_bytes: holds_metadata.size_bytes(),
+            identity: data.identity(Path::new(SYSFS)),
         };
-        let metadata = metadata::load(holds_metadata.file(), config, devices)?;
+        let metadata = match metadata::load(holds_metadata.file(), config, &devices) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                if matches!(error, MetadataError::Backing { .. }) {
+                    let_go(std::iter::once(data).chain(separate));
+                }
+                return Err(error.into());
+            }
+        };
         Ok(Disks {
             data,
             separate,
@@ -369,6 +379,16 @@ impl Disks {
             holds_metadata.file(),
             &mut self.metadata.superblock,
         )
+    }
+}
+
+/// The disk may be another volume's: its daemon could not have it under our protection.
+fn let_go(claims: impl Iterator<Item = Claim>) {
+    for claim in claims {
+        let path = claim.path().to_owned();
+        if let Err(error) = claim.release() {
+            tracing::warn!(code = "LS3042", %error, "{} stays protected", path.display());
+        }
     }
 }
 

@@ -66,6 +66,16 @@ fn a_member_that_was_killed_comes_back_without_a_copy() {
 }
 
 #[test]
+fn a_command_for_which_nobody_waits_any_more_changes_nothing() {
+    let pair = Pair::in_sync("too-late");
+    let force = "\"request\":\"command\",\"command\":\"force\",\"confirm\":\"data\"";
+    let late = pair.a.ask(&format!("{force},\"until_ms\":1"));
+    assert_eq!(late["problem"]["code"], "LS1084", "{late}");
+    let in_time = pair.a.ask(&format!("{force},\"until_ms\":{}", u64::MAX));
+    assert_eq!(in_time["problem"]["code"], "LS1003", "{in_time}");
+}
+
+#[test]
 fn an_activation_without_ublk_is_refused_and_nothing_breaks() {
     let mut pair = Pair::in_sync("activate");
     let answer = pair

@@ -92,6 +92,58 @@ fn metadata_of_the_other_node_are_refused() {
 }
 
 #[test]
+fn a_name_that_changed_the_nodes_order_is_told_as_that() {
+    let pair = Pair::formatted("names");
+    // node-a is gone, and node-z came in its place: node-b would be the first one now.
+    pair.b.edit_config("node-a", "node-z");
+    let said = pair.b.refuses("run", &[], "LS3017");
+    assert!(
+        said.contains("node-z is that one by the order of the names: node-b is node 0"),
+        "{said}"
+    );
+    assert!(said.contains("sorts before node-b"), "{said}");
+    let found = pair.b.refuses("check", &[], "LS3017");
+    assert!(said.ends_with(&found), "{found}");
+    pair.b.edit_config("node-z", "node-a2");
+    pair.b.checks();
+}
+
+#[test]
+fn a_bit_of_the_bitmap_stands_for_what_was_asked_for_or_is_refused() {
+    let pair = Pair::new("bitmap-block");
+    for wrong in ["0", "512", "2048", "5000", "1048576", "4294967296"] {
+        let said = pair
+            .a
+            .refuses("format", &["--bitmap-block", wrong], "LS5015");
+        assert!(said.contains("a power of two, 4096 to 524288"), "{said}");
+    }
+    pair.a.format(&["--bitmap-block", "65536"]);
+    let layout = metadata(&pair.a).superblock.layout;
+    assert_eq!(layout.bitmap_block_bytes, 65536);
+    assert!(
+        pair.a
+            .checks()
+            .contains("a bit of the bitmap for 65536 bytes")
+    );
+    pair.b.format(&["--join"]);
+    assert_eq!(metadata(&pair.b).superblock.layout.bitmap_block_bytes, 4096);
+}
+
+#[test]
+fn copies_whose_bitmaps_differ_become_equal() {
+    for (one, other) in [("524288", "4096"), ("4096", "131072")] {
+        let mut pair = Pair::new("bitmaps-differ");
+        let size = ["--size", "8388608", "--bitmap-block"];
+        pair.a.format(&[&size[..], &[one]].concat());
+        pair.b.format(&[&size[..], &[other, "--join"]].concat());
+        pair.a.fill_with_noise();
+        pair.a.start();
+        pair.b.start();
+        pair.wait_in_sync();
+    }
+}
+
+#[test]
 fn metadata_of_another_cluster_key_are_refused() {
     let pair = Pair::formatted("other-key");
     pair.a.write_key(&[8; 64]);
@@ -151,7 +203,8 @@ fn a_new_copy_has_an_empty_log_and_a_bitmap_without_marks_also_over_an_old_one()
     let pair = Pair::formatted("empty-marks");
     spoil(&pair.a, 128 * 1024, 1 << 20);
     spoil(&pair.a, 2 << 20, 64 * 1024);
-    pair.a.format(&["--force", "--grow-to", "1073741824"]);
+    pair.a
+        .format(&["--force", "--confirm", "data", "--grow-to", "1073741824"]);
     for node in [&pair.a, &pair.b] {
         let found = metadata(node);
         assert_eq!(found.activity, ActivityFound::Known(Default::default()));
@@ -229,7 +282,76 @@ fn a_device_that_holds_something_is_formatted_only_by_force() {
     pair.a.format(&["--force"]);
     let said = pair.a.refuses("format", &["--join"], "LS5010");
     assert!(said.contains("Lockstep"), "{said}");
-    pair.a.format(&["--join", "--force"]);
+    pair.a.format(&["--join", "--force", "--confirm", "data"]);
+}
+
+#[test]
+fn a_copy_of_a_volume_is_thrown_away_only_by_force_and_its_name() {
+    let pair = Pair::formatted("throw-away");
+    let before = fs::read(&pair.a.backing).unwrap();
+    let refused = |confirm: &[&str]| {
+        let options = [&["--join", "--force"], confirm].concat();
+        let said = pair.a.refuses("format", &options, "LS1085");
+        assert!(
+            said.contains("a copy of volume \"data\", that of node 0, last epoch 1"),
+            "{said}"
+        );
+        assert!(said.contains("--force --confirm data"), "{said}");
+        assert!(
+            fs::read(&pair.a.backing).unwrap() == before,
+            "it was written to"
+        );
+    };
+    refused(&[]);
+    refused(&["--confirm", "other"]);
+    // It is the found volume's name that counts, not the one of the configuration.
+    pair.a
+        .edit_config("volume = \"data\"", "volume = \"other\"");
+    refused(&["--confirm", "other"]);
+    let alone = pair.a.run("format", &["--join", "--confirm", "data"]);
+    assert_eq!(alone.status.code(), Some(2), "{alone:?}");
+    pair.a.damage(0);
+    let said = pair.a.refuses("format", &["--force"], "LS1085");
+    assert!(
+        said.contains("volume \"data\""),
+        "one place is enough: {said}"
+    );
+    pair.a.format(&["--join", "--force", "--confirm", "data"]);
+    let said = pair.a.refuses("format", &["--force"], "LS1085");
+    assert!(
+        said.contains("volume \"other\", that of node 0, last epoch 0"),
+        "{said}"
+    );
+    // What names no volume is overwritten as ever.
+    for slot in 0..2 {
+        pair.a.damage(slot);
+    }
+    pair.a.format(&["--force"]);
+}
+
+#[test]
+fn a_copy_on_either_device_has_to_be_named() {
+    let pair = Pair::formatted("throw-away-two");
+    let metadata = pair.a.directory.join("metadata");
+    fs::copy(&pair.b.backing, &metadata).unwrap();
+    let path = format!("{:?}", metadata.display().to_string());
+    pair.a.edit_config("\"internal\"", &path);
+    pair.a
+        .edit_config("volume = \"data\"", "volume = \"other\"");
+    let said = pair.a.refuses("format", &["--force"], "LS1085");
+    assert!(
+        said.contains("/a/disk holds a copy") && said.contains("node 0"),
+        "{said}"
+    );
+    // The device of the data loses no superblock by that, but whatever is in it becomes the new volume's data.
+    pair.a.damage(0);
+    pair.a.damage(1);
+    let said = pair.a.refuses("format", &["--force"], "LS1085");
+    assert!(
+        said.contains("metadata holds a copy") && said.contains("node 1"),
+        "{said}"
+    );
+    pair.a.format(&["--force", "--confirm", "data"]);
 }
 
 #[test]

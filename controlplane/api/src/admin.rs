@@ -38,6 +38,10 @@ pub struct RequestLine {
     /// The request.
     #[serde(flatten)]
     pub request: Request,
+    /// From then on nobody waits for the answer, and a command must not begin any more: milliseconds of `CLOCK_BOOTTIME`
+    /// of this machine. Absent: a command may begin at any time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<u64>,
 }
 
 impl RequestLine {
@@ -46,6 +50,7 @@ impl RequestLine {
         Self {
             schema: SCHEMA.to_string(),
             request,
+            until_ms: None,
         }
     }
 }
@@ -206,13 +211,6 @@ mod tests {
             r#"{"schema":"lockstep.admin/1","request":"command","command":"force","confirm":"data"}"#,
         );
         request_is(
-            Request::Command(Command::Verify {
-                repair: true,
-                repair_from: Some("node2".to_string()),
-            }),
-            r#"{"schema":"lockstep.admin/1","request":"command","command":"verify","repair":true,"repair_from":"node2"}"#,
-        );
-        request_is(
             Request::Command(Command::Invalidate {
                 confirm: "data".to_string(),
             }),
@@ -229,6 +227,26 @@ mod tests {
         request_is(
             Request::Command(Command::Attach { force: true }),
             r#"{"schema":"lockstep.admin/1","request":"command","command":"attach","force":true}"#,
+        );
+    }
+
+    #[test]
+    fn a_verify_that_writes_over_what_is_read_says_the_name() {
+        request_is(
+            Request::Command(Command::Verify {
+                repair: true,
+                repair_from: Some("node2".to_string()),
+                confirm: "data".to_string(),
+            }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"verify","repair":true,"repair_from":"node2","confirm":"data"}"#,
+        );
+        request_is(
+            Request::Command(Command::Verify {
+                repair: true,
+                repair_from: None,
+                confirm: String::new(),
+            }),
+            r#"{"schema":"lockstep.admin/1","request":"command","command":"verify","repair":true,"repair_from":null}"#,
         );
     }
 

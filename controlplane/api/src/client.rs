@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mirror_core::admin::{Command, Done, Kept, Problem, Status};
 use mirror_core::keys::Place;
+use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
 use crate::admin::{AnswerLine, Request, RequestLine, parse_done};
@@ -209,8 +210,11 @@ fn converse(
     };
     stream.set_read_timeout(Some(timeout)).map_err(io_error)?;
     stream.set_write_timeout(Some(timeout)).map_err(io_error)?;
-    let mut line = serde_json::to_string(&RequestLine::new(request))
-        .map_err(|error| bad(&error.to_string()))?;
+    let line = RequestLine {
+        until_ms: now_ms().map(|now| now.saturating_add(milliseconds(timeout))),
+        ..RequestLine::new(request)
+    };
+    let mut line = serde_json::to_string(&line).map_err(|error| bad(&error.to_string()))?;
     line.push('\n');
     stream.write_all(line.as_bytes()).map_err(io_error)?;
     let mut answer = String::new();
@@ -221,6 +225,16 @@ fn converse(
         return Err(ClientError::Io(io::ErrorKind::UnexpectedEof.into()));
     }
     serde_json::from_str(&answer).map_err(|error| bad(&error.to_string()))
+}
+
+/// What the daemons of this machine compare with.
+fn now_ms() -> Option<u64> {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
+    Some(milliseconds(Duration::from(now)))
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn bad(what: &str) -> ClientError {

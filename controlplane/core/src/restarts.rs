@@ -18,9 +18,9 @@ pub const STEADY: Duration = Duration::from_secs(60);
 
 /// What a daemon says that does not go away by itself: metadata that are not this volume's or cannot be used, and a
 /// configuration that is wrong.
-const LASTING: [&str; 11] = [
-    "LS3011", "LS3012", "LS3013", "LS3015", "LS3016", "LS3017", "LS3018", "LS5001", "LS5002",
-    "LS5004", "LS5070",
+const LASTING: [&str; 12] = [
+    "LS3011", "LS3012", "LS3013", "LS3015", "LS3016", "LS3017", "LS3018", "LS3049", "LS5001",
+    "LS5002", "LS5004", "LS5070",
 ];
 
 /// Whether another try could end otherwise.

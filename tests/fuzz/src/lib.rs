@@ -15,6 +15,7 @@
 pub mod disk;
 pub mod input;
 pub mod kept;
+pub mod keys;
 pub mod mutate;
 pub mod rejoin;
 pub mod runner;
@@ -46,7 +47,7 @@ const fn target(name: &'static str, check: fn(&[u8]), input_bytes_max: usize) ->
 }
 
 /// All of them.
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 23] = [
     target("frame-header", wire::header, 64),
     target("body-hello", wire::hello, 160),
     target("body-auth", wire::auth, 64),
@@ -68,6 +69,7 @@ pub const TARGETS: [Target; 22] = [
     target("admin-request", text::request, 1024),
     target("admin-answer", text::answer, 4096),
     target("kept-file", kept::file, 200),
+    target("cluster-key", keys::file, 200),
     target("cluster-config", text::cluster_config, 2048),
 ];
 

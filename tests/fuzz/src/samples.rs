@@ -2,8 +2,10 @@
 
 use mirror_core::auth::cluster_id;
 use mirror_core::disk::{CopyRecord, CopyRole, Isolation, Layout, Record, Superblock};
-use mirror_core::types::{BootId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId};
-use mirror_core::view::{View, ViewHistory, ViewMark};
+use mirror_core::types::{
+    BackingId, BootId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId,
+};
+use mirror_core::view::{View, ViewHistory};
 use mirror_core::wire::{Evidence, State, StateFlags};
 
 /// The cluster's key.
@@ -114,14 +116,12 @@ pub fn superblock(kind: u8, me: NodeId) -> Superblock {
         isolation: Isolation::default(),
         copy,
         lineage: copy.map_or(CopyId::NONE, |copy| copy.id),
-        base: ViewMark {
-            epoch: Epoch(EPOCH - 1),
-            id: view(EPOCH - 1, None, both).id,
-        },
+        base: view(EPOCH - 1, None, both).mark(),
         member_boots,
         own_boot: boot(me),
         incarnation: Incarnation(1),
         prepared_sectors: 0,
+        backing: BackingId::NONE,
         record: Record::default(),
     }
 }

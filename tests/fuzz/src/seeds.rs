@@ -20,6 +20,7 @@ pub fn seeds(target: &str) -> Vec<Seed> {
         "superblock" | "activity-log" | "bitmap" => damages(target),
         "metadata" => metadata(),
         "kept-file" => kept(),
+        "cluster-key" => keys(),
         "rejoin" => rejoins(),
         "config" => texts(&CONFIGS),
         "cluster-config" => texts(&CLUSTERS),
@@ -139,7 +140,7 @@ fn bodies(target: &str) -> Vec<Seed> {
         "body-marks" => Marks {
             first_word: 1 << 41,
             next_word: Some(u64::MAX - 1),
-            block_sectors: 2048,
+            block_sectors: 1024,
             words: [u64::MAX; MARKS_WORDS],
         }
         .encode()
@@ -215,6 +216,32 @@ fn kept() -> Vec<Seed> {
         ("data-without-bound", &[1, 0, 1, 2, 16, 2, 9]),
     ];
     whole.iter().map(|(name, data)| seed(name, *data)).collect()
+}
+
+/// What it is, how much is cut off, how many zeroes follow, and changes; or, after a 2, the file itself.
+fn keys() -> Vec<Seed> {
+    let changed: [(&str, &[u8]); 12] = [
+        ("never-rotated", &[0]),
+        ("next-accepted", &[4]),
+        ("last-accepted", &[8]),
+        ("rotated", &[12]),
+        ("cut", &[4, 36]),
+        ("longer", &[4, 0, 1]),
+        ("one-wrong-bit", &[4, 0, 0, 1, 4, 60, 0, 3]),
+        ("another-magic", &[4, 0, 0, 1, 4, 0, 0, 0]),
+        ("another-version", &[5, 0, 0, 1, 0, 8, 0, 2]),
+        ("kind-at-its-end", &[5, 0, 0, 1, 0, 12, 0, 0xff]),
+        ("generation-at-its-end", &[5, 0, 0, 1, 2, 32, 0, 15]),
+        ("both-secrets-alike", &[5, 0, 0, 1, 3, 40, 0, 8, 4]),
+    ];
+    let mut seeds: Vec<Seed> = changed
+        .iter()
+        .map(|(name, data)| seed(name, *data))
+        .collect();
+    seeds.push(seed("a-secret", [2; 33]));
+    seeds.push(seed("a-short-secret", [2; 32]));
+    seeds.push(seed("the-magic-alone", *b"\x02LSCLKEYS"));
+    seeds
 }
 
 fn rejoins() -> Vec<Seed> {

@@ -145,7 +145,7 @@ fn range(seeds: std::ops::Range<u64>, wrong: Option<Wrong>) -> ExitCode {
     for (what, times) in &sum.coverage {
         println!("{times:>10}  {what}");
     }
-    let covered = wrong.is_some() || count < coverage::SEEDS_MIN || is_covered(&sum);
+    let covered = wrong.is_some() || is_covered(&sum, count);
     for (seed, failure) in sum.failed.iter().take(FAILURES_SHOWN) {
         println!("seed {seed}: {failure}");
     }
@@ -159,8 +159,8 @@ fn range(seeds: std::ops::Range<u64>, wrong: Option<Wrong>) -> ExitCode {
     verdict(sum.failed.is_empty() && covered)
 }
 
-fn is_covered(sum: &Sum) -> bool {
-    let missing = coverage::missing(&sum.coverage);
+fn is_covered(sum: &Sum, seeds: u64) -> bool {
+    let missing = coverage::missing(&sum.coverage, seeds);
     for mark in &missing {
         println!("never happened: {mark}");
     }

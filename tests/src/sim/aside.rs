@@ -100,7 +100,7 @@ pub(super) fn verify_at_rest(world: &mut World, active: usize) {
     if world.failure.is_some() || !world.healthy() {
         return;
     }
-    let block_sectors = u64::from(world.plan.bitmap_block_bytes) / SECTOR_BYTES;
+    let block_sectors = u64::from(world.plan.block_bytes(active)) / SECTOR_BYTES;
     let node = world.rng.index(2);
     let unreadable: BTreeSet<u64> = (0..world.rng.between(1, 10))
         .map(|_| {
@@ -125,6 +125,7 @@ pub(super) fn verify_at_rest(world: &mut World, active: usize) {
     let found = world.verify_now(Command::Verify {
         repair: true,
         repair_from: from,
+        confirm: String::new(),
     });
     let Some(found) = found else {
         world.fail("a verify of a healthy volume is refused (I9)".to_string());

@@ -39,6 +39,7 @@ pub(super) fn damage(world: &mut World) {
     let from_standby = Command::Verify {
         repair: true,
         repair_from: Some(name(standby).to_string()),
+        confirm: "data".to_string(),
     };
     finds_exactly(world, &spoilt, from_standby, spoilt.len());
     if world.failure.is_none() {

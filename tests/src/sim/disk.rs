@@ -128,6 +128,7 @@ impl DataDisk {
 
     /// The disk of a joining copy holds whatever was there.
     pub fn spoil(&mut self) {
+        self.lost.clear();
         self.content.fill(GARBAGE);
         self.media.fill(GARBAGE);
     }

@@ -19,7 +19,7 @@ impl World {
             let superblock = self.nodes[node].meta.peek();
             superblock.failed || superblock.peer_failed
         });
-        if !both || other || failed {
+        if !both || other || failed || self.has_old_disks(1 - node) {
             return;
         }
         self.note(|| format!("{node} the disk fails"));

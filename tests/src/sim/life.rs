@@ -207,7 +207,7 @@ impl World {
             return;
         }
         self.note(|| format!("{node} power on"));
-        self.old_disks_return(node);
+        self.other_disks_come(node);
         let boot = BootId(self.rng.bytes16());
         let place = &mut self.nodes[node];
         place.power = true;

@@ -5,7 +5,7 @@ use mirror_core::disk::{BLOCK_BYTES, Isolation, Layout, Record, Superblock};
 use mirror_core::limits::{COPY_INFLIGHT_MAX, PEER_BUFFERS, QUEUE_DEPTH, SERVED_READS_MAX};
 use mirror_core::paths::Paths;
 use mirror_core::types::{
-    BootId, CopyId, Epoch, Incarnation, Instant, NodeId, NodeSet, ViewId, VolumeId,
+    BackingId, BootId, CopyId, Epoch, Incarnation, Instant, NodeId, NodeSet, ViewId, VolumeId,
 };
 use mirror_core::view::{View, ViewHistory, ViewMark};
 use mirror_core::volume::Volume;
@@ -240,7 +240,7 @@ pub fn format(
             insync: NodeSet::EMPTY,
         },
     };
-    let mut layout = Layout::for_growth_to(plan.disk_sectors.max(2048), plan.bitmap_block_bytes)
+    let mut layout = Layout::for_growth_to(plan.disk_sectors.max(2048), plan.block_bytes(node))
         .unwrap_or_else(|error| panic!("{error}"));
     // A short ring comes round often.
     layout.activity_log_bytes = LOG_BLOCKS * BLOCK_BYTES as u64;
@@ -272,6 +272,7 @@ pub fn format(
         own_boot: boot,
         incarnation: Incarnation(0),
         prepared_sectors: 0,
+        backing: BackingId::NONE,
         record: Record::default(),
     }
 }

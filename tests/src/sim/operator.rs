@@ -142,7 +142,7 @@ impl World {
         // acknowledged last is here, and nowhere else (docs/operations.md).
         let left_last = superblock.failed && self.has_failed_last(node);
         let told = superblock.peer_failed && !left_last;
-        let quiet = self.nodes[1 - node].meta.is_idle() && !told;
+        let quiet = self.nodes[1 - node].meta.is_idle() && !told && !self.has_old_disks(node);
         quiet && (superblock.volume_id.is_none() || superblock.view.insync.contains(id(node)))
     }
 

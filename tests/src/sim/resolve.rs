@@ -90,16 +90,16 @@ fn check_unique(world: &mut World) {
         return;
     };
     let size = world.largest_size();
-    let block_sectors = u64::from(one.header.block_bytes) / SECTOR_BYTES;
+    let blocks = [&one, &other].map(|side| u64::from(side.header.block_bytes) / SECTOR_BYTES);
     let contents = [0, 1].map(|node| &world.nodes[node].data.content[..size]);
     let pairs = (0u64..).zip(contents[0].iter().zip(contents[1].iter()));
     let lost = pairs
         .filter(|(_, (one, other))| one != other)
-        .map(|(sector, _)| sector / block_sectors)
-        .find(|block| !one.contains(*block) && !other.contains(*block));
-    if let Some(block) = lost {
+        .map(|(sector, _)| sector)
+        .find(|sector| !one.contains(sector / blocks[0]) && !other.contains(sector / blocks[1]));
+    if let Some(sector) = lost {
         world.fail(format!(
-            "block {block} differs, and neither side says that it has it alone (S8)"
+            "sector {sector} differs, and neither side says that it has it alone (S8)"
         ));
     }
 }

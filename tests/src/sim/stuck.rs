@@ -47,7 +47,7 @@ impl World {
             let failed = node.meta.peek().failed || node.meta.peek().peer_failed;
             node.data.failing || node.data.stuck_until > now || failed
         });
-        if !both || other {
+        if !both || other || self.has_old_disks(1 - node) {
             return;
         }
         self.count("disk sticks");

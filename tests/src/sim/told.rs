@@ -5,11 +5,13 @@ mod beside;
 mod compared;
 mod ends;
 mod failed;
+mod forced;
 mod keepers;
 mod kernel;
 mod late;
 mod proof;
 mod services;
+mod shelf;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +21,7 @@ use mirror_core::event::{Request, RequestKind};
 use mirror_core::types::{SectorRange, Tag};
 
 use super::mutants::{Row, Wrong, set_core};
-use super::node::name;
+use super::node::{id, name};
 use super::world::{Plan, World};
 
 /// The moments that matter are shorter than a step: some of these seeds hit them.
@@ -39,7 +41,7 @@ pub struct Told {
 }
 
 /// All of them.
-pub const ALL: [Told; 17] = [
+pub const ALL: [Told; 20] = [
     beside::BESIDE,
     ends::DEPOSED,
     ends::REIGNS_AGAIN,
@@ -57,6 +59,9 @@ pub const ALL: [Told; 17] = [
     keepers::ASKED,
     keepers::ASKED_IN_VAIN,
     services::RESTARTED,
+    forced::FORCED_APART,
+    forced::FORCED_MARKED,
+    shelf::LEAVER_RETURNS,
 ];
 
 impl Told {
@@ -192,4 +197,23 @@ fn come_together(world: &mut World) -> Result<(), String> {
 
 fn is_fenced(world: &World, node: usize) -> bool {
     world.role(node) == Some(Role::Fenced)
+}
+
+/// The command is carried out, as often as it takes while something else is under way.
+fn answered(world: &mut World, node: usize, command: Command, done: Done) -> Result<(), String> {
+    for _ in 0..50 {
+        let number = world.command(node, command.clone());
+        let heard = |world: &World| world.answers.contains_key(&number);
+        until(world, 20_000, "a command is answered", heard)?;
+        if world.answers[&number] == Ok(done) {
+            return Ok(());
+        }
+        world.run_for(50);
+    }
+    Err(format!("{command:?}: never {done:?} (I9)"))
+}
+
+/// Node 1 has stopped, with the consent of node 0.
+fn has_left(world: &World) -> bool {
+    world.nodes[1].process.is_none() && world.nodes[0].view().is_sole(id(0))
 }

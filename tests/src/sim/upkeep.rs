@@ -99,6 +99,7 @@ impl World {
                     Command::Verify {
                         repair,
                         repair_from,
+                        confirm: "data".to_string(),
                     },
                 );
             }
@@ -284,5 +285,6 @@ pub(super) fn verify(repair: bool) -> Command {
     Command::Verify {
         repair,
         repair_from: None,
+        confirm: String::new(),
     }
 }

@@ -155,7 +155,8 @@ impl World {
     /// Another copy is good: nobody can serve what nobody has. One disk at a time.
     fn may_lose(&self, node: usize) -> bool {
         let other = &self.nodes[1 - node];
-        let good = other.view().insync.contains(id(1 - node)) && !other.meta.peek().failed;
+        let counts = other.view().insync.contains(id(1 - node)) && !other.meta.peek().failed;
+        let good = counts && !self.has_old_disks(1 - node);
         let last = self.nodes[node].view().is_sole(id(node));
         let now = self.now;
         let faulty = self.nodes.iter().any(|place| {

@@ -36,6 +36,8 @@ pub struct Plan {
     pub hot_extents_max: usize,
     /// Bytes that one bit of the bitmap stands for.
     pub bitmap_block_bytes: u32,
+    /// The same of the second node, if it is not alike.
+    pub other_block_bytes: Option<u32>,
     /// The application works by itself.
     pub application: bool,
     /// Everything that waits, from time-outs to outages, is shorter by this factor.
@@ -79,6 +81,14 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Bytes that one bit of this node's bitmap stands for.
+    pub fn block_bytes(&self, node: usize) -> u32 {
+        match self.other_block_bytes {
+            Some(bytes) if node == 1 => bytes,
+            Some(_) | None => self.bitmap_block_bytes,
+        }
+    }
+
     /// A quiet volume of this size: nothing happens by itself.
     pub fn quiet(sectors: u64) -> Self {
         Self {
@@ -86,6 +96,7 @@ impl Plan {
             chunk_sectors: 256,
             hot_extents_max: 6,
             bitmap_block_bytes: 4096,
+            other_block_bytes: None,
             application: false,
             haste: 1,
             split: false,

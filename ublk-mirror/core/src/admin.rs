@@ -78,6 +78,9 @@ pub enum Command {
         /// The node whose copy is right; without it this one.
         #[serde(default)]
         repair_from: Option<String>,
+        /// Must be the volume's name if this node's own copy is to be written over.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        confirm: String,
     },
     /// End the verify.
     VerifyStop,
@@ -223,6 +226,9 @@ pub enum LinkState {
 pub enum CopyCause {
     /// The peer's copy never held this volume.
     FirstCopy,
+    /// The peer had a copy once, and the one that it has now is new: another disk, another server, or its metadata were
+    /// lost. A blank copy cannot say which: all is copied.
+    Replaced,
     /// The peer was dropped from the view and missed writes: they are known, and copied.
     Outdated,
     /// The peer's copy is of this volume, but what it lacks is not known: all is copied.

@@ -35,6 +35,8 @@ pub enum IsolationRefusal {
         /// The peer's name.
         peer: String,
     },
+    /// It cannot become the only one that counts as long as its image is kept.
+    AttachFirst,
     /// The read-only device is mounted or open.
     InUse,
     /// The copy is isolated, but its read-only device could not be made.
@@ -52,7 +54,7 @@ impl IsolationRefusal {
             Self::NotCurrent { .. } => "LS1071",
             Self::Last { .. } => "LS1072",
             Self::PeerSilent { .. } => "LS1073",
-            Self::Isolated { .. } => "LS1074",
+            Self::Isolated { .. } | Self::AttachFirst => "LS1074",
             Self::InUse => "LS1075",
             Self::Device { .. } => "LS1076",
         }
@@ -78,6 +80,9 @@ impl IsolationRefusal {
             Self::Isolated { peer } => {
                 format!("the copy on this node is isolated; {peer} has acknowledged writes without it")
             }
+            Self::AttachFirst => {
+                "the copy on this node is isolated: its image is kept as it is, and it counts for nothing".to_string()
+            }
             Self::InUse => "the read-only device of the isolated copy is mounted or held open".to_string(),
             Self::Device { errno } => {
                 format!("the copy is isolated, but its read-only device could not be made (kernel error {})", errno.0)
@@ -102,6 +107,10 @@ impl IsolationRefusal {
             Self::Isolated { peer } => format!(
                 "serve the volume on {peer}; `lockstep volume attach NAME` brings the copy here up to date"
             ),
+            Self::AttachFirst => {
+                "end the isolation with `lockstep volume attach NAME` (it needs no other node), then repeat the command"
+                    .to_string()
+            }
             Self::InUse => {
                 "unmount it and stop what reads it; --force takes it away from them with I/O errors".to_string()
             }

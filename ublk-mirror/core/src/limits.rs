@@ -40,6 +40,12 @@ pub const COPY_COMPARE_BYTES: u32 = 128 * 1024;
 pub const PAYLOAD_BYTES_MAX: u32 = REQUEST_BYTES_MAX;
 /// Largest body of a control frame, bytes.
 pub const CONTROL_BYTES_MAX: u32 = 1024;
+/// Blocks of the bitmap in an extent of the activity log at most: with extents of 4 MiB a bit stands for 4 KiB at least.
+pub const EXTENT_BLOCKS_MAX: u64 = 1024;
+/// Least that one bit of a bitmap stands for, bytes.
+pub const BITMAP_BLOCK_BYTES_MIN: u32 = 512;
+/// Most that one bit of a bitmap stands for, bytes: a resync copies whole blocks, so one fits into a run.
+pub const BITMAP_BLOCK_BYTES_MAX: u32 = COPY_CHUNK_BYTES;
 /// Data copied between two checkpoints of a resync (the target flushes, then marks are taken away).
 pub const COPY_CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
 /// Zeroes that a grow writes in one piece, sectors: 16 MiB, so that the application gets its turn.

@@ -152,6 +152,12 @@ mutants! {
     TargetMarksIgnored: "target-marks-ignored", "S8 I4";
     /// Of the target's marks only the first are taken.
     TargetMarksCutOff: "target-marks-cut-off", "S8 I4";
+    /// An old disk that counted before the other side was alone still counts.
+    OldMemberCounts: "old-member-counts", "S7 S8 I4";
+    /// An old disk that had left is taken for the one that was filled since.
+    LeaverIsTarget: "leaver-is-target", "S7 S8 I4";
+    /// Marks that were taken away for one copy are believed for another one.
+    MarksOfAnother: "marks-of-another", "S7 S8 I4";
     /// A resync of another lineage is taken for one's own.
     AnyLineage: "any-lineage", "S7 S8 I4";
     /// The bitmap is believed to tell of any copy.
@@ -168,6 +174,10 @@ mutants! {
     DiscardNotDurable: "discard-not-durable", "S8";
     /// A copy that follows another history forgets where it joined it.
     JoinedHistoryForgotten: "joined-history-forgotten", "S8 I9";
+    /// An isolated copy is made the only one that counts.
+    IsolatedForced: "isolated-forced", "S9 I9 I11";
+    /// A copy recovered by force stays marked as unfit, and fills nobody.
+    ForcedStaysMarked: "forced-stays-marked", "I9";
     /// A copy recovered by force takes the lost history for a part of its own.
     ForceKeepsHistory: "force-keeps-history", "S8";
     /// The target does not write down that it is one.

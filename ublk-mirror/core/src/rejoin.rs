@@ -115,7 +115,7 @@ fn leave_apart(verdict: Verdict, a: Side<'_>, b: Side<'_>) -> Verdict {
 /// a copy that does not count any more is old.
 fn unfit(side: Side<'_>, other: Side<'_>) -> Option<CopyCause> {
     let told = other.state.flags.peer_failed && !mutant::is(Mutant::PeerFailureForgotten);
-    let told = told && side.state.view.insync.contains(other.node);
+    let told = told && side.state.view.insync.contains(other.node) && !superseded(side, other);
     // Nor does a copy that is being filled condemn the one that it is filled from.
     let told = told && !other.state.flags.copy_target;
     if side.state.flags.failed || told {
@@ -158,6 +158,7 @@ fn replace_unfit(verdict: Verdict, good: Side<'_>, unfit: Side<'_>, cause: CopyC
         _ if good.state.view.insync.contains(good.node)
             && unfit.state.view.insync.contains(good.node)
             && !good.state.flags.copy_target
+            && !superseded(unfit, good)
             && (!unfit.state.flags.serving || !by_own_word) =>
         {
             anew
@@ -266,9 +267,20 @@ fn first_copy(source: Side<'_>, blank: Side<'_>) -> Verdict {
     }
     Verdict::Copy {
         source: source.node,
-        cause: CopyCause::FirstCopy,
+        cause: if had_another(source) {
+            CopyCause::Replaced
+        } else {
+            CopyCause::FirstCopy
+        },
         extent: Extent::Full,
     }
+}
+
+/// Whether the source ever had a copy beside it: then the blank one replaces it. What of it is new, the disk, the
+/// server or only the metadata, is nothing that a blank copy could say.
+fn had_another(source: Side<'_>) -> bool {
+    let state = source.state;
+    state.view.insync.len() > 1 || state.base.epoch != Epoch(0) || !state.known_peer_boot.is_none()
 }
 
 /// A resync from one side to the other, of what is known to differ if that is known.
@@ -297,14 +309,20 @@ fn knows(source: Side<'_>, target: Side<'_>) -> bool {
         return !ours.lineage.is_none() && (theirs.copy_id == ours.lineage || any);
     }
     let mark = theirs.view.mark();
-    if ours.view.insync == NodeSet::only(source.node).with(target.node) {
-        // Both count up to this moment.
-        return mark == ours.view.mark()
+    let both = NodeSet::only(source.node).with(target.node);
+    if ours.view.insync == both {
+        // Both count up to this moment, by the words of both.
+        let together = theirs.view.insync == both || mutant::is(Mutant::LeaverIsTarget);
+        let one_history = mark == ours.view.mark()
             || ours.history.contains(mark)
             || theirs.history.contains(ours.view.mark())
             || siblings(source, target);
+        return together && one_history && !superseded(source, target);
     }
-    if ours.base.epoch == Epoch(0) {
+    // Marks that were taken away for another copy tell nothing of this one. (Who is filled wrote that down before the
+    // source did, so that no other copy than an old one meets a lineage here.)
+    let taken_away = !ours.lineage.is_none() && !mutant::is(Mutant::MarksOfAnother);
+    if ours.base.epoch == Epoch(0) || taken_away {
         return false;
     }
     // It agreed to a later view of the source's without being served by or written to.
@@ -332,6 +350,18 @@ fn same_view(a: Side<'_>, b: Side<'_>) -> Verdict {
     }
 }
 
+/// Whether the newer side has counted alone since the view in which the older one counts both: it is the copy of a
+/// disk that was taken away before, whose place another one took, or itself filled anew (S8).
+fn superseded(newer: Side<'_>, older: Side<'_>) -> bool {
+    let both = NodeSet::only(newer.node).with(older.node);
+    let (now, before) = (newer.state, older.state);
+    now.view.insync == both
+        && before.view.insync == both
+        && now.history.contains(before.view.mark())
+        && now.base.epoch >= before.view.epoch
+        && !mutant::is(Mutant::OldMemberCounts)
+}
+
 /// The newer side's history holds the older side's view.
 fn descendant(newer: Side<'_>, older: Side<'_>) -> Verdict {
     let both = NodeSet::only(newer.node).with(older.node);
@@ -355,6 +385,9 @@ fn descendant(newer: Side<'_>, older: Side<'_>) -> Verdict {
     if before == NodeSet::only(newer.node) {
         // The source wrote the wider view down, the target did not.
         return copy(newer, older, CopyCause::WideningInterrupted);
+    }
+    if superseded(newer, older) {
+        return copy(newer, older, CopyCause::Outdated);
     }
     let direct = newer.state.history.0.first() == Some(&older.state.view.mark());
     // Only who is active changed, by consent: nothing was written in between (S3). Several such views

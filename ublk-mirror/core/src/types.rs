@@ -100,6 +100,11 @@ random_id! {
     BootId
 }
 random_id! {
+    /// Which backing device, as far as the kernel tells one from another: a hash of what a disk, a partition or a volume
+    /// manager says of itself. Not known: it says nothing.
+    BackingId
+}
+random_id! {
     /// Which resync: made by the source at its start; both sides remember it to resume.
     CopyId
 }

@@ -33,7 +33,7 @@ impl Claim {
         });
         let measure = Measure {
             file: self.file.try_clone()?,
-            is_block_device: self.is_block_device,
+            is_block_device: self.is_block_device(),
             mapped: mapped.transpose()?,
         };
         let run = move || {

@@ -219,6 +219,13 @@ impl Node {
         assert!(output.status.success(), "{}", errors(&output));
     }
 
+    /// Expects the metadata to be right; gives back what was said.
+    pub(crate) fn checks(&self) -> String {
+        let output = self.run("check", &[]);
+        assert!(output.status.success(), "{}", errors(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Expects an action to be refused with that code; gives back what was said.
     pub(crate) fn refuses(&self, action: &str, options: &[&str], code: &str) -> String {
         let output = self.run(action, options);

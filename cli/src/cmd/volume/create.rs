@@ -91,18 +91,7 @@ fn prepare_key(create: &Create, ends: &Ends, key_file: &Path) -> Result<bool, Fa
 fn format_device(create: &Create, config: &Path) -> Result<(), Failure> {
     let mut command = programs::mirror();
     command.arg("format").arg("--config").arg(config);
-    if create.join {
-        command.arg("--join");
-    }
-    if create.force {
-        command.arg("--force");
-    }
-    if let Some(size) = create.size {
-        command.arg("--size").arg(size.to_string());
-    }
-    if let Some(size) = create.grow_to {
-        command.arg("--grow-to").arg(size.to_string());
-    }
+    command.args(format_options(create));
     programs::with_run_directory(&mut command);
     let status = command
         .status()
@@ -118,6 +107,26 @@ fn format_device(create: &Create, config: &Path) -> Result<(), Failure> {
         ),
         "the lines above say why; no configuration was left behind",
     ))
+}
+
+fn format_options(create: &Create) -> Vec<String> {
+    let mut options: Vec<String> = Vec::new();
+    for (wanted, option) in [(create.join, "--join"), (create.force, "--force")] {
+        options.extend(wanted.then(|| option.to_owned()));
+    }
+    for name in &create.confirm {
+        options.extend(["--confirm".to_owned(), name.clone()]);
+    }
+    for (option, bytes) in [
+        ("--size", create.size),
+        ("--grow-to", create.grow_to),
+        ("--bitmap-block", create.bitmap_block),
+    ] {
+        if let Some(bytes) = bytes {
+            options.extend([option.to_owned(), bytes.to_string()]);
+        }
+    }
+    options
 }
 
 fn next_steps(create: &Create, ends: &Ends, key_file: &Path, key_made: bool) -> String {
@@ -149,6 +158,9 @@ fn next_steps(create: &Create, ends: &Ends, key_file: &Path, key_made: bool) -> 
     let grow = create
         .grow_to
         .map_or_else(String::new, |size| format!(" --grow-to {size}"));
+    let bitmap = create
+        .bitmap_block
+        .map_or_else(String::new, |size| format!(" --bitmap-block {size}"));
     let directory = key_file.parent().unwrap_or(Path::new("/")).display();
     format!(
         "{name}: the first copy is made on {node}.\n\
@@ -156,7 +168,7 @@ fn next_steps(create: &Create, ends: &Ends, key_file: &Path, key_made: bool) -> 
          \x20 1. copy the key to {peer}{made}, if it did not join the cluster:\n\
          \x20      ssh {peer} mkdir -p {directory} && scp -p {key} {peer}:{key}\n\
          \x20 2. on {peer}, with its own device (what is on it is lost):\n\
-         \x20      lockstep volume create {name} --join --backing {backing}{metadata}{key_option}{size}{grow} \
+         \x20      lockstep volume create {name} --join --backing {backing}{metadata}{key_option}{size}{grow}{bitmap} \
          --node {peer_argument} --peer {node_argument}\n\
          a lockstepd with {name} in a group does the rest; without it:\n\
          \x20 3. on both nodes:\n\
@@ -193,8 +205,10 @@ mod tests {
             key_file: None,
             join: false,
             force: false,
+            confirm: Vec::new(),
             size: Some(1 << 30),
             grow_to: None,
+            bitmap_block: None,
         }
     }
 
@@ -228,6 +242,31 @@ mod tests {
         assert!(
             text.contains("scp -p /etc/lockstep/cluster.key node2:/etc/lockstep/cluster.key"),
             "{text}"
+        );
+        let larger = Create {
+            bitmap_block: Some(65536),
+            ..example()
+        };
+        let text = next_steps(&larger, &ends, key, true);
+        assert!(
+            text.contains("--size 1073741824 --bitmap-block 65536 --node"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_was_asked_for_is_asked_of_the_data_plane() {
+        assert_eq!(format_options(&example()).join(" "), "--size 1073741824");
+        let over_two = Create {
+            join: true,
+            force: true,
+            confirm: vec!["old".into(), "older".into()],
+            bitmap_block: Some(65536),
+            ..example()
+        };
+        assert_eq!(
+            format_options(&over_two).join(" "),
+            "--join --force --confirm old --confirm older --size 1073741824 --bitmap-block 65536"
         );
     }
 }

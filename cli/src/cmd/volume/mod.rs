@@ -1,5 +1,6 @@
 //! `lockstep volume ...`: one file per verb that is more than a command to the daemon.
 
+mod adopt_disk;
 mod beside;
 mod create;
 mod discarded;
@@ -73,6 +74,7 @@ pub(crate) fn run(command: Volume) -> Result<u8, Failure> {
             let confirm = confirm.unwrap_or_default();
             tell(&name, Command::Invalidate { confirm })
         }
+        Volume::AdoptDisk { name, confirm } => adopt_disk::run(&name, confirm.as_deref()),
         Volume::Resync { name, pause, .. } => tell(
             &name,
             if pause {

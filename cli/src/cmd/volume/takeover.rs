@@ -12,7 +12,7 @@ use crate::verdict::heard;
 pub(crate) fn run(name: &str, confirm: Option<String>) -> Result<u8, Failure> {
     config::path_of(name)?;
     let confirm = match confirm {
-        Some(words) => words,
+        Some(words) => about_now(name, words)?,
         None => ask_the_operator(name)?,
     };
     super::tell(name, Command::Takeover { confirm })
@@ -46,13 +46,29 @@ fn ask_the_operator(name: &str) -> Result<String, Failure> {
         Failure::new("LS4010", format!("cannot read: {error}"), "use --confirm")
     })?;
     if typed.trim() == wanted {
-        return Ok(wanted);
+        return Ok(of_epoch(&wanted, &status));
     }
     Err(Failure::new(
         "LS1007",
         "these were not the words; nothing was changed",
         format!("type exactly: {wanted}"),
     ))
+}
+
+/// The words are about the view that counts when they are said: should another one count when they are heard, the peer
+/// may have been allowed to go on since, and the daemon refuses (S8).
+fn about_now(name: &str, said: String) -> Result<String, Failure> {
+    let status = Client::of_volume(name)
+        .status()
+        .map_err(|error| Failure::of_volume(&error, name))?;
+    if said == words(&status.peer) {
+        return Ok(of_epoch(&said, &status));
+    }
+    Ok(said)
+}
+
+fn of_epoch(words: &str, status: &Status) -> String {
+    format!("{words}, epoch {}", status.view.epoch)
 }
 
 /// What the operator vouches for.

@@ -25,6 +25,7 @@ pub(crate) fn run(verify: &Verify) -> Result<u8, Failure> {
         Command::Verify {
             repair: verify.repair || verify.repair_from.is_some(),
             repair_from: verify.repair_from.clone(),
+            confirm: verify.confirm.clone().unwrap_or_default(),
         },
     )?;
     if !verify.wait {

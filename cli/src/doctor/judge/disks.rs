@@ -13,9 +13,15 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     }
     if facts.volumes.is_empty() {
         let why = "no volume was created on this machine yet";
-        return ["volume", "device", "device-use", "write-cache"]
-            .map(|name| super::nothing(Area::Disks, name, why))
-            .to_vec();
+        return [
+            "volume",
+            "device",
+            "device-name",
+            "device-use",
+            "write-cache",
+        ]
+        .map(|name| super::nothing(Area::Disks, name, why))
+        .to_vec();
     }
     let mut checks = Vec::new();
     for volume in &facts.volumes {
@@ -29,6 +35,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
             let place = format!("{}, {} {}", volume.name, device.part, device.path.display());
             let check = |name, outcome| Check::new(Area::Disks, name, outcome).at(place.clone());
             checks.push(check("device", there(volume, device)));
+            checks.push(check("device-name", name(volume, device)));
             if let DeviceKind::Block(block) = &device.kind {
                 checks.push(check(
                     "device-use",
@@ -165,6 +172,57 @@ fn users(volume: &Volume, device: &Device, block: &Block, all: &[Volume]) -> Out
         "see first whether the volume names the right device (`lsblk`): if not, correct `backing` or `metadata`; if so, stop what \
          uses it (`fuser -v DEVICE`), and unmount it",
     )
+}
+
+fn name(volume: &Volume, device: &Device) -> Outcome {
+    if !may_change(&device.path) {
+        return good("it does not depend on the order in which a boot finds disks");
+    }
+    let (path, file) = (device.path.display(), volume.file.display());
+    warning(
+        "LS6260",
+        format!("after a boot {path} may be another disk"),
+        "the kernel gives such names in the order in which it finds disks. Another one is refused and the volume stays down (LS3017, \
+         LS3049); a backing device that says nothing of itself is not told from others, and its data would be overwritten",
+        format!(
+            "see which names it has (`ls -l /dev/disk/by-id /dev/disk/by-partuuid`), give it one of them in {file}, and start the \
+             volume's daemon anew"
+        ),
+    )
+}
+
+/// Whether it is one of the kernel's names for disks and their partitions, or for mappings: they are given as these are found.
+pub(super) fn may_change(path: &Path) -> bool {
+    let Some(name) = path
+        .strip_prefix("/dev")
+        .ok()
+        .and_then(|name| name.to_str())
+    else {
+        return false;
+    };
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |text: &str| !text.is_empty() && digits(text);
+    // `1` and `1p2`.
+    let and_partition = |text: &str| match text.split_once('p') {
+        Some((disk, partition)) => number(disk) && number(partition),
+        None => number(text),
+    };
+    let lettered = ["sd", "vd"].iter().any(|kind| {
+        name.strip_prefix(kind).is_some_and(|rest| {
+            let partition = rest.trim_start_matches(|c: char| c.is_ascii_lowercase());
+            // More letters are no disk.
+            (1..=3).contains(&(rest.len() - partition.len())) && digits(partition)
+        })
+    });
+    let nvme = || {
+        let rest = name.strip_prefix("nvme")?;
+        let (drive, namespace) = rest.split_once('n')?;
+        Some(number(drive) && and_partition(namespace))
+    };
+    lettered
+        || nvme() == Some(true)
+        || name.strip_prefix("mmcblk").is_some_and(and_partition)
+        || name.strip_prefix("dm-").is_some_and(number)
 }
 
 /// What else the same device, a part of it, or the whole of it is.

@@ -100,7 +100,7 @@ fn volume(name: &str, device: &str) -> Volume {
         name: name.to_string(),
         file: PathBuf::from(format!("/etc/lockstep/volumes/{name}.toml")),
         devices: Ok(vec![Device {
-            path: PathBuf::from(format!("/dev/{device}")),
+            path: PathBuf::from(format!("/dev/disk/by-id/virtio-{device}")),
             part: "backing device",
             kind: DeviceKind::Block(block),
         }]),
@@ -582,7 +582,7 @@ const DISKS: &[Case] = &[
     ),
     (
         |f| of_block(f).mounts = Err("/proc/self/mountinfo cannot be read".into()),
-        "unseen device-use data, backing device /dev/vdb: /proc/self/mountinfo cannot be read",
+        "unseen device-use data, backing device /dev/disk/by-id/virtio-vdb: /proc/self/mountinfo cannot be read",
     ),
     (
         |f| {
@@ -601,26 +601,30 @@ const DISKS: &[Case] = &[
     ),
     (
         |f| kind(f, DeviceKind::Absent),
-        "error device data, backing device /dev/vdb: LS6151 there is no /dev/vdb",
+        "error device data, backing device /dev/disk/by-id/virtio-vdb: LS6151 there is no /dev/disk/by-id/virtio-vdb",
     ),
     (
         |f| kind(f, DeviceKind::Other),
-        "error device data, backing device /dev/vdb: LS6151 /dev/vdb is no block device",
+        "error device data, backing device /dev/disk/by-id/virtio-vdb: LS6151 /dev/disk/by-id/virtio-vdb is no block device",
     ),
     (
         |f| kind(f, DeviceKind::File),
-        "warning device data, backing device /dev/vdb: LS6151 /dev/vdb is a regular file",
+        "warning device data, backing device /dev/disk/by-id/virtio-vdb: LS6151 /dev/disk/by-id/virtio-vdb is a regular file",
     ),
     (
         |f| {
             stopped(f);
             of_block(f).stacked.clear()
         },
-        "error device data, backing device /dev/vdb: LS6151 vdb is read-only",
+        "error device data, backing device /dev/disk/by-id/virtio-vdb: LS6151 vdb is read-only",
+    ),
+    (
+        |f| f.volumes[0].devices.as_mut().unwrap()[0].path = PathBuf::from("/dev/vdb"),
+        "warning device-name data, backing device /dev/vdb: LS6260 after a boot /dev/vdb may be another disk",
     ),
     (
         |f| of_block(f).mounts = Ok(vec!["/srv".into()]),
-        "error device-use data, backing device /dev/vdb: LS6152 vdb is mounted at /srv",
+        "error device-use data, backing device /dev/disk/by-id/virtio-vdb: LS6152 vdb is mounted at /srv",
     ),
     (
         |f| {
@@ -628,7 +632,7 @@ const DISKS: &[Case] = &[
             block.swap = Ok(true);
             block.stacked.push("vg0-root".into())
         },
-        "error device-use data, backing device /dev/vdb: LS6152 vdb is used as swap, a part of vg0-root",
+        "error device-use data, backing device /dev/disk/by-id/virtio-vdb: LS6152 vdb is used as swap, a part of vg0-root",
     ),
     (
         |f| {
@@ -636,11 +640,11 @@ const DISKS: &[Case] = &[
             (block.cache, block.disk_cache) =
                 (Some("write through".into()), Some("write back".into()))
         },
-        "warning write-cache data, backing device /dev/vdb: LS6154 the kernel takes the cache of vdb for write through, the disk says write back",
+        "warning write-cache data, backing device /dev/disk/by-id/virtio-vdb: LS6154 the kernel takes the cache of vdb for write through, the disk says write back",
     ),
     (
         |f| of_block(f).cache = None,
-        "unseen write-cache data, backing device /dev/vdb: the kernel does not say which cache the disk has",
+        "unseen write-cache data, backing device /dev/disk/by-id/virtio-vdb: the kernel does not say which cache the disk has",
     ),
 ];
 
@@ -920,8 +924,8 @@ fn a_device_that_two_volumes_share_is_an_error_of_both_also_by_a_partition() {
     facts.volumes.push(other);
     let said = said(&facts);
     for line in [
-        "error device-use data, backing device /dev/vdb: LS6153 vdb is the backing device of logs as well",
-        "error device-use logs, backing device /dev/vdb1: LS6153 vdb1 is the backing device of data as well",
+        "error device-use data, backing device /dev/disk/by-id/virtio-vdb: LS6153 vdb is the backing device of logs as well",
+        "error device-use logs, backing device /dev/disk/by-id/virtio-vdb1: LS6153 vdb1 is the backing device of data as well",
     ] {
         assert!(said.iter().any(|said| said == line), "{said:#?}");
     }
@@ -929,6 +933,39 @@ fn a_device_that_two_volumes_share_is_an_error_of_both_also_by_a_partition() {
     let mut facts = well();
     facts.volumes.push(volume("logs", "vdba"));
     assert_eq!(super::tests::said(&facts), [NO_WATCHDOG]);
+}
+
+#[test]
+fn names_that_the_kernel_gives_in_the_order_of_finding_are_told_from_those_that_stay() {
+    for name in [
+        "sda",
+        "sdb1",
+        "sdaa12",
+        "vdb",
+        "nvme0n1",
+        "nvme1n2p3",
+        "mmcblk0p1",
+        "dm-3",
+    ] {
+        assert!(
+            disks::may_change(std::path::Path::new(&format!("/dev/{name}"))),
+            "{name}"
+        );
+    }
+    for path in [
+        "/dev/disk/by-id/wwn-0x5000c500a1b2c3d4",
+        "/dev/disk/by-id/sdb",
+        "/dev/mapper/vg0-data",
+        "/dev/vg0/data",
+        "/dev/sdcard",
+        "/dev/dm-data",
+        "/dev/md0",
+        "/dev/loop0",
+        "/srv/sdb",
+        "/dev/sd",
+    ] {
+        assert!(!disks::may_change(std::path::Path::new(path)), "{path}");
+    }
 }
 
 #[test]
@@ -1014,6 +1051,7 @@ fn whatever_is_wrong_says_why_and_what_to_do_and_every_code_is_tried() {
     look(&facts);
     let own: Vec<String> = (6140..=6159)
         .filter(|number| *number != 6155)
+        .chain([6260])
         .map(|number| format!("LS{number}"))
         .collect();
     let missing: Vec<&String> = own.iter().filter(|code| !codes.contains(*code)).collect();

@@ -130,23 +130,16 @@ pub(super) fn looked(file: &Path, door: &Door, is_root: bool) -> Looked {
     }
 }
 
-/// `ublk-mirror: LS3017: what` and, in a line of its own, `what to do: advice`.
+/// What `ublk-mirror` said.
 pub(super) fn refused(said: &str) -> Looked {
-    let parts = said.lines().find_map(|line| {
-        let (code, what) = line.strip_prefix("ublk-mirror: ")?.split_once(": ")?;
-        code.starts_with("LS").then_some((code, what))
-    });
-    let Some((code, what)) = parts else {
+    let Some(problem) = programs::refusal(said) else {
         let first = said.lines().next().unwrap_or("nothing");
         return Looked::Unseen(format!("ublk-mirror says: {first}"));
     };
-    let advice = said
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("what to do: "));
     Looked::Wrong {
-        code: code.to_string(),
-        what: what.to_string(),
-        advice: advice.unwrap_or_default().to_string(),
+        code: problem.code,
+        what: problem.message,
+        advice: problem.advice,
     }
 }
 

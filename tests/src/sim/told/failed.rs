@@ -143,7 +143,7 @@ pub(super) const FILLED: Told = Told {
 fn filled(seed: u64) -> Outcome {
     let mut world = World::new(seed, Plan::quiet(200 * 1024));
     until(&mut world, 10_000, "a resync begins", |world| {
-        times(world, "copy FirstCopy") > 0
+        times(world, "copy FirstCopy") + times(world, "copy Replaced") > 0
     })?;
     world.run_for(50);
     serve(&mut world, 0)?;

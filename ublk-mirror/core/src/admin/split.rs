@@ -48,7 +48,7 @@ pub struct SideStatus {
 /// Something that an operator said and that cost data, or could have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationStatus {
-    /// `takeover`, `go-alone`, `discard`, `force`.
+    /// `takeover`, `go-alone`, `discard`, `force`, `invalidate`, `repair`, `granted-takeover`, `granted-go-alone`.
     pub operation: String,
     /// Epoch of the view that it committed or gave up.
     pub epoch: u64,
@@ -79,6 +79,10 @@ fn operation_name(operation: Operation) -> String {
         Operation::GoAlone => "go-alone".to_string(),
         Operation::Discard => "discard".to_string(),
         Operation::Force => "force".to_string(),
+        Operation::Invalidate => "invalidate".to_string(),
+        Operation::Repair => "repair".to_string(),
+        Operation::GrantedTakeover => "granted-takeover".to_string(),
+        Operation::GrantedAlone => "granted-go-alone".to_string(),
         Operation::Other(number) => format!("other-{number}"),
     }
 }

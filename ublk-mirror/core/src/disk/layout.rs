@@ -11,7 +11,10 @@
 use thiserror::Error;
 
 use super::{BLOCK_BYTES, BitmapPage, PAGE_BITS};
-use crate::limits::{NODES_MAX, VOLUME_SECTORS_MAX, VOLUME_SECTORS_MIN};
+use crate::limits::{
+    BITMAP_BLOCK_BYTES_MAX, BITMAP_BLOCK_BYTES_MIN, NODES_MAX, VOLUME_SECTORS_MAX,
+    VOLUME_SECTORS_MIN,
+};
 use crate::types::SECTOR_BYTES;
 
 /// Byte offsets of the two superblocks, far enough apart for one torn or misdirected write.
@@ -89,7 +92,7 @@ impl Layout {
         let parts = [log_start, log, bitmap_start, bitmap, self.total_bytes];
         let whole = |bytes: &u64| *bytes <= PART_BYTES_MAX && bytes.is_multiple_of(block);
         let sane_block = self.bitmap_block_bytes.is_power_of_two()
-            && (512..=1 << 20).contains(&self.bitmap_block_bytes);
+            && (BITMAP_BLOCK_BYTES_MIN..=BITMAP_BLOCK_BYTES_MAX).contains(&self.bitmap_block_bytes);
         parts.iter().all(whole)
             && sane_block
             && self.growth_sectors <= VOLUME_SECTORS_MAX

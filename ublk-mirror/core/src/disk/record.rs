@@ -12,6 +12,8 @@ use crate::view::ViewMark;
 
 /// Operations that a superblock remembers.
 pub const OPERATIONS_MAX: usize = 15;
+/// Routine operations of which a superblock remembers, at most.
+const ROUTINE_MAX: usize = 5;
 /// Bytes of the record: the operations, the time of the last write, and room to spare.
 pub const RECORD_BYTES: usize = 768;
 /// The consequence of the operation is not mended yet.
@@ -29,17 +31,61 @@ pub enum Operation {
     /// This copy was made the only one that counts although it is not complete: the view that was
     /// committed by it.
     Force,
+    /// An operator marked this copy: it is not believed, and filled anew. The view under which that was said.
+    Invalidate,
+    /// A verify that writes one copy's blocks over the other's began: the view under which it did.
+    Repair,
+    /// A standby took over by an arbiter's word: the view that was committed by it.
+    GrantedTakeover,
+    /// A frozen active node went on alone by an arbiter's word: the view that was committed by it.
+    GrantedAlone,
     /// One that this program does not know.
     Other(u8),
 }
 
 impl Operation {
-    const ALL: [(u8, Self); 4] = [
+    const ALL: [(u8, Self); 8] = [
         (1, Self::Takeover),
         (2, Self::GoAlone),
         (3, Self::Discard),
         (4, Self::Force),
+        (5, Self::Invalidate),
+        (6, Self::Repair),
+        (7, Self::GrantedTakeover),
+        (8, Self::GrantedAlone),
     ];
+
+    /// Whether it happens without a person at hand, or by the week: such entries push out each other, not what an
+    /// operator said once.
+    fn is_routine(self) -> bool {
+        match self {
+            Self::Repair | Self::GrantedTakeover | Self::GrantedAlone => true,
+            Self::Takeover
+            | Self::GoAlone
+            | Self::Discard
+            | Self::Force
+            | Self::Invalidate
+            | Self::Other(_) => false,
+        }
+    }
+
+    /// The same by an arbiter's word, if it was not an operator's.
+    #[must_use]
+    pub fn by_arbiter(self, granted: bool) -> Self {
+        match self {
+            Self::Takeover if granted => Self::GrantedTakeover,
+            Self::GoAlone if granted => Self::GrantedAlone,
+            Self::Takeover
+            | Self::GoAlone
+            | Self::Discard
+            | Self::Force
+            | Self::Invalidate
+            | Self::Repair
+            | Self::GrantedTakeover
+            | Self::GrantedAlone
+            | Self::Other(_) => self,
+        }
+    }
 
     /// Its number on disk, 1..=255.
     pub fn to_byte(self) -> u8 {
@@ -78,16 +124,27 @@ pub struct OperationEntry {
 pub struct Operations([Option<OperationEntry>; OPERATIONS_MAX]);
 
 impl Operations {
-    /// Puts `entry` in front. The oldest that is not standing falls out.
+    /// Puts `entry` in front. If there is no room, the oldest that is not standing falls out; of routine ones at most
+    /// [`ROUTINE_MAX`] are kept, so that no number of failovers pushes out an operator's word.
     pub fn record(&mut self, entry: OperationEntry) {
         let last = OPERATIONS_MAX - 1;
-        let goes = self
+        let routine = |old: &OperationEntry| !old.standing && old.operation.is_routine();
+        let oldest_routine = self
             .0
             .iter()
-            .rposition(|place| place.is_none_or(|old| !old.standing))
-            .unwrap_or(last);
-        let free = self.0.iter().position(Option::is_none).unwrap_or(goes);
-        self.0[..=free].rotate_right(1);
+            .rposition(|old| old.as_ref().is_some_and(routine));
+        let crowded = self.iter().filter(|old| routine(old)).count() >= ROUTINE_MAX;
+        let free = self.0.iter().position(Option::is_none);
+        let oldest = || {
+            let gone = |old: &Option<OperationEntry>| old.is_none_or(|old| !old.standing);
+            self.0.iter().rposition(gone)
+        };
+        let goes = if entry.operation.is_routine() && crowded {
+            oldest_routine
+        } else {
+            free.or(oldest_routine).or_else(oldest)
+        };
+        self.0[..=goes.unwrap_or(last)].rotate_right(1);
         self.0[0] = Some(entry);
     }
 
@@ -207,6 +264,47 @@ mod tests {
         assert!(operations.standing(Operation::Force).is_none());
         operations.record(entry(Operation::Discard, 100, false));
         assert!(operations.iter().all(|entry| entry.at_s != 1));
+    }
+
+    #[test]
+    fn what_happens_by_itself_pushes_out_no_operators_word() {
+        let mut operations = Operations::default();
+        for at_s in 1..=10 {
+            operations.record(entry(Operation::Discard, at_s, false));
+        }
+        for at_s in 11..200 {
+            let routine = [
+                Operation::GrantedAlone,
+                Operation::GrantedTakeover,
+                Operation::Repair,
+            ];
+            operations.record(entry(
+                routine[usize::try_from(at_s).unwrap() % 3],
+                at_s,
+                false,
+            ));
+        }
+        let times: alloc::vec::Vec<u64> = operations.iter().map(|entry| entry.at_s).collect();
+        let newest = (195..200).rev().chain((1..=10).rev());
+        assert_eq!(times, newest.collect::<alloc::vec::Vec<u64>>());
+        // Words push the routine ones out first, then the oldest words.
+        for at_s in 200..206 {
+            operations.record(entry(Operation::Invalidate, at_s, false));
+        }
+        let times: alloc::vec::Vec<u64> = operations.iter().map(|entry| entry.at_s).collect();
+        let newest = (200..206).rev().chain((2..=10).rev());
+        assert_eq!(times, newest.collect::<alloc::vec::Vec<u64>>());
+        // Where words fill it, something routine still finds a place.
+        operations.record(entry(Operation::GrantedAlone, 300, false));
+        assert_eq!(operations.iter().next().unwrap().at_s, 300);
+    }
+
+    #[test]
+    fn every_operation_has_its_number() {
+        for (byte, operation) in Operation::ALL {
+            assert_eq!(operation.to_byte(), byte);
+            assert_eq!(Operation::from_byte(byte), Some(operation));
+        }
     }
 
     #[test]

@@ -11,11 +11,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::Layout;
 use super::record::{Record, RecordBytes};
 use crate::limits::{
-    NODES_MAX, NUMBER_AT_START_MAX, NUMBER_MAX, VIEW_HISTORY_MAX, VOLUME_NAME_BYTES_MAX,
-    VOLUME_SECTORS_MAX,
+    EXTENT_BLOCKS_MAX, NODES_MAX, NUMBER_AT_START_MAX, NUMBER_MAX, VIEW_HISTORY_MAX,
+    VOLUME_NAME_BYTES_MAX, VOLUME_SECTORS_MAX,
 };
 use crate::types::{
-    BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SECTOR_BYTES, ViewId, VolumeId,
+    BackingId, BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SECTOR_BYTES,
+    ViewId, VolumeId,
 };
 use crate::view::{View, ViewHistory, ViewMark};
 
@@ -128,6 +129,8 @@ pub struct Superblock {
     /// The backing device holds nothing but durable zeroes from the volume's end up to this sector: a grow
     /// to this size was prepared, and perhaps interrupted. 0: none.
     pub prepared_sectors: u64,
+    /// The backing device that this copy was made on or an operator adopted. Not known ([`BackingId::NONE`]): any will do.
+    pub backing: BackingId,
     /// Operators' words, and when an application last wrote here.
     pub record: Record,
     /// Copies that are isolated.
@@ -175,7 +178,8 @@ struct SuperblockBytes {
     history: [MarkBytes; VIEW_HISTORY_MAX],
     record: RecordBytes,
     prepared_sectors: U64,
-    reserved2: [u8; 120],
+    backing: [u8; 16],
+    reserved2: [u8; 104],
     isolated_unix_s: U64,
     peer_isolated_unix_s: U64,
     reserved3: [u8; 2352],
@@ -357,7 +361,8 @@ impl Superblock {
             }),
             record: RecordBytes::of(&self.record),
             prepared_sectors: U64::new(self.prepared_sectors),
-            reserved2: [0; 120],
+            backing: self.backing.0,
+            reserved2: [0; 104],
             isolated_unix_s: U64::new(own.unwrap_or(0)),
             peer_isolated_unix_s: U64::new(peer.unwrap_or(0)),
             reserved3: [0; 2352],
@@ -447,6 +452,7 @@ impl SuperblockBytes {
             own_boot: BootId(self.own_boot),
             incarnation: Incarnation(self.incarnation.get()),
             prepared_sectors: self.prepared_sectors.get(),
+            backing: BackingId(self.backing),
             record: self.record.record(),
             isolation: Isolation {
                 own: (flags & FLAG_ISOLATED != 0).then_some(self.isolated_unix_s.get()),
@@ -471,6 +477,14 @@ impl SuperblockBytes {
 }
 
 impl Superblock {
+    /// Whether a reader would take it: what it would refuse must not be written, or the copy is lost.
+    ///
+    /// # Errors
+    /// [`SlotFault::Value`] names the field.
+    pub fn is_readable(&self) -> Result<(), SlotFault> {
+        self.clone().check().map(|_| ())
+    }
+
     fn numbers(&self) -> [u64; 3] {
         [self.sequence, self.view.epoch.0, self.sealed.0]
     }
@@ -482,6 +496,13 @@ impl Superblock {
         } else {
             Ok(self)
         }
+    }
+
+    /// One at least, and no more than the activity log keeps apart.
+    fn extent_has_whole_blocks(&self) -> bool {
+        let extent_bytes = u64::from(self.chunk_sectors) * SECTOR_BYTES;
+        let block_bytes = u64::from(self.layout.bitmap_block_bytes);
+        (block_bytes..=block_bytes * EXTENT_BLOCKS_MAX).contains(&extent_bytes)
     }
 
     fn check(self) -> Result<Self, SlotFault> {
@@ -505,8 +526,7 @@ impl Superblock {
         } else if !self.layout.is_possible()
             || (1..self.layout.total_bytes).contains(&(self.data_start_sectors * SECTOR_BYTES))
             || self.size_sectors.max(self.prepared_sectors) > self.layout.growth_sectors
-            || u64::from(self.chunk_sectors) * SECTOR_BYTES
-                < u64::from(self.layout.bitmap_block_bytes)
+            || !self.extent_has_whole_blocks()
         {
             Err(SlotFault::Value("metadata geometry"))
         } else {

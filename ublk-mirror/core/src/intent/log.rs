@@ -7,12 +7,12 @@ use core::ops::Range;
 
 use crate::blocks::{BlockRange, Geometry};
 use crate::disk::{ACTIVE_EXTENTS_MAX, ActivityRecord};
+use crate::limits::EXTENT_BLOCKS_MAX;
 use crate::mutant::{self, Mutant};
 
-/// Words of the blocks of one extent: 1024 blocks.
+/// Words of the blocks of one extent.
 const WORDS: usize = 16;
-/// Blocks that an extent may have.
-const EXTENT_BLOCKS_MAX: u64 = WORDS as u64 * 64;
+const _: () = assert!(EXTENT_BLOCKS_MAX == WORDS as u64 * 64);
 
 type Bits = [u64; WORDS];
 

@@ -11,7 +11,8 @@ use crate::disk::{
 };
 use crate::effect::Effect;
 use crate::types::{
-    BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SectorRange, ViewId, VolumeId,
+    BackingId, BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SectorRange, ViewId,
+    VolumeId,
 };
 use crate::view::{View, ViewHistory, ViewMark};
 
@@ -58,6 +59,7 @@ fn superblock() -> Superblock {
         own_boot: BootId::NONE,
         incarnation: Incarnation(0),
         prepared_sectors: 0,
+        backing: BackingId::NONE,
         record: Record::default(),
     }
 }

@@ -10,6 +10,9 @@ use crate::wire::RefusedCode;
 pub(super) fn cause_words(cause: CopyCause) -> &'static str {
     match cause {
         CopyCause::FirstCopy => "the peer's copy never held this volume",
+        CopyCause::Replaced => {
+            "the peer's copy is new (another disk, another server, or its metadata were lost)"
+        }
         CopyCause::Outdated => "the peer missed acknowledged writes",
         CopyCause::UnknownState => {
             "what the peer's copy lacks is not known, so all of it is copied"

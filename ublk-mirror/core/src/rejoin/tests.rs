@@ -358,6 +358,121 @@ fn what_must_agree_is_refused_when_it_does_not() {
     assert_eq!(with(|b| b.read_lease_ms = 1), refuse(RefusedCode::Lease));
     let mut blank = b;
     blank.volume_id = VolumeId::NONE;
-    assert_eq!(verdict(&a, &blank), full(A, CopyCause::FirstCopy));
+    let alone = State {
+        view: view(1, None, NodeSet::only(A)),
+        known_peer_boot: BootId::NONE,
+        ..a
+    };
+    assert_eq!(verdict(&alone, &blank), full(A, CopyCause::FirstCopy));
+    assert_eq!(verdict(&a, &blank), full(A, CopyCause::Replaced));
+    for had in [
+        State {
+            known_peer_boot: a.known_peer_boot,
+            ..alone
+        },
+        State {
+            base: view(1, None, both()).mark(),
+            ..alone
+        },
+    ] {
+        assert_eq!(verdict(&had, &blank), full(A, CopyCause::Replaced));
+    }
+    let no_source = refuse(RefusedCode::NoSource);
+    for change in [
+        (|a: &mut State| a.flags.failed = true) as fn(&mut State),
+        |a| a.flags.invalidated = true,
+        |a| a.flags.copy_target = true,
+        |a| a.view = view(6, None, NodeSet::only(B)),
+    ] {
+        let mut a = a;
+        change(&mut a);
+        assert_eq!(verdict(&a, &blank), no_source);
+    }
+    for (change, code) in [
+        (
+            (|blank: &mut State| blank.logical_block_bytes = 4096) as fn(&mut State),
+            RefusedCode::BlockSize,
+        ),
+        (|blank| blank.read_lease_ms = 1, RefusedCode::Lease),
+        (|blank| blank.size_sectors = 1, RefusedCode::Size),
+    ] {
+        let mut blank = blank;
+        change(&mut blank);
+        assert_eq!(verdict(&a, &blank), refuse(code));
+    }
     assert_eq!(verdict(&blank, &blank), refuse(RefusedCode::BothBlank));
+}
+
+#[test]
+fn one_view_has_one_meaning_and_somebody_in_it() {
+    let (a, mut b) = members();
+    b.view.active = Some(B);
+    assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::SplitBrain));
+    let nobody = |state: State| State {
+        view: view(6, None, NodeSet::only(NodeId::new(2).unwrap())),
+        ..state
+    };
+    let (a, b) = (nobody(a), nobody(b));
+    assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::NoSource));
+}
+
+/// A went alone from view 5, was the source for a copy of B's, and both count again under view 7.
+fn widened_since() -> (State, State) {
+    let (mut a, b) = members();
+    a.history.push(a.view.mark());
+    a.base = a.view.mark();
+    a.history.push(view(6, Some(A), NodeSet::only(A)).mark());
+    a.view = view(7, None, both());
+    a.lineage = CopyId([3; 16]);
+    a.flags.serving = false;
+    (a, b)
+}
+
+#[test]
+fn an_old_disk_of_a_member_is_no_member() {
+    let (mut a, mut b) = widened_since();
+    let anew = full(A, CopyCause::UnknownState);
+    assert_eq!(verdict(&a, &b), anew);
+    // It served when it was taken away, and both machines booted since.
+    b.flags.unclean = true;
+    (a.boot, b.boot) = (BootId([98; 16]), BootId([99; 16]));
+    assert_eq!(verdict(&a, &b), anew);
+    // Its word against the other's disk is as old as itself.
+    b.flags.peer_failed = true;
+    assert_eq!(verdict(&a, &b), anew);
+    b.flags.peer_failed = false;
+    // Nor does it take the place of the disk that failed: acknowledged writes are there, and nowhere else.
+    a.flags.failed = true;
+    assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::NoSource));
+    a.flags.failed = false;
+    // Nor is it a split brain if the other side serves.
+    (a.view.active, a.flags.serving) = (Some(A), true);
+    assert_eq!(verdict(&a, &b), anew);
+}
+
+#[test]
+fn an_old_disk_that_had_left_is_not_the_target_of_the_widening() {
+    let (a, mut b) = widened_since();
+    b.history.push(b.view.mark());
+    b.view = view(6, Some(A), NodeSet::only(A));
+    assert_eq!(verdict(&a, &b), full(A, CopyCause::WideningInterrupted));
+    (b.flags.copy_target, b.copy_id) = (true, CopyId([4; 16]));
+    assert_eq!(verdict(&a, &b), full(A, CopyCause::WideningInterrupted));
+    b.copy_id = a.lineage;
+    assert_eq!(verdict(&a, &b), marked(A, CopyCause::WideningInterrupted));
+}
+
+#[test]
+fn marks_that_another_copy_took_away_tell_nothing_of_an_old_disk() {
+    // B's new disk was being filled; its old one is back, as it left: still a member, or after it had agreed.
+    let (mut a, mut b) = members();
+    a.base = a.view.mark();
+    a.history.push(a.view.mark());
+    a.view = view(6, Some(A), NodeSet::only(A));
+    assert_eq!(verdict(&a, &b), marked(A, CopyCause::Outdated));
+    a.lineage = CopyId([3; 16]);
+    assert_eq!(verdict(&a, &b), full(A, CopyCause::UnknownState));
+    b.view = a.view;
+    b.history = a.history;
+    assert_eq!(verdict(&a, &b), full(A, CopyCause::UnknownState));
 }

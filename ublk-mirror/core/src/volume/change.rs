@@ -338,7 +338,8 @@ impl Volume {
             }
             Some(Kind::GoAlone { .. }) => {
                 self.forget_copy();
-                self.record_operation(Operation::GoAlone, view.mark(), false);
+                let operation = Operation::GoAlone.by_arbiter(self.granted.is_some());
+                self.record_operation(operation, view.mark(), false);
             }
             Some(Kind::Discard { .. }) => self.stage_discard(),
             Some(Kind::Force { .. }) => self.stage_force(view),
@@ -350,7 +351,8 @@ impl Volume {
                 self.staged.serving = true;
                 self.staged.drained = false;
                 self.forget_copy();
-                self.record_operation(Operation::Takeover, view.mark(), false);
+                let operation = Operation::Takeover.by_arbiter(self.granted.is_some());
+                self.record_operation(operation, view.mark(), false);
             }
             Some(Kind::Deactivate { .. }) => {
                 self.staged.serving = false;

@@ -4,6 +4,7 @@ use crate::admin::{Done, Outcome, Role};
 use crate::disk::Operation;
 use crate::effect::{Effect, Effects};
 use crate::engine::ReadLease;
+use crate::isolation::IsolationRefusal;
 use crate::mutant::{self, Mutant};
 use crate::notice::{Notice, Refusal};
 use crate::types::{CopyId, Epoch, Instant, NodeSet};
@@ -39,6 +40,10 @@ impl Volume {
         }
         if self.is_blank() {
             return Some(Err(Refusal::Blank { peer }));
+        }
+        if self.is_isolated() && !mutant::is(Mutant::IsolatedForced) {
+            // Its image is in use as it is, and no superblock is both isolated and a member.
+            return Some(Err(Refusal::Isolation(IsolationRefusal::AttachFirst)));
         }
         if self.is_member() && !self.durable.failed {
             let alone = self.is_sole();
@@ -77,6 +82,8 @@ impl Volume {
         self.staged.lineage = CopyId::NONE;
         self.staged.copy = None;
         self.staged.failed = false;
+        // Marked or not, it is the best that there is, and has to be a source.
+        self.staged.invalidated = mutant::is(Mutant::ForcedStaysMarked) && self.staged.invalidated;
         self.staged.serving = false;
         self.staged.drained = false;
         self.record_operation(Operation::Force, view.mark(), true);

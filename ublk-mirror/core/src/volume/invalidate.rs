@@ -4,6 +4,7 @@
 use alloc::vec::Vec;
 
 use crate::admin::{Done, Outcome, Role};
+use crate::disk::Operation;
 use crate::effect::{Effect, Effects};
 use crate::isolation::IsolationRefusal;
 use crate::mutant::{self, Mutant};
@@ -44,7 +45,7 @@ impl Volume {
             return Some(Err(Refusal::InvalidateNotConfirmed));
         }
         if !self.is_member() || last {
-            self.staged.invalidated = true;
+            self.stage_invalidated();
             self.persist(Then::Invalidated(id), effects);
             return None;
         }
@@ -79,8 +80,14 @@ impl Volume {
     /// The view without this copy is about to be written down, together with why.
     pub(super) fn note_invalidated(&mut self) {
         if self.invalidating.is_some() && !mutant::is(Mutant::InvalidateForgotten) {
-            self.staged.invalidated = true;
+            self.stage_invalidated();
         }
+    }
+
+    fn stage_invalidated(&mut self) {
+        self.staged.invalidated = true;
+        let view = self.durable.view.mark();
+        self.record_operation(Operation::Invalidate, view, false);
     }
 
     /// It is durable that this copy does not count, and why. Both sides come together anew.

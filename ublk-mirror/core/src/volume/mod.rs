@@ -493,6 +493,13 @@ impl Volume {
         self.staged.own_boot = self.settings.boot;
         self.staged.incarnation = self.settings.incarnation;
         self.staged.record.last_write_s = self.last_write_s();
+        if let Err(fault) = self.staged.is_readable() {
+            // Better no daemon than a copy that nobody can open any more: what is on disk is whole.
+            panic!(
+                "a superblock that no reader takes (S9 I9 I11): {fault}: {:?}",
+                self.staged
+            );
+        }
         if self.keeps_records() {
             effects.push(Effect::Persist(Box::new(self.staged.clone())));
         }

@@ -49,7 +49,11 @@ impl Volume {
             Command::Verify {
                 repair,
                 repair_from,
-            } => Some(self.verify(now, repair, repair_from.as_deref(), effects)),
+                confirm,
+            } => {
+                let from = repair_from.as_deref();
+                Some(self.verify(now, repair, from, &confirm, effects))
+            }
             Command::VerifyStop => Some(self.verify_stop()),
             Command::Invalidate { confirm } => self.invalidate(now, id, &confirm, effects),
             Command::ResyncPause => Some(self.resync_pause(now, effects)),

@@ -200,7 +200,8 @@ impl Volume {
         let record = CopyRecord {
             id,
             role: CopyRole::Source,
-            full: extent == Extent::Full || (unswept && goes_on),
+            // As long as not every page is written, what is on disk does not say everything.
+            full: extent == Extent::Full || unswept,
         };
         (record, cause)
     }

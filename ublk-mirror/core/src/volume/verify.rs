@@ -7,6 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::admin::{Done, Outcome, Role, VerifyState, VerifyStatus};
+use crate::disk::Operation;
 use crate::effect::{DiskOperation, Effect, Effects};
 use crate::engine::{NOT_NOW, VerifyAnswer};
 use crate::event::{Digest, IoOwner};
@@ -19,7 +20,7 @@ use crate::view::View;
 use crate::wire::{DecodeError, FLAG_EQUAL, Frame, FrameKind};
 
 use super::Volume;
-use super::change::{Kind, Step};
+use super::change::{Kind, Step, Then};
 use super::session::Taken;
 use super::standby::PeerOp;
 
@@ -36,6 +37,7 @@ impl Volume {
         now: Instant,
         repair: bool,
         from: Option<&str>,
+        confirm: &str,
         effects: &mut Effects,
     ) -> Outcome {
         let peer = self.peer_name();
@@ -59,6 +61,11 @@ impl Volume {
         if self.engine.verifies() {
             return Err(Refusal::VerifyRuns);
         }
+        let volume = self.volume_name();
+        if right == Repair::Own && confirm != volume {
+            // What applications read here goes away.
+            return Err(Refusal::NotNamed { volume });
+        }
         let repair = match (repair || from.is_some(), right) {
             (false, _) => Repair::Nothing,
             (true, Repair::Peer) if mutant::is(Mutant::RepairFromWrongSide) => Repair::Own,
@@ -71,6 +78,11 @@ impl Volume {
         };
         self.engine.verify_begin(now, repair, not_before);
         let repair = repair != Repair::Nothing;
+        if repair {
+            let view = self.durable.view.mark();
+            self.record_operation(Operation::Repair, view, false);
+            self.persist(Then::Nothing, effects);
+        }
         effects.push(Effect::Notice(Notice::Upkeep(UpkeepNotice::VerifyBegan {
             repair,
         })));

@@ -5,11 +5,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::DecodeError;
 use crate::limits::{
-    CONTROL_BYTES_MAX, NODES_MAX, NUMBER_AT_START_MAX, VIEW_HISTORY_MAX, VOLUME_NAME_BYTES_MAX,
-    VOLUME_SECTORS_MAX,
+    BITMAP_BLOCK_BYTES_MAX, CONTROL_BYTES_MAX, NODES_MAX, NUMBER_AT_START_MAX, VIEW_HISTORY_MAX,
+    VOLUME_NAME_BYTES_MAX, VOLUME_SECTORS_MAX,
 };
 use crate::types::{
-    BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, ViewId, VolumeId,
+    BootId, ClusterId, CopyId, Epoch, Incarnation, NodeId, NodeSet, SECTOR_BYTES, ViewId, VolumeId,
 };
 use crate::view::{View, ViewHistory, ViewMark};
 
@@ -540,7 +540,8 @@ impl Marks {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let raw: MarksBytes = read(bytes)?;
         let block_sectors = raw.block_sectors.get();
-        if !(1..=2048).contains(&block_sectors) {
+        let block_bytes = u64::from(block_sectors) * SECTOR_BYTES;
+        if !block_sectors.is_power_of_two() || block_bytes > BITMAP_BLOCK_BYTES_MAX.into() {
             return Err(DecodeError::Value("marks.block_sectors"));
         }
         let first_word = raw.first_word.get();
