@@ -28,3 +28,4 @@ pub mod ring;
 pub mod startup;
 pub mod sys;
 mod tell;
+pub mod waits;
