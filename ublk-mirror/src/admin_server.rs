@@ -21,6 +21,7 @@ use crate::explain::Explain;
 use crate::inbox::{Inbox, Message};
 use crate::key_file::KeyFile;
 use crate::sys;
+use crate::waits::Waits;
 
 /// The version of the messages.
 pub const SCHEMA: &str = "lockstep.admin/1";
@@ -296,7 +297,7 @@ fn serve(
             return Ok(());
         }
         unanswered.0.fetch_add(1, Ordering::AcqRel);
-        let answer = answer(&line, inbox, keys);
+        let answer = answer(&line, stream, inbox, keys);
         let mut writer = stream;
         let written = writer.write_all(format!("{answer}\n").as_bytes());
         unanswered.0.fetch_sub(1, Ordering::AcqRel);
@@ -325,7 +326,7 @@ pub fn is_request(line: &str) -> bool {
     parse(line).is_ok()
 }
 
-fn answer(line: &str, inbox: &Inbox, keys: &KeyFile) -> String {
+fn answer(line: &str, client: &UnixStream, inbox: &Inbox, keys: &KeyFile) -> String {
     let (request, until) = match parse(line) {
         Ok(request) => request,
         Err(problem) => return problem_line(&problem),
@@ -344,7 +345,11 @@ fn answer(line: &str, inbox: &Inbox, keys: &KeyFile) -> String {
         }
         Request::Command(command) => put(Message::Command {
             command,
-            until,
+            waits: Waits {
+                until,
+                // Without a descriptor to spare nobody sees whether the client has gone.
+                client: client.try_clone().ok(),
+            },
             answer: sender,
         }),
     };
@@ -432,6 +437,7 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_request_gets_a_problem() {
+        let (client, _) = UnixStream::pair().unwrap();
         let inbox = Inbox::new().unwrap();
         let keys = KeyFile::new(Path::new("/nowhere"), ClusterId([1; 16]));
         for line in [
@@ -439,7 +445,10 @@ mod tests {
             "x",
             r#"{"schema":"lockstep.admin/2","request":"status"}"#,
         ] {
-            assert!(answer(line, &inbox, &keys).contains("LS3031"), "{line}");
+            assert!(
+                answer(line, &client, &inbox, &keys).contains("LS3031"),
+                "{line}"
+            );
         }
     }
 

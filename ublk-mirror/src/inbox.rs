@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use mirror_core::admin::{Command, Kept};
 use mirror_core::keys::Keys;
@@ -13,6 +12,7 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::keep::{KeepError, Verdict};
+use crate::waits::Waits;
 
 /// Messages that wait for the owner thread.
 const MESSAGES_MAX: usize = 64;
@@ -28,8 +28,8 @@ pub enum Message {
     Command {
         /// What.
         command: Command,
-        /// From then on it must not begin: time of [`crate::sys::boottime`].
-        until: Option<Duration>,
+        /// Whether it may still begin.
+        waits: Waits,
         /// Where the answer goes.
         answer: Answer,
     },

@@ -29,3 +29,4 @@ pub mod ring;
 pub mod startup;
 pub mod sys;
 mod tell;
+pub mod waits;

@@ -47,6 +47,19 @@ fn a_daemon_that_stands_still_is_a_lost_link_and_comes_back_without_a_copy() {
 }
 
 #[test]
+fn a_command_whose_client_has_gone_is_not_carried_out() {
+    let pair = Pair::in_sync("client-gone");
+    send(&pair.b, Signal::SIGSTOP);
+    let mut client = pair.b.connect();
+    harness::send(&mut client, "\"request\":\"command\",\"command\":\"stop\"");
+    drop(client);
+    send(&pair.b, Signal::SIGCONT);
+    pair.b.wait_log("LS1084");
+    pair.wait_in_sync();
+    assert_eq!(pair.b.status()["copy"], "in-sync", "it did not stop");
+}
+
+#[test]
 fn without_a_free_descriptor_the_link_that_stands_goes_on_and_nobody_new_is_heard() {
     let pair = Pair::in_sync("descriptors");
     let lost = |node: &Node| node.log().matches("LS2002").count();

@@ -47,7 +47,7 @@ pub fn check(data: &[u8]) {
                 "a copy that an operator marked counts as good"
             );
         }
-        Verdict::Copy { source, .. } | Verdict::Apart { source } => {
+        Verdict::Copy { source, .. } | Verdict::Apart { source, .. } => {
             let source = if source == one.node { one } else { other };
             assert!(
                 !source.state.flags.isolated,

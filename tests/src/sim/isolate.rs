@@ -2,6 +2,7 @@
 //! isolated copy is the volume at one moment until it is attached).
 
 use mirror_core::admin::{Command, Outcome, Refusal};
+use mirror_core::disk::Superblock;
 use mirror_core::effect::{DeviceCommand, DiskOperation};
 use mirror_core::event::{Event, IoOwner, IsolatedEvent, Request, RequestKind};
 use mirror_core::types::{Errno, SectorRange, Tag};
@@ -54,6 +55,16 @@ pub struct Isolated {
     attach_asked: bool,
     /// Its device.
     device: Option<IsolatedDevice>,
+}
+
+impl Isolated {
+    /// Other disks are in the machine. An image of some time ago is not the volume of this moment, but stands as it is.
+    pub(super) fn other_disks(&mut self, superblock: &Superblock, media: &[Value]) {
+        let sectors = usize::try_from(superblock.size_sectors).unwrap_or(usize::MAX);
+        let marked = superblock.isolation.own.is_some();
+        self.image = marked.then(|| media.iter().take(sectors).copied().collect());
+        self.attach_asked = false;
+    }
 }
 
 impl World {

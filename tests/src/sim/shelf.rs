@@ -3,6 +3,7 @@
 use mirror_core::disk::{CopyRole, Superblock};
 use mirror_core::types::{CopyId, NodeSet};
 
+use super::disk::Value;
 use super::metadata::MetaDisk;
 use super::node::format;
 use super::world::World;
@@ -24,6 +25,8 @@ fn is_known_as_old(old: &Superblock, present: &Superblock, other: &Superblock) -
         let before = old.view.epoch < other.base.epoch;
         let replaced = old.view.mark() == other.base && !other.lineage.is_none();
         return match old.copy {
+            // One that left before without being filled since, too.
+            None if old.view.is_sole(peer) => before || !other.lineage.is_none(),
             None => old.view.insync == both && (before || replaced),
             Some(copy) => copy.role == CopyRole::Target && knows_another(copy.id),
         };
@@ -111,10 +114,10 @@ impl World {
         let mut blank = format(&mut self.rng, node, &self.plan, None, boot);
         blank.size_sectors = blank.size_sectors.max(size_sectors);
         let place = &mut self.nodes[node];
-        place.data.spoil();
-        place.meta = MetaDisk::new(&blank);
         place.old_disks.clear();
-        self.care.aside.forget(node);
+        place.data.spoil();
+        let garbage = place.data.media().to_vec();
+        self.put_in(node, &garbage, MetaDisk::new(&blank));
         self.check_cover("new disks");
     }
 
@@ -146,9 +149,16 @@ impl World {
         } else {
             "old disks of a member"
         });
-        self.nodes[node].data.replace(&data);
-        self.nodes[node].meta = meta;
-        self.care.aside.forget(node);
+        self.put_in(node, &data, meta);
         self.check_cover("old disks");
+    }
+
+    /// These disks are in the machine now, which is off.
+    pub(super) fn put_in(&mut self, node: usize, data: &[Value], meta: MetaDisk) {
+        let place = &mut self.nodes[node];
+        place.data.replace(data);
+        place.isolated.other_disks(meta.peek(), data);
+        place.meta = meta;
+        self.care.aside.forget(node);
     }
 }

@@ -41,7 +41,7 @@ pub struct Told {
 }
 
 /// All of them.
-pub const ALL: [Told; 20] = [
+pub const ALL: [Told; 23] = [
     beside::BESIDE,
     ends::DEPOSED,
     ends::REIGNS_AGAIN,
@@ -62,6 +62,9 @@ pub const ALL: [Told; 20] = [
     forced::FORCED_APART,
     forced::FORCED_MARKED,
     shelf::LEAVER_RETURNS,
+    shelf::IMAGE_RETURNS,
+    shelf::LEFT_IN_VAIN,
+    shelf::LONG_OFF,
 ];
 
 impl Told {

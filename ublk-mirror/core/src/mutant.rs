@@ -158,6 +158,12 @@ mutants! {
     LeaverIsTarget: "leaver-is-target", "S7 S8 I4";
     /// Marks that were taken away for one copy are believed for another one.
     MarksOfAnother: "marks-of-another", "S7 S8 I4";
+    /// An isolated copy that needs everything gets only what is written from then on.
+    ApartIsKnown: "apart-is-known", "S7 S8 I4";
+    /// A copy that joined the source's history to stay apart is taken for one that counted there.
+    JoinedIsMember: "joined-is-member", "S7 S8 I4";
+    /// A view that is the base, and no longer in the history, is none that this side comes from.
+    BaseForgotten: "base-forgotten", "S8 I9";
     /// A resync of another lineage is taken for one's own.
     AnyLineage: "any-lineage", "S7 S8 I4";
     /// The bitmap is believed to tell of any copy.

@@ -9,6 +9,7 @@ mod discarded;
 use crate::admin::CopyCause;
 use crate::mutant::{self, Mutant};
 use crate::types::{Epoch, NodeId, NodeSet};
+use crate::view::ViewMark;
 use crate::wire::{RefusedCode, State};
 
 /// One side: who, and what it says.
@@ -43,6 +44,8 @@ pub enum Verdict {
     Apart {
         /// Whose copy counts; it proposes the view.
         source: NodeId,
+        /// How much the other copy would need now. If that is everything it stays so until then.
+        extent: Extent,
     },
 }
 
@@ -95,11 +98,11 @@ fn leave_apart(verdict: Verdict, a: Side<'_>, b: Side<'_>) -> Verdict {
     let isolated = |side: Side<'_>| side.state.flags.isolated;
     match verdict {
         _ if mutant::is(Mutant::IsolatedFilled) => verdict,
-        Verdict::Copy { source, .. } => {
+        Verdict::Copy { source, extent, .. } => {
             let (good, target) = if source == a.node { (a, b) } else { (b, a) };
             match (isolated(good), isolated(target)) {
                 (true, _) => Verdict::Refuse(RefusedCode::NoSource),
-                (false, true) => Verdict::Apart { source },
+                (false, true) => Verdict::Apart { source, extent },
                 (false, false) => verdict,
             }
         }
@@ -191,6 +194,13 @@ fn by_epoch(a: Side<'_>, b: Side<'_>) -> Verdict {
     copy(source, target, CopyCause::Outdated)
 }
 
+/// Whether the side comes from that view: it is in its history, or is the last one in which both counted, which a
+/// side that went alone remembers however often it changed its view since.
+fn comes_from(side: Side<'_>, mark: ViewMark) -> bool {
+    let base = side.state.base == mark && mark.epoch != Epoch(0);
+    side.state.history.contains(mark) || base && !mutant::is(Mutant::BaseForgotten)
+}
+
 fn histories(a: Side<'_>, b: Side<'_>) -> Verdict {
     if let Some(verdict) = discarded::verdict(a, b) {
         return verdict;
@@ -201,9 +211,9 @@ fn histories(a: Side<'_>, b: Side<'_>) -> Verdict {
     }
     if a.state.view.mark() == b.state.view.mark() {
         same_view(a, b)
-    } else if a.state.history.contains(b.state.view.mark()) {
+    } else if comes_from(a, b.state.view.mark()) {
         descendant(a, b)
-    } else if b.state.history.contains(a.state.view.mark()) {
+    } else if comes_from(b, a.state.view.mark()) {
         descendant(b, a)
     } else if siblings(a, b) {
         both_members(a, b)
@@ -245,7 +255,13 @@ fn follows_in_vain(follower: Side<'_>, leader: Side<'_>) -> bool {
         && (leader.state.view.insync == sole || view.insync == sole)
         && view.insync.contains(leader.node)
         && view.active != Some(follower.node)
-        && leader.state.history.shares_with(&follower.state.history)
+        && share_a_view(leader, follower)
+}
+
+/// Whether both come from one view.
+fn share_a_view(a: Side<'_>, b: Side<'_>) -> bool {
+    let marks = a.state.history.0.iter().chain([&a.state.base]);
+    marks.into_iter().any(|mark| comes_from(b, *mark))
 }
 
 fn first_copy(source: Side<'_>, blank: Side<'_>) -> Verdict {
@@ -312,10 +328,16 @@ fn knows(source: Side<'_>, target: Side<'_>) -> bool {
     let both = NodeSet::only(source.node).with(target.node);
     if ours.view.insync == both {
         // Both count up to this moment, by the words of both.
-        let together = theirs.view.insync == both || mutant::is(Mutant::LeaverIsTarget);
+        // Or it counted in the source's very view, and agreed to leave it in vain. (Its history may hold a view of
+        // the source in which it was somewhere else: it wrote that down when it agreed to stay apart.)
+        let joined = mutant::is(Mutant::JoinedIsMember);
+        let left_now =
+            theirs.base == ours.view.mark() || joined && comes_from(target, ours.view.mark());
+        let together = theirs.view.insync == both || left_now;
+        let together = together || mutant::is(Mutant::LeaverIsTarget);
         let one_history = mark == ours.view.mark()
-            || ours.history.contains(mark)
-            || theirs.history.contains(ours.view.mark())
+            || comes_from(source, mark)
+            || left_now
             || siblings(source, target);
         return together && one_history && !superseded(source, target);
     }
@@ -328,7 +350,9 @@ fn knows(source: Side<'_>, target: Side<'_>) -> bool {
     // It agreed to a later view of the source's without being served by or written to.
     let agreed =
         mark.epoch > ours.base.epoch && (mark == ours.view.mark() || ours.history.contains(mark));
-    let in_vain = follows_in_vain(target, source) && theirs.history.contains(ours.base);
+    let counted = theirs.base == ours.base || theirs.view.insync == both;
+    let counted = counted || mutant::is(Mutant::JoinedIsMember);
+    let in_vain = follows_in_vain(target, source) && comes_from(target, ours.base) && counted;
     mark == ours.base || agreed || in_vain || mutant::is(Mutant::AnyBase)
 }
 
@@ -357,7 +381,7 @@ fn superseded(newer: Side<'_>, older: Side<'_>) -> bool {
     let (now, before) = (newer.state, older.state);
     now.view.insync == both
         && before.view.insync == both
-        && now.history.contains(before.view.mark())
+        && comes_from(newer, before.view.mark())
         && now.base.epoch >= before.view.epoch
         && !mutant::is(Mutant::OldMemberCounts)
 }

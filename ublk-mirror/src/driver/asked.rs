@@ -23,10 +23,12 @@ impl Driver {
                 Message::Status(answer) => {
                     drop(answer.send(status_line(&self.status())));
                 }
-                // Whoever gave it has gone, and may have switched a machine on since that was off then.
-                Message::Command { until, answer, .. }
-                    if until.is_some_and(|until| sys::boottime() >= until) =>
-                {
+                Message::Command {
+                    command,
+                    waits,
+                    answer,
+                } if waits.is_over() => {
+                    tracing::warn!(code = "LS1084", ?command, "a command came too late");
                     drop(answer.send(too_late_line()));
                 }
                 Message::Command {

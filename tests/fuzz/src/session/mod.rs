@@ -208,7 +208,7 @@ impl Peer {
             Verdict::Equal { leader } if leader == self.me => {
                 NodeSet::only(self.me).with(self.them())
             }
-            Verdict::Copy { source, .. } | Verdict::Apart { source } if source == self.me => {
+            Verdict::Copy { source, .. } | Verdict::Apart { source, .. } if source == self.me => {
                 NodeSet::only(self.me)
             }
             Verdict::Equal { .. } | Verdict::Copy { .. } | Verdict::Apart { .. } => {

@@ -195,18 +195,19 @@ fn who_agreed_in_vain_to_be_dropped_takes_the_place_of_a_failed_disk() {
 
 #[test]
 fn an_isolated_copy_is_left_apart_and_is_never_a_source() {
+    let apart = |extent| Verdict::Apart { source: A, extent };
     let (mut a, mut b) = members();
-    a.base = a.view.mark();
     for state in [&mut a, &mut b] {
+        state.base = state.view.mark();
         state.history.push(view(5, Some(A), both()).mark());
         state.view = view(6, Some(A), NodeSet::only(A));
     }
     b.flags.isolated = true;
-    assert_eq!(verdict(&a, &b), Verdict::Apart { source: A });
+    assert_eq!(verdict(&a, &b), apart(Extent::Marked));
     // The answer was lost: the other side still counts it.
     let mut older = a;
     (older.view, older.history) = (view(5, Some(A), both()), ViewHistory::default());
-    assert_eq!(verdict(&older, &b), Verdict::Apart { source: A });
+    assert_eq!(verdict(&older, &b), apart(Extent::Marked));
     // Attached, it gets what it missed.
     b.flags.isolated = false;
     assert_eq!(verdict(&a, &b), marked(A, CopyCause::Outdated));
@@ -219,7 +220,7 @@ fn an_isolated_copy_is_left_apart_and_is_never_a_source() {
     };
     assert_eq!(verdict(&a, &b), anew);
     b.flags.isolated = true;
-    assert_eq!(verdict(&a, &b), Verdict::Apart { source: A });
+    assert_eq!(verdict(&a, &b), apart(Extent::Full));
     b.flags.invalidated = false;
     // Nothing is taken from it, whatever became of the other one.
     b.flags.isolated = true;
@@ -475,4 +476,49 @@ fn marks_that_another_copy_took_away_tell_nothing_of_an_old_disk() {
     b.view = a.view;
     b.history = a.history;
     assert_eq!(verdict(&a, &b), full(A, CopyCause::UnknownState));
+}
+
+#[test]
+fn what_both_left_is_remembered_however_often_the_view_changed_since() {
+    let (mut a, mut b) = members();
+    a.base = a.view.mark();
+    a.view = view(40, Some(A), NodeSet::only(A));
+    a.history = ViewHistory::default();
+    for epoch in 30..40 {
+        a.history.push(view(epoch, None, NodeSet::only(A)).mark());
+    }
+    // It was off, or agreed to be dropped under a view that fell out too.
+    assert_eq!(verdict(&a, &b), marked(A, CopyCause::Outdated));
+    b.base = b.view.mark();
+    b.history.push(b.view.mark());
+    b.view = view(6, Some(A), NodeSet::only(A));
+    assert_eq!(verdict(&a, &b), marked(A, CopyCause::Outdated));
+    // An epoch is no view.
+    b.base = ViewMark::default();
+    b.history = ViewHistory::default();
+    b.view = View {
+        id: ViewId([0xbb; 16]),
+        ..view(5, None, both())
+    };
+    assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::SplitBrain));
+}
+
+#[test]
+fn who_counted_in_the_source_s_view_and_left_it_in_vain_gets_what_is_marked() {
+    let (a, mut b) = members();
+    b.base = b.view.mark();
+    b.history.push(b.view.mark());
+    b.view = view(6, Some(A), NodeSet::only(A));
+    assert_eq!(verdict(&a, &b), marked(A, CopyCause::Outdated));
+    // An image of some time ago, which joined that history only to stay apart.
+    b.base = view(3, Some(A), both()).mark();
+    assert_eq!(verdict(&a, &b), full(A, CopyCause::UnknownState));
+    // The same after the other side went on alone.
+    let mut alone = a;
+    alone.base = a.view.mark();
+    alone.history.push(a.view.mark());
+    alone.view = view(7, Some(A), NodeSet::only(A));
+    assert_eq!(verdict(&alone, &b), full(A, CopyCause::UnknownState));
+    b.base = a.view.mark();
+    assert_eq!(verdict(&alone, &b), marked(A, CopyCause::Outdated));
 }

@@ -67,6 +67,8 @@ pub(super) enum Kind {
     Lead {
         session: SessionId,
         copy: Option<(CopyRecord, crate::admin::CopyCause)>,
+        /// The lineage of the marks from then on, if the peer's copy stays isolated.
+        apart: Option<CopyId>,
     },
     /// The handshake's proposal; this node follows.
     Follow {
@@ -325,11 +327,11 @@ impl Volume {
         let me = self.me();
         let serving = view.active == Some(me);
         match self.change.as_ref().map(|change| &change.kind) {
-            Some(Kind::Lead { copy, .. }) => {
-                let copy = *copy;
+            Some(Kind::Lead { copy, apart, .. }) => {
+                let (copy, apart) = (*copy, *apart);
                 self.settle_size();
                 self.stage_copy(copy);
-                self.stage_apart();
+                self.stage_apart(apart);
                 self.settle_flags(serving);
             }
             Some(Kind::Drop { isolated, .. }) => {

@@ -13,7 +13,8 @@ use crate::event::IsolatedEvent;
 use crate::isolation::{IsolationNotice, IsolationRefusal};
 use crate::mutant::{self, Mutant};
 use crate::notice::{Notice, Refusal};
-use crate::types::{Errno, Instant, NodeSet, SessionId};
+use crate::rejoin::Extent;
+use crate::types::{CopyId, Errno, Instant, NodeSet, SessionId};
 use crate::wire::{Frame, FrameKind, Propose, Purpose};
 
 use super::Volume;
@@ -209,19 +210,22 @@ impl Volume {
         self.peer_stays_apart(effects);
     }
 
+    /// What the marks are of while the peer's copy stays apart: of that copy, if they will name what it lacks. If they do
+    /// not by now they never will, and nobody has this lineage.
+    pub(super) fn lineage_apart(&mut self, extent: Extent) -> CopyId {
+        match extent {
+            Extent::Full if !mutant::is(Mutant::ApartIsKnown) => CopyId(self.entropy.bytes16()),
+            Extent::Full | Extent::Marked => CopyId::NONE,
+        }
+    }
+
     /// What the leader of a handshake writes down of the peer's copy.
-    pub(super) fn stage_apart(&mut self) {
-        let told = self
-            .current_session()
-            .and_then(|session| session.peer_state);
-        if told.is_some_and(|state| state.flags.isolated)
-            && !self.staged.view.insync.contains(self.settings.peer)
-        {
-            let known = self.staged.isolation.peer;
-            self.staged.isolation.peer = Some(known.unwrap_or(0));
+    /// `apart`: the lineage of the marks from now on, if that copy is isolated.
+    pub(super) fn stage_apart(&mut self, apart: Option<CopyId>) {
+        self.staged.isolation.peer = apart.map(|_| self.staged.isolation.peer.unwrap_or(0));
+        if let Some(lineage) = apart {
             self.forget_copy();
-        } else {
-            self.staged.isolation.peer = None;
+            self.staged.lineage = lineage;
         }
     }
 

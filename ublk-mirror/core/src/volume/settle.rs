@@ -115,7 +115,7 @@ impl Volume {
             }
             Verdict::Equal { leader }
             | Verdict::Copy { source: leader, .. }
-            | Verdict::Apart { source: leader } => {
+            | Verdict::Apart { source: leader, .. } => {
                 if let Some(session) = self.session(id) {
                     session.phase = Phase::Settling;
                 }
@@ -156,9 +156,18 @@ impl Volume {
             Verdict::Copy { cause, extent, .. } => Some(self.plan_copy(cause, extent, theirs)),
             Verdict::Equal { .. } | Verdict::Apart { .. } | Verdict::Refuse(_) => None,
         };
+        let apart = match verdict {
+            Verdict::Apart { extent, .. } => Some(self.lineage_apart(extent)),
+            Verdict::Equal { .. } | Verdict::Copy { .. } | Verdict::Refuse(_) => None,
+        };
         self.put_deactivation_aside();
         let failed = copy.is_some_and(|(_, cause)| cause == CopyCause::DiskFailed);
-        if !self.begin_change(Kind::Lead { session: id, copy }, Step::Flush, Some(view)) {
+        let kind = Kind::Lead {
+            session: id,
+            copy,
+            apart,
+        };
+        if !self.begin_change(kind, Step::Flush, Some(view)) {
             // Whatever is under way ends first: the next meeting finds that.
             self.close(id, effects);
         } else if failed && !self.durable.peer_failed && !mutant::is(Mutant::PeerFailureLate) {
@@ -396,7 +405,9 @@ impl Volume {
                 );
                 let insync = match verdict {
                     Verdict::Equal { leader } if leader == peer => NodeSet::only(me).with(peer),
-                    Verdict::Copy { source, .. } | Verdict::Apart { source } if source == peer => {
+                    Verdict::Copy { source, .. } | Verdict::Apart { source, .. }
+                        if source == peer =>
+                    {
                         NodeSet::only(peer)
                     }
                     Verdict::Equal { .. }
