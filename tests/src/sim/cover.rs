@@ -1,6 +1,7 @@
 //! S7: wherever the copies differ, a durable mark says so.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use mirror_core::disk::{ActivityFound, CopyRole, Metadata, PAGE_BITS};
 use mirror_core::rejoin::{Extent, Side, Verdict, decide};
@@ -139,51 +140,107 @@ fn marks(metadata: &Metadata, sector: usize) -> Marks {
     Marks { active, bit }
 }
 
+/// What of a disk is looked at.
+#[derive(Clone, Copy, Debug)]
+enum Held {
+    /// What a read finds.
+    Now,
+    /// What a read finds if the power goes, and the disk forgets what was not flushed.
+    Durably,
+}
+
 impl World {
     /// S7, at a moment at which a node may have lost what it knew.
     pub(super) fn check_cover(&mut self, when: &str) {
-        let places = [&self.nodes[0], &self.nodes[1]];
-        let size = self.largest_size();
-        let contents = places.map(|place| &place.data.content[..size]);
+        let contents = self.held([Held::Now; 2]);
         let damaged = &self.care.damaged;
-        let mut different = self
-            .model
-            .touched
+        let touched = &self.model.touched;
+        let different: Vec<usize> = touched
             .differences(contents[0], contents[1])
-            .filter(|sector| !damaged.iter().any(|damaged| damaged.contains(sector)));
-        let mut next = different.next();
-        if next.is_none() {
+            .filter(|sector| !damaged.iter().any(|damaged| damaged.contains(sector)))
+            .collect();
+        self.are_named(&different, [Held::Now; 2], when, "S7");
+    }
+
+    /// I5: a node does not name these sectors any more. They are equal on both disks, also if one of them loses what it
+    /// did not flush; or the other node names them.
+    pub(super) fn check_what_is_named_no_more(&mut self, node: usize, cleared: &[Range<u64>]) {
+        if cleared.is_empty() {
+            return;
+        }
+        self.count("cover: marks went");
+        for held in [
+            [Held::Now, Held::Now],
+            [Held::Durably, Held::Now],
+            [Held::Now, Held::Durably],
+        ] {
+            let [one, other] = self.held(held);
+            let damaged = &self.care.damaged;
+            let differs = |sector: &usize| one[*sector] != other[*sector];
+            let different: Vec<usize> = cleared
+                .iter()
+                .map(|range| sectors(range, one.len()))
+                .filter(|range| one[range.clone()] != other[range.clone()])
+                .flatten()
+                .filter(differs)
+                .filter(|sector| !damaged.iter().any(|damaged| damaged.contains(sector)))
+                .collect();
+            self.are_named(&different, held, &format!("marks of {node} went"), "I5 S7");
+        }
+    }
+
+    fn held(&self, held: [Held; 2]) -> [&[Value]; 2] {
+        let size = self.largest_size();
+        [0, 1].map(|node| {
+            let data = &self.nodes[node].data;
+            match held[node] {
+                Held::Now => &data.content[..size],
+                Held::Durably => &data.media()[..size],
+            }
+        })
+    }
+
+    /// Each of these sectors, in which the copies differ, is named durably, or everything is copied anyway.
+    fn are_named(&mut self, different: &[usize], held: [Held; 2], when: &str, rule: &str) {
+        let places = [&self.nodes[0], &self.nodes[1]];
+        let named = |sector: &usize| {
+            let mut metas = places.iter().map(|place| &place.meta);
+            metas.any(|meta| meta.names(*sector as u64))
+        };
+        if different.iter().all(named) {
             return;
         }
         let known = places.map(|place| place.meta.read());
         let boots = places.map(|place| place.boot);
         if marks_do_not_count(&known[0], &known[1], boots) {
-            drop(different);
             self.count("cover: a full copy follows");
             return;
         }
-        while let Some(sector) = next {
-            let both = [marks(&known[0], sector), marks(&known[1], sector)];
-            if !both.iter().any(|marks| marks.active || marks.bit) {
-                let values = contents.map(|content| content[sector]);
-                let records = known.map(|metadata| {
-                    let superblock = metadata.superblock;
-                    let (copy, base) = (superblock.copy, superblock.base);
-                    (metadata.activity, copy, base, superblock.lineage)
-                });
-                let history = self.model.explain(sector as u64);
-                drop(different);
-                self.fail(format!(
-                    "{when}: sector {sector} is {:#x} and {:#x}, and nothing says so (S7): {records:?}{history}",
-                    values[0], values[1]
-                ));
-                return;
-            }
-            next = different.next();
-        }
-        drop(different);
-        self.count("cover: all differences are marked");
+        let unnamed = different.iter().find(|sector| {
+            let both = known.each_ref().map(|metadata| marks(metadata, **sector));
+            !both.iter().any(|marks| marks.active || marks.bit)
+        });
+        let Some(sector) = unnamed else {
+            self.count("cover: all differences are marked");
+            return;
+        };
+        let values = self.held(held).map(|content| content[*sector]);
+        let records = known.map(|metadata| {
+            let superblock = metadata.superblock;
+            let (copy, base) = (superblock.copy, superblock.base);
+            (metadata.activity, copy, base, superblock.lineage)
+        });
+        let history = self.model.explain(*sector as u64);
+        self.fail(format!(
+            "{when}: sector {sector} is {:#x} and {:#x}, and nothing says so ({rule}): {records:?}{history}",
+            values[0], values[1]
+        ));
     }
+}
+
+fn sectors(range: &Range<u64>, size: usize) -> Range<usize> {
+    let place = |sector: u64| usize::try_from(sector).unwrap_or(size).min(size);
+    place(range.start)..place(range.end)
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 use mirror_core::disk::{
-    ActivityRecord, BLOCK_BYTES, BitmapPage, Metadata, PAGE_WORDS, SUPERBLOCK_SLOTS, Superblock,
-    choose,
+    ActivityFound, ActivityRecord, BLOCK_BYTES, BitmapPage, Metadata, PAGE_BITS, PAGE_WORDS,
+    SUPERBLOCK_SLOTS, Superblock, choose,
 };
 use mirror_core::types::SECTOR_BYTES;
 
@@ -14,6 +14,9 @@ use super::rng::Rng;
 const _: () = assert!(BLOCK_BYTES == mirror_core::disk::SUPERBLOCK_BYTES);
 
 type Bytes = [u8; BLOCK_BYTES];
+
+/// Where the words of a page begin, after the head of its block.
+const PAGE_HEAD_BYTES: usize = BLOCK_BYTES - PAGE_WORDS * 8;
 
 /// What the core asked for.
 #[derive(Clone, Debug)]
@@ -29,12 +32,17 @@ enum Job {
 }
 
 /// What is durable now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
     /// The superblock with this number, in both slots.
     Superblock(u64),
     /// The block with this number.
-    Block(u64),
+    Block {
+        /// As the core counts.
+        id: u64,
+        /// The sectors of marks that it took away: bits of the bitmap, or extents of the log.
+        cleared: Vec<Range<u64>>,
+    },
 }
 
 /// The metadata device of a node.
@@ -47,6 +55,8 @@ pub struct MetaDisk {
     slot: u8,
     /// Extents of the activity log that was written last.
     active: Vec<u32>,
+    /// Extents that the durable log names, if that is known without reading it.
+    named: Option<Vec<u32>>,
     /// The superblock that a reader would choose now.
     chosen: Superblock,
     /// Every write fails.
@@ -77,6 +87,7 @@ impl MetaDisk {
             queue: VecDeque::new(),
             slot: 0,
             active: Vec::new(),
+            named: None,
             chosen: superblock.clone(),
             failing: false,
             stuck_until: 0,
@@ -143,6 +154,58 @@ impl MetaDisk {
         ("log writes", evicts)
     }
 
+    /// What a block or the log names now, and will not once this block is written.
+    fn cleared(&mut self, offset_bytes: u64, block: &Bytes) -> Vec<Range<u64>> {
+        let layout = &self.chosen.layout;
+        let log = Metadata::activity_area(layout);
+        if !log.contains(&offset_bytes) {
+            return self.cleared_bits(offset_bytes, block);
+        }
+        let place = (offset_bytes - log.start) / BLOCK_BYTES as u64;
+        let Ok(next) = ActivityRecord::decode(block, place, layout) else {
+            return Vec::new();
+        };
+        let named = self.named.take();
+        let named =
+            named.unwrap_or_else(|| match ActivityRecord::newest(&self.area(log), layout) {
+                ActivityFound::Known(record) => record.extents,
+                ActivityFound::Lost { .. } => Vec::new(),
+            });
+        let chunk = u64::from(self.chosen.chunk_sectors);
+        let leaves = named.iter().filter(|extent| !next.extents.contains(extent));
+        let cleared = leaves
+            .map(|extent| u64::from(*extent) * chunk..(u64::from(*extent) + 1) * chunk)
+            .collect();
+        self.named = Some(next.extents);
+        cleared
+    }
+
+    fn cleared_bits(&self, offset_bytes: u64, block: &Bytes) -> Vec<Range<u64>> {
+        let superblock = &self.chosen;
+        let (layout, me, peer) = (&superblock.layout, superblock.node, superblock.peer);
+        let first = BitmapPage::offset_bytes(layout, me, peer, 0);
+        let page = (offset_bytes - first) / BLOCK_BYTES as u64;
+        let sectors = u64::from(layout.bitmap_block_bytes) / SECTOR_BYTES;
+        let Some(old) = self.blocks.get(&offset_bytes) else {
+            return Vec::new();
+        };
+        let words = |bytes: &Bytes| -> Vec<u64> {
+            let words = bytes[PAGE_HEAD_BYTES..].as_chunks::<8>().0;
+            words.iter().map(|word| u64::from_le_bytes(*word)).collect()
+        };
+        let mut cleared = Vec::new();
+        for (number, (old, new)) in (0u64..).zip(words(old).into_iter().zip(words(block))) {
+            let mut gone = old & !new;
+            while gone != 0 {
+                let bit = u64::from(gone.trailing_zeros());
+                let start = (page * PAGE_BITS + number * 64 + bit) * sectors;
+                cleared.push(start..start + sectors);
+                gone &= gone - 1;
+            }
+        }
+        cleared
+    }
+
     /// Whether nothing waits.
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty()
@@ -186,8 +249,9 @@ impl MetaDisk {
                 offset_bytes,
                 block,
             } => {
+                let cleared = self.cleared(offset_bytes, &block);
                 self.blocks.insert(offset_bytes, block);
-                Some(Written::Block(id))
+                Some(Written::Block { id, cleared })
             }
         }
     }
@@ -233,6 +297,7 @@ impl MetaDisk {
         self.slot = 0;
         self.given_up = false;
         self.chosen = self.choose();
+        self.named = None;
     }
 
     /// The two newest states of the activity log become unreadable. Returns whether there were enough of
@@ -256,6 +321,7 @@ impl MetaDisk {
         for (_, offset) in states.iter().rev().take(2) {
             self.blocks.insert(*offset, Box::new([0xee; BLOCK_BYTES]));
         }
+        self.named = None;
         true
     }
 
@@ -304,6 +370,23 @@ impl MetaDisk {
         let size_sectors = superblock.size_sectors;
         let bitmap = self.area(Metadata::bitmap_area(layout, me, peer, size_sectors));
         Metadata::read(superblock, &activity, &bitmap)
+    }
+
+    /// Whether a sector is named for sure, by an extent of the log or a bit of the bitmap. Quicker than [`Self::read`]; what
+    /// is not readable names nothing here.
+    pub fn names(&self, sector: u64) -> bool {
+        let superblock = &self.chosen;
+        let (layout, me, peer) = (&superblock.layout, superblock.node, superblock.peer);
+        let extent = sector / u64::from(superblock.chunk_sectors);
+        let mut named = self.named.iter().flatten();
+        if named.any(|named| u64::from(*named) == extent) {
+            return true;
+        }
+        let block = sector * SECTOR_BYTES / u64::from(layout.bitmap_block_bytes);
+        let offset = BitmapPage::offset_bytes(layout, me, peer, block / PAGE_BITS);
+        let byte = usize::try_from(block % PAGE_BITS / 8).unwrap_or(0);
+        let bits = self.blocks.get(&offset);
+        bits.is_some_and(|bits| bits[PAGE_HEAD_BYTES + byte] & (1 << (block % 8)) != 0)
     }
 
     /// The durable superblock.

@@ -106,7 +106,8 @@ impl World {
         counts && one_history && has_all && free
     }
 
-    fn new_disks(&mut self, node: usize) {
+    /// The machine, which is off, has new ones.
+    pub(super) fn new_disks(&mut self, node: usize) {
         self.note(|| format!("{node} has new disks"));
         self.count("new disks");
         let size_sectors = self.nodes[1 - node].meta.peek().size_sectors;

@@ -385,8 +385,11 @@ impl World {
                 }
                 self.feed(node, Event::Persisted { sequence });
             }
-            Some(Written::Block(_)) if self.plan.mutant == Some(Mutant::EarlyBlock) => {}
-            Some(Written::Block(id)) => self.feed(node, Event::BlockWritten { id }),
+            Some(Written::Block { .. }) if self.plan.mutant == Some(Mutant::EarlyBlock) => {}
+            Some(Written::Block { id, cleared }) => {
+                self.check_what_is_named_no_more(node, &cleared);
+                self.feed(node, Event::BlockWritten { id });
+            }
             None => {}
         }
     }

@@ -41,7 +41,7 @@ pub struct Told {
 }
 
 /// All of them.
-pub const ALL: [Told; 23] = [
+pub const ALL: [Told; 27] = [
     beside::BESIDE,
     ends::DEPOSED,
     ends::REIGNS_AGAIN,
@@ -63,6 +63,10 @@ pub const ALL: [Told; 23] = [
     forced::FORCED_MARKED,
     shelf::LEAVER_RETURNS,
     shelf::IMAGE_RETURNS,
+    shelf::IMAGE_AGREES,
+    shelf::IMAGE_BESIDE_A_FILLING,
+    shelf::OTHER_BRANCH,
+    shelf::OLD_SOURCE,
     shelf::LEFT_IN_VAIN,
     shelf::LONG_OFF,
 ];
@@ -101,9 +105,13 @@ pub fn kill(row: &Row) -> Option<String> {
 
 /// Two nodes whose first copy is finished; nobody serves.
 fn pair(seed: u64) -> Result<World, String> {
-    let mut world = World::new(seed, Plan::quiet(6000));
+    pair_of(seed, 6000)
+}
+
+fn pair_of(seed: u64, sectors: u64) -> Result<World, String> {
+    let mut world = World::new(seed, Plan::quiet(sectors));
     let finished = |world: &World| world.coverage.get("CopyFinished") == Some(&2);
-    until(&mut world, 10_000, "the first copy ends", finished)?;
+    until(&mut world, 60_000, "the first copy ends", finished)?;
     Ok(world)
 }
 

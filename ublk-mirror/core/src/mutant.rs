@@ -91,7 +91,7 @@ mutants! {
     /// An extent leaves the log before a flush.
     EvictUnflushed: "evict-unflushed", "S7";
     /// An extent leaves the log before its marks are on disk.
-    EvictBeforePage: "evict-before-page", "S7";
+    EvictBeforePage: "evict-before-page", "I5 S7";
     /// The bitmap is not written.
     BitmapForgotten: "bitmap-forgotten", "S7";
     /// Unflushed writes are forgotten when the peer is dropped.
@@ -99,13 +99,13 @@ mutants! {
     /// A flush that came to nothing counts.
     FlushAbandonedCounts: "flush-abandoned-counts", "S7 I4";
     /// A flush covers the writes that are running.
-    FlushCoversRunning: "flush-covers-running", "S7 I4";
+    FlushCoversRunning: "flush-covers-running", "I5 S7 I4";
     /// Shared writes do not count as unflushed.
     BeginNotUnflushed: "begin-not-unflushed", "S7 I4";
     /// A flush of the peer frees the log.
-    LogFreedByPeer: "log-freed-by-peer", "S7 I4";
+    LogFreedByPeer: "log-freed-by-peer", "I5 S7 I4";
     /// The own flush frees the log.
-    LogFreedByOwn: "log-freed-by-own", "S7 I4";
+    LogFreedByOwn: "log-freed-by-own", "I5 S7 I4";
     /// The answer to a background flush that came to nothing counts for the next one.
     AbandonedAnswerCounts: "abandoned-answer-counts", "S7 I4";
     /// A write that the peer misses is not marked.
@@ -115,9 +115,9 @@ mutants! {
     /// Marks are rounded inward.
     RoundedInward: "rounded-inward", "S7 I4";
     /// A mark goes when the target has the run, flushed or not.
-    ClearAtCopyAck: "clear-at-copy-ack", "S7";
+    ClearAtCopyAck: "clear-at-copy-ack", "I5 S7";
     /// Marks go when the target has flushed, whatever the source has.
-    CheckpointWithoutOwnFlush: "checkpoint-without-own", "S7";
+    CheckpointWithoutOwnFlush: "checkpoint-without-own", "I5 S7";
     /// Marks go when the source has flushed, whatever the target has.
     CheckpointWithoutPeerFlush: "checkpoint-without-peer", "S7";
     /// A checkpoint covers what arrived after it was sent.
@@ -162,6 +162,12 @@ mutants! {
     ApartIsKnown: "apart-is-known", "S7 S8 I4";
     /// A copy that joined the source's history to stay apart is taken for one that counted there.
     JoinedIsMember: "joined-is-member", "S7 S8 I4";
+    /// A copy that agreed to leave in vain counts for one of which nothing is known.
+    LeftIsStranger: "left-is-stranger", "S8";
+    /// An old disk that served alone before the pair was rebuilt is filled as if it had only followed.
+    ApartIsInVain: "apart-is-in-vain", "S1 S7 S8";
+    /// An old disk of a source fills the copy that left a later view of it.
+    OldSourceFills: "old-source-fills", "S1 S8";
     /// A view that is the base, and no longer in the history, is none that this side comes from.
     BaseForgotten: "base-forgotten", "S8 I9";
     /// A resync of another lineage is taken for one's own.

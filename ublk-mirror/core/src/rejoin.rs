@@ -255,6 +255,7 @@ fn follows_in_vain(follower: Side<'_>, leader: Side<'_>) -> bool {
         && (leader.state.view.insync == sole || view.insync == sole)
         && view.insync.contains(leader.node)
         && view.active != Some(follower.node)
+        && (view.insync == sole || never_since(follower, leader))
         && share_a_view(leader, follower)
 }
 
@@ -262,6 +263,12 @@ fn follows_in_vain(follower: Side<'_>, leader: Side<'_>) -> bool {
 fn share_a_view(a: Side<'_>, b: Side<'_>) -> bool {
     let marks = a.state.history.0.iter().chain([&a.state.base]);
     marks.into_iter().any(|mark| comes_from(b, *mark))
+}
+
+/// A follower that counts both did so all the time since the leader was last together with it: one that was alone itself
+/// after that, or as late, went apart from it.
+fn never_since(follower: Side<'_>, leader: Side<'_>) -> bool {
+    follower.state.base.epoch < leader.state.base.epoch || mutant::is(Mutant::ApartIsInVain)
 }
 
 fn first_copy(source: Side<'_>, blank: Side<'_>) -> Verdict {
@@ -331,8 +338,11 @@ fn knows(source: Side<'_>, target: Side<'_>) -> bool {
         // Or it counted in the source's very view, and agreed to leave it in vain. (Its history may hold a view of
         // the source in which it was somewhere else: it wrote that down when it agreed to stay apart.)
         let joined = mutant::is(Mutant::JoinedIsMember);
-        let left_now =
-            theirs.base == ours.view.mark() || joined && comes_from(target, ours.view.mark());
+        // (Or of a later one than that in which the source was alone for the last time.)
+        let later = theirs.base.epoch > ours.base.epoch && ours.history.contains(theirs.base);
+        let left_now = (theirs.base == ours.view.mark() || later)
+            && !mutant::is(Mutant::LeftIsStranger)
+            || joined && comes_from(target, ours.view.mark());
         let together = theirs.view.insync == both || left_now;
         let together = together || mutant::is(Mutant::LeaverIsTarget);
         let one_history = mark == ours.view.mark()
@@ -347,11 +357,14 @@ fn knows(source: Side<'_>, target: Side<'_>) -> bool {
     if ours.base.epoch == Epoch(0) || taken_away {
         return false;
     }
-    // It agreed to a later view of the source's without being served by or written to.
-    let agreed =
-        mark.epoch > ours.base.epoch && (mark == ours.view.mark() || ours.history.contains(mark));
+    // It counted in the source's base, and agreed to a later view without being served by or written to. (A copy may have
+    // written that view down only to stay apart.)
+    let joined = mutant::is(Mutant::JoinedIsMember);
+    let agreed = mark.epoch > ours.base.epoch
+        && (theirs.base == ours.base || joined)
+        && (mark == ours.view.mark() || ours.history.contains(mark));
     let counted = theirs.base == ours.base || theirs.view.insync == both;
-    let counted = counted || mutant::is(Mutant::JoinedIsMember);
+    let counted = counted || joined;
     let in_vain = follows_in_vain(target, source) && comes_from(target, ours.base) && counted;
     mark == ours.base || agreed || in_vain || mutant::is(Mutant::AnyBase)
 }
@@ -386,6 +399,17 @@ fn superseded(newer: Side<'_>, older: Side<'_>) -> bool {
         && !mutant::is(Mutant::OldMemberCounts)
 }
 
+/// Whether the older side, alone by its view, is an old disk: the other one counted later, and left by consent. Whoever is
+/// to be filled, or stays apart, may have written views with both down that the other side never committed.
+fn is_old_source(older: Side<'_>, newer: Side<'_>) -> bool {
+    let left = !newer.state.flags.copy_target && !newer.state.flags.isolated;
+    let counted_later = older.state.view.epoch < newer.state.base.epoch;
+    older.state.view.is_sole(older.node)
+        && left
+        && counted_later
+        && !mutant::is(Mutant::OldSourceFills)
+}
+
 /// The newer side's history holds the older side's view.
 fn descendant(newer: Side<'_>, older: Side<'_>) -> Verdict {
     let both = NodeSet::only(newer.node).with(older.node);
@@ -393,6 +417,9 @@ fn descendant(newer: Side<'_>, older: Side<'_>) -> Verdict {
     let before = older.state.view.insync;
     if now == NodeSet::only(newer.node) {
         return copy_from_sole(newer, older);
+    }
+    if now == NodeSet::only(older.node) && is_old_source(older, newer) {
+        return Verdict::Refuse(RefusedCode::NoSource);
     }
     if older.state.view.is_sole(newer.node) && newer.state.view.is_sole(older.node) {
         // Each agreed that the other one counts: the older side first, in vain (`agreed_in_vain`). The newer one agreed

@@ -259,7 +259,7 @@ fn who_left_is_brought_up_to_date() {
     a.base = a.view.mark();
     a.history.push(a.view.mark());
     a.view = view(6, Some(A), NodeSet::only(A));
-    b.view = a.view;
+    (b.view, b.base) = (a.view, a.base);
     b.history = a.history;
     assert_eq!(verdict(&a, &b), marked(A, CopyCause::Outdated));
 }
@@ -521,4 +521,71 @@ fn who_counted_in_the_source_s_view_and_left_it_in_vain_gets_what_is_marked() {
     assert_eq!(verdict(&alone, &b), full(A, CopyCause::UnknownState));
     b.base = a.view.mark();
     assert_eq!(verdict(&alone, &b), marked(A, CopyCause::Outdated));
+}
+
+#[test]
+fn a_disk_that_went_alone_is_a_split_brain_for_the_pair_that_was_made_of_the_other_one() {
+    // Both in 5. A went alone in 6 and died, an operator took over on B in 7, a new disk of A was filled, both in 9. Then
+    // A's old disk comes back: nothing of what B acknowledged since is on it.
+    let (mut a, mut b) = members();
+    let common = a.view.mark();
+    for state in [&mut a, &mut b] {
+        state.base = common;
+        state.history.push(common);
+        state.flags.serving = false;
+    }
+    a.view = view(6, Some(A), NodeSet::only(A));
+    for epoch in [7, 8] {
+        b.history
+            .push(view(epoch, Some(B), NodeSet::only(B)).mark());
+    }
+    b.lineage = CopyId([7; 16]);
+    for active in [None, Some(A), Some(B)] {
+        b.view = view(9, active, both());
+        assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::SplitBrain));
+    }
+    // Many views later only the bases tell of 5.
+    b.history = ViewHistory::default();
+    b.view = view(90, None, both());
+    assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::SplitBrain));
+}
+
+#[test]
+fn an_old_disk_of_a_source_fills_nobody_who_counted_later() {
+    // A was alone in 2. B counted in 5, and left by consent; then A's disk of 2 comes back.
+    let (mut a, mut b) = members();
+    a.flags.serving = false;
+    a.view = view(2, Some(A), NodeSet::only(A));
+    a.base = view(1, Some(A), both()).mark();
+    a.history.push(a.base);
+    for epoch in [1, 2, 3, 5] {
+        b.history.push(view(epoch, Some(A), both()).mark());
+    }
+    b.base = view(5, Some(A), both()).mark();
+    b.view = view(6, Some(A), NodeSet::only(A));
+    assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::NoSource));
+}
+
+#[test]
+fn an_image_that_wrote_the_source_s_view_down_to_stay_apart_gets_everything() {
+    let (mut a, mut b) = members();
+    a.base = view(5, Some(A), both()).mark();
+    for epoch in [3, 4, 5] {
+        a.history.push(view(epoch, Some(A), both()).mark());
+    }
+    a.view = view(6, Some(A), NodeSet::only(A));
+    b.base = view(3, Some(A), both()).mark();
+    b.history.push(b.base);
+    b.view = view(4, Some(A), NodeSet::only(A));
+    b.flags.isolated = true;
+    let apart = Verdict::Apart {
+        source: A,
+        extent: Extent::Full,
+    };
+    assert_eq!(verdict(&a, &b), apart);
+    b.history.push(b.view.mark());
+    b.view = a.view;
+    assert_eq!(verdict(&a, &b), apart, "its answer was lost");
+    b.flags.isolated = false;
+    assert_eq!(verdict(&a, &b), full(A, CopyCause::UnknownState));
 }
