@@ -14,8 +14,10 @@ const FILE_LINES_MAX: usize = 600;
 
 /// The only places of the product that may say `unsafe`; each block there says why it is sound.
 /// The harness of virtual machines (vm-tests) is not shipped and has its own.
-const UNSAFE_FILES: [&str; 6] = [
+const UNSAFE_FILES: [&str; 7] = [
     "controlplane/src/sys.rs",
+    // An allocator that counts, for benchmarks: `GlobalAlloc` is unsafe by its definition.
+    "tests/bench/src/heap.rs",
     "ublk-mirror/src/buffers.rs",
     "ublk-mirror/src/device_helper.rs",
     "ublk-mirror/src/queue.rs",
@@ -47,7 +49,7 @@ const IMPURE: [&str; 13] = [
 ];
 
 /// Who may depend on whom within the workspace.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("ublk-mirror/core", &[]),
     ("ublk-mirror/log", &[]),
     ("ublk-mirror", &["mirror-core", "mirror-log"]),
@@ -64,6 +66,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ),
     ("cli", &["controlplane", "controlplane-api", "mirror-core"]),
     ("tests", &["controlplane-core", "mirror-core"]),
+    ("tests/bench", &["mirror-core", "ublk-mirror"]),
     (
         "tests/fuzz",
         &[
@@ -76,13 +79,14 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ("vm-tests", &["controlplane-api", "vm-guest"]),
     ("vm-tests/guest", &[]),
 ];
-const WORKSPACE_CRATES: [&str; 11] = [
+const WORKSPACE_CRATES: [&str; 12] = [
     "mirror-core",
     "mirror-log",
     "ublk-mirror",
     "controlplane",
     "controlplane-api",
     "controlplane-core",
+    "lockstep-bench",
     "lockstep-cli",
     "lockstep-fuzz",
     "lockstep-tests",
@@ -260,6 +264,30 @@ fn unsafe_and_libublk_stay_where_they_are() {
             }
         }
     }
+    none(&complaints);
+}
+
+/// A front decides where requests come from. The program has ublk's alone, and no way to another one (S12).
+#[test]
+fn only_benchmarks_have_another_front_than_ublk() {
+    let (defines, begins) = ("ublk-mirror/src/front.rs", "ublk-mirror/src/startup.rs");
+    let mut fronts = Vec::new();
+    let mut complaints = Vec::new();
+    for (name, text) in files(".rs") {
+        if name.starts_with("tests/") {
+            continue;
+        }
+        for (number, line) in code(&text) {
+            if line.contains("Front for ") {
+                fronts.push((name.clone(), line.trim().to_string()));
+            }
+            if names(line, "run_with") && name != begins {
+                complaints.push(format!("{name}:{number}: run_with is for benchmarks"));
+            }
+        }
+    }
+    let ublk = "impl Front for DeviceControl {".to_string();
+    assert_eq!(fronts, [(defines.to_string(), ublk)]);
     none(&complaints);
 }
 

@@ -24,6 +24,7 @@ use crate::device_control::isolated::without_device;
 use crate::device_control::{DeviceControl, DeviceEvent};
 use crate::disown::{self, DisownMark};
 use crate::explain::{Explain, with_causes};
+use crate::front::Front;
 use crate::inbox::{Answer, Inbox};
 use crate::keep::Progress;
 use crate::local_disk::{Ended, LocalDisk};
@@ -90,14 +91,14 @@ enum Asker {
 }
 
 /// What the start-up hands over.
-pub struct Parts {
+pub struct Parts<F = DeviceControl> {
     pub volume: Volume,
     pub ring: Ring,
     pub disk: LocalDisk,
     pub persister: Persister,
     pub disown: DisownMark,
     pub link: PeerLink,
-    pub device: Option<DeviceControl>,
+    pub device: Option<F>,
     pub inbox: Arc<Inbox>,
     pub unanswered: Unanswered,
     /// Where blocks of discarded sides are kept.
@@ -107,8 +108,8 @@ pub struct Parts {
 }
 
 /// See the module.
-pub struct Driver {
-    parts: Parts,
+pub struct Driver<F = DeviceControl> {
+    parts: Parts<F>,
     effects: Effects,
     completions: Vec<Completion>,
     device_events: Vec<DeviceEvent>,
@@ -131,8 +132,8 @@ pub fn now() -> Instant {
     Instant::from_nanos(u64::try_from(sys::boottime().as_nanos()).unwrap_or(u64::MAX))
 }
 
-impl Driver {
-    pub fn new(parts: Parts) -> Driver {
+impl<F: Front> Driver<F> {
+    pub fn new(parts: Parts<F>) -> Driver<F> {
         Driver {
             parts,
             effects: Vec::with_capacity(256),
@@ -262,7 +263,7 @@ impl Driver {
         let until = now() + CLOSE_MAX;
         loop {
             let parts = &self.parts;
-            let no_device = parts.device.as_ref().is_none_or(DeviceControl::has_ended);
+            let no_device = parts.device.as_ref().is_none_or(F::has_ended);
             if no_device && parts.disk.in_flight() == 0 && !parts.persister.busy() {
                 return Ok(());
             }

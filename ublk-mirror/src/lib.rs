@@ -16,6 +16,7 @@ pub mod dm;
 pub mod driver;
 pub mod explain;
 pub mod format;
+pub mod front;
 pub mod identity;
 pub mod inbox;
 pub mod keep;

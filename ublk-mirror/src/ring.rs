@@ -19,6 +19,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::buffers::{BufferError, BufferId, Pool};
 use crate::local_disk::SPARES_FIRST;
 
+mod work;
+
+pub use work::Work;
+
 const SUBMISSIONS: u32 = 512;
 const COMPLETIONS: u32 = 4096;
 /// Between two tries to submit what the kernel has no memory for, unless something completes before.
@@ -176,6 +180,7 @@ pub struct Ring {
     tags: Vec<u32>,
     /// What did not fit into the submission queue.
     backlog: VecDeque<squeue::Entry>,
+    work: Work,
 }
 
 impl Ring {
@@ -206,6 +211,7 @@ impl Ring {
             gathers: ManuallyDrop::new((0..sessions).map(|_| empty()).collect()),
             tags: (0..u32::from(QUEUE_DEPTH)).collect(),
             backlog: VecDeque::with_capacity(SUBMISSIONS as usize),
+            work: Work::default(),
         })
     }
 
@@ -218,6 +224,11 @@ impl Ring {
 
     pub fn unregister(&self, slot: FileSlot) -> io::Result<()> {
         self.register(slot, -1)
+    }
+
+    /// What this ring has done so far.
+    pub fn work(&self) -> Work {
+        self.work
     }
 
     /// The payload pool, for the queue of a ublk device.
@@ -385,6 +396,7 @@ impl Ring {
     }
 
     fn push(&mut self, entry: squeue::Entry, token: Token) {
+        self.work.entry(token.kind);
         let entry = entry.user_data(token.encode());
         // SAFETY: every entry is built in this file (or by `Queue`) from buffers of pools, or from
         // gathers, that are never freed; a gather is not touched while its send is in flight.
@@ -410,6 +422,7 @@ impl Ring {
             let time = Timespec::new()
                 .sec(wait.as_secs())
                 .nsec(wait.subsec_nanos());
+            self.work.enters += 1;
             let arguments = SubmitArgs::new().timespec(&time);
             self.io.submitter().submit_with_args(1, &arguments)
         });
@@ -424,7 +437,7 @@ impl Ring {
 
     /// Has the kernel report what has completed, though it takes nothing more. It does so when the thread that submits comes to
     /// wait, which a refused submission does not; and what is not reported keeps the memory that is short.
-    fn take_in(&self, wait: Duration) -> io::Result<()> {
+    fn take_in(&mut self, wait: Duration) -> io::Result<()> {
         // SAFETY: the ring is open as long as `self` is there.
         let ring = unsafe { BorrowedFd::borrow_raw(self.io.as_raw_fd()) };
         let mut ready = [PollFd::new(ring.as_fd(), PollFlags::POLLIN)];
@@ -434,6 +447,7 @@ impl Ring {
             Err(errno) => return Err(errno.into()),
         }
         let report = EnterFlags::GETEVENTS.bits();
+        self.work.enters += 1;
         // SAFETY: it submits nothing, waits for nothing, and has no argument.
         let reported = unsafe {
             let submitter = self.io.submitter();
@@ -448,6 +462,7 @@ impl Ring {
     /// Moves what did not fit into the submission queue there, as it empties. On an error the rest stays.
     fn submit_backlog(&mut self, submit: impl Fn(&IoUring) -> io::Result<usize>) -> io::Result<()> {
         while !self.backlog.is_empty() {
+            self.work.enters += 1;
             submit(&self.io)?;
             while let Some(entry) = self.backlog.front() {
                 // SAFETY: as in `push`.
@@ -463,10 +478,12 @@ impl Ring {
     /// Takes what has completed.
     pub fn completions(&mut self, into: &mut Vec<Completion>) {
         for entry in self.io.completion() {
-            into.push(Completion {
+            let completion = Completion {
                 token: Token::decode(entry.user_data()),
                 result: entry.result(),
-            });
+            };
+            self.work.completion(&completion);
+            into.push(completion);
         }
     }
 

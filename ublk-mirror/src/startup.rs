@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use mirror_core::disk::Metadata;
+use mirror_core::disk::{Metadata, Superblock};
 use mirror_core::limits::{
     COPY_CHUNK_BYTES, COPY_RETRY_AFTER, HOT_EXTENTS_DEFAULT, REQUEST_BYTES_MAX,
 };
@@ -26,6 +26,7 @@ use crate::device_control::{DeviceControl, DeviceSettings};
 use crate::disown::{DisownError, DisownMark};
 use crate::driver::{Driver, DriverError, Parts, now};
 use crate::explain::Explain;
+use crate::front::Front;
 use crate::identity::SYSFS;
 use crate::inbox::{Inbox, Message};
 use crate::key_file::{KeyFile, KeyFileError};
@@ -232,6 +233,38 @@ impl VolumeLock {
 
 /// Runs the daemon until an operator ends it.
 pub fn run(options: &RunOptions) -> Result<(), RunError> {
+    run_behind(options, |begun| match options.ublk {
+        Ublk::With => prepare_device(begun, options),
+        Ublk::Without => Ok((None::<DeviceControl>, None)),
+    })
+}
+
+/// The same behind another front than ublk, for benchmarks; [`Ublk::Without`] in `options`. `front` is given what the
+/// metadata say. The program itself does not come here.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with<F: Front>(
+    options: &RunOptions,
+    front: impl FnOnce(&Superblock) -> F,
+) -> Result<(), RunError> {
+    run_behind(options, |begun| {
+        Ok((Some(front(&begun.disks.metadata.superblock)), None))
+    })
+}
+
+/// What there is before the front.
+struct Begun<'a> {
+    config: &'a Config,
+    disks: &'a Disks,
+    boot: BootId,
+    inbox: &'a Arc<Inbox>,
+}
+
+fn run_behind<F: Front>(
+    options: &RunOptions,
+    front: impl FnOnce(&Begun<'_>) -> Result<Prepared<F>, RunError>,
+) -> Result<(), RunError> {
     let begun = std::time::Instant::now();
     let config = Config::load(&options.config)?;
     let _lock = VolumeLock::take(&options.runtime_dir, &config.volume)?;
@@ -253,15 +286,13 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
     // Before anything believes the metadata.
     let disown = disks.believe(options, &config, boot)?;
     // Before the memory is locked: the helper starts with a small copy of this process.
-    let (device, recovered) = match options.ublk {
-        Ublk::With => prepare_device(&config, options, &disks, boot, &inbox)?,
-        Ublk::Without => (None, None),
-    };
-    warn_if_failed(sys::lock_all_memory(), "lock the process's memory");
-    warn_if_failed(
-        sys::shield_from_oom_killer(),
-        "protect the process from the out-of-memory killer",
-    );
+    let (device, recovered) = front(&Begun {
+        config: &config,
+        disks: &disks,
+        boot,
+        inbox: &inbox,
+    })?;
+    stay_in_memory();
     let at_start = match recovered {
         Some(_) => DeviceAtStart::Recovered,
         None => DeviceAtStart::None,
@@ -291,7 +322,9 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         discarded_dir: options.state_dir.join(DISCARDED_DIRECTORY),
         claims: std::iter::once(disks.data).chain(disks.separate).collect(),
     };
-    start_device(&mut parts, recovered)?;
+    if let Some(device) = &mut parts.device {
+        device.begin(&mut parts.ring, recovered)?;
+    }
     tracing::info!(
         code = "LS2021",
         volume = config.volume,
@@ -304,6 +337,14 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
     Driver::new(parts).run()?;
     tracing::info!(code = "LS2022", "the daemon has ended");
     Ok(())
+}
+
+fn stay_in_memory() {
+    warn_if_failed(sys::lock_all_memory(), "lock the process's memory");
+    warn_if_failed(
+        sys::shield_from_oom_killer(),
+        "protect the process from the out-of-memory killer",
+    );
 }
 
 fn leave_the_mounts() -> io::Result<()> {
@@ -408,24 +449,6 @@ fn make_link(config: &Config, dials: bool) -> Result<PeerLink, RunError> {
     PeerLink::new(settings, now()).map_err(|(address, source)| RunError::Listen { address, source })
 }
 
-fn start_device(parts: &mut Parts, recovered: Option<u32>) -> Result<(), RunError> {
-    let Some(device) = &mut parts.device else {
-        return Ok(());
-    };
-    // Before the first fetch: the kernel looks at the queue's thread then. The helper has its own.
-    warn_if_failed(
-        sys::drop_sys_admin_of_this_thread(),
-        "give up CAP_SYS_ADMIN",
-    );
-    match recovered {
-        Some(dev_id) => device
-            .start_recovered(&mut parts.ring, dev_id)
-            .map_err(|_| DriverError::DeviceLost)?,
-        None => device.start_fenced(),
-    }
-    Ok(())
-}
-
 fn make_ring(disks: &Disks) -> Result<Ring, RunError> {
     use std::os::fd::AsRawFd;
     let payload_bytes = REQUEST_BYTES_MAX.max(COPY_CHUNK_BYTES);
@@ -467,15 +490,19 @@ fn settings(config: &Config, boot: BootId) -> Result<Settings, RunError> {
     })
 }
 
-type Prepared = (Option<DeviceControl>, Option<u32>);
+/// The front, and the device of a dead daemon whose recovery has begun.
+type Prepared<F> = (Option<F>, Option<u32>);
 
 fn prepare_device(
-    config: &Config,
+    begun: &Begun<'_>,
     options: &RunOptions,
-    disks: &Disks,
-    boot: BootId,
-    inbox: &Arc<Inbox>,
-) -> Result<Prepared, RunError> {
+) -> Result<Prepared<DeviceControl>, RunError> {
+    let Begun {
+        config,
+        disks,
+        boot,
+        inbox,
+    } = *begun;
     let superblock = &disks.metadata.superblock;
 
     let owner = blake3::derive_key(OWNER_CONTEXT, &config.padded_name());

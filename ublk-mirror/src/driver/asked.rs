@@ -11,11 +11,12 @@ use crate::admin_server::{
     kept_line, keys_line, outcome_line, status_line, too_late_line, too_many_line,
 };
 use crate::device_control::isolated::with_time;
+use crate::front::Front;
 use crate::inbox::Message;
 use crate::sys;
 use crate::tell::tell_signal;
 
-impl Driver {
+impl<F: Front> Driver<F> {
     /// Takes what the daemon's threads have for it.
     pub(super) fn messages(&mut self) {
         while let Some(message) = self.parts.inbox.take() {

@@ -8,6 +8,7 @@ use mirror_core::types::{SectorRange, Tag};
 
 use super::Driver;
 use crate::buffers::is_zero;
+use crate::front::Front;
 use crate::local_disk::data_buffer;
 use crate::ring::{Memory, Ring, Span};
 
@@ -32,7 +33,7 @@ pub(super) fn holder(source: PayloadSource) -> IoOwner {
     }
 }
 
-impl Driver {
+impl<F: Front> Driver<F> {
     pub(super) fn examine(&mut self, slot: u16, range: SectorRange, digest: bool) {
         let bytes = copy_bytes(&self.parts.ring, slot, range);
         let zero = is_zero(bytes);

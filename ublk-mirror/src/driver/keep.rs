@@ -14,6 +14,7 @@ use mirror_core::volume::Unique;
 use super::{Asker, Driver, EXIT_MAX, now};
 use crate::admin_server::{outcome_line, problem_line, too_many_line};
 use crate::explain::Explain;
+use crate::front::Front;
 use crate::inbox::{Answer, Message};
 use crate::keep::{self, Job, KeepError, Mounts, PARTIAL_SUFFIX, Place, Progress, Source, Verdict};
 
@@ -47,7 +48,7 @@ impl Keeping {
     }
 }
 
-impl Driver {
+impl<F: Front> Driver<F> {
     /// A client's command. One that discards a history waits until its blocks are kept.
     pub(super) fn command(&mut self, command: Command, answer: Answer) {
         let decides = matches!(command, Command::Resolve { .. } | Command::Force { .. });

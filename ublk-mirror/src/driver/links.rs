@@ -3,11 +3,12 @@
 use mirror_core::event::Event;
 
 use super::Driver;
+use crate::front::Front;
 use crate::peer_link::LinkEvent;
 use crate::sys;
 use crate::tell::tell;
 
-impl Driver {
+impl<F: Front> Driver<F> {
     /// Tells what the link has to tell. Whether there was anything.
     pub(super) fn link_events(&mut self) -> bool {
         let mut any = false;

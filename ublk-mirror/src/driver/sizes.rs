@@ -6,11 +6,11 @@ use mirror_core::admin::Status;
 use mirror_core::notice::Notice;
 
 use super::Parts;
-use crate::device_control::DeviceControl;
+use crate::front::Front;
 use crate::inbox::Message;
 
 /// The backing device's claim is the first.
-pub(super) fn measure(parts: &Parts, id: u64) {
+pub(super) fn measure<F>(parts: &Parts<F>, id: u64) {
     let claim = parts.claims.first();
     let asked = claim.map_or(Err(io::ErrorKind::NotFound.into()), |claim| {
         claim.measure(id, parts.inbox.clone())
@@ -23,8 +23,8 @@ pub(super) fn measure(parts: &Parts, id: u64) {
 }
 
 /// A kernel that cannot resize a live device shows the old size until the next activation.
-pub(super) fn note_device_size(status: &mut Status, device: Option<&DeviceControl>) {
-    status.device_size_bytes = device.and_then(DeviceControl::live_size_bytes);
+pub(super) fn note_device_size(status: &mut Status, device: Option<&impl Front>) {
+    status.device_size_bytes = device.and_then(Front::live_size_bytes);
     let size_bytes = status.size_bytes;
     if let Some(device_bytes) = status.device_size_bytes.filter(|bytes| *bytes < size_bytes) {
         let notice = Notice::DeviceSmaller {

@@ -11,11 +11,12 @@ use mirror_core::limits::{PEER_BUFFERS, REQUEST_BYTES_MAX};
 use mirror_core::types::Tag;
 
 use super::{Driver, Parts};
+use crate::front::Front;
 use crate::local_disk::{LocalDisk, SPARES_FIRST};
 use crate::ring::{Memory, Ring, Span};
 
 /// A tag is answered: a buffer that a disk operation still uses stays with that operation.
-pub(super) fn leave_to_the_disk(parts: &mut Parts, tag: Tag) {
+pub(super) fn leave_to_the_disk<F: Front>(parts: &mut Parts<F>, tag: Tag) {
     if answer_from_the_spare(&mut parts.ring, &parts.disk, tag) {
         tell_the_device(parts, tag);
     }
@@ -41,13 +42,13 @@ fn answer_from_the_spare(ring: &mut Ring, disk: &LocalDisk, tag: Tag) -> bool {
     late
 }
 
-fn tell_the_device(parts: &mut Parts, tag: Tag) {
+fn tell_the_device<F: Front>(parts: &mut Parts<F>, tag: Tag) {
     if let Some(device) = &mut parts.device {
         device.use_buffer_of(&parts.ring, tag);
     }
 }
 
-impl Driver {
+impl<F: Front> Driver<F> {
     /// The core does not wait for this operation any more.
     pub(super) fn give_up(&mut self, owner: IoOwner) {
         let parts = &mut self.parts;
