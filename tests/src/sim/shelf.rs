@@ -160,6 +160,8 @@ impl World {
         place.data.replace(data);
         place.isolated.other_disks(meta.peek(), data);
         place.meta = meta;
+        // Nothing is under way on a disk that was taken out.
+        place.meta.fail();
         self.care.aside.forget(node);
     }
 }

@@ -41,7 +41,7 @@ pub struct Told {
 }
 
 /// All of them.
-pub const ALL: [Told; 27] = [
+pub const ALL: [Told; 28] = [
     beside::BESIDE,
     ends::DEPOSED,
     ends::REIGNS_AGAIN,
@@ -67,6 +67,7 @@ pub const ALL: [Told; 27] = [
     shelf::IMAGE_BESIDE_A_FILLING,
     shelf::OTHER_BRANCH,
     shelf::OLD_SOURCE,
+    shelf::OLD_TARGET,
     shelf::LEFT_IN_VAIN,
     shelf::LONG_OFF,
 ];

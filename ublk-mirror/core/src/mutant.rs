@@ -168,6 +168,8 @@ mutants! {
     ApartIsInVain: "apart-is-in-vain", "S1 S7 S8";
     /// An old disk of a source fills the copy that left a later view of it.
     OldSourceFills: "old-source-fills", "S1 S8";
+    /// An old disk of a target goes on with the resync that ended long ago.
+    OldTargetResumes: "old-target-resumes", "S7 S8 I4";
     /// A view that is the base, and no longer in the history, is none that this side comes from.
     BaseForgotten: "base-forgotten", "S8 I9";
     /// A resync of another lineage is taken for one's own.

@@ -218,9 +218,9 @@ fn histories(a: Side<'_>, b: Side<'_>) -> Verdict {
     } else if siblings(a, b) {
         both_members(a, b)
     } else if follows_in_vain(a, b) {
-        copy_from_sole(b, a)
+        copy_from_leader(b, a)
     } else if follows_in_vain(b, a) {
-        copy_from_sole(a, b)
+        copy_from_leader(a, b)
     } else if mutant::is(Mutant::SplitBrainMerged) {
         by_epoch(a, b)
     } else {
@@ -320,6 +320,17 @@ fn copy(source: Side<'_>, target: Side<'_>, cause: CopyCause) -> Verdict {
     }
 }
 
+fn in_full(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Copy { source, cause, .. } => Verdict::Copy {
+            source,
+            cause,
+            extent: Extent::Full,
+        },
+        Verdict::Refuse(_) | Verdict::Equal { .. } | Verdict::Apart { .. } => verdict,
+    }
+}
+
 /// Whether the source's marks and the target's, together, name every block that may differ.
 ///
 /// They do if the target's copy is what the source's bitmap tells of: the target of the same resync, or
@@ -338,10 +349,7 @@ fn knows(source: Side<'_>, target: Side<'_>) -> bool {
         // Or it counted in the source's very view, and agreed to leave it in vain. (Its history may hold a view of
         // the source in which it was somewhere else: it wrote that down when it agreed to stay apart.)
         let joined = mutant::is(Mutant::JoinedIsMember);
-        // (Or of a later one than that in which the source was alone for the last time.)
-        let later = theirs.base.epoch > ours.base.epoch && ours.history.contains(theirs.base);
-        let left_now = (theirs.base == ours.view.mark() || later)
-            && !mutant::is(Mutant::LeftIsStranger)
+        let left_now = theirs.base == ours.view.mark() && !mutant::is(Mutant::LeftIsStranger)
             || joined && comes_from(target, ours.view.mark());
         let together = theirs.view.insync == both || left_now;
         let together = together || mutant::is(Mutant::LeaverIsTarget);
@@ -399,14 +407,11 @@ fn superseded(newer: Side<'_>, older: Side<'_>) -> bool {
         && !mutant::is(Mutant::OldMemberCounts)
 }
 
-/// Whether the older side, alone by its view, is an old disk: the other one counted later, and left by consent. Whoever is
-/// to be filled, or stays apart, may have written views with both down that the other side never committed.
+/// Whether the older side is an old disk: the other one counted later than its view, and then left by consent. (Whoever is
+/// being filled may have written views with both down that the other side never committed.)
 fn is_old_source(older: Side<'_>, newer: Side<'_>) -> bool {
-    let left = !newer.state.flags.copy_target && !newer.state.flags.isolated;
-    let counted_later = older.state.view.epoch < newer.state.base.epoch;
-    older.state.view.is_sole(older.node)
-        && left
-        && counted_later
+    !newer.state.flags.copy_target
+        && older.state.view.epoch < newer.state.base.epoch
         && !mutant::is(Mutant::OldSourceFills)
 }
 
@@ -434,8 +439,15 @@ fn descendant(newer: Side<'_>, older: Side<'_>) -> Verdict {
         return Verdict::Refuse(RefusedCode::NoSource);
     }
     if before == NodeSet::only(newer.node) {
-        // The source wrote the wider view down, the target did not.
-        return copy(newer, older, CopyCause::WideningInterrupted);
+        // The source wrote the wider view down, the target did not. Nothing came after that, or the target is an old disk,
+        // whatever its lineage is.
+        let direct = newer.state.history.0.first() == Some(&older.state.view.mark());
+        let interrupted = copy(newer, older, CopyCause::WideningInterrupted);
+        return if direct || mutant::is(Mutant::OldTargetResumes) {
+            interrupted
+        } else {
+            in_full(interrupted)
+        };
     }
     if superseded(newer, older) {
         return copy(newer, older, CopyCause::Outdated);
@@ -448,6 +460,15 @@ fn descendant(newer: Side<'_>, older: Side<'_>) -> Verdict {
         return both_members(newer, older);
     }
     Verdict::Refuse(RefusedCode::SplitBrain)
+}
+
+/// The follower wrote down what the leader never committed; if it left, after it had counted with somebody later, the leader
+/// is an old disk.
+fn copy_from_leader(leader: Side<'_>, follower: Side<'_>) -> Verdict {
+    if follower.state.view.is_sole(leader.node) && is_old_source(leader, follower) {
+        return Verdict::Refuse(RefusedCode::NoSource);
+    }
+    copy_from_sole(leader, follower)
 }
 
 fn copy_from_sole(source: Side<'_>, target: Side<'_>) -> Verdict {

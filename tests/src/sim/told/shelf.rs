@@ -130,6 +130,46 @@ fn image_agrees(seed: u64) -> Outcome {
     Ok(true)
 }
 
+/// The disk of a target as it was in the middle of its resync, put back after that had ended and more views had come.
+pub(super) const OLD_TARGET: Told = Told {
+    law: "an_old_disk_of_a_target_gets_everything_once_its_resync_has_ended",
+    catches: &["old-target-resumes"],
+    tell: old_target,
+};
+
+fn old_target(seed: u64) -> Outcome {
+    let mut world = pair(seed)?;
+    serve(&mut world, 0)?;
+    write(&mut world, 0, 0, 1000, 8);
+    world.run_for(300);
+    world.nodes[1].held_off = true;
+    world.power_cut(1);
+    world.run_for(5000);
+    answered(&mut world, 0, off(0), Done::Alone)?;
+    write(&mut world, 0, 0, 2000, 8);
+    world.run_for(300);
+    world.nodes[1].held_off = false;
+    world.power_on(1);
+    step_until(&mut world, "the resync begins", |world| {
+        world.nodes[1].meta.peek().copy.is_some() && world.nodes[1].meta.is_idle()
+    })?;
+    world.power_cut(1);
+    let disks = disks(&world, 1);
+    world.power_on(1);
+    until(&mut world, 60_000, "the standby is filled", both_count)?;
+    world.run_for(500);
+    answered(
+        &mut world,
+        0,
+        Command::Deactivate { force: true },
+        Done::Fenced,
+    )?;
+    world.run_for(2000);
+    put_back(&mut world, 1, disks);
+    come_together(&mut world)?;
+    Ok(true)
+}
+
 /// Who agreed to leave, and whose consent was lost, lacks what is marked and no more.
 pub(super) const LEFT_IN_VAIN: Told = Told {
     law: "a_copy_that_agreed_to_leave_in_vain_gets_what_is_marked",

@@ -563,7 +563,43 @@ fn an_old_disk_of_a_source_fills_nobody_who_counted_later() {
     }
     b.base = view(5, Some(A), both()).mark();
     b.view = view(6, Some(A), NodeSet::only(A));
-    assert_eq!(verdict(&a, &b), Verdict::Refuse(RefusedCode::NoSource));
+    let refuse = Verdict::Refuse(RefusedCode::NoSource);
+    assert_eq!(verdict(&a, &b), refuse);
+    // The same if B was isolated, and attached since or not.
+    b.flags.isolated = true;
+    assert_eq!(verdict(&a, &b), refuse);
+    b.flags.isolated = false;
+    // A disk that had left itself, one of a member, and one that B never heard of.
+    let mut left = a;
+    left.view = view(2, Some(B), NodeSet::only(B));
+    assert_eq!(verdict(&left, &b), refuse);
+    let mut member = a;
+    (member.view, member.base) = (view(3, Some(A), both()), ViewMark::default());
+    assert_eq!(verdict(&member, &b), refuse);
+    b.history = ViewHistory::default();
+    for epoch in [1, 4, 5] {
+        b.history.push(view(epoch, Some(A), both()).mark());
+    }
+    assert_eq!(verdict(&a, &b), refuse);
+}
+
+#[test]
+fn an_old_disk_of_a_target_does_not_go_on_where_its_resync_ended() {
+    let (mut a, mut b) = members();
+    b.view = view(6, Some(A), NodeSet::only(A));
+    b.flags.copy_target = true;
+    b.copy_id = CopyId([3; 16]);
+    a.lineage = b.copy_id;
+    a.history.push(b.view.mark());
+    a.view = view(7, Some(A), both());
+    assert_eq!(
+        verdict(&a, &b),
+        marked(A, CopyCause::WideningInterrupted),
+        "the widening was interrupted"
+    );
+    a.history.push(a.view.mark());
+    a.view = view(8, Some(A), both());
+    assert_eq!(verdict(&a, &b), full(A, CopyCause::WideningInterrupted));
 }
 
 #[test]
