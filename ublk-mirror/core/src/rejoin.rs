@@ -344,11 +344,10 @@ fn knows(source: Side<'_>, target: Side<'_>) -> bool {
     }
     let mark = theirs.view.mark();
     let both = NodeSet::only(source.node).with(target.node);
+    let joined = mutant::is(Mutant::JoinedIsMember);
     if ours.view.insync == both {
-        // Both count up to this moment, by the words of both.
-        // Or it counted in the source's very view, and agreed to leave it in vain. (Its history may hold a view of
+        // Both count up to this moment, by the words of both. Or it counted in the source's very view, and agreed to leave it in vain. (Its history may hold a view of
         // the source in which it was somewhere else: it wrote that down when it agreed to stay apart.)
-        let joined = mutant::is(Mutant::JoinedIsMember);
         let left_now = theirs.base == ours.view.mark() && !mutant::is(Mutant::LeftIsStranger)
             || joined && comes_from(target, ours.view.mark());
         let together = theirs.view.insync == both || left_now;
@@ -367,12 +366,10 @@ fn knows(source: Side<'_>, target: Side<'_>) -> bool {
     }
     // It counted in the source's base, and agreed to a later view without being served by or written to. (A copy may have
     // written that view down only to stay apart.)
-    let joined = mutant::is(Mutant::JoinedIsMember);
     let agreed = mark.epoch > ours.base.epoch
         && (theirs.base == ours.base || joined)
         && (mark == ours.view.mark() || ours.history.contains(mark));
-    let counted = theirs.base == ours.base || theirs.view.insync == both;
-    let counted = counted || joined;
+    let counted = theirs.base == ours.base || theirs.view.insync == both || joined;
     let in_vain = follows_in_vain(target, source) && comes_from(target, ours.base) && counted;
     mark == ours.base || agreed || in_vain || mutant::is(Mutant::AnyBase)
 }
@@ -420,6 +417,7 @@ fn descendant(newer: Side<'_>, older: Side<'_>) -> Verdict {
     let both = NodeSet::only(newer.node).with(older.node);
     let now = newer.state.view.insync;
     let before = older.state.view.insync;
+    let direct = newer.state.history.0.first() == Some(&older.state.view.mark());
     if now == NodeSet::only(newer.node) {
         return copy_from_sole(newer, older);
     }
@@ -441,7 +439,6 @@ fn descendant(newer: Side<'_>, older: Side<'_>) -> Verdict {
     if before == NodeSet::only(newer.node) {
         // The source wrote the wider view down, the target did not. Nothing came after that, or the target is an old disk,
         // whatever its lineage is.
-        let direct = newer.state.history.0.first() == Some(&older.state.view.mark());
         let interrupted = copy(newer, older, CopyCause::WideningInterrupted);
         return if direct || mutant::is(Mutant::OldTargetResumes) {
             interrupted
@@ -452,7 +449,6 @@ fn descendant(newer: Side<'_>, older: Side<'_>) -> Verdict {
     if superseded(newer, older) {
         return copy(newer, older, CopyCause::Outdated);
     }
-    let direct = newer.state.history.0.first() == Some(&older.state.view.mark());
     // Only who is active changed, by consent: nothing was written in between (S3). Several such views
     // are those that the newer side wrote down for the older one, which never committed them.
     let followed = newer.state.view.active != Some(newer.node) && !served(newer);
