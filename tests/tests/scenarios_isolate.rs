@@ -245,3 +245,28 @@ fn an_isolated_copy_is_forced_only_after_it_was_attached_and_can_be_opened_then(
     assert_eq!(status.copy, CopyState::InSync);
     on(&mut world, 1);
 }
+
+/// Its daemon is asked to stop, and while the read-only device goes the active node asks it to agree to another view: it
+/// does not end beside a superblock that is being written (seed 2971397).
+#[test]
+fn an_isolated_nodes_daemon_ends_beside_no_superblock() {
+    let mut busy = 0;
+    for seed in 0..60 {
+        let mut world = isolated(seed);
+        let deactivate = world.command(0, Command::Deactivate { force: true });
+        let fenced = wait_answer(&mut world, deactivate);
+        assert!(matches!(fenced, Ok(Done::Fenced)), "{fenced:?}");
+        let stop = world.command(1, Command::Stop);
+        world.run_for(seed % 5);
+        world.command(0, Command::Activate);
+        let answer = wait_answer(&mut world, stop);
+        assert_eq!(world.failure, None, "seed {seed}: {answer:?}");
+        match answer {
+            // Somebody reads the image.
+            Ok(Done::Stopped) | Err(Refusal::Isolation(IsolationRefusal::InUse)) => {}
+            Err(Refusal::Busy) => busy += 1,
+            other => panic!("seed {seed}: {other:?}"),
+        }
+    }
+    assert!(busy > 0, "no seed hit the moment");
+}

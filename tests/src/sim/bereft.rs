@@ -21,6 +21,7 @@ impl World {
         if failed {
             let now = self.now;
             self.nodes[node].failed_at.get_or_insert(now);
+            self.model.disk_failed(node);
         }
     }
 

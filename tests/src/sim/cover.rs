@@ -9,7 +9,7 @@ use mirror_core::types::{BootId, CopyId, SECTOR_BYTES};
 use mirror_core::wire::{State, StateFlags};
 
 use super::disk::Value;
-use super::node::id;
+use super::node::{Node, id};
 use super::world::World;
 
 /// The grain in which it is remembered where anything was ever written.
@@ -203,9 +203,19 @@ impl World {
     /// Each of these sectors, in which the copies differ, is named durably, or everything is copied anyway.
     fn are_named(&mut self, different: &[usize], held: [Held; 2], when: &str, rule: &str) {
         let places = [&self.nodes[0], &self.nodes[1]];
+        // A bit names a block, an entry of the log an extent: one answer for all sectors of the smaller of them.
+        let grain = |place: &Node| {
+            let superblock = place.meta.peek();
+            let bits = u64::from(superblock.layout.bitmap_block_bytes) / SECTOR_BYTES;
+            bits.min(superblock.chunk_sectors.into())
+        };
+        let grain = places.map(grain).into_iter().min().unwrap_or(1);
+        let block = |sector: &usize| *sector as u64 / grain;
+        let mut known = None;
         let named = |sector: &usize| {
+            let again = known.replace(block(sector)) == Some(block(sector));
             let mut metas = places.iter().map(|place| &place.meta);
-            metas.any(|meta| meta.names(*sector as u64))
+            again || metas.any(|meta| meta.names(*sector as u64))
         };
         if different.iter().all(named) {
             return;

@@ -40,6 +40,7 @@ impl World {
             self.device_vanishes(node);
         }
         self.processes += 1;
+        self.model.daemon_started(node);
         let number = self.processes;
         if let Some(device) = self.nodes[node].device.as_mut() {
             device.stopping = false;

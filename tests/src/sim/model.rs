@@ -50,6 +50,8 @@ pub struct Model {
     exposed: Vec<usize>,
     open: Vec<usize>,
     clock: u64,
+    /// Nodes whose copy gave itself up and on whose disk no other daemon began yet, a bit each.
+    failed: u8,
     /// When the reads were asked for that are not answered.
     pub reading: BTreeSet<u64>,
     /// Where anything was ever written.
@@ -99,6 +101,7 @@ impl Model {
             writes: vec![zero],
             sectors: vec![Vec::new(); sectors],
             exposed: Vec::new(),
+            failed: 0,
             open: Vec::new(),
             clock: 1,
             reading: BTreeSet::new(),
@@ -270,8 +273,28 @@ impl Model {
         }
     }
 
-    /// A node got a complete copy.
+    /// A node's copy gave itself up: it will be filled from the other one, and carries nothing that only a flush would
+    /// have made sure. Who alone has a write keeps it: a disk that failed last is recovered with everything on it.
+    pub fn disk_failed(&mut self, node: usize) {
+        self.failed |= 1 << node;
+        for number in &self.exposed {
+            let write = &mut self.writes[*number];
+            if write.holders & !(1 << node) != 0 {
+                write.holders &= !(1 << node);
+            }
+        }
+    }
+
+    /// Another daemon begins on that disk.
+    pub fn daemon_started(&mut self, node: usize) {
+        self.failed &= !(1 << node);
+    }
+
+    /// A node got a complete copy; or its last superblock landed after that copy had given itself up.
     pub fn joined(&mut self, node: usize) {
+        if self.failed & (1 << node) != 0 {
+            return;
+        }
         for number in &self.exposed {
             let write = &mut self.writes[*number];
             if write.holders != 0 {
@@ -396,4 +419,48 @@ pub enum Judgement {
         /// Nodes that may hold it in this boot (bits).
         holders: u8,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Judgement, Model, value_of};
+    use mirror_core::types::SectorRange;
+
+    /// One acknowledged write to sector 0 that no flush covers and both nodes hold; and what a read of the sector's
+    /// first content is taken for.
+    fn written() -> (Model, impl Fn(&Model) -> bool) {
+        let mut model = Model::new(8);
+        let number = model.submit(SectorRange::new(0, 1), false, 1);
+        assert_eq!(value_of(number, 0) >> 8, number as u64);
+        model.acknowledge(number, 3, false);
+        let may_be_lost = |model: &Model| {
+            let judged = model.judge(0, 0, u64::MAX);
+            !matches!(judged, Judgement::Wrong(_))
+        };
+        (model, may_be_lost)
+    }
+
+    /// Seed 7912: one copy failed, the other node lost its power. Two faults may take what no flush covers; one may not.
+    #[test]
+    fn a_failed_copy_carries_nothing_unflushed_any_more() {
+        let (mut model, may_be_lost) = written();
+        model.disk_failed(1);
+        assert!(!may_be_lost(&model), "node 0 has it");
+        // A superblock that was on its way when the copy failed.
+        model.joined(1);
+        model.power_cut(0);
+        assert!(may_be_lost(&model));
+
+        let (mut model, may_be_lost) = written();
+        model.power_cut(0);
+        model.disk_failed(1);
+        assert!(!may_be_lost(&model), "who failed last is recovered with it");
+
+        let (mut model, may_be_lost) = written();
+        model.disk_failed(1);
+        model.daemon_started(1);
+        model.joined(1);
+        model.power_cut(0);
+        assert!(!may_be_lost(&model), "node 1 was filled since");
+    }
 }

@@ -436,9 +436,11 @@ impl Volume {
             IsolatedEvent::Stopped => {
                 self.isolating.device = Device::None;
                 self.engine.shut(now, effects);
-                if let Some(Waits::Exit(command)) = waits {
-                    self.answer(Some(command), Ok(Done::Stopped), effects);
-                    effects.push(Effect::Exit);
+                // Asked again: a superblock may be on its way since.
+                if let Some(Waits::Exit(command)) = waits
+                    && let Some(outcome) = self.stop(now, command, effects)
+                {
+                    self.answer(Some(command), outcome, effects);
                 }
                 if attaches {
                     self.forget_isolation(effects);

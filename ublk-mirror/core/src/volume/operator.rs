@@ -486,7 +486,7 @@ impl Volume {
 
     // --- the end of the daemon ----------------------------------------------------------------
 
-    fn stop(&mut self, now: Instant, id: u64, effects: &mut Effects) -> Option<Outcome> {
+    pub(super) fn stop(&mut self, now: Instant, id: u64, effects: &mut Effects) -> Option<Outcome> {
         if self.role != Role::Fenced {
             return Some(Err(Refusal::Serving));
         }
