@@ -67,7 +67,7 @@ impl Conditions {
             machines: format!(
                 "{}, {}, one processor each",
                 qemu.lines().next().unwrap_or("QEMU of an unknown version"),
-                accelerator.unwrap_or_else(|_| "accelerator found at the first boot".to_owned())
+                accelerator.unwrap_or_else(|_| "unknown accelerator".to_owned())
             ),
             load_before: loads(),
             load_after: String::new(),

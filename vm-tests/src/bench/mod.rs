@@ -71,13 +71,14 @@ struct Run<'a> {
 /// # Errors
 /// If the machines do not boot, or go away.
 pub fn run(context: &Context, options: &Options, directory: PathBuf) -> anyhow::Result<Report> {
-    let conditions = Conditions::now(options)?;
     let bed = Bed::boot(
         context,
         &options.systems,
         options.disk_mib,
         options.directory.as_ref(),
     )?;
+    // Only now is it known how the machines are run.
+    let conditions = Conditions::now(options)?;
     let mut run = Run {
         options,
         bed,

@@ -81,7 +81,7 @@ impl System {
     /// If a step fails; what it said is part of the error.
     pub fn set_up(self, bed: &Bed) -> anyhow::Result<Ready> {
         let (device, version) = match self {
-            Self::Raw => (bed.one().disk_path("raw"), String::new()),
+            Self::Raw => (bed.one().disk_path("raw"), "a virtio disk".to_owned()),
             Self::Drbd => drbd(bed)?,
             Self::MdNbd => md_nbd(bed)?,
             Self::MdNvme => md_nvme(bed)?,
