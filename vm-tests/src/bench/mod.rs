@@ -308,10 +308,14 @@ impl Run<'_> {
     }
 }
 
-/// All of them, another one first each time.
+/// All of them, another one first each time, and backwards every other time: none always comes after the same one.
 fn in_turn<T: Clone>(all: &[T], turn: usize) -> Vec<T> {
     let first = if all.is_empty() { 0 } else { turn % all.len() };
-    [&all[first..], &all[..first]].concat()
+    let mut order = [&all[first..], &all[..first]].concat();
+    if !turn.is_multiple_of(2) {
+        order.reverse();
+    }
+    order
 }
 
 #[cfg(test)]
@@ -321,10 +325,10 @@ mod tests {
     #[test]
     fn each_is_first_once_and_none_is_left_out() {
         let all = [1, 2, 3];
-        let firsts: Vec<Vec<i32>> = (0..4).map(|turn| in_turn(&all, turn)).collect();
+        let orders: Vec<Vec<i32>> = (0..4).map(|turn| in_turn(&all, turn)).collect();
         assert_eq!(
-            firsts,
-            [[1, 2, 3], [2, 3, 1], [3, 1, 2], [1, 2, 3]].map(Vec::from)
+            orders,
+            [[1, 2, 3], [1, 3, 2], [3, 1, 2], [3, 2, 1]].map(Vec::from)
         );
         assert!(in_turn::<i32>(&[], 5).is_empty());
     }

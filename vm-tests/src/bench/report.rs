@@ -162,7 +162,8 @@ impl Report {
     /// Whether everything that was asked for is there.
     #[must_use]
     pub fn whole(&self) -> bool {
-        self.missed.is_empty() && self.systems.iter().all(|system| system.failed.is_none())
+        let measured = !self.samples.is_empty() && self.missed.is_empty();
+        measured && self.systems.iter().all(|system| system.failed.is_none())
     }
 
     /// The figures of a system at a round trip do not count, for this reason.
@@ -233,6 +234,12 @@ impl Report {
                 (round_trip_ms, &names),
                 "Context switches in the guests for each operation, active + standby",
                 |cost| cost.switches,
+            );
+            self.costs(
+                &mut text,
+                (round_trip_ms, &names),
+                "Percent of the time in which the machine's processor waited for one of the host, active + standby: what other work took",
+                |cost| cost.waited.map(|part| part * 100.0),
             );
         }
         self.missed_text(&mut text);

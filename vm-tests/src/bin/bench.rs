@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::ensure;
 use clap::Parser;
 use vm_tests::bench::{self, Options, System};
 use vm_tests::binaries::target_directory;
@@ -53,13 +54,20 @@ impl Cli {
         let short = |quick, usual| if self.quick { quick } else { usual };
         let chosen = |system: &System| self.systems.is_empty() || self.systems.contains(system);
         let usual_trips = if self.quick { vec![0] } else { vec![0, 2, 10] };
+        let repetitions = self.repetitions.unwrap_or(if self.quick { 2 } else { 5 });
+        let seconds = self.seconds.unwrap_or(short(4, 10));
+        let pgbench_seconds = self.pgbench_seconds.unwrap_or(short(10, 30));
+        ensure!(
+            repetitions > 0 && seconds > 0 && pgbench_seconds > 0,
+            "nothing can be measured in no time"
+        );
         Ok(Options {
             systems: System::ALL.into_iter().filter(chosen).collect(),
             jobs,
             pgbench,
-            repetitions: self.repetitions.unwrap_or(if self.quick { 2 } else { 5 }),
-            seconds: self.seconds.unwrap_or(short(4, 10)),
-            pgbench_seconds: self.pgbench_seconds.unwrap_or(short(10, 30)),
+            repetitions,
+            seconds,
+            pgbench_seconds,
             round_trips_ms: if self.round_trips.is_empty() {
                 usual_trips
             } else {

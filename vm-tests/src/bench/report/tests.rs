@@ -82,6 +82,7 @@ fn what_is_missed_is_shown_and_makes_the_run_fail() {
     assert!(row(&text, "| read-1m-qd8 |", 0).ends_with("| missed | missed | missed |"));
     report.systems.retain(|system| system.failed.is_none());
     assert!(report.whole());
+    assert!(!Report::default().whole());
     report.drop_samples(0, "DRBD", "it was alone");
     assert!(!report.whole());
     let text = report.markdown();
