@@ -208,7 +208,8 @@ impl Report {
                     system.version, system.copied_s, system.filled_s
                 ),
             };
-            let _ = writeln!(text, "* {}: {how}", system.system);
+            // One line of a list, whatever was said.
+            let _ = writeln!(text, "* {}: {}", system.system, how.replace('\n', " "));
         }
         for (round_trip_ms, names) in self.jobs() {
             let _ = writeln!(text, "\n## Round trip +{round_trip_ms} ms\n");
