@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use crate::binaries::{Binaries, build_guest};
+use crate::binaries::{Binaries, build_guest, target_directory};
 use crate::cpio::Archive;
 use crate::disk::{Disk, DiskMode};
 use crate::image::{self, Image};
@@ -20,6 +20,7 @@ use crate::network::{self, Fabric, Net};
 use crate::process::Guarded;
 use crate::progress;
 use crate::qemu::Hardware;
+use crate::raw_disk::RawDisk;
 use crate::ticks;
 use crate::write_log::Order;
 
@@ -36,6 +37,8 @@ pub struct ClusterBuilder {
     nodes: usize,
     extra: Vec<String>,
     disks: Vec<(String, u64, DiskMode)>,
+    raw_disks: Vec<(String, u64)>,
+    raw_directory: PathBuf,
     files: Vec<PathBuf>,
     modules: Vec<String>,
     memory_mib: usize,
@@ -67,6 +70,8 @@ impl ClusterBuilder {
             nodes: 2,
             extra: Vec::new(),
             disks: Vec::new(),
+            raw_disks: Vec::new(),
+            raw_directory: target_directory().join("vm-run"),
             files: Vec::new(),
             modules: vec!["ublk_drv".to_owned()],
             memory_mib: MEMORY_MIB,
@@ -92,6 +97,18 @@ impl ClusterBuilder {
     #[must_use]
     pub fn disk(mut self, name: &str, size: u64, mode: DiskMode) -> Self {
         self.disks.push((name.to_owned(), size, mode));
+        self
+    }
+
+    /// The same for figures: QEMU reads and writes a file itself, past the page cache. It has no faults.
+    pub(crate) fn raw_disk(mut self, name: &str, size: u64) -> Self {
+        self.raw_disks.push((name.to_owned(), size));
+        self
+    }
+
+    /// Where the files of such disks are; in cargo's target directory if not said.
+    pub(crate) fn raw_directory(mut self, directory: &Path) -> Self {
+        self.raw_directory = directory.to_owned();
         self
     }
 
@@ -159,16 +176,12 @@ impl ClusterBuilder {
             .collect();
         let mut list = Vec::new();
         for (number, name) in (1_usize..).zip(&names) {
-            let mut disks = Vec::new();
-            for (disk, size, mode) in self.disks.iter().filter(|_| number <= self.nodes) {
-                let full = format!("{name}-{disk}");
-                disks.push(Disk::new(
-                    &full,
-                    *size,
-                    *mode,
-                    directory.0.join(format!("{full}.disk")),
-                )?);
-            }
+            // The extra machines have none.
+            let (disks, raw_disks) = if number <= self.nodes {
+                self.disks_of(name, &directory)?
+            } else {
+                Default::default()
+            };
             let console = self.artifacts.join(format!("{name}.console"));
             let _ = fs::remove_file(&console);
             let has_shell = self.shells.has(number);
@@ -182,6 +195,7 @@ impl ClusterBuilder {
                 initramfs: initramfs.clone(),
                 command_line: self.command_line(name, number, &hosts, &accelerator),
                 disks,
+                raw_disks,
                 fabric: Arc::clone(&fabric),
                 run_directory: directory.0.clone(),
                 console,
@@ -202,6 +216,23 @@ impl ClusterBuilder {
             recorder,
             directory,
         })
+    }
+
+    fn disks_of(
+        &self,
+        machine: &str,
+        directory: &RunDirectory,
+    ) -> anyhow::Result<(Vec<Disk>, Vec<RawDisk>)> {
+        let mut served = Vec::new();
+        for (disk, size, mode) in &self.disks {
+            let full = format!("{machine}-{disk}");
+            let socket = directory.0.join(format!("{full}.disk"));
+            served.push(Disk::new(&full, *size, *mode, socket)?);
+        }
+        let raw = self.raw_disks.iter().map(|(disk, size)| {
+            RawDisk::new(&format!("{machine}-{disk}"), *size, &self.raw_directory)
+        });
+        Ok((served, raw.collect::<anyhow::Result<_>>()?))
     }
 
     fn command_line(

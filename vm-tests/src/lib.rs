@@ -7,6 +7,7 @@
 //! A scenario is a function over a [`scenario::Context`], registered in [`scenarios::all`].
 
 pub mod agent;
+pub mod bench;
 pub mod binaries;
 pub mod checker;
 pub mod cluster;
@@ -30,6 +31,7 @@ pub mod process;
 pub mod progress;
 mod qemu;
 pub mod qmp;
+mod raw_disk;
 pub mod scenario;
 pub mod scenarios;
 pub mod shell;

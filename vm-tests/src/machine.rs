@@ -29,6 +29,9 @@ const POWER_OFF_LIMIT: Duration = Duration::from_secs(60);
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 const SHOWN_CONSOLE_BYTES: usize = 3000;
 
+/// What `/proc/PID/stat` counts in; Linux says 100 everywhere.
+const TICKS_PER_SECOND: u64 = 100;
+
 struct Powered {
     qemu: Guarded,
     qmp: Arc<Qmp>,
@@ -295,6 +298,21 @@ impl Machine {
         Ok(Duration::from_nanos(waited))
     }
 
+    /// Processor time of the host that this machine took since it was powered on: its processor's, and what QEMU does for
+    /// its disks and cards.
+    ///
+    /// # Errors
+    /// If it is off.
+    pub fn host_cpu(&self) -> anyhow::Result<Duration> {
+        let powered = lock(&self.powered);
+        let on = powered
+            .as_ref()
+            .with_context(|| format!("{} is off", self.name()))?;
+        let stat = fs::read_to_string(format!("/proc/{}/stat", on.qemu.pid()))?;
+        let ticks = cpu_ticks(&stat).with_context(|| format!("no times in {stat:?}"))?;
+        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+    }
+
     /// The power goes: QEMU is killed, and the disks lose a random part of what was not flushed.
     ///
     /// # Errors
@@ -476,5 +494,25 @@ impl ReadAt for GuestDevice<'_> {
         }
         data.copy_from_slice(&bytes);
         Ok(())
+    }
+}
+
+/// User and system time in `/proc/PID/stat`. The program's name may have spaces, and ends with the last parenthesis.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut words = after_name.split_whitespace().skip(11);
+    let mut word = || words.next()?.parse::<u64>().ok();
+    Some(word()? + word()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_is_found_behind_any_name() {
+        let stat = "42 (qemu x) y) S 1 42 42 0 -1 4194560 9 0 0 0 1234 66 0 0 20 0 5 0 100 1 2";
+        assert_eq!(cpu_ticks(stat), Some(1300));
+        assert_eq!(cpu_ticks("42 (cut"), None);
     }
 }

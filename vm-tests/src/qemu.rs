@@ -18,6 +18,7 @@ use crate::disk::Disk;
 use crate::image::Image;
 use crate::network::Fabric;
 use crate::process::Guarded;
+use crate::raw_disk::RawDisk;
 
 /// What a machine is made of.
 #[derive(Clone)]
@@ -31,6 +32,7 @@ pub(crate) struct Hardware {
     pub(crate) initramfs: PathBuf,
     pub(crate) command_line: String,
     pub(crate) disks: Vec<Disk>,
+    pub(crate) raw_disks: Vec<RawDisk>,
     pub(crate) fabric: Arc<Fabric>,
     pub(crate) run_directory: PathBuf,
     pub(crate) console: PathBuf,
@@ -135,6 +137,14 @@ fn devices(hardware: &Hardware, argument: &mut impl FnMut(&str, String)) {
             format!(
                 "virtio-blk-pci,id=disk-{name},drive=disk{number},serial={name},write-cache=on,rerror=report,werror=report"
             ),
+        );
+    }
+    for (number, disk) in hardware.raw_disks.iter().enumerate() {
+        argument("-blockdev", disk.blockdev(&format!("raw{number}")));
+        let name = disk.name();
+        argument(
+            "-device",
+            format!("virtio-blk-pci,id=disk-{name},drive=raw{number},serial={name},write-cache=on"),
         );
     }
     // The timer must run for a product that fences itself; what it does is end QEMU.
