@@ -1,7 +1,10 @@
 //! The witness: registers of many clusters behind mutual TLS, durable before any answer.
 
+mod authority;
 pub mod server;
 pub mod store;
+
+pub use authority::{Admission, Certified};
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,22 +16,10 @@ use std::time::{Duration, Instant};
 use controlplane_api::arbiter::{Ask, AskLine, Hex16, Reply, ReplyLine};
 use controlplane_core::register::Registers;
 use mirror_core::types::{NodeId, NodeSet};
-use serde::{Deserialize, Serialize};
 
 use crate::clerk;
 use crate::trust::{Clusters, TrustError};
 use store::{Found, Store, StoreError};
-
-/// What a witness knows of a cluster: `CLUSTER.cluster` in its directory.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Admission {
-    /// The layout of the file.
-    pub version: u32,
-    /// The cluster's nodes, one bit each.
-    pub members: u8,
-    /// The certificate of the cluster's authority.
-    pub authority: String,
-}
 
 /// The registers are written again that often even if nothing changed: a disk that refuses them is told before it
 /// matters.
@@ -127,6 +118,8 @@ impl Witness {
         };
         lock(&self.open).insert(cluster, Arc::new(Mutex::new(place)));
         self.trusted.admit(cluster, &admission.authority)?;
+        let shown = admission.identity();
+        self.trusted.show(cluster, shown.as_ref())?;
         Ok(found)
     }
 
@@ -138,6 +131,16 @@ impl Witness {
             return Handled::Outlived;
         };
         let mut place = lock(&place);
+        // It touches no register, and comes beside the connection that does.
+        if let Ok(AskLine {
+            number,
+            ask: Ask::Trust { trust },
+            ..
+        }) = serde_json::from_str(line)
+        {
+            let trust = self.trust(cluster, &trust);
+            return answer(number, Reply::Trusted { trust });
+        }
         let newest = place.newest.entry(node).or_insert(connection);
         if *newest > connection {
             return Handled::Outlived;

@@ -204,7 +204,10 @@ fn who_stands_elsewhere_is_named_and_nobody_is_moved() {
         last: print(0),
         next: print(1),
     };
-    assert_eq!(next(at(0), &[Some(at(0)), Some(at(7))], None), Err(Elsewhere(1)));
+    assert_eq!(
+        next(at(0), &[Some(at(0)), Some(at(7))], None),
+        Err(Elsewhere(1))
+    );
     // Two steps behind.
     let shows = Standing::Shows {
         last: print(0),
@@ -223,14 +226,27 @@ fn who_stands_elsewhere_is_named_and_nobody_is_moved() {
 #[test]
 fn where_a_member_stands_is_what_it_trusts_and_shows() {
     let (one, two) = (print(1), print(2));
-    assert_eq!(Standing::of(&[one], Some(one)), Some(Standing::Settled(one)));
+    assert_eq!(
+        Standing::of(&[one], Some(one)),
+        Some(Standing::Settled(one))
+    );
     assert_eq!(Standing::of(&[one], None), Some(Standing::Settled(one)));
-    let trusts = Standing::Trusts { last: one, next: two };
+    let trusts = Standing::Trusts {
+        last: one,
+        next: two,
+    };
     assert_eq!(Standing::of(&[one, two], Some(one)), Some(trusts));
     assert_eq!(Standing::of(&[one, two], None), Some(trusts));
-    let shows = Standing::Shows { last: one, next: two };
+    let shows = Standing::Shows {
+        last: one,
+        next: two,
+    };
     assert_eq!(Standing::of(&[one, two], Some(two)), Some(shows));
-    for (trusted, shown) in [(vec![], None), (vec![one], Some(two)), (vec![one, one], None)] {
+    for (trusted, shown) in [
+        (vec![], None),
+        (vec![one], Some(two)),
+        (vec![one, one], None),
+    ] {
         assert_eq!(Standing::of(&trusted, shown), None);
     }
     assert_eq!(Standing::of(&[one, two], Some(print(3))), None);
