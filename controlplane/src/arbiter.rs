@@ -213,7 +213,14 @@ pub async fn ask_trust(
     let reply = timeout(TRUST_TIMEOUT, exchange(&mut stream, &line)).await??;
     Ok(match reply.reply {
         Reply::Trusted { trust } => Some(trust),
-        _ => None,
+        Reply::Reported { .. }
+        | Reply::Granted { .. }
+        | Reply::Released
+        | Reply::Superseded { .. }
+        | Reply::Held { .. }
+        | Reply::Diverged { .. }
+        | Reply::NotEnrolled { .. }
+        | Reply::Failed { .. } => None,
     })
 }
 

@@ -193,6 +193,11 @@ impl Signers {
     }
 
     /// The last one first.
+    pub fn into_all(self) -> Vec<Authority> {
+        self.0
+    }
+
+    /// The same, to look at.
     pub fn all(&self) -> &[Authority] {
         &self.0
     }
