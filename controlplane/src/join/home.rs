@@ -383,7 +383,12 @@ fn open_authority(
 ) -> Result<(Authority, String), JoinError> {
     let path = places.authority.join("authority.pem");
     let signers = Signers::read(&places.authority, cluster).map_err(unfit(&path))?;
-    let mut all = signers.map(Signers::into_all).unwrap_or_default();
+    let Some(signers) = signers else {
+        let path = places.authority.join("authority.key");
+        let why = "it is missing: put it back, or invite where it is".to_string();
+        return Err(JoinError::Unfit { path, why });
+    };
+    let mut all = signers.into_all();
     let own = read_text(&places.trusted("node.pem"))?;
     let signed = |authority: &Authority| match &own {
         Some(own) => signed_by(own, authority.certificate()).unwrap_or(false),

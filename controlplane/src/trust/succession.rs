@@ -160,21 +160,23 @@ impl Authority {
 pub struct Signers(Vec<Authority>);
 
 impl Signers {
-    /// From `authority.pem` and `authority.key` of a directory; `None` if there is no such file.
+    /// From `authority.pem` and `authority.key` of a directory; `None` if there is no key.
     ///
     /// # Errors
     /// [`TrustError`] if something does not fit together.
     pub fn read(directory: &Path, cluster: Hex16) -> Result<Option<Self>, TrustError> {
-        let path = directory.join("authority.pem");
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => {
-                let what = format!("cannot read {}", path.display());
-                return Err(TrustError::File { what, source });
-            }
-        };
-        let keys = keys(&crate::key::read_text(&directory.join("authority.key"))?);
+        let (path, key) = (
+            directory.join("authority.pem"),
+            directory.join("authority.key"),
+        );
+        if !key.exists() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(&path).map_err(|source| {
+            let what = format!("cannot read {}", path.display());
+            TrustError::File { what, source }
+        })?;
+        let keys = keys(&crate::key::read_text(&key)?);
         let mut all = Vec::new();
         for certificate in certificates(&text)? {
             let mut own = None;
