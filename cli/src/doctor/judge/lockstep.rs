@@ -17,10 +17,14 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     let mut checks: Vec<Check> = programs.collect();
     checks.push(cluster(&facts.cluster));
     checks.push(Check::new(Area::Lockstep, "lockstepd", daemon(facts)));
-    if let Daemon::Answers { trust, .. } = &facts.daemon {
-        let outcome = certificates(trust.as_ref());
-        checks.push(Check::new(Area::Lockstep, "certificates", outcome));
-    }
+    let outcome = match &facts.daemon {
+        Daemon::Answers { trust, .. } => certificates(trust.as_ref()),
+        // That it does not, another check says.
+        Daemon::Silent(_) | Daemon::Broken(_) | Daemon::Unseen(_) => {
+            Outcome::Nothing("no lockstepd answers that would say how they are".to_string())
+        }
+    };
+    checks.push(Check::new(Area::Lockstep, "certificates", outcome));
     checks
 }
 
