@@ -264,9 +264,45 @@ fn an_isolated_nodes_daemon_ends_beside_no_superblock() {
         match answer {
             // Somebody reads the image.
             Ok(Done::Stopped) | Err(Refusal::Isolation(IsolationRefusal::InUse)) => {}
-            Err(Refusal::Busy) => busy += 1,
+            Err(Refusal::Busy) => {
+                busy += 1;
+                let up = |world: &World| world.coverage.get("read-only devices") == Some(&2);
+                assert!(
+                    world.run_until(1000, up),
+                    "seed {seed}: what is refused changes nothing"
+                );
+            }
             other => panic!("seed {seed}: {other:?}"),
         }
     }
     assert!(busy > 0, "no seed hit the moment");
+}
+
+/// Its disk did not answer for a while, and one read was given up: the copy is only old, and stays so. An attach before the
+/// daemon was started again would let it fail, and be filled from end to end.
+#[test]
+fn an_isolated_copy_whose_disk_was_given_up_is_attached_by_the_next_run() {
+    let mut world = isolated(5);
+    world.stick(1, 4000, false);
+    let given_up = |world: &World| world.coverage.contains_key("operations given up");
+    assert!(world.run_until(4000, given_up));
+    world.run_for(5000);
+    assert_eq!(
+        refusal(attach(&mut world, 1, true)),
+        IsolationRefusal::GivenUp
+    );
+    let copy = world.status(1).map(|status| status.copy);
+    assert_eq!(copy, Some(CopyState::Isolated));
+    world.kill(1);
+    world.start(1);
+    let up = |world: &World| world.coverage.get("read-only devices") == Some(&2);
+    assert!(world.run_until(5000, up));
+    world.run_for(100);
+    assert_eq!(attach(&mut world, 1, true), Ok(Done::Attached));
+    assert!(world.run_until(20_000, World::healthy));
+    assert!(
+        !world.coverage.contains_key("copy DiskFailed"),
+        "what it missed, and nothing else"
+    );
+    well(&world);
 }

@@ -2,6 +2,7 @@
 //! the other path, and some in their handshake, so that a stranger who connects and is silent does not keep the
 //! peer out. The node with the lower number listens, the other dials; which path, [`Paths`] says.
 
+mod checksum;
 mod listener;
 mod receiver;
 mod sender;

@@ -21,6 +21,9 @@ impl World {
         if failed {
             let now = self.now;
             self.nodes[node].failed_at.get_or_insert(now);
+        }
+        // Where the metadata fail alone, the copy is given up with the mark that says so, and not before (ADR 0009).
+        if matches!(notice, Notice::DiskFailed { .. }) {
             self.model.disk_failed(node);
         }
     }

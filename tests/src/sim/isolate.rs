@@ -10,7 +10,7 @@ use mirror_core::types::{Errno, SectorRange, Tag};
 use super::disk::{Running, Value};
 use super::kernel::DEPTH;
 use super::model::{Judgement, write_of};
-use super::node::id;
+use super::node::{MS, id};
 use super::rng::Rng;
 use super::shell::first_word;
 use super::world::{Happening, World};
@@ -89,6 +89,12 @@ impl World {
                 .is_some_and(|status| status.isolated.is_some());
             if isolated {
                 self.command(node, Command::Attach { force });
+            }
+            // Its disk was given up: the operator is told to start the daemon again.
+            if isolated && self.is_given_up(node) {
+                self.count("isolated daemon started again");
+                self.kill(node);
+                self.at(50 * MS, Happening::Start { node });
             }
         }
     }

@@ -191,7 +191,12 @@ impl Model {
         let write = &mut self.writes[number];
         write.acked = Some(now);
         write.ended = Some(now);
-        write.holders = holders & !write.lost;
+        let sound = holders & !write.lost & !self.failed;
+        write.holders = if sound == 0 {
+            holders & !write.lost
+        } else {
+            sound
+        };
         write.secured = durable;
         if !durable {
             self.exposed.push(number);
@@ -450,6 +455,11 @@ mod tests {
         model.joined(1);
         model.power_cut(0);
         assert!(may_be_lost(&model));
+
+        // Where metadata fail alone the copy is not given up (ADR 0009).
+        let (mut model, may_be_lost) = written();
+        model.power_cut(0);
+        assert!(!may_be_lost(&model), "node 1 has it");
 
         let (mut model, may_be_lost) = written();
         model.power_cut(0);

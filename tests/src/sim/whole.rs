@@ -208,6 +208,7 @@ impl World {
         }
         self.count("copy disowned");
         self.nodes[node].worth.disowned = true;
+        self.model.disk_failed(node);
         self.feed(node, Event::Disowned { kept: true });
     }
 

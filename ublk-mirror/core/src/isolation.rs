@@ -39,6 +39,8 @@ pub enum IsolationRefusal {
     AttachFirst,
     /// The read-only device is mounted or open.
     InUse,
+    /// The disk did not answer in time, so that nothing more is asked of it in this run.
+    GivenUp,
     /// The copy is isolated, but its read-only device could not be made.
     Device {
         /// The kernel's answer.
@@ -56,6 +58,7 @@ impl IsolationRefusal {
             Self::PeerSilent { .. } => "LS1073",
             Self::Isolated { .. } | Self::AttachFirst => "LS1074",
             Self::InUse => "LS1075",
+            Self::GivenUp => "LS1086",
             Self::Device { .. } => "LS1076",
         }
     }
@@ -84,6 +87,11 @@ impl IsolationRefusal {
                 "the copy on this node is isolated: its image is kept as it is, and it counts for nothing".to_string()
             }
             Self::InUse => "the read-only device of the isolated copy is mounted or held open".to_string(),
+            Self::GivenUp => {
+                "the backing device did not answer in time, and this daemon asks nothing more of it: what the copy missed could \
+                 not be written"
+                    .to_string()
+            }
             Self::Device { errno } => {
                 format!("the copy is isolated, but its read-only device could not be made (kernel error {})", errno.0)
             }
@@ -114,6 +122,9 @@ impl IsolationRefusal {
             Self::InUse => {
                 "unmount it and stop what reads it; --force takes it away from them with I/O errors".to_string()
             }
+            Self::GivenUp => "when the disk answers again, run `lockstep volume stop NAME` and `start NAME` here, then repeat the \
+                 command: only what the copy missed is copied"
+                .to_string(),
             Self::Device { .. } => {
                 "see that the kernel has ublk_drv (6.8 or later) and look at the kernel's log, then repeat the command; \
                  or `lockstep volume attach NAME`"

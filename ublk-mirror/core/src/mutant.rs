@@ -359,6 +359,8 @@ mutants! {
     CarriedViewForgotten: "carried-view-forgotten-by-peer", "S1 S2";
     /// Nothing tells the next run of the daemon not to believe metadata that failed.
     CarriedUndisowned: "dead-metadata-believed-after-restart", "I33";
+    /// A copy whose metadata failed alone is given up before the peer has agreed, and flushed (ADR 0009).
+    DisownedAtOnce: "disowned-at-once", "S1 S11 I2 I3";
     /// The activity log is written on after the metadata failed.
     GivenUpLogWritten: "dead-metadata-written", "I33";
     /// Writes fail with the metadata, and the next run takes them for still in the kernel's hands.

@@ -3,15 +3,13 @@
 //! Headers and control bodies pass through a staging buffer. A payload goes to a receive buffer:
 //! what came along with its header is copied, the rest is received straight into it.
 
-use mirror_core::wire::{
-    DecodeError, FRAME_HEADER_BYTES, Frame, FrameKind, decode_header, payload_crc,
-};
+use mirror_core::wire::{DecodeError, FRAME_HEADER_BYTES, Frame, FrameKind, decode_header};
 use thiserror::Error;
 
 use crate::local_disk::receive_buffer;
 use crate::ring::{Memory, Ring, Span};
 
-use super::LINK_BUFFER_BYTES;
+use super::{LINK_BUFFER_BYTES, checksum};
 
 /// The staging buffer is moved together when less than this is left at its end.
 const ROOM_MIN_BYTES: usize = 8192;
@@ -158,7 +156,7 @@ impl Receiver {
             return Ok(Some(Step::Wait));
         }
         let body = self.staged(self.start + FRAME_HEADER_BYTES, length);
-        if payload_crc(ring.bytes(body)) != crc {
+        if checksum::of(ring.bytes(body)) != crc {
             return Err(Garbage::Payload(frame.kind));
         }
         self.start += FRAME_HEADER_BYTES + length;
@@ -188,7 +186,7 @@ impl Receiver {
             self.incoming = Some(incoming);
             return Step::Wait;
         }
-        if payload_crc(ring.bytes(incoming.span())) != incoming.crc {
+        if checksum::of(ring.bytes(incoming.span())) != incoming.crc {
             free.push(incoming.slot);
             return Step::Garbage(Garbage::Payload(incoming.frame.kind));
         }

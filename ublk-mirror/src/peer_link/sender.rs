@@ -5,11 +5,11 @@
 
 use std::collections::VecDeque;
 
-use mirror_core::wire::{FRAME_HEADER_BYTES, Frame, encode_header, payload_crc};
+use mirror_core::wire::{FRAME_HEADER_BYTES, Frame, encode_header};
 
 use crate::ring::{GATHER_MAX, Memory, Ring, Span};
 
-use super::LINK_BUFFER_BYTES;
+use super::{LINK_BUFFER_BYTES, checksum};
 
 /// Too much waits for a peer that does not read.
 #[derive(Debug)]
@@ -46,8 +46,8 @@ impl Sender {
         payload: Option<Span>,
     ) -> Result<(), Overflow> {
         let crc = match payload {
-            Some(span) => payload_crc(ring.bytes(span)),
-            None => payload_crc(body),
+            Some(span) => checksum::of(ring.bytes(span)),
+            None => checksum::of(body),
         };
         let length = payload.map_or(body.len(), |span| span.bytes);
         frame.length_bytes = u32::try_from(length).map_err(|_| Overflow)?;

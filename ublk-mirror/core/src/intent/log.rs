@@ -144,7 +144,8 @@ impl Log {
             self.protected = extents.clone();
         }
         for extent in extents {
-            if self.wanted.len() < self.capacity && !self.active(extent) {
+            let new = !self.active(extent) && !self.wanted.contains(&extent);
+            if new && self.wanted.len() < self.capacity {
                 self.wanted.push(extent);
             }
         }

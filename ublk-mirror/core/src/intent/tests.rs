@@ -372,3 +372,24 @@ fn a_full_log_makes_room_by_a_flush() {
             .covers(SectorRange::new(CAPACITY as u64 * 512, 8))
     );
 }
+
+#[test]
+fn requests_for_one_extent_ask_for_one_place() {
+    let mut log = super::log::Log::new(3);
+    let enter = |log: &mut super::log::Log| {
+        let record = log.next_record(false, |_| true).expect("something enters");
+        log.written(&record);
+        record.extents
+    };
+    for extent in 0..2 {
+        log.nothing_wanted();
+        log.want(extent..extent + 1);
+        enter(&mut log);
+    }
+    log.nothing_wanted();
+    for _ in 0..5 {
+        log.want(9..10);
+    }
+    assert!(!log.is_short());
+    assert_eq!(enter(&mut log), [0, 1, 9], "nothing has to leave");
+}

@@ -14,6 +14,8 @@ pub enum StuckNotice {
         limit_ms: u64,
         /// How many were given up.
         operations: usize,
+        /// The copy is isolated: it does not fail for that.
+        isolated: bool,
     },
     /// A write of metadata did not end within the limit.
     Metadata {
@@ -41,6 +43,7 @@ impl StuckNotice {
             Self::Disk {
                 limit_ms,
                 operations,
+                ..
             } => format!(
                 "the backing device has not answered for {limit_ms} ms; {operations} operations were given up, and nothing \
                  more is asked of it"
@@ -53,6 +56,10 @@ impl StuckNotice {
 
     pub(super) fn advice(&self) -> String {
         match self {
+            Self::Disk { isolated: true, .. } => "look at the kernel's log, the cable, the controller, the path to the storage. The \
+                 isolated copy stays what it is, and its reads fail. When the disk answers again, stop the daemon and start it: \
+                 the copy can be read and attached then. If the disk is only slow at times, set a longer `disk_timeout_ms`"
+                .to_string(),
             Self::Disk { .. } => "look at the kernel's log, the cable, the controller, the path to the storage. When the \
                  disk answers again, stop the daemon and start it: the whole copy is written again. If the disk is only \
                  slow at times, set a longer `disk_timeout_ms`"

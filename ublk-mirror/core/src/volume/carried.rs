@@ -67,7 +67,8 @@ impl Volume {
             self.metadata_only = true;
             self.staged.failed = true;
             self.persist(Then::Nothing, effects);
-        } else {
+        }
+        if !well || mutant::is(Mutant::DisownedAtOnce) {
             self.begin_disowning(effects);
         }
         if gone {

@@ -344,6 +344,10 @@ impl Volume {
         if !self.is_isolated() {
             return Some(Ok(Done::AlreadyAttached));
         }
+        // The first write of the resync would fail, and with it the copy, which is only old.
+        if self.has_given_up_its_disk() {
+            return Some(Err(Refusal::Isolation(IsolationRefusal::GivenUp)));
+        }
         let kind = Kind::Attach { command: id };
         let device = self.isolating.device;
         let moves = matches!(device, Device::Starting | Device::Stopping);
@@ -436,10 +440,11 @@ impl Volume {
             IsolatedEvent::Stopped => {
                 self.isolating.device = Device::None;
                 self.engine.shut(now, effects);
-                // Asked again: a superblock may be on its way since.
+                // Asked again: a superblock may be on its way since. A stop that is refused changes nothing.
                 if let Some(Waits::Exit(command)) = waits
                     && let Some(outcome) = self.stop(now, command, effects)
                 {
+                    self.isolating.restart = outcome.is_err() && !attaches;
                     self.answer(Some(command), outcome, effects);
                 }
                 if attaches {

@@ -252,6 +252,11 @@ impl Volume {
         self.watch.look_for_more(now);
     }
 
+    /// Whether nothing more is asked of the disk in this run.
+    pub(super) fn has_given_up_its_disk(&self) -> bool {
+        self.watch.given_up
+    }
+
     fn limit_ms(&self) -> u64 {
         u64::try_from(self.watch.limit.as_millis()).unwrap_or(u64::MAX)
     }
@@ -263,6 +268,7 @@ impl Volume {
         effects.push(Effect::Notice(Notice::Stuck(StuckNotice::Disk {
             limit_ms: self.limit_ms(),
             operations: owners.len(),
+            isolated: self.is_isolated(),
         })));
         for owner in &owners {
             if !mutant::is(Mutant::GivenUpUntold) {
