@@ -137,8 +137,8 @@ async fn converse(
 pub enum Way {
     /// Always so: it is known by its own certificate.
     Pinned(Arc<ClientConfig>),
-    /// As the node's certificates are; by its own certificate while those cannot be read.
-    Certified(Arc<Credentials>, Arc<ClientConfig>),
+    /// As the node's certificates are; while those cannot be read, by its own certificate if that is known.
+    Certified(Arc<Credentials>, Option<Arc<ClientConfig>>),
 }
 
 impl Way {
@@ -150,7 +150,10 @@ impl Way {
                     Arc::clone(&live.witness),
                     witness_name(credentials.cluster()),
                 ),
-                Err(_) => (Arc::clone(pinned), WITNESS_NAME.to_string()),
+                Err(why) => {
+                    let pinned = pinned.as_ref().ok_or_else(|| io::Error::other(why))?;
+                    (Arc::clone(pinned), WITNESS_NAME.to_string())
+                }
             },
         };
         let name = ServerName::try_from(name).map_err(io::Error::other)?;
@@ -206,8 +209,7 @@ pub async fn ask_trust(
     credentials: &Arc<Credentials>,
     trust: TrustAsk,
 ) -> io::Result<Option<TrustAnswer>> {
-    let live = credentials.live().map_err(io::Error::other)?;
-    let way = Way::Certified(Arc::clone(credentials), Arc::clone(&live.witness));
+    let way = Way::Certified(Arc::clone(credentials), None);
     let mut stream = timeout(TIMEOUT, connect(address, &way)).await??;
     let line = AskLine::new(0, Ask::Trust { trust });
     let reply = timeout(TRUST_TIMEOUT, exchange(&mut stream, &line)).await??;

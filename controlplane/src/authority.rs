@@ -18,8 +18,8 @@ use rustls::{ClientConfig, ServerConfig};
 
 use crate::durable::{replace, sync};
 use crate::trust::{
-    Identity, Named, OwnKey, TrustError, belongs, both_ways, certificates, check_own, ends_at,
-    key_of, keys, witness_client_config,
+    Identity, Lasting, Named, OwnKey, Subject, TrustError, belongs, both_ways, certificates,
+    check_own, ends_at, key_of, keys, witness_client_config,
 };
 
 mod holding;
@@ -100,6 +100,24 @@ impl Credentials {
     pub fn live(&self) -> Result<Arc<Live>, String> {
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
         live.clone()
+    }
+
+    /// For whom a member's certificate is made.
+    ///
+    /// # Errors
+    /// LS6181: which witness the cluster has is not known here.
+    pub fn subject(&self, who: Named) -> Result<Subject, Problem> {
+        let Named::Node(node) = who else {
+            let live = self.live().map_err(|why| self.unusable(&why))?;
+            let known = live.holding.witness.as_deref();
+            let path = self.path("witness.pem");
+            let known = known.ok_or_else(|| self.unusable(&told::missing(&path)))?;
+            let lasting = Lasting::of(known, self.whose.cluster);
+            return Ok(Subject::Witness(
+                lasting.map_err(|why| self.unusable(&why))?,
+            ));
+        };
+        Ok(Subject::Node(node))
     }
 
     /// What an operator should know.
@@ -190,6 +208,8 @@ impl Credentials {
         let Some(next) = live.holding.after(self.whose, ask)? else {
             return live.holding.answer().map_err(|why| self.unusable(&why));
         };
+        // What cannot be used is not written: a start would end at it.
+        self.make(next.clone()).map_err(told::refused)?;
         self.write(&live.holding, &next)
             .map_err(|why| self.unusable(&why))?;
         let now = self.adopt()?;
@@ -223,7 +243,9 @@ impl Credentials {
 
     /// What is there is made durable first: an earlier run may have ended before it was.
     fn adopt(&self) -> Result<Arc<Live>, Problem> {
-        let adopted = self.read().and_then(|holding| {
+        let mut is_over = false;
+        let adopted = self.read().and_then(|(holding, over)| {
+            is_over = over;
             if let Ok(live) = self.live()
                 && live.holding == holding
             {
@@ -235,6 +257,11 @@ impl Credentials {
         match adopted {
             Ok(now) => {
                 *live = Ok(Arc::clone(&now));
+                drop(live);
+                if is_over {
+                    self.put("node.key", &secrets(&now.holding), KEY_MODE)
+                        .map_err(|why| self.unusable(&why))?;
+                }
                 Ok(now)
             }
             Err(why) => {
@@ -250,7 +277,9 @@ impl Credentials {
         self.directory.join(name)
     }
 
-    fn read(&self) -> Result<Holding, TrustError> {
+    /// And whether there is a key beside that was replaced: a crash came before it was taken away. It comes before the one of
+    /// `node.pem`, one that is ready comes after it.
+    fn read(&self) -> Result<(Holding, bool), TrustError> {
         let text = |name: &str| {
             let path = self.path(name);
             let read = fs::read_to_string(&path).and_then(|text| sync(&path).map(|()| text));
@@ -272,19 +301,25 @@ impl Credentials {
             source,
         })?;
         let key = key_of(&certificate, &secrets)?;
-        let mut ready = None;
+        let (mut ready, mut is_over, mut is_after) = (None, false, false);
         for other in keys(&secrets) {
-            if !belongs(&certificate, &OwnKey::open(&other)?)? {
+            if belongs(&certificate, &OwnKey::open(&other)?)? {
+                is_after = true;
+            } else if is_after {
                 ready = Some(other);
+            } else {
+                is_over = true;
             }
         }
         let shown = Some(Identity { certificate, key });
-        Ok(Holding {
+        let holding = Holding {
             trusted,
             shown,
             ready,
             witness,
-        })
+        };
+        // A key of nothing is told when it is used.
+        Ok((holding, is_over && is_after))
     }
 
     fn make(&self, holding: Holding) -> Result<Live, TrustError> {
@@ -298,7 +333,8 @@ impl Credentials {
         let standing = holding.standing()?;
         let authorities = holding.authorities();
         let (server, client) = both_ways(shown, &authorities)?;
-        let witness = witness_client_config(shown, &authorities, holding.witness.as_deref())?;
+        let known = (self.whose.cluster, holding.witness.as_deref());
+        let witness = witness_client_config(shown, &authorities, known)?;
         Ok(Live {
             standing,
             server: Arc::new(server),
@@ -315,10 +351,6 @@ impl Credentials {
         {
             self.put("witness.pem", witness, CERTIFICATE_MODE)?;
         }
-        let secrets = |holding: &Holding| {
-            let shown = holding.shown.as_ref().map(|shown| shown.key.clone());
-            Vec::from_iter(shown.into_iter().chain(holding.ready.clone())).concat()
-        };
         if next.ready.is_some() && before.ready != next.ready {
             self.put("node.key", &secrets(next), KEY_MODE)?;
         }
@@ -341,6 +373,12 @@ impl Credentials {
         (self.replace)(&path, text.as_bytes(), mode)
             .map_err(|error| io::Error::other(format!("{}: {error}", path.display())))
     }
+}
+
+/// As they are in `node.key`, in this order.
+fn secrets(holding: &Holding) -> String {
+    let shown = holding.shown.as_ref().map(|shown| shown.key.clone());
+    Vec::from_iter(shown.into_iter().chain(holding.ready.clone())).concat()
 }
 
 impl Live {

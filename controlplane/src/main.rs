@@ -21,8 +21,8 @@ use controlplane::node::{self, Fencing, RegisterClient};
 use controlplane::push;
 use controlplane::rotation::{self, Keyring};
 use controlplane::trust::{
-    Authority, Identity, check_own, etcd_client_config, node_config, read_identity, witness_config,
-    witness_identity,
+    Authority, Identity, check_own, etcd_client_config, pinned_config, read_identity,
+    witness_config, witness_identity,
 };
 use controlplane::wishes::Store;
 use controlplane::witness::{Admission, Witness, server};
@@ -329,8 +329,8 @@ fn register_client(
                 )
             })?;
             let witness = read(&trust.join("witness.pem"))?;
-            let tls = Arc::new(node_config(&identity, &witness)?);
-            let way = Way::Certified(Arc::clone(credentials), tls);
+            let tls = pinned_config(&identity, (cluster, &witness))?;
+            let way = Way::Certified(Arc::clone(credentials), tls.map(Arc::new));
             let witness = controlplane::arbiter::Witness::by(address.clone(), way);
             Ok(RegisterClient::Witness(Box::new(witness)))
         }

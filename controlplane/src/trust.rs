@@ -3,7 +3,7 @@
 //! A node's certificate names its cluster and its number, and is signed by the cluster's authority; nothing else says
 //! who asks. A witness serves many clusters: it finds the cluster in the certificate, then checks the certificate
 //! against that cluster's authority alone, so that one cluster can never speak for another. The witness's certificate is
-//! signed by itself, and pinned: a node trusts exactly that one.
+//! signed by itself, and pinned: a node trusts exactly that one, and what the authority certifies for exactly that one.
 
 use std::io;
 use std::path::Path;
@@ -30,11 +30,11 @@ mod witness;
 
 pub use clusters::{Clusters, witness_config};
 pub use lifetime::{AUTHORITY_DAYS, CERTIFICATE_DAYS, DAY_SECONDS, day, ends_at, now};
-pub(crate) use pem::{belongs, certificates, key_of, keys};
+pub(crate) use pem::{belongs, certificates, key_of, keys, only_certificate};
 pub use request::{OwnKey, check_certificate, check_node, check_own, check_witness};
 pub use succession::{Signers, check_endorsement, check_retirement, print_of, signed_by};
 pub(crate) use witness::witness_name;
-pub use witness::{Named, check_named, witness_client_config};
+pub use witness::{Lasting, Named, Subject, check_named, pinned_config, witness_client_config};
 
 const NODE_SUFFIX: &str = "node.lockstep.internal";
 const WITNESS_SUFFIX: &str = "witness.lockstep.internal";
@@ -155,18 +155,18 @@ impl Authority {
 
     /// Says that whoever has the private half of `key` is the node.
     fn certify(&self, node: NodeId, key: &impl PublicKeyData) -> Result<String, TrustError> {
-        self.certify_for(Named::Node(node), key, CERTIFICATE_DAYS)
+        self.certify_for(Subject::Node(node), key, CERTIFICATE_DAYS)
     }
 
     fn certify_for(
         &self,
-        who: Named,
+        who: Subject,
         key: &impl PublicKeyData,
         days: i64,
     ) -> Result<String, TrustError> {
         let failed = content("a certificate");
         let (names, common, usages) = match who {
-            Named::Node(node) => (
+            Subject::Node(node) => (
                 vec![node_name(self.cluster, node)],
                 format!("node {}", node.number()),
                 vec![
@@ -175,8 +175,9 @@ impl Authority {
                 ],
             ),
             // It speaks for no node, and asks nobody.
-            Named::Witness => (
+            Subject::Witness(lasting) => (
                 vec![
+                    lasting.name(self.cluster),
                     witness::witness_name(self.cluster),
                     WITNESS_NAME.to_string(),
                 ],

@@ -98,6 +98,9 @@ impl Witness {
     /// # Errors
     /// [`AdmitError`].
     pub fn admit(&self, cluster: Hex16, admission: &Admission) -> Result<Found, AdmitError> {
+        let holding = admission.holding()?;
+        // First of all: without that nobody may ask for the registers.
+        holding.standing()?;
         let members = NodeSet::from_bits(admission.members);
         let store = Store::new(&self.directory, cluster);
         let (registers, found) = store.load(members)?;
@@ -117,9 +120,7 @@ impl Witness {
             newest: BTreeMap::new(),
         };
         lock(&self.open).insert(cluster, Arc::new(Mutex::new(place)));
-        self.trusted.admit(cluster, &admission.authority)?;
-        let shown = admission.identity();
-        self.trusted.show(cluster, shown.as_ref())?;
+        authority::count(&self.trusted, cluster, &holding)?;
         Ok(found)
     }
 

@@ -7,8 +7,8 @@ use mirror_core::admin::Problem;
 
 use super::told;
 use crate::trust::{
-    Clusters, Identity, Named, OwnKey, TrustError, belongs, check_endorsement, check_named,
-    check_retirement, print_of, signed_by,
+    Clusters, Identity, Lasting, Named, OwnKey, TrustError, belongs, check_endorsement,
+    check_named, check_retirement, only_certificate, print_of, signed_by,
 };
 
 /// What a member trusts and shows.
@@ -138,6 +138,8 @@ impl Holding {
         endorsement: &str,
     ) -> Result<Option<Self>, Problem> {
         let own = self.standing().map_err(told::fault)?;
+        // Exactly what is signed is what is stored.
+        let authority = &only_certificate(authority).map_err(told::refused)?;
         let new = print_of(authority).map_err(told::refused)?;
         let wanted = match own {
             Standing::Settled(last) => Standing::Trusts { last, next: new },
@@ -160,15 +162,17 @@ impl Holding {
             .admit(whose.cluster, authority)
             .map_err(told::refused)?;
         let mut next = self.clone();
-        next.trusted.push(authority.to_string());
+        next.trusted.push(authority.clone());
+        next.standing().map_err(told::refused)?;
         Ok(Some(next))
     }
 
     fn showing(&self, whose: Whose, certificate: &str) -> Result<Option<Self>, Problem> {
+        let certificate = &only_certificate(certificate).map_err(told::refused)?;
         if self
             .shown
             .as_ref()
-            .is_some_and(|shown| shown.certificate == certificate)
+            .is_some_and(|shown| shown.certificate == *certificate)
         {
             return Ok(None);
         }
@@ -182,7 +186,7 @@ impl Holding {
         }
         let next = Self {
             shown: Some(Identity {
-                certificate: certificate.to_string(),
+                certificate: certificate.clone(),
                 key: key.pem(),
             }),
             ready: None,
@@ -226,9 +230,19 @@ impl Holding {
         let (Some(witness), Named::Node(_)) = (witness, whose.who) else {
             return Ok(self);
         };
+        let witness = only_certificate(witness).map_err(told::refused)?;
         let authorities = self.authorities();
-        check_named(witness, &authorities, whose.cluster, Named::Witness).map_err(told::refused)?;
-        self.witness = Some(witness.to_string());
+        check_named(&witness, &authorities, whose.cluster, Named::Witness)
+            .map_err(told::refused)?;
+        let which = |certificate: &str| Lasting::of(certificate, whose.cluster);
+        let own = self.witness.as_deref().map(which).transpose();
+        let new = which(&witness).map_err(told::refused)?;
+        if own.map_err(told::fault)? != Some(new) {
+            return Err(told::refused(
+                "it is another witness than the one that is known here",
+            ));
+        }
+        self.witness = Some(witness);
         Ok(self)
     }
 }

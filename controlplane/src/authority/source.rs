@@ -10,7 +10,7 @@ use mirror_core::admin::Problem;
 
 use super::{CERTIFICATE_MODE, KEY_MODE, hex, told};
 use crate::durable::replace;
-use crate::trust::{Authority, CERTIFICATE_DAYS, Named, Signers, TrustError};
+use crate::trust::{Authority, CERTIFICATE_DAYS, Signers, Subject, TrustError};
 
 /// The directory of an authority.
 pub struct Source {
@@ -109,7 +109,7 @@ impl Source {
         &self,
         signers: &Signers,
         (from, to): (Standing, Standing),
-        (who, request): (Named, Option<&str>),
+        (who, request): (Subject, Option<&str>),
         witness: Option<&str>,
     ) -> Result<Option<TrustAsk>, Problem> {
         let witness = witness.map(str::to_string);
@@ -150,7 +150,7 @@ impl Source {
 ///
 /// # Errors
 /// LS6185.
-pub fn certificate(authority: &Authority, who: Named, request: &str) -> Result<String, Problem> {
+pub fn certificate(authority: &Authority, who: Subject, request: &str) -> Result<String, Problem> {
     let signed = authority.sign_for(who, request, CERTIFICATE_DAYS);
     signed.map_err(told::refused)
 }

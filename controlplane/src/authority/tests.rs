@@ -141,10 +141,7 @@ impl Bed {
             .last()
             .map(|last| last.print().expect("a print"));
         let to = from.step(new).expect("a step");
-        let who = match u8::try_from(member).expect("a number") {
-            2 => Named::Witness,
-            number => Named::Node(node(number)),
-        };
+        let who = self.subject(member);
         let witness = self.ask(2, &TrustAsk::Look).certificate;
         let witness = witness.filter(|_| to.is_settled());
         let step = self.source.step(
@@ -155,6 +152,14 @@ impl Bed {
         );
         let moved = self.ask(member, &step.expect("a step").expect("a request"));
         assert_eq!(standing_of(&moved), Some(to));
+    }
+
+    fn subject(&self, member: usize) -> Subject {
+        let who = match u8::try_from(member).expect("a number") {
+            2 => Named::Witness,
+            number => Named::Node(node(number)),
+        };
+        self.nodes[0].subject(who).expect("known")
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -271,6 +276,142 @@ fn one_change_after_the_other() {
     assert_eq!(mode.expect("there").mode() & 0o777, 0o600);
 }
 
+/// A witness that another one replaced has certificates of the authority, and what it granted then.
+#[test]
+fn a_witness_that_was_replaced_is_not_taken_although_the_authority_certified_it() {
+    let bed = Bed::new();
+    let steps = |bed: &Bed| {
+        let signers = bed.source.signers().expect("readable").expect("here");
+        bed.source.begin(&signers).expect("begun");
+        for _ in 0..3 {
+            (0..3).for_each(|member| bed.step(member));
+        }
+        let signers = bed.source.signers().expect("readable").expect("here");
+        let own = bed.live(0).standing;
+        bed.source.next(&signers, own).expect("over");
+    };
+    steps(&bed);
+    bed.all_talk();
+    let name = witness_name(CLUSTER);
+    let certified = bed.witness_tls();
+    // Another witness joins, as both nodes are told.
+    let other = witness_identity().expect("an identity");
+    for number in 0..2 {
+        let known = bed.file(&format!("node{number}/witness.pem"));
+        put(&known, &other.certificate, CERTIFICATE_MODE);
+        bed.nodes[number].look().expect("read");
+        assert!(!talk(&bed.live(number).witness, &name, &certified));
+    }
+    put(
+        &bed.file("witness/witness.pem"),
+        &other.certificate,
+        CERTIFICATE_MODE,
+    );
+    put(&bed.file("witness/witness.key"), &other.key, KEY_MODE);
+    let admission = bed.file(&format!("witness/{CLUSTER}.cluster"));
+    let before = fs::read_to_string(&admission).expect("an admission");
+    let mut fresh: serde_json::Value = serde_json::from_str(&before).expect("JSON");
+    fresh.as_object_mut().expect("an object").remove("shown");
+    put(&admission, &fresh.to_string(), KEY_MODE);
+    bed.ask(2, &TrustAsk::Look);
+    bed.all_talk();
+    // And it is certified by the next authority, for itself.
+    steps(&bed);
+    bed.all_talk();
+    let certified = bed.witness_tls();
+    for number in 0..2 {
+        let known = fs::read_to_string(bed.file(&format!("node{number}/witness.pem")));
+        let lasting = |certificate: &str| Lasting::of(certificate, CLUSTER).expect("a witness");
+        assert_eq!(lasting(&known.expect("known")), lasting(&other.certificate));
+        assert!(talk(&bed.live(number).witness, &name, &certified));
+    }
+}
+
+/// Root on the other node wants an authority of his own beside the next one, root on the witness wants a node to store what it
+/// cannot start with.
+#[test]
+fn what_comes_with_something_beside_it_is_stored_by_nobody() {
+    let bed = Bed::new();
+    let signers = bed.source.signers().expect("readable").expect("here");
+    let next = bed.source.begin(&signers).expect("begun");
+    let signers = bed.source.signers().expect("readable").expect("here");
+    let (evil, _) = Authority::create(CLUSTER).expect("an authority");
+    let from = bed.live(0).standing;
+    let to = from.step(Some(next)).expect("a step");
+    let step = bed
+        .source
+        .step(&signers, (from, to), (bed.subject(0), None), None);
+    let Some(TrustAsk::Trust {
+        authority,
+        endorsement,
+    }) = step.expect("a step")
+    else {
+        panic!("another question");
+    };
+    let both = TrustAsk::Trust {
+        authority: [authority.as_str(), evil.certificate()].concat(),
+        endorsement,
+    };
+    let admission = bed.file(&format!("witness/{CLUSTER}.cluster"));
+    let before = fs::read(&admission).expect("an admission");
+    for answer in [bed.nodes[1].ask(&both), bed.witness.trust(CLUSTER, &both)] {
+        assert_eq!(answer.problem.expect("refused").code, "LS6185");
+        assert_eq!(answer.trusted.len(), 1);
+    }
+    assert_eq!(fs::read(&admission).expect("an admission"), before);
+    // What is on the witness's disk already is not served.
+    let mut stored: serde_json::Value = serde_json::from_slice(&before).expect("JSON");
+    let three = [
+        signers.all()[0].certificate(),
+        &authority,
+        evil.certificate(),
+    ]
+    .concat();
+    stored["authority"] = three.into();
+    put(&admission, &stored.to_string(), KEY_MODE);
+    let witness = Witness::open(&bed.file("witness")).expect("a witness");
+    let own = crate::trust::read_identity(&bed.file("witness"), "witness").expect("its own");
+    let tls = witness_config(&own, Arc::clone(&witness.trusted)).expect("TLS");
+    assert!(!talk(
+        &bed.live(0).witness,
+        &witness_name(CLUSTER),
+        &Arc::new(tls)
+    ));
+    put(
+        &admission,
+        std::str::from_utf8(&before).expect("text"),
+        KEY_MODE,
+    );
+    // The witness shows something more than its certificate at the last step.
+    for member in [0, 1, 2, 0, 1, 2] {
+        bed.step(member);
+    }
+    let files = |bed: &Bed| {
+        ["witness.pem", "node.pem", "authority.pem"]
+            .map(|name| fs::read(bed.file(&format!("node1/{name}"))).expect("a file"))
+    };
+    let before = files(&bed);
+    let from = bed.live(1).standing;
+    let to = from.step(None).expect("a step");
+    let shown = bed.ask(2, &TrustAsk::Look).certificate.expect("certified");
+    for junk in [
+        evil.certificate(),
+        "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n",
+    ] {
+        let shown = [shown.as_str(), junk].concat();
+        let named = (bed.subject(1), None);
+        let asked = bed.source.step(&signers, (from, to), named, Some(&shown));
+        let answer = bed.nodes[1].ask(&asked.expect("a step").expect("a question"));
+        assert_eq!(answer.problem.expect("refused").code, "LS6185");
+        assert_eq!(files(&bed), before);
+    }
+    let asked = bed
+        .source
+        .step(&signers, (from, to), (bed.subject(1), None), Some(&shown));
+    bed.ask(1, &asked.expect("a step").expect("a question"));
+    assert_eq!(bed.live(1).standing, to);
+}
+
 /// Every disk error between two files leaves what can be used, and the same question comes through later.
 #[test]
 fn a_crash_between_two_files_of_a_step_is_nothing() {
@@ -286,10 +427,12 @@ fn a_crash_between_two_files_of_a_step_is_nothing() {
                 bed.step(member);
             }
             let before = bed.live(1).standing;
+            let key = |bed: &Bed| bed.live(1).holding.shown.clone().expect("shown").key;
+            let old = key(&bed);
             bed.nodes[1].replace = refuse(file);
             let signers = bed.source.signers().expect("readable").expect("here");
             let to = bed.live(0).standing;
-            let own = Named::Node(node(1));
+            let own = bed.subject(1);
             let look = bed.nodes[1].ask(&TrustAsk::Prepare);
             let witness = bed.ask(2, &TrustAsk::Look).certificate;
             let request = look.request.clone();
@@ -312,6 +455,13 @@ fn a_crash_between_two_files_of_a_step_is_nothing() {
                 bed.step(1);
             }
             bed.all_talk();
+            // The key that was to be replaced is certified never again.
+            if let Standing::Shows { .. } = to {
+                assert_ne!(key(&bed), old, "{file}");
+                bed.step(1);
+                let all = fs::read_to_string(bed.file("node1/node.key")).expect("keys");
+                assert!(!all.contains(&old) && key(&bed) != old, "{file}");
+            }
         }
     }
 }
@@ -358,7 +508,7 @@ fn what_ends_soon_is_told_and_what_has_ended_is_told_otherwise() {
     let sign = |days| {
         let look = bed.ask(0, &TrustAsk::Prepare);
         let request = look.request.expect("a request");
-        let own = Named::Node(node(0));
+        let own = bed.subject(0);
         let signed = signers.all()[0].sign_for(own, &request, days);
         signed.expect("a certificate")
     };

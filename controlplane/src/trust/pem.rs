@@ -1,14 +1,18 @@
 //! Files with several certificates, or several keys, one after the other.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::PublicKeyData;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{OwnKey, TrustError, content};
+use super::{OwnKey, TrustError, chain, content};
 
 const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
+/// Digits in a line.
+const LINE: usize = 64;
 
 /// Each block of a text, whole.
 fn blocks(text: &str) -> Vec<String> {
@@ -29,7 +33,7 @@ fn blocks(text: &str) -> Vec<String> {
     all
 }
 
-/// Each certificate of a text, as its own text.
+/// Each certificate of a text, as its own text: written anew, so that nothing else that somebody put beside it or into it comes along.
 ///
 /// # Errors
 /// [`TrustError::Content`] if there is none, or something else.
@@ -39,11 +43,43 @@ pub(crate) fn certificates(text: &str) -> Result<Vec<String>, TrustError> {
     if all.is_empty() {
         return Err(failed("there is none".to_string()));
     }
-    for certificate in &all {
-        CertificateDer::from_pem_slice(certificate.as_bytes())
-            .map_err(|error| failed(error.to_string()))?;
+    let mut found = Vec::new();
+    for block in &all {
+        for der in chain(block)? {
+            found.push(pem_of(&der));
+        }
     }
-    Ok(all)
+    if found.len() == all.len() && found.len() == chain(text)?.len() {
+        return Ok(found);
+    }
+    Err(failed("there is something else between them".to_string()))
+}
+
+/// The only certificate of a text, in the same way. What another one sends goes through this before it is looked at or stored.
+///
+/// # Errors
+/// [`TrustError::Content`] if there is none, or more than one, or something else.
+pub(crate) fn only_certificate(text: &str) -> Result<String, TrustError> {
+    let mut all = certificates(text)?;
+    match (all.pop(), all.len()) {
+        (Some(only), 0) => Ok(only),
+        (_, more) => Err(content("one certificate")(format!("{} of them", more + 1))),
+    }
+}
+
+fn pem_of(der: &CertificateDer<'_>) -> String {
+    let digits = STANDARD.encode(der);
+    let mut text = format!("{BEGIN}CERTIFICATE-----\n");
+    let mut rest = digits.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(LINE));
+        text.push_str(line);
+        text.push('\n');
+        rest = after;
+    }
+    text.push_str(END);
+    text.push_str("CERTIFICATE-----\n");
+    text
 }
 
 /// Each key of a text, as its own text: a secret.
@@ -106,5 +142,17 @@ mod tests {
         );
         assert_eq!(certificates(&both).expect("two").len(), 2);
         assert!(certificates("").is_err() && certificates(&text).is_err());
+        assert!(only_certificate(&both).is_err());
+        let own = identities[0].certificate.as_str();
+        assert_eq!(only_certificate(own).expect("one"), own);
+        // Other ends of lines, words beside it: only the certificate stays.
+        let odd = format!("# a\n{}b\n", own.replace('\n', "\r\n"));
+        assert_eq!(only_certificate(&odd).expect("one"), own);
+        let hidden = format!(
+            "{}\r{}",
+            own.trim_end(),
+            identities[1].certificate.replace('\n', "\r")
+        );
+        assert!(only_certificate(&hidden).is_err());
     }
 }

@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::{
-    Authority, CERTIFICATE_DAYS, Clusters, Identity, Named, TrustError, WITNESS_NAME, chain,
+    Authority, CERTIFICATE_DAYS, Clusters, Identity, Subject, TrustError, WITNESS_NAME, chain,
     content, named, node_config,
 };
 
@@ -96,7 +96,7 @@ impl Authority {
     /// # Errors
     /// [`TrustError::Content`] if it is no request, is not signed by its key, or the key is of another kind than ours.
     pub fn sign(&self, node: NodeId, request: &str) -> Result<String, TrustError> {
-        self.sign_for(Named::Node(node), request, CERTIFICATE_DAYS)
+        self.sign_for(Subject::Node(node), request, CERTIFICATE_DAYS)
     }
 }
 

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 
 use super::pem::{belongs, certificates, keys};
 use super::{
-    Authority, Identity, Named, OwnKey, TrustError, content, ends_at, lifetime, provider, roots,
+    Authority, Identity, OwnKey, Subject, TrustError, content, ends_at, lifetime, provider, roots,
 };
 
 /// What is signed begins so: nothing else that an authority signs does.
@@ -144,7 +144,7 @@ impl Authority {
     ///
     /// # Errors
     /// [`TrustError::Content`] if it is no request, is not signed by its key, or the key is of another kind than ours.
-    pub fn sign_for(&self, who: Named, request: &str, days: i64) -> Result<String, TrustError> {
+    pub fn sign_for(&self, who: Subject, request: &str, days: i64) -> Result<String, TrustError> {
         let failed = content("a signing request");
         let request = CertificateSigningRequestParams::from_pem(request)
             .map_err(|error| failed(error.to_string()))?;

@@ -9,10 +9,11 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
-    Identity, TrustError, WITNESS_NAME, WITNESS_SUFFIX, check_certificate, content, parse,
-    provider, roots,
+    Identity, TrustError, WITNESS_NAME, WITNESS_SUFFIX, check_certificate, content, node_config,
+    parse, provider, roots,
 };
 
 /// Who is certified.
@@ -22,6 +23,65 @@ pub enum Named {
     Node(NodeId),
     /// The cluster's witness.
     Witness,
+}
+
+/// For whom a certificate is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A node.
+    Node(NodeId),
+    /// Exactly this witness of the cluster.
+    Witness(Lasting),
+}
+
+/// Which witness it is, whatever certificate it shows: by the key of the certificate with which it joined. So a witness that was
+/// replaced is another one for ever, although the authority certified it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lasting(Hex16);
+
+/// Begins the label of a [`Lasting`] in a certificate.
+const LABEL: char = 'w';
+
+impl Lasting {
+    /// Of what the cluster knows its witness by: the witness's own certificate, or one of the authority.
+    ///
+    /// # Errors
+    /// [`TrustError::Content`] if it is neither.
+    pub fn of(certificate: &str, cluster: Hex16) -> Result<Self, TrustError> {
+        Ok(Self::known(certificate, cluster)?.0)
+    }
+
+    /// And whether it is the witness's own, signed by itself.
+    fn known(certificate: &str, cluster: Hex16) -> Result<(Self, bool), TrustError> {
+        let failed = content("the witness's certificate");
+        let der = CertificateDer::from_pem_slice(certificate.as_bytes())
+            .map_err(|error| failed(error.to_string()))?;
+        let (_, parsed) =
+            X509Certificate::from_der(&der).map_err(|error| failed(error.to_string()))?;
+        let end =
+            webpki::EndEntityCert::try_from(&der).map_err(|error| failed(error.to_string()))?;
+        let said = parsed.tbs_certificate.as_ref();
+        let signature = &parsed.signature_value.data;
+        let algorithm = webpki::ring::ECDSA_P256_SHA256;
+        if end.verify_signature(algorithm, said, signature).is_ok() {
+            let mut short = [0; 16];
+            let key = blake3::hash(parsed.public_key().raw);
+            short.copy_from_slice(&key.as_bytes()[..16]);
+            return Ok((Self(Hex16(short)), true));
+        }
+        let name = witness_name(cluster);
+        let label = end.valid_dns_names().find_map(|found| {
+            let label = found.strip_suffix(&name)?.strip_suffix('.')?;
+            label.strip_prefix(LABEL)?.parse().ok()
+        });
+        let none = || failed("it does not say which witness of this cluster it is for".to_string());
+        Ok((Self(label.ok_or_else(none)?), false))
+    }
+
+    /// The name that only a certificate for this one has.
+    pub(super) fn name(self, cluster: Hex16) -> String {
+        format!("{LABEL}{}.{}", self.0, witness_name(cluster))
+    }
 }
 
 /// The name under which a cluster asks for its witness. A witness of an earlier release does not look at it.
@@ -72,10 +132,14 @@ fn verifier(trusted: &str) -> Result<Arc<WebPkiServerVerifier>, TrustError> {
         .map_err(|error| content("an authority")(error.to_string()))
 }
 
-/// Takes a witness that the cluster's authority certified, and the one whose own certificate the cluster was given.
+/// Takes the witness that the cluster was given, and no other one: by its own certificate, or by one in which the cluster's authority
+/// says that it is this one.
 #[derive(Debug)]
 struct WitnessVerifier {
     certified: Arc<WebPkiServerVerifier>,
+    /// What a certificate of the authority has to name; without it no witness is taken.
+    name: Option<ServerName<'static>>,
+    /// The witness's own certificate, if that is what the cluster has.
     pinned: Option<Arc<WebPkiServerVerifier>>,
 }
 
@@ -84,13 +148,15 @@ impl ServerCertVerifier for WitnessVerifier {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
+        _: &ServerName<'_>,
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        let unknown = || rustls::Error::General("no witness is known here".to_string());
+        let name = self.name.as_ref().ok_or_else(unknown)?;
         let certified =
             self.certified
-                .verify_server_cert(end_entity, intermediates, server_name, ocsp, now);
+                .verify_server_cert(end_entity, intermediates, name, ocsp, now);
         match (&self.pinned, certified) {
             (Some(pinned), Err(_)) => {
                 let name = ServerName::try_from(WITNESS_NAME)
@@ -124,20 +190,39 @@ impl ServerCertVerifier for WitnessVerifier {
     }
 }
 
-/// TLS of a node that asks its cluster's witness, by [`witness_name`]. `witness` is what the cluster was given when the witness
-/// joined: it counts while it is the witness's own certificate, signed by itself; one of the authority says nothing more.
+/// TLS of a node that knows its witness by that one's own certificate, whatever the authority says; `None` if `witness` is not signed
+/// by itself.
+///
+/// # Errors
+/// [`TrustError::Content`] if one of both is none.
+pub fn pinned_config(
+    identity: &Identity,
+    (cluster, witness): (Hex16, &str),
+) -> Result<Option<ClientConfig>, TrustError> {
+    let (_, is_own) = Lasting::known(witness, cluster)?;
+    is_own.then(|| node_config(identity, witness)).transpose()
+}
+
+/// TLS of a node that asks its cluster's witness, by [`witness_name`]. `witness` is what the cluster knows it by: its own
+/// certificate counts itself; one of the authority only says which witness it is.
 ///
 /// # Errors
 /// [`TrustError::Content`] if one of them is none.
 pub fn witness_client_config(
     identity: &Identity,
     authority: &str,
-    witness: Option<&str>,
+    (cluster, witness): (Hex16, Option<&str>),
 ) -> Result<ClientConfig, TrustError> {
     let failed = content("the node's TLS");
+    let known = witness.map(|it| Lasting::known(it, cluster)).transpose()?;
+    let name = known.map(|(lasting, _)| ServerName::try_from(lasting.name(cluster)));
+    let pinned = witness.filter(|_| known.is_some_and(|(_, is_own)| is_own));
     let verifier = WitnessVerifier {
         certified: verifier(authority)?,
-        pinned: witness.map(verifier).transpose()?,
+        name: name
+            .transpose()
+            .map_err(|error| failed(error.to_string()))?,
+        pinned: pinned.map(verifier).transpose()?,
     };
     let (certificate, key) = parse(identity)?;
     ClientConfig::builder_with_provider(provider())

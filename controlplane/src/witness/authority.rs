@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Witness;
 use crate::authority::{Holding, KEY_MODE, Whose, told};
 use crate::durable::{replace, sync};
-use crate::trust::{Identity, Named, certificates};
+use crate::trust::{Clusters, Identity, Named, TrustError, certificates};
 
 /// What a witness knows of a cluster: `CLUSTER.cluster` in its directory. It has keys in it.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -50,14 +50,25 @@ impl Admission {
         Some(Identity { certificate, key })
     }
 
-    fn holding(&self) -> Result<Holding, Problem> {
+    pub(super) fn holding(&self) -> Result<Holding, TrustError> {
         Ok(Holding {
-            trusted: certificates(&self.authority).map_err(told::fault)?,
+            trusted: certificates(&self.authority)?,
             shown: self.identity(),
             ready: self.ready.clone(),
             witness: None,
         })
     }
+}
+
+/// It counts from now on, if all of it can be used: one authority, or the last and the next one, and a certificate of theirs.
+pub(super) fn count(
+    trusted: &Clusters,
+    cluster: Hex16,
+    holding: &Holding,
+) -> Result<(), TrustError> {
+    holding.standing()?;
+    trusted.admit(cluster, &holding.authorities())?;
+    trusted.show(cluster, holding.shown.as_ref())
 }
 
 impl Witness {
@@ -74,13 +85,8 @@ impl Witness {
         let text = fs::read_to_string(&path).and_then(|text| sync(&path).map(|()| text));
         let text = text.map_err(|error| refused(&error))?;
         let admission: Admission = serde_json::from_str(&text).map_err(|error| refused(&error))?;
-        let holding = admission.holding()?;
-        // Before it counts.
-        holding.standing().map_err(|error| refused(&error))?;
-        self.trusted
-            .admit(cluster, &admission.authority)
-            .and_then(|()| self.trusted.show(cluster, holding.shown.as_ref()))
-            .map_err(|error| refused(&error))?;
+        let holding = admission.holding().map_err(|error| refused(&error))?;
+        count(&self.trusted, cluster, &holding).map_err(|error| refused(&error))?;
         Ok((admission, holding))
     }
 
@@ -90,6 +96,8 @@ impl Witness {
         let Some(next) = holding.after(Whose { cluster, who }, ask)? else {
             return Ok(holding);
         };
+        // What cannot be used is not written.
+        count(&Clusters::default(), cluster, &next).map_err(told::refused)?;
         let certified = |identity: Identity| Certified {
             certificate: identity.certificate,
             key: identity.key,

@@ -1,7 +1,7 @@
 //! What a member takes, and what not.
 
 use super::*;
-use crate::trust::{Authority, CERTIFICATE_DAYS, DAY_SECONDS, ends_at, now};
+use crate::trust::{Authority, CERTIFICATE_DAYS, DAY_SECONDS, Subject, ends_at, now};
 use mirror_core::types::NodeId;
 
 const CLUSTER: Hex16 = Hex16([7; 16]);
@@ -39,7 +39,7 @@ fn trust(last: &Authority, next: &Authority) -> TrustAsk {
     }
 }
 
-fn show(of: &Authority, holding: &Holding, who: Named) -> TrustAsk {
+fn show(of: &Authority, holding: &Holding, who: Subject) -> TrustAsk {
     let request = holding.answer().expect("an answer").request;
     let signed = of.sign_for(who, &request.expect("a request"), CERTIFICATE_DAYS);
     TrustAsk::Show {
@@ -69,7 +69,7 @@ fn three_steps_and_each_of_them_once_more_changes_nothing() {
     let trusts = after(&settled, &trust(&last, &next));
     assert_eq!(trusts.after(whose(), &trust(&last, &next)), Ok(None));
     assert_eq!(trusts.after(whose(), &TrustAsk::Prepare), Ok(None));
-    let ask = show(&next, &trusts, Named::Node(node()));
+    let ask = show(&next, &trusts, Subject::Node(node()));
     let shows = after(&trusts, &ask);
     assert_eq!(shows.after(whose(), &ask), Ok(None));
     assert!(shows.ready.is_none() && shows.shown != settled.shown);
@@ -129,7 +129,7 @@ fn nobody_but_the_authority_itself_says_who_comes_next_and_that_it_is_over() {
     }
     // What one says of the next one is no word about its end.
     let trusts = after(&settled, &trust(&last, &next));
-    let shows = after(&trusts, &show(&next, &trusts, Named::Node(node())));
+    let shows = after(&trusts, &show(&next, &trusts, Subject::Node(node())));
     assert_eq!(
         code(shows.after(whose(), &settle(&last, &forger))),
         "LS6185"
@@ -150,7 +150,7 @@ fn no_step_is_left_out_and_none_goes_back() {
     let (last, next, third) = (authority(), authority(), authority());
     let settled = holding(&last);
     let trusts = after(&settled, &trust(&last, &next));
-    let ask = show(&next, &trusts, Named::Node(node()));
+    let ask = show(&next, &trusts, Subject::Node(node()));
     let shows = after(&trusts, &ask);
     let ended = after(&shows, &settle(&last, &next));
     let refused = |holding: &Holding, ask: &TrustAsk| {
@@ -165,11 +165,16 @@ fn no_step_is_left_out_and_none_goes_back() {
     // A certificate of nobody who is trusted, for another member, for another key, for no key.
     refused(&settled, &ask);
     let stranger = after(&settled, &TrustAsk::Prepare);
-    refused(&stranger, &show(&third, &stranger, Named::Node(node())));
-    refused(&stranger, &show(&last, &stranger, Named::Witness));
-    let first = Named::Node(NodeId::new(0).expect("a node"));
+    refused(&stranger, &show(&third, &stranger, Subject::Node(node())));
+    let witness = crate::trust::witness_identity().expect("a witness");
+    let witness = Lasting::of(&witness.certificate, CLUSTER).expect("a witness");
+    refused(
+        &stranger,
+        &show(&last, &stranger, Subject::Witness(witness)),
+    );
+    let first = Subject::Node(NodeId::new(0).expect("a node"));
     refused(&stranger, &show(&last, &stranger, first));
-    refused(&trusts, &show(&next, &stranger, Named::Node(node())));
+    refused(&trusts, &show(&next, &stranger, Subject::Node(node())));
 }
 
 #[test]
@@ -177,7 +182,7 @@ fn a_certificate_is_renewed_with_another_key_by_the_same_authority() {
     let own = authority();
     let settled = holding(&own);
     let ready = after(&settled, &TrustAsk::Prepare);
-    let renewed = after(&ready, &show(&own, &ready, Named::Node(node())));
+    let renewed = after(&ready, &show(&own, &ready, Subject::Node(node())));
     let standing = |it: &Holding| it.standing().expect("a place");
     assert_eq!(standing(&renewed), standing(&settled));
     assert_ne!(renewed.shown, settled.shown);

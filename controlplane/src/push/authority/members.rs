@@ -139,7 +139,7 @@ impl Pusher {
             request = ready.answer?.request;
         }
         let witness = members.witness();
-        let named = (member.who, request.as_deref());
+        let named = (self.credentials.subject(member.who)?, request.as_deref());
         let step = self
             .source
             .step(signers, (from, to), named, witness.as_deref())?;
@@ -161,7 +161,7 @@ impl Pusher {
         (from, to): (Standing, Standing),
         witness: Option<String>,
     ) -> Result<(), Problem> {
-        let own = Named::Node(self.me);
+        let own = self.credentials.subject(Named::Node(self.me))?;
         let request = match to {
             Standing::Shows { .. } => self.ask_here(TrustAsk::Prepare).await?.request,
             Standing::Settled(_) | Standing::Trusts { .. } => None,
@@ -202,8 +202,9 @@ impl Pusher {
             self.ask_member(who, TrustAsk::Prepare).await.answer?
         };
         let request = prepared.request.unwrap_or_default();
+        let subject = self.credentials.subject(who)?;
         let show = TrustAsk::Show {
-            certificate: certificate(authority, who, &request)?,
+            certificate: certificate(authority, subject, &request)?,
             witness,
         };
         if is_own {
