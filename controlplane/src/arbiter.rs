@@ -172,7 +172,8 @@ impl std::fmt::Debug for Way {
 pub struct Witness {
     address: String,
     way: Way,
-    stream: Option<BufReader<TlsStream<TcpStream>>>,
+    /// With what it was made.
+    stream: Option<(Arc<ClientConfig>, BufReader<TlsStream<TcpStream>>)>,
 }
 
 impl Witness {
@@ -191,12 +192,16 @@ impl Witness {
     }
 }
 
-async fn connect(address: &str, way: &Way) -> io::Result<BufReader<TlsStream<TcpStream>>> {
+async fn connect(
+    address: &str,
+    way: &Way,
+) -> io::Result<(Arc<ClientConfig>, BufReader<TlsStream<TcpStream>>)> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let (config, name) = way.tls()?;
-    let stream = TlsConnector::from(config).connect(name, stream).await?;
-    Ok(BufReader::new(stream))
+    let connector = TlsConnector::from(Arc::clone(&config));
+    let stream = connector.connect(name, stream).await?;
+    Ok((config, BufReader::new(stream)))
 }
 
 /// Asks a witness about trust, on a connection of its own: what is said of registers goes on beside it. `None`: it does not know
@@ -210,7 +215,7 @@ pub async fn ask_trust(
     trust: TrustAsk,
 ) -> io::Result<Option<TrustAnswer>> {
     let way = Way::Certified(Arc::clone(credentials), None);
-    let mut stream = timeout(TIMEOUT, connect(address, &way)).await??;
+    let (_, mut stream) = timeout(TIMEOUT, connect(address, &way)).await??;
     let line = AskLine::new(0, Ask::Trust { trust });
     let reply = timeout(TRUST_TIMEOUT, exchange(&mut stream, &line)).await??;
     Ok(match reply.reply {
@@ -234,7 +239,12 @@ impl Arbiter for Witness {
     }
 
     async fn ask(&mut self, number: u64, ask: Ask) -> io::Result<Reply> {
-        let stream = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        let made = self.stream.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        // With another certificate before the witness ends what was made with the last one. All that was asked there was answered.
+        if !Arc::ptr_eq(&made.0, &self.way.tls()?.0) {
+            self.connect().await?;
+        }
+        let (_, stream) = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         let reply = exchange(stream, &AskLine::new(number, ask)).await?;
         Ok(reply.reply)
     }

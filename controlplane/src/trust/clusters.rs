@@ -1,7 +1,7 @@
 //! What a witness knows of its clusters: whom they trust, and what it shows them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use controlplane_api::arbiter::Hex16;
 use rustls::client::danger::HandshakeSignatureValid;
@@ -12,15 +12,24 @@ use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 
 use super::{
-    Identity, TrustError, content, named, parse, provider, remember_nobody, roots, witness,
+    Identity, TrustError, chain, content, named, parse, provider, remember_nobody, roots, witness,
 };
 
 /// The authorities of all clusters that a witness serves.
 #[derive(Debug, Default)]
 pub struct Clusters {
-    known: RwLock<BTreeMap<Hex16, Arc<dyn ClientCertVerifier>>>,
+    known: RwLock<BTreeMap<Hex16, Known>>,
     /// What the witness shows a cluster that certified it.
     shown: RwLock<BTreeMap<Hex16, Arc<CertifiedKey>>>,
+}
+
+/// A cluster's authorities.
+#[derive(Debug)]
+struct Known {
+    verifier: Arc<dyn ClientCertVerifier>,
+    authorities: Vec<CertificateDer<'static>>,
+    /// How often somebody has been trusted no more.
+    generation: u64,
 }
 
 impl Clusters {
@@ -29,11 +38,40 @@ impl Clusters {
     /// # Errors
     /// [`TrustError::Content`] if it is no certificate of an authority.
     pub fn admit(&self, cluster: Hex16, authority: &str) -> Result<(), TrustError> {
+        let authorities = chain(authority)?;
         let verifier = WebPkiClientVerifier::builder(Arc::new(roots(authority)?))
             .build()
             .map_err(|error| content("an authority")(error.to_string()))?;
-        if let Ok(mut known) = self.known.write() {
-            known.insert(cluster, verifier);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let generation = known.get(&cluster).map_or(0, |before| {
+            let stay = |one| authorities.contains(one);
+            before.generation + u64::from(!before.authorities.iter().all(stay))
+        });
+        let now = Known {
+            verifier,
+            authorities,
+            generation,
+        };
+        known.insert(cluster, now);
+        Ok(())
+    }
+
+    /// Whether somebody who showed this certificate may still speak. `checked`: when that was looked at last.
+    ///
+    /// # Errors
+    /// [`TrustError::Content`] if the authority that signed it is trusted no more.
+    pub fn still(
+        &self,
+        certificate: &CertificateDer<'_>,
+        checked: &mut Option<u64>,
+    ) -> Result<(), TrustError> {
+        let failed = content("who speaks");
+        let over = |why: rustls::Error| failed(format!("is trusted no more: {why}"));
+        let (verifier, generation) = self.known_of(certificate).map_err(over)?;
+        if *checked != Some(generation) {
+            let verified = verifier.verify_client_cert(certificate, &[], UnixTime::now());
+            verified.map_err(over)?;
+            *checked = Some(generation);
         }
         Ok(())
     }
@@ -57,10 +95,18 @@ impl Clusters {
         &self,
         certificate: &CertificateDer<'_>,
     ) -> Result<Arc<dyn ClientCertVerifier>, rustls::Error> {
+        Ok(self.known_of(certificate)?.0)
+    }
+
+    fn known_of(
+        &self,
+        certificate: &CertificateDer<'_>,
+    ) -> Result<(Arc<dyn ClientCertVerifier>, u64), rustls::Error> {
         let stranger = || rustls::Error::General("a certificate of no cluster here".to_string());
         let (cluster, _) = named(certificate).ok_or_else(stranger)?;
-        let known = self.known.read().map_err(|_| stranger())?;
-        known.get(&cluster).cloned().ok_or_else(stranger)
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = known.get(&cluster).ok_or_else(stranger)?;
+        Ok((Arc::clone(&known.verifier), known.generation))
     }
 }
 
