@@ -93,9 +93,18 @@ impl Authority {
     /// # Errors
     /// [`TrustError`] if no key can be made.
     pub fn create(cluster: Hex16) -> Result<(Self, Identity), TrustError> {
+        Self::create_for(cluster, AUTHORITY_DAYS)
+    }
+
+    /// One that is good for so long.
+    ///
+    /// # Errors
+    /// [`TrustError`] if no key can be made.
+    pub fn create_for(cluster: Hex16, days: i64) -> Result<(Self, Identity), TrustError> {
         let failed = content("a new authority");
         let key = KeyPair::generate().map_err(|error| failed(error.to_string()))?;
-        let params = Self::params(cluster);
+        let mut params = Self::params(cluster);
+        lifetime::limit(&mut params, days);
         let signed = params
             .self_signed(&key)
             .map_err(|error| failed(error.to_string()))?;
@@ -127,7 +136,6 @@ impl Authority {
             .push(DnType::CommonName, format!("Lockstep cluster {cluster}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        lifetime::limit(&mut params, AUTHORITY_DAYS);
         params
     }
 

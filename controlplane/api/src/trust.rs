@@ -62,6 +62,9 @@ pub struct TrustAnswer {
     /// A signing request for the key that is ready, if there is one.
     #[serde(default)]
     pub request: Option<String>,
+    /// What time it is there, seconds since 1970.
+    #[serde(default)]
+    pub now: Option<i64>,
     /// Why it did not do what it was asked.
     #[serde(default)]
     pub problem: Option<Problem>,

@@ -8,7 +8,7 @@ use mirror_core::admin::Problem;
 use super::told;
 use crate::trust::{
     Clusters, Identity, Lasting, Named, OwnKey, TrustError, belongs, check_endorsement,
-    check_named, check_retirement, only_certificate, print_of, signed_by,
+    check_named, check_retirement, ends_at, now, only_certificate, print_of, signed_by,
 };
 
 /// What a member trusts and shows.
@@ -89,6 +89,7 @@ impl Holding {
             shown: self.signer()?.flatten().map(|print| Hex16(print.0)),
             certificate: self.shown.as_ref().map(|shown| shown.certificate.clone()),
             request,
+            now: Some(now()),
             problem: None,
         })
     }
@@ -96,7 +97,7 @@ impl Holding {
     /// What becomes of it by this question; `None`: nothing, it is so already.
     ///
     /// # Errors
-    /// LS6180, LS6185: why not.
+    /// LS6180, LS6185, LS6188: why not.
     pub fn after(&self, whose: Whose, ask: &TrustAsk) -> Result<Option<Self>, Problem> {
         let mut next = match ask {
             TrustAsk::Look => return Ok(None),
@@ -156,6 +157,8 @@ impl Holding {
             return Err(told::not_from_there());
         };
         let signature = unhex(endorsement).ok_or_else(told::not_understood)?;
+        let ends = ends_at(authority).map_err(told::refused)?;
+        told::ends_as_new(ends, now())?;
         check_endorsement((last, authority), whose.cluster, &signature).map_err(told::refused)?;
         // As a witness looks at it.
         Clusters::default()

@@ -5,13 +5,17 @@ use std::path::Path;
 
 use mirror_core::admin::Problem;
 
-use crate::trust::{DAY_SECONDS, day, now};
+use crate::trust::{AUTHORITY_DAYS, DAY_SECONDS, day, now};
 
 pub(crate) const SILENT: &str = "LS6178";
 const SHOW: &str = "`lockstep cluster trust` says how it stands";
 
 /// Of a certificate: the authority renews it long before.
 const CERTIFICATE_WARN_DAYS: i64 = 365;
+/// Clocks of members may be so far apart when a change begins.
+const CLOCK_DAYS: i64 = 30;
+/// And an authority that comes next ends so far from where a new one does: what it signs is good for a year then, at least.
+const NEW_DAYS: i64 = 2 * 365;
 /// Of the authority: an operator has to do that.
 const AUTHORITY_WARN_DAYS: i64 = 2 * 365;
 
@@ -102,6 +106,39 @@ pub(crate) fn renew_waits() -> Problem {
         "certificates are not renewed while the authority is being changed: all members get new ones in the course of that",
         format!("wait for its end; {SHOW}"),
     )
+}
+
+/// Certificates would end at another time than everybody thinks. `why`: what differs.
+pub(crate) fn clocks(why: &str) -> Problem {
+    problem(
+        "LS6188",
+        format!("a clock is wrong, and certificates would end at the wrong time: {why}"),
+        "compare `date` on all members and put the wrong clock right (`timedatectl`); then repeat the command",
+    )
+}
+
+/// How far the clock of a member is from the one here, if that is too far to make certificates.
+pub(crate) fn apart(member: &str, there: i64, here: i64) -> Option<Problem> {
+    let days = (there - here) / DAY_SECONDS;
+    let is_behind = days < 0;
+    let way = if is_behind { "behind" } else { "ahead of" };
+    let days = days.abs();
+    (days > CLOCK_DAYS).then(|| clocks(&format!("{member} is {days} days {way} this node")))
+}
+
+/// Whether an authority that is new ends when a new one should, by the clock here.
+pub(crate) fn ends_as_new(authority_ends: i64, here: i64) -> Result<(), Problem> {
+    let expected = here + AUTHORITY_DAYS * DAY_SECONDS;
+    let days = (authority_ends - expected) / DAY_SECONDS;
+    if days.abs() <= NEW_DAYS {
+        return Ok(());
+    }
+    Err(clocks(&format!(
+        "the next authority ends on {}, one that is made now should end on {}; the clock of the node that made it or the one \
+         here is wrong, or the change began more than two years ago",
+        day(authority_ends),
+        day(expected)
+    )))
 }
 
 /// A question that fits no step, and what was signed by nobody who may.

@@ -160,6 +160,10 @@ impl Pusher {
             return Ok(Looked::Idle);
         };
         let is_quiet = own.is_settled() && new.is_none();
+        // In the quiet that is done for all members.
+        if !is_quiet && self.renew_own_in_time(&signers, own.shown()).await? {
+            return Ok(Looked::Stepped);
+        }
         if !self.course.is_alive() {
             let silent = told::silent(&self.peer_name, "its heartbeats are not heard");
             return if is_quiet {
@@ -267,7 +271,7 @@ impl Pusher {
                 TrustVerb::Renew => Err(told::renew_waits()),
             };
         }
-        if let Some(problem) = members.silent() {
+        if let Some(problem) = members.silent().or_else(|| members.clocks()) {
             return Err(problem);
         }
         let done = |outcome, authority: Option<Print>| DoneLine {

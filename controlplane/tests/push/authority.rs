@@ -8,10 +8,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use controlplane::trust::{Identity, node_config, read_identity};
+use controlplane::trust::{Authority, Identity, OwnKey, Subject, node_config, read_identity};
+use controlplane::witness::Admission;
 use controlplane_api::cluster::{ClusterStatus, Presence};
 use controlplane_api::trust::{TrustDone, TrustOutcome, TrustShow, TrustStage};
 use mirror_core::admin::Problem;
+use mirror_core::types::NodeId;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 
@@ -254,6 +256,48 @@ fn a_member_that_is_away_is_named_and_waited_for_and_not_cut_off() {
     }
     bed.start_witness();
     ends(&bed, 0, &before);
+    eventually("all talk", || all_talk(&bed));
+}
+
+/// The node that leads got a certificate of the next authority by a clock that was years behind. It has ended for all others.
+#[test]
+fn a_leader_whose_certificate_has_ended_in_mid_change_gets_another_one_and_goes_on() {
+    let mut bed = Bed::with_witness();
+    let read = |name: &str| fs::read_to_string(bed.file(0, name)).expect("a file");
+    let last = Identity {
+        certificate: read("authority/authority.pem"),
+        key: read("authority/authority.key"),
+    };
+    let (next, made) = Authority::create(bed.cluster()).expect("an authority");
+    let both = [last.certificate.as_str(), &made.certificate].concat();
+    for file in [
+        bed.file(0, "authority/authority.pem"),
+        bed.file(0, "trust/authority.pem"),
+        bed.file(1, "trust/authority.pem"),
+    ] {
+        fs::write(file, &both).expect("written");
+    }
+    let keys = [last.key.as_str(), &made.key].concat();
+    fs::write(bed.file(0, "authority/authority.key"), keys).expect("written");
+    let text = fs::read_to_string(bed.admission()).expect("an admission");
+    let mut admission: Admission = serde_json::from_str(&text).expect("JSON");
+    admission.authority = both;
+    let text = serde_json::to_string(&admission).expect("JSON");
+    fs::write(bed.admission(), text).expect("written");
+    let key = OwnKey::generate().expect("a key");
+    let own = Subject::Node(NodeId::new(0).expect("a node"));
+    let request = key.request().expect("a request");
+    let ended = next.sign_for(own, &request, -1).expect("a certificate");
+    fs::write(bed.file(0, "trust/node.pem"), ended).expect("written");
+    fs::write(bed.file(0, "trust/node.key"), key.pem()).expect("written");
+    bed.kill_witness();
+    bed.start_witness();
+    bed.start_both();
+    eventually("the end of the change", || {
+        let members = shown(&bed, 0).members;
+        let new = members[0].authority.expect("an authority");
+        members.len() == 3 && members.iter().all(|member| member.has(new))
+    });
     eventually("all talk", || all_talk(&bed));
 }
 

@@ -194,3 +194,27 @@ fn a_certificate_is_renewed_with_another_key_by_the_same_authority() {
         "{left}"
     );
 }
+
+/// The node that leads made the next one by a clock that was years behind: what it signs would have ended already.
+#[test]
+fn an_authority_that_was_made_by_a_wrong_clock_is_not_trusted() {
+    let last = authority();
+    let settled = holding(&last);
+    let made = |years: i64| Authority::create_for(CLUSTER, years * 365).expect("an authority");
+    for years in [-1, 3, 9, 17, 23, 60] {
+        let refused = settled.after(whose(), &trust(&last, &made(years).0));
+        assert_eq!(refused.expect_err("refused").code, "LS6188", "{years}");
+    }
+    for years in [19, 20, 21] {
+        after(&settled, &trust(&last, &made(years).0));
+    }
+    // And it is told before a change begins.
+    let days = |days: i64| now() + days * DAY_SECONDS;
+    assert!(told::apart("node2", days(29), now()).is_none());
+    for there in [-4000, -32, 32] {
+        let problem = told::apart("node2", days(there), now()).expect("told");
+        assert_eq!(problem.code, "LS6188");
+        assert!(problem.message.contains("node2"), "{problem:?}");
+    }
+    assert!(settled.answer().expect("an answer").now.is_some());
+}

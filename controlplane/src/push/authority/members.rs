@@ -63,6 +63,14 @@ impl Members {
         self.0.iter().find_map(|member| member.answer.clone().err())
     }
 
+    /// Whether a clock is too far from the one here.
+    pub(super) fn clocks(&self) -> Option<Problem> {
+        self.0.iter().find_map(|member| {
+            let there = member.answer.as_ref().ok()?.now?;
+            told::apart(&member.name, there, now())
+        })
+    }
+
     /// What the witness shows, if the authority signed it.
     pub(super) fn witness(&self) -> Option<String> {
         let witness = self.0.iter().find(|member| member.who == Named::Witness)?;
@@ -192,9 +200,10 @@ impl Pusher {
         who: Named,
         witness: Option<String>,
     ) -> Result<(), Problem> {
-        let [authority] = signers.all() else {
-            return Err(told::renew_waits());
-        };
+        let own = self.credentials.live();
+        let own = own.map_err(|why| told::files(&self.name, &why))?;
+        let missing = || told::files(&self.name, &"the authority's key is not here");
+        let authority = signers.of(own.standing.shown()).ok_or_else(missing)?;
         let is_own = who == Named::Node(self.me);
         let prepared = if is_own {
             self.ask_here(TrustAsk::Prepare).await?
@@ -212,6 +221,25 @@ impl Pusher {
         } else {
             self.ask_member(who, show).await.answer.map(drop)
         }
+    }
+
+    /// While a change is under way: of this node alone. What it got by a clock that was wrong may have ended for all others, and
+    /// nobody would hear it.
+    pub(super) async fn renew_own_in_time(
+        self: &Arc<Self>,
+        signers: &Signers,
+        shown: Print,
+    ) -> Result<bool, Problem> {
+        let own = self.ask_here(TrustAsk::Look).await?.certificate;
+        let ends = own.and_then(|shown| ends_at(&shown).ok());
+        let authority = signers.of(shown);
+        let is_due = authority
+            .zip(ends)
+            .is_some_and(|(authority, ends)| is_due(authority, ends));
+        if is_due {
+            self.renew(signers, Named::Node(self.me), None).await?;
+        }
+        Ok(is_due)
     }
 
     /// Of all members, this node the last one.
