@@ -134,7 +134,10 @@ impl Credentials {
         let turn = self.turn();
         let looked = self.adopt();
         drop(turn);
-        self.tell(looked.as_ref().err());
+        // That there is nothing to tell, the keeper of trust says alone: it knows who is away.
+        if let Err(problem) = &looked {
+            self.tell(Some(problem));
+        }
         looked
     }
 

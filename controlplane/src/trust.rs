@@ -71,12 +71,20 @@ fn content(what: &'static str) -> impl Fn(String) -> TrustError {
 }
 
 /// A certificate and its key, as PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The certificate.
     pub certificate: String,
     /// The key: a secret.
     pub key: String,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity")
+            .field("certificate", &self.certificate)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The cluster's own authority.

@@ -42,7 +42,7 @@ struct Cluster {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Handled {
     /// This is the answer.
-    Answer(ReplyLine),
+    Answer(Box<ReplyLine>),
     /// The node has a newer connection: end this one.
     Outlived,
 }
@@ -54,6 +54,8 @@ pub struct Witness {
     /// Who may speak for which cluster.
     pub trusted: Arc<Clusters>,
     open: Mutex<BTreeMap<Hex16, Arc<Mutex<Cluster>>>>,
+    /// One question about trust at a time, of each cluster.
+    turns: Mutex<BTreeMap<Hex16, Arc<Mutex<()>>>>,
 }
 
 impl Witness {
@@ -67,6 +69,7 @@ impl Witness {
             directory: directory.to_path_buf(),
             trusted: Arc::new(Clusters::default()),
             open: Mutex::new(BTreeMap::new()),
+            turns: Mutex::new(BTreeMap::new()),
         };
         for entry in fs::read_dir(directory)? {
             let path = entry?.path();
@@ -131,17 +134,20 @@ impl Witness {
         let Some(place) = place else {
             return Handled::Outlived;
         };
-        let mut place = lock(&place);
-        // It touches no register, and comes beside the connection that does.
+        // It touches no register, and comes beside the connection that does, which does not wait for it.
         if let Ok(AskLine {
             number,
             ask: Ask::Trust { trust },
             ..
         }) = serde_json::from_str(line)
         {
+            let turn = lock(&self.turns).entry(cluster).or_default().clone();
+            let held = lock(&turn);
             let trust = self.trust(cluster, &trust);
+            drop(held);
             return answer(number, Reply::Trusted { trust });
         }
+        let mut place = lock(&place);
         let newest = place.newest.entry(node).or_insert(connection);
         if *newest > connection {
             return Handled::Outlived;
@@ -157,7 +163,7 @@ impl Witness {
 }
 
 fn answer(number: u64, reply: Reply) -> Handled {
-    Handled::Answer(ReplyLine::new(number, reply))
+    Handled::Answer(Box::new(ReplyLine::new(number, reply)))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -12,7 +12,7 @@ use crate::trust::{
 };
 
 /// What a member trusts and shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Holding {
     /// The certificates of one authority, or of the last and the next one.
     pub trusted: Vec<String>,
@@ -22,6 +22,17 @@ pub struct Holding {
     pub ready: Option<String>,
     /// On a node: what it knows the witness by.
     pub witness: Option<String>,
+}
+
+impl std::fmt::Debug for Holding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Holding")
+            .field("trusted", &self.trusted)
+            .field("shown", &self.shown)
+            .field("is_ready", &self.ready.is_some())
+            .field("witness", &self.witness)
+            .finish()
+    }
 }
 
 /// Whose it is.

@@ -50,12 +50,16 @@ impl Source {
             signers.all().iter().map(Authority::print).collect();
         let prints = prints.map_err(|why| self.unusable(&why))?;
         match (own, prints.as_slice()) {
-            (Standing::Settled(one), [only]) if one == *only => Ok(None),
-            (Standing::Settled(one), [last, next]) if one == *last => Ok(Some(*next)),
-            (Standing::Settled(one), [_, next]) if one == *next => {
-                self.finish(signers)?;
+            (Standing::Settled(one), [only]) if one == *only => {
+                // A crash left the key of one that is over, or of one that never began.
+                if signers.has_more_keys() {
+                    self.put("authority.key", &signers.all()[0].key(), KEY_MODE)?;
+                }
                 Ok(None)
             }
+            (Standing::Settled(one), [last, next]) if one == *last => Ok(Some(*next)),
+            // The last step, of which not all have been heard yet.
+            (Standing::Settled(one), [_, next]) if one == *next => Ok(None),
             (Standing::Trusts { last, next } | Standing::Shows { last, next }, [one, two])
                 if (last, next) == (*one, *two) =>
             {
@@ -85,8 +89,16 @@ impl Source {
         Ok(print)
     }
 
-    /// The last one is over.
-    fn finish(&self, signers: &Signers) -> Result<(), Problem> {
+    /// Whether this node has gone the last step, while others may have to.
+    pub fn is_ending(signers: &Signers, own: Standing) -> bool {
+        own.is_settled() && signers.all().len() > 1 && signers.next() == Some(own.shown())
+    }
+
+    /// The last one is over, for all members.
+    ///
+    /// # Errors
+    /// LS6181.
+    pub fn finish(&self, signers: &Signers) -> Result<(), Problem> {
         let [_, next] = signers.all() else {
             return Ok(());
         };

@@ -227,7 +227,17 @@ fn all_talk_before_and_after_each_step_and_each_crash_and_the_old_certificates_a
     }
     assert_eq!(bed.live(0).standing, Standing::Settled(next));
     let signers = bed.source.signers().expect("readable").expect("here");
-    assert_eq!(signers.all().len(), 1);
+    assert_eq!(signers.all().len(), 2);
+    let keys = fs::read_to_string(bed.file("authority/authority.key")).expect("keys");
+    bed.source.finish(&signers).expect("over");
+    // As if the end had come between its two files.
+    put(&bed.file("authority/authority.key"), &keys, KEY_MODE);
+    let signers = bed.source.signers().expect("readable").expect("here");
+    assert!(signers.all().len() == 1 && signers.has_more_keys());
+    let looked = bed.source.next(&signers, bed.live(0).standing);
+    assert_eq!(looked, Ok(None));
+    let keys = fs::read_to_string(bed.file("authority/authority.key")).expect("keys");
+    assert_eq!(keys.matches("BEGIN").count(), 1);
     // Who has what was good before is heard by nobody, and hears nobody.
     let name = node_name(CLUSTER, node(1));
     assert!(!talk(&old[0].client, &name, &bed.live(1).server));
@@ -259,6 +269,8 @@ fn one_change_after_the_other() {
         }
         let signers = bed.source.signers().expect("readable").expect("here");
         let own = bed.live(0).standing;
+        assert!(Source::is_ending(&signers, own));
+        bed.source.finish(&signers).expect("over");
         bed.source.next(&signers, own).expect("over");
         bed.all_talk();
     }
@@ -288,6 +300,8 @@ fn a_witness_that_was_replaced_is_not_taken_although_the_authority_certified_it(
         }
         let signers = bed.source.signers().expect("readable").expect("here");
         let own = bed.live(0).standing;
+        assert!(Source::is_ending(&signers, own));
+        bed.source.finish(&signers).expect("over");
         bed.source.next(&signers, own).expect("over");
     };
     steps(&bed);
@@ -506,6 +520,9 @@ fn what_is_wrong_with_the_files_is_told_and_connections_go_on() {
     bed.all_talk();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("a mode");
     bed.nodes[0].look().expect("as before");
+    // Nobody but the keeper of trust takes back what it said.
+    assert!(bed.nodes[0].note().is_some());
+    bed.nodes[0].tell(None);
     assert_eq!(bed.nodes[0].note(), None);
     // Of the other node, say.
     fs::copy(bed.file("node1/node.pem"), bed.file("node0/node.pem")).expect("copied");

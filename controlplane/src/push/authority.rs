@@ -14,7 +14,7 @@ use mirror_core::admin::Problem;
 use super::operator::ended;
 use super::words::{AskFrame, DoneLine, TrustQuestion, TrustSaid, TrustVerb};
 use super::{Handle, LOOK_INTERVAL, Pusher};
-use crate::authority::told;
+use crate::authority::{Source, told};
 use crate::join::frames::printable;
 use crate::trust::Signers;
 
@@ -159,7 +159,8 @@ impl Pusher {
         let Some((signers, own, new)) = self.leading().await? else {
             return Ok(Looked::Idle);
         };
-        let is_quiet = own.is_settled() && new.is_none();
+        let is_ending = Source::is_ending(&signers, own);
+        let is_quiet = own.is_settled() && new.is_none() && !is_ending;
         // In the quiet that is done for all members.
         if !is_quiet && self.renew_own_in_time(&signers, own.shown()).await? {
             return Ok(Looked::Stepped);
@@ -174,6 +175,14 @@ impl Pusher {
         }
         let members = self.members().await;
         match members.next(own, new)? {
+            // Whoever is away may not have gone the last step.
+            Next::Idle if is_ending => match members.silent() {
+                Some(problem) => Err(problem),
+                None => {
+                    let over = self.blocking(move |pusher| pusher.source.finish(&signers));
+                    over.await?.map(|()| Looked::Stepped)
+                }
+            },
             Next::Idle => {
                 // Nothing is under way: who is away is nobody's concern here.
                 let renewed = self.renew_in_time(&signers, &members).await?;
@@ -253,6 +262,12 @@ impl Pusher {
         if let Some(next) = new.or(own.next()) {
             return match verb {
                 TrustVerb::Rotate => Ok(under_way(next)),
+                TrustVerb::Renew => Err(told::renew_waits()),
+            };
+        }
+        if Source::is_ending(&signers, own) {
+            return match verb {
+                TrustVerb::Rotate => Ok(under_way(own.shown())),
                 TrustVerb::Renew => Err(told::renew_waits()),
             };
         }

@@ -157,7 +157,10 @@ impl Authority {
 
 /// The authorities whose keys are here: one, or the last and the next one.
 #[derive(Debug)]
-pub struct Signers(Vec<Authority>);
+pub struct Signers {
+    all: Vec<Authority>,
+    keys: usize,
+}
 
 impl Signers {
     /// From `authority.pem` and `authority.key` of a directory; `None` if there is no key.
@@ -191,22 +194,33 @@ impl Signers {
             })?;
             all.push(Authority::open(cluster, &Identity { certificate, key })?);
         }
-        Ok(Some(Self(all)))
+        let keys = keys.len();
+        Ok(Some(Self { all, keys }))
     }
 
     /// The last one first.
     pub fn into_all(self) -> Vec<Authority> {
-        self.0
+        self.all
     }
 
     /// The same, to look at.
     pub fn all(&self) -> &[Authority] {
-        &self.0
+        &self.all
+    }
+
+    /// Whether there are keys that belong to none of them.
+    pub fn has_more_keys(&self) -> bool {
+        self.keys > self.all.len()
+    }
+
+    /// The one that is there last.
+    pub fn next(&self) -> Option<Print> {
+        self.all.last()?.print().ok()
     }
 
     /// The one with this name.
     pub fn of(&self, print: Print) -> Option<&Authority> {
-        let mut all = self.0.iter();
+        let mut all = self.all.iter();
         all.find(|authority| authority.print().is_ok_and(|own| own == print))
     }
 }

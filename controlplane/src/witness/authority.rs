@@ -14,7 +14,7 @@ use crate::durable::{replace, sync};
 use crate::trust::{Clusters, Identity, Named, TrustError, certificates};
 
 /// What a witness knows of a cluster: `CLUSTER.cluster` in its directory. It has keys in it.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Admission {
     /// The layout of the file.
     pub version: u32,
@@ -35,6 +35,15 @@ pub struct Admission {
 pub struct Certified {
     certificate: String,
     key: String,
+}
+
+impl std::fmt::Debug for Admission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admission")
+            .field("members", &self.members)
+            .field("authority", &self.authority)
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Certified {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use controlplane::authority::{Credentials, Source};
 use controlplane::join::{Existing, Guest, Home, JoinError, Progress, join};
-use controlplane::trust::{Named, check_certificate};
+use controlplane::trust::{Subject, check_certificate};
 use controlplane_api::arbiter::Hex16;
 use controlplane_api::trust::TrustAsk;
 use mirror_core::types::NodeId;
@@ -307,7 +307,7 @@ fn who_invites_while_the_authority_is_changed_hands_out_what_all_trust_then() {
     let fingerprint = before.fingerprint().expect("a print");
     for (from, to) in [(own, trusts), (trusts, shows)] {
         let request = node.ask(&TrustAsk::Prepare).request;
-        let named = (Named::Node(both[0]), request.as_deref());
+        let named = (Subject::Node(both[0]), request.as_deref());
         let step = source.step(&signers(), (from, to), named, None);
         let answer = node.ask(&step.expect("a step").expect("a request"));
         assert_eq!(answer.problem, None);

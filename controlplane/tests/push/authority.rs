@@ -11,7 +11,7 @@ use std::sync::Arc;
 use controlplane::trust::{Authority, Identity, OwnKey, Subject, node_config, read_identity};
 use controlplane::witness::Admission;
 use controlplane_api::cluster::{ClusterStatus, Presence};
-use controlplane_api::trust::{TrustDone, TrustOutcome, TrustShow, TrustStage};
+use controlplane_api::trust::{MemberTrust, TrustDone, TrustOutcome, TrustShow, TrustStage};
 use mirror_core::admin::Problem;
 use mirror_core::types::NodeId;
 use rustls::pki_types::ServerName;
@@ -68,8 +68,10 @@ fn ends(bed: &Bed, node: usize, before: &TrustShow) {
     for node in 0..2 {
         assert_eq!(authorities(bed, node), 1);
     }
-    let keys = fs::read_to_string(bed.file(0, "authority/authority.key")).expect("a key");
-    assert_eq!(keys.matches("BEGIN").count(), 1);
+    eventually("its key is gone", || {
+        let keys = fs::read_to_string(bed.file(0, "authority/authority.key")).expect("a key");
+        keys.matches("BEGIN").count() == 1
+    });
 }
 
 type Line = StreamOwned<ClientConnection, TcpStream>;
@@ -181,28 +183,33 @@ fn stage(bed: &Bed) -> TrustStage {
     own.stage.expect("a stage")
 }
 
-/// All processes are killed at each stage, and begin anew.
+/// All processes are killed at each stage, and begin anew. A file that the other node cannot replace holds the stage.
 #[test]
 fn a_crash_at_each_stage_is_taken_up_where_it_was() {
     let mut bed = ready();
     let before = shown(&bed, 0);
+    let held = [
+        (TrustStage::TrustsNext, "trust/.authority.pem.new"),
+        (TrustStage::ShowsNext, "trust/.node.pem.new"),
+    ];
+    for (_, file) in held {
+        fs::create_dir(bed.file(1, file)).expect("in the way");
+    }
     wish(&bed, 0, ROTATE, "{}").expect("begun");
-    for reached in [
-        TrustStage::Settled,
-        TrustStage::TrustsNext,
-        TrustStage::ShowsNext,
-    ] {
-        eventually("the stage", || {
-            let now = stage(&bed);
-            now == reached || now == TrustStage::ShowsNext || authorities(&bed, 0) == 1
-        });
+    for (reached, file) in held {
+        let refused = |bed: &Bed| {
+            let note = status(bed, 0).trust;
+            stage(bed) == reached && note.is_some_and(|note| note.code == "LS6181")
+        };
+        eventually("the stage", || refused(&bed));
         for node in 0..2 {
             bed.kill(node);
         }
         bed.kill_witness();
         bed.start_witness();
         bed.start_both();
-        eventually("all talk", || all_talk(&bed));
+        eventually("the same stage", || all_talk(&bed) && refused(&bed));
+        fs::remove_dir(bed.file(1, file)).expect("away");
     }
     ends(&bed, 0, &before);
     assert!(all_talk(&bed));
@@ -299,6 +306,42 @@ fn a_leader_whose_certificate_has_ended_in_mid_change_gets_another_one_and_goes_
         members.len() == 3 && members.iter().all(|member| member.has(new))
     });
     eventually("all talk", || all_talk(&bed));
+}
+
+/// Nobody heard whether the witness has gone it: it is told, and nothing is forgotten until it was heard.
+#[test]
+fn the_last_step_is_followed_until_all_have_gone_it() {
+    let mut bed = ready();
+    let before = shown(&bed, 0);
+    let in_the_way = bed
+        .admission()
+        .with_file_name(format!(".{}.cluster.new", bed.cluster()));
+    let blocked = bed.file(1, "trust/.node.pem.new");
+    fs::create_dir(&blocked).expect("in the way");
+    wish(&bed, 0, ROTATE, "{}").expect("begun");
+    eventually("the stage", || {
+        let members = shown(&bed, 0).members;
+        let is = |member: &MemberTrust| member.stage == Some(TrustStage::ShowsNext);
+        members.iter().filter(|member| is(member)).count() == 2
+    });
+    // The witness takes no further step from here.
+    fs::create_dir(&in_the_way).expect("in the way");
+    fs::remove_dir(&blocked).expect("away");
+    eventually("the nodes are through", || {
+        (0..2).all(|node| authorities(&bed, node) == 1)
+    });
+    bed.kill_witness();
+    eventually("it is named", || {
+        let note = status(&bed, 0).trust;
+        note.is_some_and(|note| note.code == "LS6178" && note.message.contains("witness"))
+    });
+    let again = wish(&bed, 0, ROTATE, "{}").expect("under way");
+    assert_eq!(again.outcome, TrustOutcome::UnderWay);
+    let keys = fs::read_to_string(bed.file(0, "authority/authority.key")).expect("keys");
+    assert_eq!(keys.matches("BEGIN").count(), 2);
+    fs::remove_dir(&in_the_way).expect("away");
+    bed.start_witness();
+    ends(&bed, 0, &before);
 }
 
 #[test]
