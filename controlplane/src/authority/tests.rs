@@ -341,8 +341,7 @@ fn a_witness_that_was_replaced_is_not_taken_although_the_authority_certified_it(
     }
 }
 
-/// Root on the other node wants an authority of his own beside the next one, root on the witness wants a node to store what it
-/// cannot start with.
+/// Root on the other node wants an authority of his own beside the next one.
 #[test]
 fn what_comes_with_something_beside_it_is_stored_by_nobody() {
     let bed = Bed::new();
@@ -396,6 +395,16 @@ fn what_comes_with_something_beside_it_is_stored_by_nobody() {
         std::str::from_utf8(&before).expect("text"),
         KEY_MODE,
     );
+}
+
+/// Root on the witness wants a node to store what it cannot start with.
+#[test]
+fn a_witness_s_certificate_with_something_beside_it_is_stored_by_no_node() {
+    let bed = Bed::new();
+    let signers = bed.source.signers().expect("readable").expect("here");
+    bed.source.begin(&signers).expect("begun");
+    let signers = bed.source.signers().expect("readable").expect("here");
+    let (evil, _) = Authority::create(CLUSTER).expect("an authority");
     // The witness shows something more than its certificate at the last step.
     for member in [0, 1, 2, 0, 1, 2] {
         bed.step(member);
