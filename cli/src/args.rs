@@ -4,7 +4,7 @@ mod cluster;
 
 use std::path::PathBuf;
 
-pub(crate) use cluster::{Cluster, Door, RotateKeys, Together};
+pub(crate) use cluster::{Cluster, Door, RotateAuthority, RotateKeys, Together};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 

@@ -276,6 +276,7 @@ pub(crate) fn screen(status: &ClusterStatus, style: Style) -> String {
     }
     note(&mut out, ("config", status.config.as_ref()), style);
     note(&mut out, ("keys", status.keys.as_ref()), style);
+    note(&mut out, ("trust", status.trust.as_ref()), style);
     for group in &status.groups {
         group_rows(&mut out, group);
     }
@@ -530,6 +531,7 @@ mod tests {
             agreed: true,
             config: None,
             keys: None,
+            trust: None,
             timeouts: None,
         }
     }

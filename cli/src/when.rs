@@ -20,6 +20,14 @@ pub(crate) fn local(unix_ms: u64) -> String {
     }
 }
 
+/// The day of a moment in seconds since 1970: `2026-11-22`.
+pub(crate) fn day(unix_s: i64) -> String {
+    match local_time(unix_s) {
+        Some(it) => format!("{:04}-{:02}-{:02}", it.year, it.month, it.day),
+        None => "a day that cannot be shown".to_string(),
+    }
+}
+
 /// The moment that is meant, in milliseconds since 1970: a time ago (`90s`, `30m`, `2h`, `1d`), a time of today (`14:05`), or
 /// `2026-11-22`, `2026-11-22 14:05`, `2026-11-22T14:05:09`.
 pub(crate) fn parse(text: &str, now_ms: u64) -> Result<u64, String> {

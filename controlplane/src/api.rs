@@ -18,6 +18,7 @@ use controlplane_api::events::{Events, Query};
 use controlplane_api::keys::RotateAsk;
 use controlplane_api::paths::node_socket;
 use controlplane_api::together::{AskedTogether, ClusterVerb};
+use controlplane_api::trust::TrustWish;
 use controlplane_api::verbs::{Asked, GroupVerb, NodeVerb, Refused, ScaleAsked};
 use controlplane_api::why::Why;
 use mirror_core::admin::Problem;
@@ -78,6 +79,9 @@ pub async fn serve(asks: mpsc::Sender<Ask>, pusher: push::Handle, log: Log) -> i
         .route("/v1/config/abandon", post(config_abandon))
         .route("/v1/keys", get(keys_show))
         .route("/v1/keys/rotate", post(keys_rotate))
+        .route("/v1/trust", get(trust))
+        .route("/v1/trust/rotate", post(trust_rotate))
+        .route("/v1/trust/renew", post(trust_renew))
         .with_state(pusher.clone());
     let happened = Router::new()
         .route("/v1/events", get(events))
@@ -96,10 +100,11 @@ async fn status(State((asks, pusher)): State<Doors>) -> Result<Json<ClusterStatu
         .await
         .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     let status = answer.await.map_err(gone)?;
-    let (config, keys) = (pusher.note(), pusher.keys_note());
+    let (config, keys, trust) = (pusher.note(), pusher.keys_note(), pusher.trust_note());
     Ok(Json(ClusterStatus {
         config,
         keys,
+        trust,
         ..status
     }))
 }
@@ -166,6 +171,18 @@ async fn config_abandon(
 
 async fn keys_show(State(pusher): State<push::Handle>) -> Response {
     answer_of(pusher.keys().await)
+}
+
+async fn trust(State(pusher): State<push::Handle>) -> Response {
+    answer_of(pusher.trust().await)
+}
+
+async fn trust_rotate(State(pusher): State<push::Handle>, Json(wish): Json<TrustWish>) -> Response {
+    answer_of(pusher.rotate_authority(wish).await)
+}
+
+async fn trust_renew(State(pusher): State<push::Handle>, Json(wish): Json<TrustWish>) -> Response {
+    answer_of(pusher.renew_certificates(wish).await)
 }
 
 async fn keys_rotate(State(pusher): State<push::Handle>, Json(asked): Json<RotateAsk>) -> Response {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use controlplane_api::arbiter::{
     Ask, AskLine, ClaimLine, Held, Hex16, LINE_BYTES_MAX, Mark, Reply, ReplyLine,
 };
+use controlplane_api::trust::{TrustAnswer, TrustAsk};
 use controlplane_core::register::{Answer, Refusal};
 use controlplane_core::view_change::Question;
 use mirror_core::types::{Epoch, NodeSet, VolumeId};
@@ -20,12 +21,15 @@ use tokio::time::{interval, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::trust::WITNESS_NAME;
+use crate::authority::Credentials;
+use crate::trust::{WITNESS_NAME, witness_name};
 
 /// Between two reports at most; a quarter of the heartbeat's timeout if that is shorter, for the lease rests on them.
 const REPORT_INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// Connecting and each answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// An answer about trust: a key is made, and a file flushed.
+const TRUST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two tries to connect.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -116,7 +120,7 @@ async fn converse(
         let asked_nanos = boottime_nanos();
         let volumes = match &ask {
             Ask::Report { volumes } => volumes.len(),
-            Ask::Claim { .. } | Ask::Release { .. } => 0,
+            Ask::Claim { .. } | Ask::Release { .. } | Ask::Trust { .. } => 0,
         };
         let reply = timeout(TIMEOUT, arbiter.ask(number, ask)).await??;
         let contact = Heard::Contact { asked_nanos };
@@ -129,39 +133,118 @@ async fn converse(
     }
 }
 
+/// How a node reaches its witness now: whom it trusts may have changed since the last connection.
+pub enum Way {
+    /// Always so: it is known by its own certificate.
+    Pinned(Arc<ClientConfig>),
+    /// As the node's certificates are; while those cannot be read, by its own certificate if that is known.
+    Certified(Arc<Credentials>, Option<Arc<ClientConfig>>),
+}
+
+impl Way {
+    fn tls(&self) -> io::Result<(Arc<ClientConfig>, ServerName<'static>)> {
+        let (config, name) = match self {
+            Self::Pinned(config) => (Arc::clone(config), WITNESS_NAME.to_string()),
+            Self::Certified(credentials, pinned) => match credentials.live() {
+                Ok(live) => (
+                    Arc::clone(&live.witness),
+                    witness_name(credentials.cluster()),
+                ),
+                Err(why) => {
+                    let pinned = pinned.as_ref().ok_or_else(|| io::Error::other(why))?;
+                    (Arc::clone(pinned), WITNESS_NAME.to_string())
+                }
+            },
+        };
+        let name = ServerName::try_from(name).map_err(io::Error::other)?;
+        Ok((config, name))
+    }
+}
+
+impl std::fmt::Debug for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Way")
+    }
+}
+
 /// `lockstepd witness` on another machine.
 #[derive(Debug)]
 pub struct Witness {
     address: String,
-    config: Arc<ClientConfig>,
-    stream: Option<BufReader<TlsStream<TcpStream>>>,
+    way: Way,
+    /// With what it was made.
+    stream: Option<(Arc<ClientConfig>, BufReader<TlsStream<TcpStream>>)>,
 }
 
 impl Witness {
-    /// At `HOST:PORT`.
+    /// At `HOST:PORT`, by its own certificate.
     pub fn new(address: String, config: Arc<ClientConfig>) -> Self {
+        Self::by(address, Way::Pinned(config))
+    }
+
+    /// At `HOST:PORT`.
+    pub fn by(address: String, way: Way) -> Self {
         Self {
             address,
-            config,
+            way,
             stream: None,
         }
     }
 }
 
+async fn connect(
+    address: &str,
+    way: &Way,
+) -> io::Result<(Arc<ClientConfig>, BufReader<TlsStream<TcpStream>>)> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let (config, name) = way.tls()?;
+    let connector = TlsConnector::from(Arc::clone(&config));
+    let stream = connector.connect(name, stream).await?;
+    Ok((config, BufReader::new(stream)))
+}
+
+/// Asks a witness about trust, on a connection of its own: what is said of registers goes on beside it. `None`: it does not know
+/// such questions.
+///
+/// # Errors
+/// It cannot be reached.
+pub async fn ask_trust(
+    address: &str,
+    credentials: &Arc<Credentials>,
+    trust: TrustAsk,
+) -> io::Result<Option<TrustAnswer>> {
+    let way = Way::Certified(Arc::clone(credentials), None);
+    let (_, mut stream) = timeout(TIMEOUT, connect(address, &way)).await??;
+    let line = AskLine::new(0, Ask::Trust { trust });
+    let reply = timeout(TRUST_TIMEOUT, exchange(&mut stream, &line)).await??;
+    Ok(match reply.reply {
+        Reply::Trusted { trust } => Some(trust),
+        Reply::Reported { .. }
+        | Reply::Granted { .. }
+        | Reply::Released
+        | Reply::Superseded { .. }
+        | Reply::Held { .. }
+        | Reply::Diverged { .. }
+        | Reply::NotEnrolled { .. }
+        | Reply::Failed { .. } => None,
+    })
+}
+
 impl Arbiter for Witness {
     async fn connect(&mut self) -> io::Result<()> {
         self.stream = None;
-        let stream = TcpStream::connect(&self.address).await?;
-        stream.set_nodelay(true)?;
-        let name = ServerName::try_from(WITNESS_NAME).map_err(io::Error::other)?;
-        let connector = TlsConnector::from(Arc::clone(&self.config));
-        let stream = connector.connect(name, stream).await?;
-        self.stream = Some(BufReader::new(stream));
+        self.stream = Some(connect(&self.address, &self.way).await?);
         Ok(())
     }
 
     async fn ask(&mut self, number: u64, ask: Ask) -> io::Result<Reply> {
-        let stream = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        let made = self.stream.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        // With another certificate before the witness ends what was made with the last one. All that was asked there was answered.
+        if !Arc::ptr_eq(&made.0, &self.way.tls()?.0) {
+            self.connect().await?;
+        }
+        let (_, stream) = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         let reply = exchange(stream, &AskLine::new(number, ask)).await?;
         Ok(reply.reply)
     }
@@ -270,6 +353,7 @@ fn news(number: u64, volumes: usize, reply: Reply) -> io::Result<Option<Heard>> 
                 missing: NodeSet::from_bits(missing),
             },
         ),
+        Reply::Trusted { .. } => return Err(io::Error::other("an answer to another question")),
         Reply::Failed { reason } => return Err(io::Error::other(reason)),
     })
 }

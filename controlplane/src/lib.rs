@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod arbiter;
+pub mod authority;
 pub mod clerk;
 pub mod config;
 pub mod daemons;

@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use controlplane::arbiter::Way;
+use controlplane::authority::{Credentials, Source};
 use controlplane::config::{Config, RegisterKeeper};
 use controlplane::etcd::{self, Etcd};
 use controlplane::events;
@@ -19,8 +21,8 @@ use controlplane::node::{self, Fencing, RegisterClient};
 use controlplane::push;
 use controlplane::rotation::{self, Keyring};
 use controlplane::trust::{
-    Authority, Identity, check_own, etcd_client_config, node_config, read_identity, witness_config,
-    witness_identity,
+    Authority, Identity, check_own, etcd_client_config, pinned_config, read_identity,
+    witness_config, witness_identity,
 };
 use controlplane::wishes::Store;
 use controlplane::witness::{Admission, Witness, server};
@@ -162,9 +164,11 @@ fn run(
     let pushed = push::Store::of_node(cluster);
     let push::Loaded { config, record } = push::load(path, &name, &pushed)?;
     let fencing = Fencing::begin(&config, boot_id()?);
+    let both = (config.me, config.peer);
+    let credentials = Arc::new(Credentials::open(trust, &name, cluster, both));
     let arbiter = match &config.keeper {
         None => None,
-        Some(keeper) => Some(register_client(keeper, cluster, &config, trust)?),
+        Some(keeper) => Some(register_client(keeper, &credentials, &config, trust)?),
     };
     let store = Store::of_node(cluster);
     let wishes = store
@@ -197,7 +201,7 @@ fn run(
     let course = push::Course::new(Arc::clone(&heartbeats.shared), config.lease);
     let keyring = keyring(&config, &heartbeats, (path, key), keys)?;
     let parts = (course, events.clone(), keyring);
-    let pusher = pusher(&config, parts, (path, trust), (pushed, record))?;
+    let pusher = pusher(&config, parts, (path, credentials), (pushed, record))?;
     tracing::info!(code = "LS6021", node = %name, peer = %config.peer_name, "lockstepd runs");
     runtime()?.block_on(node::run(
         config,
@@ -253,10 +257,15 @@ fn keyring(
 fn pusher(
     config: &Config,
     (course, events, keyring): (push::Course, events::Log, Keyring),
-    (path, trust): (&Path, &Path),
+    (path, credentials): (&Path, Arc<Credentials>),
     (store, record): (push::Store, push::Record),
 ) -> anyhow::Result<push::Handle> {
-    let trust = push::Trust::read(trust, store.cluster(), config.peer);
+    let beside = path.parent().unwrap_or(Path::new("/")).join("authority");
+    let source = Source::new(&beside, &config.name, store.cluster());
+    let witness = match &config.keeper {
+        Some(RegisterKeeper::Witness(address)) => Some(address.clone()),
+        Some(RegisterKeeper::Etcd { .. }) | None => None,
+    };
     let settings = push::Settings {
         me: config.me,
         name: config.name.clone(),
@@ -264,7 +273,9 @@ fn pusher(
         path: path.to_path_buf(),
         interconnects: config.interconnects.clone(),
         store,
-        trust: trust.map_err(|error| error.to_string()),
+        credentials,
+        source,
+        witness,
         course,
         events,
         keyring: Arc::new(keyring),
@@ -298,10 +309,11 @@ fn known(config: &Config, wishes: &[Wish]) -> Vec<Wish> {
 
 fn register_client(
     keeper: &RegisterKeeper,
-    cluster: Hex16,
+    credentials: &Arc<Credentials>,
     config: &Config,
     trust: &Path,
 ) -> anyhow::Result<RegisterClient> {
+    let cluster = credentials.cluster();
     let read = |path: &Path| {
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
     };
@@ -317,8 +329,9 @@ fn register_client(
                 )
             })?;
             let witness = read(&trust.join("witness.pem"))?;
-            let tls = Arc::new(node_config(&identity, &witness)?);
-            let witness = controlplane::arbiter::Witness::new(address.clone(), tls);
+            let tls = pinned_config(&identity, (cluster, &witness))?;
+            let way = Way::Certified(Arc::clone(credentials), tls.map(Arc::new));
+            let witness = controlplane::arbiter::Witness::by(address.clone(), way);
             Ok(RegisterClient::Witness(Box::new(witness)))
         }
         RegisterKeeper::Etcd {
@@ -377,6 +390,7 @@ fn make_trust(key: &Path, into: &Path) -> anyhow::Result<()> {
         let directory = into.join(format!("node{number}"));
         let node = NodeId::new(number).context("a node")?;
         store(&directory, "node", &authority.issue(node)?)?;
+        secret(&directory.join("authority.pem"), &own.certificate)?;
         secret(&directory.join("witness.pem"), &witness.certificate)?;
     }
     let directory = into.join("witness");
@@ -385,6 +399,7 @@ fn make_trust(key: &Path, into: &Path) -> anyhow::Result<()> {
         version: 1,
         members: NodeSet::from_bits(3).bits(),
         authority: own.certificate.clone(),
+        ..Admission::default()
     };
     let text = serde_json::to_string_pretty(&admission)?;
     secret(&directory.join(format!("{cluster}.cluster")), &text)?;

@@ -15,6 +15,7 @@ use controlplane_core::push::{
 use mirror_core::admin::Problem;
 use mirror_core::types::NodeId;
 
+mod authority;
 mod begin;
 mod course;
 mod door;
@@ -30,12 +31,12 @@ mod words;
 
 pub use begin::{Loaded, load};
 pub use course::Course;
-pub use door::Trust;
 pub(crate) use install::prove;
 pub use judge::{Judged, judge};
 pub use record::{Record, RecordError, Store, Text, put_aside};
 pub use words::{digest, hex};
 
+use crate::authority::{Credentials, Source};
 use crate::config::{Checked, Cluster};
 use crate::events;
 use crate::heartbeat::Interconnect;
@@ -70,8 +71,12 @@ pub struct Settings {
     pub interconnects: Vec<Interconnect>,
     /// Where the record is.
     pub store: Store,
-    /// Certificates, or why there are none.
-    pub trust: Result<Trust, String>,
+    /// Certificates.
+    pub credentials: Arc<Credentials>,
+    /// The authority, where its key is.
+    pub source: Source,
+    /// Where the witness is, if there is one.
+    pub witness: Option<String>,
     /// How far this run is.
     pub course: Course,
     /// What happened here, for the other node.
@@ -88,10 +93,14 @@ pub struct Pusher {
     path: PathBuf,
     interconnects: Vec<Interconnect>,
     store: Store,
-    trust: Result<Arc<Trust>, String>,
+    credentials: Arc<Credentials>,
+    source: Arc<Source>,
+    witness: Option<String>,
     course: Course,
     events: events::Log,
     keyring: Arc<Keyring>,
+    /// Somebody wished for another authority.
+    trust_wished: tokio::sync::Notify,
     /// One conversation at a time.
     talk: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
@@ -152,10 +161,13 @@ impl Pusher {
             path: settings.path,
             interconnects: settings.interconnects,
             store: settings.store,
-            trust: settings.trust.map(Arc::new),
+            credentials: settings.credentials,
+            source: Arc::new(settings.source),
+            witness: settings.witness,
             course: settings.course,
             events: settings.events,
             keyring: settings.keyring,
+            trust_wished: tokio::sync::Notify::new(),
             talk: tokio::sync::Mutex::new(()),
             inner: Mutex::new(Inner {
                 push: Push::new(settings.me, durable, file),
@@ -190,13 +202,11 @@ impl Pusher {
 
     /// For ever: the other node is heard, and what is under way gets on.
     async fn keep(self: Arc<Self>) {
-        if let Ok(trust) = &self.trust {
-            for pair in &self.interconnects {
-                let trust = Arc::clone(trust);
-                tokio::spawn(door::listen(Arc::clone(&self), trust, pair.local));
-            }
+        for pair in &self.interconnects {
+            tokio::spawn(door::listen(Arc::clone(&self), pair.local));
         }
         tokio::spawn(Arc::clone(&self).keep_keys());
+        tokio::spawn(Arc::clone(&self).keep_trust());
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for look in 0_u64.. {
@@ -407,8 +417,9 @@ impl Pusher {
 
     /// One question to the other node, and its answer.
     async fn exchange(&self, frame: &AskFrame) -> Result<(State, AnswerFrame), Problem> {
-        let trust = self.trust.as_ref().map_err(|why| told::no_trust(why))?;
-        let answer = door::ask(trust, &self.interconnects, frame).await;
+        let live = self.credentials.live();
+        live.map_err(|why| told::no_trust(&why))?;
+        let answer = door::ask(&self.credentials, &self.interconnects, frame).await;
         let answer = answer.map_err(|error| told::silent(&self.peer_name, &error.to_string()))?;
         let state = answer.state.read().filter(|_| answer.version == VERSION);
         let state = state.ok_or_else(|| told::other_release(&self.peer_name))?;
@@ -426,8 +437,16 @@ impl Pusher {
             })?),
             None => None,
         };
+        let trust = match frame.trust.take() {
+            Some(question) => Some(self.answer_trust(question).await),
+            None => None,
+        };
         let answer = self.answer(&frame)?;
-        Ok(AnswerFrame { keys, ..answer })
+        Ok(AnswerFrame {
+            keys,
+            trust,
+            ..answer
+        })
     }
 
     fn answer(&self, frame: &AskFrame) -> std::io::Result<AnswerFrame> {
@@ -473,6 +492,7 @@ impl Pusher {
             warnings: judged.map(|it| it.warnings).unwrap_or_default(),
             events: frame.events.as_ref().map(|query| self.happened_here(query)),
             keys: None,
+            trust: None,
         })
     }
 

@@ -3,12 +3,11 @@
 //! A node's certificate names its cluster and its number, and is signed by the cluster's authority; nothing else says
 //! who asks. A witness serves many clusters: it finds the cluster in the certificate, then checks the certificate
 //! against that cluster's authority alone, so that one cluster can never speak for another. The witness's certificate is
-//! signed by itself, and pinned: a node trusts exactly that one.
+//! signed by itself, and pinned: a node trusts exactly that one, and what the authority certifies for exactly that one.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use controlplane_api::arbiter::Hex16;
 use mirror_core::types::NodeId;
@@ -16,22 +15,29 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData,
 };
-use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
-    SignatureScheme,
-};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use thiserror::Error;
 
+mod clusters;
+mod lifetime;
+mod pem;
 mod request;
+mod succession;
+mod witness;
 
+pub use clusters::{Clusters, witness_config};
+pub use lifetime::{AUTHORITY_DAYS, CERTIFICATE_DAYS, DAY_SECONDS, day, ends_at, now};
+pub(crate) use pem::{belongs, certificates, key_of, keys, only_certificate};
 pub use request::{OwnKey, check_certificate, check_node, check_own, check_witness};
+pub use succession::{Signers, check_endorsement, check_retirement, print_of, signed_by};
+pub(crate) use witness::witness_name;
+pub use witness::{Lasting, Named, Subject, check_named, pinned_config, witness_client_config};
 
 const NODE_SUFFIX: &str = "node.lockstep.internal";
+const WITNESS_SUFFIX: &str = "witness.lockstep.internal";
 /// The name in every witness's certificate.
 pub const WITNESS_NAME: &str = "witness.lockstep.internal";
 
@@ -65,12 +71,20 @@ fn content(what: &'static str) -> impl Fn(String) -> TrustError {
 }
 
 /// A certificate and its key, as PEM.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The certificate.
     pub certificate: String,
     /// The key: a secret.
     pub key: String,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity")
+            .field("certificate", &self.certificate)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The cluster's own authority.
@@ -87,9 +101,18 @@ impl Authority {
     /// # Errors
     /// [`TrustError`] if no key can be made.
     pub fn create(cluster: Hex16) -> Result<(Self, Identity), TrustError> {
+        Self::create_for(cluster, AUTHORITY_DAYS)
+    }
+
+    /// One that is good for so long.
+    ///
+    /// # Errors
+    /// [`TrustError`] if no key can be made.
+    pub fn create_for(cluster: Hex16, days: i64) -> Result<(Self, Identity), TrustError> {
         let failed = content("a new authority");
         let key = KeyPair::generate().map_err(|error| failed(error.to_string()))?;
-        let params = Self::params(cluster);
+        let mut params = Self::params(cluster);
+        lifetime::limit(&mut params, days);
         let signed = params
             .self_signed(&key)
             .map_err(|error| failed(error.to_string()))?;
@@ -129,6 +152,11 @@ impl Authority {
         &self.certificate
     }
 
+    /// Its key: a secret.
+    pub(crate) fn key(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// A certificate for a node of the cluster.
     ///
     /// # Errors
@@ -143,17 +171,43 @@ impl Authority {
 
     /// Says that whoever has the private half of `key` is the node.
     fn certify(&self, node: NodeId, key: &impl PublicKeyData) -> Result<String, TrustError> {
-        let failed = content("a node's certificate");
-        let name = node_name(self.cluster, node);
+        self.certify_for(Subject::Node(node), key, CERTIFICATE_DAYS)
+    }
+
+    fn certify_for(
+        &self,
+        who: Subject,
+        key: &impl PublicKeyData,
+        days: i64,
+    ) -> Result<String, TrustError> {
+        let failed = content("a certificate");
+        let (names, common, usages) = match who {
+            Subject::Node(node) => (
+                vec![node_name(self.cluster, node)],
+                format!("node {}", node.number()),
+                vec![
+                    ExtendedKeyUsagePurpose::ClientAuth,
+                    ExtendedKeyUsagePurpose::ServerAuth,
+                ],
+            ),
+            // It speaks for no node, and asks nobody.
+            Subject::Witness(lasting) => (
+                vec![
+                    lasting.name(self.cluster),
+                    witness::witness_name(self.cluster),
+                    WITNESS_NAME.to_string(),
+                ],
+                "Lockstep witness".to_string(),
+                vec![ExtendedKeyUsagePurpose::ServerAuth],
+            ),
+        };
         let mut params =
-            CertificateParams::new(vec![name]).map_err(|error| failed(error.to_string()))?;
-        params
-            .distinguished_name
-            .push(DnType::CommonName, format!("node {}", node.number()));
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ClientAuth,
-            ExtendedKeyUsagePurpose::ServerAuth,
-        ];
+            CertificateParams::new(names).map_err(|error| failed(error.to_string()))?;
+        params.distinguished_name.push(DnType::CommonName, common);
+        params.extended_key_usages = usages;
+        // Not longer than who signs it.
+        let left = (ends_at(&self.certificate)? - now()) / DAY_SECONDS;
+        lifetime::limit(&mut params, days.min(left));
         let signed = params
             .signed_by(key, &self.issuer)
             .map_err(|error| failed(error.to_string()))?;
@@ -201,125 +255,26 @@ pub(crate) fn parse(
     Ok((certificate, key))
 }
 
+/// Of all certificates in this text.
 fn roots(certificate: &str) -> Result<RootCertStore, TrustError> {
-    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes())
-        .map_err(|error| content("a certificate")(error.to_string()))?;
     let mut roots = RootCertStore::empty();
-    roots
-        .add(certificate)
-        .map_err(|error| content("a certificate")(error.to_string()))?;
+    for certificate in chain(certificate)? {
+        roots
+            .add(certificate)
+            .map_err(|error| content("a certificate")(error.to_string()))?;
+    }
     Ok(roots)
 }
 
-/// The authorities of all clusters that a witness serves.
-#[derive(Debug, Default)]
-pub struct Clusters {
-    known: RwLock<BTreeMap<Hex16, Arc<dyn ClientCertVerifier>>>,
-}
-
-impl Clusters {
-    /// Serves a cluster from now on.
-    ///
-    /// # Errors
-    /// [`TrustError::Content`] if it is no certificate of an authority.
-    pub fn admit(&self, cluster: Hex16, authority: &str) -> Result<(), TrustError> {
-        let verifier = WebPkiClientVerifier::builder(Arc::new(roots(authority)?))
-            .build()
-            .map_err(|error| content("an authority")(error.to_string()))?;
-        if let Ok(mut known) = self.known.write() {
-            known.insert(cluster, verifier);
-        }
-        Ok(())
-    }
-
-    fn of(
-        &self,
-        certificate: &CertificateDer<'_>,
-    ) -> Result<Arc<dyn ClientCertVerifier>, rustls::Error> {
-        let stranger = || rustls::Error::General("a certificate of no cluster here".to_string());
-        let (cluster, _) = named(certificate).ok_or_else(stranger)?;
-        let known = self.known.read().map_err(|_| stranger())?;
-        known.get(&cluster).cloned().ok_or_else(stranger)
-    }
-}
-
-/// Checks a node's certificate against the authority of the cluster that it names.
-#[derive(Debug)]
-struct NodeVerifier {
-    clusters: Arc<Clusters>,
-    any: Arc<rustls::crypto::CryptoProvider>,
-}
-
-impl ClientCertVerifier for NodeVerifier {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        self.clusters
-            .of(end_entity)?
-            .verify_client_cert(end_entity, intermediates, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.3 only".to_string()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.any.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.any
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
+/// Who showed a certificate once shows it again: whom the cluster trusts may have changed since.
+fn remember_nobody(mut config: ServerConfig) -> ServerConfig {
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config
 }
 
 pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
-}
-
-/// TLS of a witness.
-///
-/// # Errors
-/// [`TrustError::Content`] if the identity is none.
-pub fn witness_config(
-    identity: &Identity,
-    clusters: Arc<Clusters>,
-) -> Result<ServerConfig, TrustError> {
-    let failed = content("the witness's TLS");
-    let (certificate, key) = parse(identity)?;
-    let verifier = NodeVerifier {
-        clusters,
-        any: provider(),
-    };
-    ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| failed(error.to_string()))?
-        .with_client_cert_verifier(Arc::new(verifier))
-        .with_single_cert(vec![certificate], key)
-        .map_err(|error| failed(error.to_string()))
 }
 
 /// TLS of a node that asks a witness: `witness` is the certificate that it trusts.
@@ -358,7 +313,7 @@ pub fn both_ways(
         .with_client_cert_verifier(verifier)
         .with_single_cert(vec![certificate], key)
         .map_err(|error| failed(error.to_string()))?;
-    Ok((server, node_config(identity, authority)?))
+    Ok((remember_nobody(server), node_config(identity, authority)?))
 }
 
 /// TLS of a node that asks etcd: `authority` signed etcd's certificates, `identity` is what etcd asks for, if it does.
@@ -404,7 +359,8 @@ pub fn peer_of(certificates: Option<&[CertificateDer<'_>]>) -> Option<(Hex16, No
     named(certificates?.first()?)
 }
 
-/// Reads an identity from `NAME.pem` and `NAME.key` of a directory.
+/// Reads an identity from `NAME.pem` and `NAME.key` of a directory. The second one may have several keys, while the first one
+/// is replaced.
 ///
 /// # Errors
 /// [`TrustError::File`], [`TrustError::Key`] also if others can read the key.
@@ -414,6 +370,7 @@ pub fn read_identity(directory: &Path, name: &str) -> Result<Identity, TrustErro
         what: format!("cannot read {}", path.display()),
         source,
     })?;
-    let key = crate::key::read_text(&directory.join(format!("{name}.key")))?;
+    let keys = crate::key::read_text(&directory.join(format!("{name}.key")))?;
+    let key = key_of(&certificate, &keys)?;
     Ok(Identity { certificate, key })
 }

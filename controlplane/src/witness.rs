@@ -1,7 +1,10 @@
 //! The witness: registers of many clusters behind mutual TLS, durable before any answer.
 
+mod authority;
 pub mod server;
 pub mod store;
+
+pub use authority::{Admission, Certified};
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,22 +16,10 @@ use std::time::{Duration, Instant};
 use controlplane_api::arbiter::{Ask, AskLine, Hex16, Reply, ReplyLine};
 use controlplane_core::register::Registers;
 use mirror_core::types::{NodeId, NodeSet};
-use serde::{Deserialize, Serialize};
 
 use crate::clerk;
 use crate::trust::{Clusters, TrustError};
 use store::{Found, Store, StoreError};
-
-/// What a witness knows of a cluster: `CLUSTER.cluster` in its directory.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Admission {
-    /// The layout of the file.
-    pub version: u32,
-    /// The cluster's nodes, one bit each.
-    pub members: u8,
-    /// The certificate of the cluster's authority.
-    pub authority: String,
-}
 
 /// The registers are written again that often even if nothing changed: a disk that refuses them is told before it
 /// matters.
@@ -51,7 +42,7 @@ struct Cluster {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Handled {
     /// This is the answer.
-    Answer(ReplyLine),
+    Answer(Box<ReplyLine>),
     /// The node has a newer connection: end this one.
     Outlived,
 }
@@ -63,6 +54,8 @@ pub struct Witness {
     /// Who may speak for which cluster.
     pub trusted: Arc<Clusters>,
     open: Mutex<BTreeMap<Hex16, Arc<Mutex<Cluster>>>>,
+    /// One question about trust at a time, of each cluster.
+    turns: Mutex<BTreeMap<Hex16, Arc<Mutex<()>>>>,
 }
 
 impl Witness {
@@ -76,6 +69,7 @@ impl Witness {
             directory: directory.to_path_buf(),
             trusted: Arc::new(Clusters::default()),
             open: Mutex::new(BTreeMap::new()),
+            turns: Mutex::new(BTreeMap::new()),
         };
         for entry in fs::read_dir(directory)? {
             let path = entry?.path();
@@ -107,6 +101,9 @@ impl Witness {
     /// # Errors
     /// [`AdmitError`].
     pub fn admit(&self, cluster: Hex16, admission: &Admission) -> Result<Found, AdmitError> {
+        let holding = admission.holding()?;
+        // First of all: without that nobody may ask for the registers.
+        holding.standing()?;
         let members = NodeSet::from_bits(admission.members);
         let store = Store::new(&self.directory, cluster);
         let (registers, found) = store.load(members)?;
@@ -126,7 +123,7 @@ impl Witness {
             newest: BTreeMap::new(),
         };
         lock(&self.open).insert(cluster, Arc::new(Mutex::new(place)));
-        self.trusted.admit(cluster, &admission.authority)?;
+        authority::count(&self.trusted, cluster, &holding)?;
         Ok(found)
     }
 
@@ -137,6 +134,19 @@ impl Witness {
         let Some(place) = place else {
             return Handled::Outlived;
         };
+        // It touches no register, and comes beside the connection that does, which does not wait for it.
+        if let Ok(AskLine {
+            number,
+            ask: Ask::Trust { trust },
+            ..
+        }) = serde_json::from_str(line)
+        {
+            let turn = lock(&self.turns).entry(cluster).or_default().clone();
+            let held = lock(&turn);
+            let trust = self.trust(cluster, &trust);
+            drop(held);
+            return answer(number, Reply::Trusted { trust });
+        }
         let mut place = lock(&place);
         let newest = place.newest.entry(node).or_insert(connection);
         if *newest > connection {
@@ -153,7 +163,7 @@ impl Witness {
 }
 
 fn answer(number: u64, reply: Reply) -> Handled {
-    Handled::Answer(ReplyLine::new(number, reply))
+    Handled::Answer(Box::new(ReplyLine::new(number, reply)))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -27,11 +27,33 @@ or this one does not answer.";
 
 const ROTATE_AFTER: &str = "\
 On either node. The first node makes the key and hands it to the other one over TLS; it is on no command
-line, in no log and in no answer. The nodes' certificates and the authority are not rotated.
+line, in no log and in no answer. The nodes' certificates and the authority are not rotated by it: see
+rotate-authority.
 
 Exit codes: 0 begun or under way, with --wait at its end; 1 refused, and nothing was changed; 2 --dry-run:
 it can be rotated; 3 nobody can tell, or --wait was over before it: `lockstep cluster keys` says how it
 stands; 64 wrong usage.";
+
+const TRUST_EXIT_CODES: &str = "\
+Exit codes: 0 all members trust and show one authority, 2 not so, 3 a member does not answer, or no
+control plane answers here.";
+
+const AUTHORITY_AFTER: &str = "\
+On either node. The node that has /etc/lockstep/authority makes another one and drives it: all members trust
+both; then they show certificates of the new one; then they trust that one alone. A member that is away is
+waited for: nothing goes on without it, and nothing that is good is given up before. No key is on a command
+line, in a log or in an answer.
+
+Exit codes: 0 begun or under way, with --wait at its end; 1 refused, and nothing was changed; 2 --dry-run:
+it can be done; 3 nobody can tell, or --wait was over before it: `lockstep cluster trust` says how it stands;
+64 wrong usage.";
+
+const RENEW_AFTER: &str = "\
+On either node. They are renewed by themselves long before they end; this does it now, after somebody may
+have seen a node's key, say.
+
+Exit codes: 0 all have new ones, 1 refused (what is before the member that is named was renewed), 2 --dry-run:
+it can be done, 3 nobody can tell: a member or no control plane answers; 64 wrong usage.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cluster {
@@ -88,6 +110,26 @@ pub(crate) enum Cluster {
     /// Give the cluster another key while it runs: heartbeats and mirror links go by it, nothing is interrupted
     #[command(after_help = ROTATE_AFTER)]
     RotateKeys(RotateKeys),
+    /// Which authority both nodes and the witness trust and show, and until when certificates are good
+    #[command(after_help = TRUST_EXIT_CODES)]
+    Trust {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give the cluster another authority, and all members new certificates and keys, while it runs; nothing is interrupted
+    #[command(after_help = AUTHORITY_AFTER)]
+    RotateAuthority(RotateAuthority),
+    /// Give all members new certificates and keys by the present authority, while it runs
+    #[command(after_help = RENEW_AFTER)]
+    RenewCertificates {
+        /// Only say whether they can be renewed
+        #[arg(long)]
+        dry_run: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Args, Clone, Copy, Debug)]
@@ -105,6 +147,22 @@ pub(crate) struct RotateKeys {
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Wait until the last key is accepted nowhere any more
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) wait: bool,
+    /// With --wait: so long at most, seconds; it goes on by itself afterwards
+    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    pub(crate) timeout: u64,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RotateAuthority {
+    /// Only say whether it can be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Wait until the last authority is trusted nowhere any more
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) wait: bool,
     /// With --wait: so long at most, seconds; it goes on by itself afterwards

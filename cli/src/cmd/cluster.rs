@@ -1,5 +1,5 @@
 //! `lockstep cluster ...`: setting it up becomes `lockstepd cluster ...`, which has TLS and the certificates. So this program stays
-//! small, and what the daemon reads is written by the daemon's own code. What the running daemons do is asked of them ([`keys`]);
+//! small, and what the daemon reads is written by the daemon's own code. What the running daemons do is asked of them ([`keys`], [`trust`]);
 //! the other verbs are wishes ([`together`]).
 
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use controlplane_api::paths::state_directory;
 use controlplane_api::together::ClusterVerb;
 
 use crate::args::{Cluster, Door};
-use crate::cmd::{keys, together};
+use crate::cmd::{keys, together, trust};
 use crate::config;
 use crate::failure::Failure;
 use crate::programs;
@@ -23,6 +23,9 @@ pub(crate) fn run(command: Cluster) -> Result<u8, Failure> {
         Cluster::Resume(how) => return together::run(ClusterVerb::Resume, how),
         Cluster::Keys { json } => return keys::show(json),
         Cluster::RotateKeys(wanted) => return keys::rotate(&wanted),
+        Cluster::Trust { json } => return trust::show(json),
+        Cluster::RotateAuthority(wanted) => return trust::rotate(&wanted),
+        Cluster::RenewCertificates { dry_run, json } => return trust::renew(dry_run, json),
         Cluster::Init { door } => init(door),
         Cluster::Invite { guest, force, door } => invite(guest, force, door),
         Cluster::Join {

@@ -17,6 +17,7 @@ mod push;
 mod status;
 pub(crate) mod timeouts;
 mod together;
+mod trust;
 mod volume;
 mod why;
 

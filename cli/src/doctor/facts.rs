@@ -1,5 +1,6 @@
 //! What was found on this machine. No judgement is in it.
 
+use mirror_core::admin::Problem;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -164,6 +165,8 @@ pub(crate) enum Daemon {
     Answers {
         node: String,
         version: Option<String>,
+        /// What it says of certificates and the authority, if somebody should look.
+        trust: Option<Problem>,
     },
     /// Nobody listens.
     Silent(String),

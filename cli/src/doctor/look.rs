@@ -220,6 +220,7 @@ fn daemon(answer: Result<ClusterStatus, HttpError>) -> Daemon {
         Ok(status) => Daemon::Answers {
             node: status.node,
             version: status.version,
+            trust: status.trust,
         },
         Err(error @ HttpError::NotRunning { .. }) => {
             let HttpError::NotRunning { source, .. } = &error else {

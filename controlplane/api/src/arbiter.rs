@@ -11,6 +11,8 @@ use mirror_core::types::{Epoch, NodeId, NodeSet, ViewId, VolumeId};
 use mirror_core::view::{View, ViewMark};
 use serde::{Deserialize, Serialize};
 
+use crate::trust::{TrustAnswer, TrustAsk};
+
 /// The version of the messages.
 pub const SCHEMA: &str = "lockstep.arbiter/1";
 /// Longest line that is read: 256 volumes of a claim.
@@ -144,6 +146,12 @@ pub enum Ask {
         /// The volumes, with the views that the node holds durably.
         volumes: Vec<(Hex16, Mark)>,
     },
+    /// Whom the witness trusts in this cluster, and what it shows it. It touches no register, and may come on a connection
+    /// beside the one for those.
+    Trust {
+        /// The step.
+        trust: TrustAsk,
+    },
 }
 
 /// A question as it is sent.
@@ -218,6 +226,11 @@ pub enum Reply {
         volume: Hex16,
         /// Who was not heard, one bit a node.
         missing: u8,
+    },
+    /// How the witness stands, after a [`Ask::Trust`].
+    Trusted {
+        /// That.
+        trust: TrustAnswer,
     },
     /// The question is wrong, or the witness cannot make anything durable.
     Failed {

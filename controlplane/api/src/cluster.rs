@@ -46,6 +46,9 @@ pub struct ClusterStatus {
     /// What an operator should know of the cluster's key while it is rotated; absent if nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<Problem>,
+    /// What an operator should know of certificates and the authority: a change under way, one that ends soon; absent if nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Problem>,
     /// Timeouts, and whether they are raised; absent in releases before this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,

@@ -2,7 +2,7 @@
 //!
 //! The admin socket of a volume's daemon, `/run/lockstep/NAME.sock` ([`admin`] has its messages, [`client`] speaks
 //! them): the daemon writes the same JSON without this crate; the tests in [`admin`] hold examples of every line, so a
-//! change on one side shows. A node's control plane speaks HTTP at `/run/lockstep/lockstepd/api.sock` ([`cluster`], [`verbs`], [`together`], [`config`], [`events`], [`why`], [`keys`]). A witness speaks lines over TLS ([`arbiter`]).
+//! change on one side shows. A node's control plane speaks HTTP at `/run/lockstep/lockstepd/api.sock` ([`cluster`], [`verbs`], [`together`], [`config`], [`events`], [`why`], [`keys`], [`trust`]). A witness speaks lines over TLS ([`arbiter`]).
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +15,7 @@ pub mod events;
 pub mod keys;
 pub mod paths;
 pub mod together;
+pub mod trust;
 pub mod verbs;
 pub mod why;
 

@@ -11,6 +11,7 @@ extern crate alloc;
 #[cfg(any(test, feature = "mutants"))]
 extern crate std;
 
+pub mod authority;
 pub mod bounds;
 pub mod facts;
 pub mod failing;

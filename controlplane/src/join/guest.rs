@@ -413,6 +413,7 @@ async fn become_witness(
         version: ADMISSION_VERSION,
         members,
         authority: authority.to_string(),
+        ..Admission::default()
     };
     let admission =
         serde_json::to_string_pretty(&admission).map_err(|error| TrustError::Content {

@@ -16,8 +16,8 @@ use super::keys;
 use super::token::Fingerprint;
 use crate::config::{Config, RegisterKeeper};
 use crate::trust::{
-    Authority, Identity, OwnKey, TrustError, check_certificate, check_node, check_own,
-    check_witness, read_identity,
+    Authority, Identity, OwnKey, Signers, TrustError, check_certificate, check_node, check_own,
+    check_witness, read_identity, signed_by,
 };
 
 const KEY_BYTES: usize = 32;
@@ -89,7 +89,8 @@ pub struct Home {
     pub config: Config,
     /// The cluster's id.
     pub cluster: Hex16,
-    pub(super) authority: Authority,
+    /// Whom this node trusts: while the authority is changed the last and the next one.
+    trusted: String,
     /// The text of `cluster.toml`.
     pub(super) config_text: String,
     /// The content of `cluster.key`.
@@ -123,11 +124,12 @@ impl Home {
             (open_authority(places, cluster, config.me)?, None)
         } else {
             let (authority, made) = Authority::create(cluster)?;
-            (authority, Some(made))
+            let trusted = authority.certificate().to_string();
+            ((authority, trusted), Some(made))
         };
         let drafts = certify_this(places, &authority, (cluster, config.me))?;
         check(&drafts, Existing::Stays).map_err(in_the_way)?;
-        let home = Self::with(places, config, authority, (cluster, key))?;
+        let home = Self::with(places, config, authority.1, (cluster, key))?;
         let mut notes = if is_new {
             let draft = Draft::secret(places.key.clone(), home.key.as_slice());
             install(&[draft], Existing::Stays)?
@@ -160,14 +162,14 @@ impl Home {
             let why = "this node has no certificate: `lockstep cluster init` makes it".to_string();
             return Err(JoinError::Unfit { path, why });
         };
-        fits(&path, &identity, &authority, (cluster, config.me))?;
-        Self::with(places, config, authority, (cluster, key))
+        fits(&path, &identity, &authority.1, (cluster, config.me))?;
+        Self::with(places, config, authority.1, (cluster, key))
     }
 
     fn with(
         places: &Places,
         config: Config,
-        authority: Authority,
+        trusted: String,
         (cluster, key): (Hex16, Vec<u8>),
     ) -> Result<Self, JoinError> {
         // What is handed over is what was checked.
@@ -177,7 +179,7 @@ impl Home {
             places: places.clone(),
             config,
             cluster,
-            authority,
+            trusted,
             config_text,
             key,
         })
@@ -188,7 +190,12 @@ impl Home {
     /// # Errors
     /// [`TrustError`] if it is none.
     pub fn fingerprint(&self) -> Result<Fingerprint, TrustError> {
-        fingerprint_of(self.authority.certificate())
+        fingerprint_of(&self.trusted)
+    }
+
+    /// Who signs now, and whom the members trust now: that may have changed since the door was opened.
+    pub(super) fn authority_now(&self) -> Result<(Authority, String), JoinError> {
+        open_authority(&self.places, self.cluster, self.config.me)
     }
 
     /// Everybody who could be invited: the witness first, so that the node gets its certificate too.
@@ -368,15 +375,36 @@ fn keep_authority(places: &Places, made: Identity) -> Result<Note, JoinError> {
     Ok(Note::made(path))
 }
 
-fn open_authority(places: &Places, cluster: Hex16, me: NodeId) -> Result<Authority, JoinError> {
+/// Who signs, and all that is trusted. While the authority is changed, the one that signed what this node shows.
+fn open_authority(
+    places: &Places,
+    cluster: Hex16,
+    me: NodeId,
+) -> Result<(Authority, String), JoinError> {
     let path = places.authority.join("authority.pem");
-    let identity = read_identity(&places.authority, "authority").map_err(unfit(&path))?;
-    let authority = Authority::open(cluster, &identity).map_err(unfit(&path))?;
-    // That its key, its certificate and the cluster's key belong together shows in what it signs.
-    let probe = authority.issue(me)?;
-    let named = check_certificate(&probe.certificate, &identity.certificate);
-    if named.is_ok_and(|named| named == (cluster, me)) {
-        return Ok(authority);
+    let signers = Signers::read(&places.authority, cluster).map_err(unfit(&path))?;
+    let Some(signers) = signers else {
+        let path = places.authority.join("authority.key");
+        let why = "it is missing: put it back, or invite where it is".to_string();
+        return Err(JoinError::Unfit { path, why });
+    };
+    let mut all = signers.into_all();
+    let own = read_text(&places.trusted("node.pem"))?;
+    let signed = |authority: &Authority| match &own {
+        Some(own) => signed_by(own, authority.certificate()).unwrap_or(false),
+        None => true,
+    };
+    let at = all.iter().position(signed).unwrap_or(0);
+    if at < all.len() {
+        let authority = all.swap_remove(at);
+        // That its key, its certificate and the cluster's key belong together shows in what it signs.
+        let probe = authority.issue(me)?;
+        let named = check_certificate(&probe.certificate, authority.certificate());
+        if named.is_ok_and(|named| named == (cluster, me)) {
+            let trusted = read_text(&places.trusted("authority.pem"))?;
+            let trusted = trusted.unwrap_or_else(|| authority.certificate().to_string());
+            return Ok((authority, trusted));
+        }
     }
     let why = format!(
         "this authority is not of the cluster of {} ({cluster}), or its key is another one",
@@ -388,13 +416,17 @@ fn open_authority(places: &Places, cluster: Hex16, me: NodeId) -> Result<Authori
 /// This node's own key and certificate, as they shall be.
 fn certify_this(
     places: &Places,
-    authority: &Authority,
+    (authority, trusted): &(Authority, String),
     this: (Hex16, NodeId),
 ) -> Result<[Draft; 3], JoinError> {
     let identity = match standing(places)? {
         Standing::Whole(identity) => {
-            fits(&places.trusted("node.pem"), &identity, authority, this)?;
-            identity
+            fits(&places.trusted("node.pem"), &identity, trusted, this)?;
+            // A key that is ready for the next certificate stays beside it.
+            Identity {
+                key: crate::key::read_text(&places.trusted("node.key"))?,
+                ..identity
+            }
         }
         Standing::Key(key) => Identity {
             certificate: authority.sign(this.1, &key.request()?)?,
@@ -402,17 +434,17 @@ fn certify_this(
         },
         Standing::Nothing => authority.issue(this.1)?,
     };
-    Ok(node_drafts(places, &identity, authority.certificate()))
+    Ok(node_drafts(places, &identity, trusted))
 }
 
 /// Whether the certificate is this node's, as `cluster.toml` numbers it now.
 fn fits(
     path: &Path,
     identity: &Identity,
-    authority: &Authority,
+    trusted: &str,
     this: (Hex16, NodeId),
 ) -> Result<(), JoinError> {
-    check_node(identity, authority.certificate())
+    check_node(identity, trusted)
         .and_then(|_| check_own(identity, this))
         .map_err(unfit(path))
 }

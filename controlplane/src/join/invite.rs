@@ -395,7 +395,7 @@ async fn serve(
     let welcome = Answer::Welcome {
         version: VERSION,
         cluster: hall.home.cluster,
-        authority: hall.home.authority.certificate().to_string(),
+        authority: hall.home.authority_now()?.1,
         role: match guest {
             Guest::Witness => Role::Witness,
             Guest::Node { .. } => Role::Node,
@@ -469,7 +469,8 @@ async fn gift_for(
                 let invited = own.clone();
                 return Err(JoinError::OtherGuest { name, invited });
             }
-            let certificate = hall.home.authority.sign(*number, &request)?;
+            let (authority, _) = hall.home.authority_now()?;
+            let certificate = authority.sign(*number, &request)?;
             await_witness(hall, stream, guest).await?;
             let gift = node_gift(hall, certificate.clone())?;
             (certificate, gift)

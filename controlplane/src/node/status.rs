@@ -35,6 +35,7 @@ impl Node {
             agreed: self.agreed(),
             config: None,
             keys: None,
+            trust: None,
             timeouts: Some(self.timeouts_status()),
         }
     }

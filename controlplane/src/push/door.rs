@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +16,10 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::Pusher;
 use super::words::{AnswerFrame, AskFrame, FRAME_BYTES_MAX};
+use crate::authority::Credentials;
 use crate::heartbeat::Interconnect;
 use crate::join::frames::{read, write};
-use crate::trust::{TrustError, both_ways, node_name, peer_of, read_identity};
+use crate::trust::{node_name, peer_of};
 
 /// Connecting, and each handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,45 +32,16 @@ const START_RETRY: Duration = Duration::from_millis(100);
 /// Connections at a time. The other node needs one.
 const CONNECTIONS_MAX: usize = 8;
 
-/// What both ends show, and whom they admit.
-pub struct Trust {
-    acceptor: TlsAcceptor,
-    connector: TlsConnector,
-    cluster: Hex16,
-    peer: NodeId,
-}
-
-impl Trust {
-    /// From the files that `lockstep cluster` makes.
-    ///
-    /// # Errors
-    /// [`TrustError`], also if a file is not there.
-    pub fn read(directory: &Path, cluster: Hex16, peer: NodeId) -> Result<Self, TrustError> {
-        let identity = read_identity(directory, "node")?;
-        let path = directory.join("authority.pem");
-        let authority = std::fs::read_to_string(&path).map_err(|source| TrustError::File {
-            what: format!("cannot read {}", path.display()),
-            source,
-        })?;
-        let (server, client) = both_ways(&identity, &authority)?;
-        Ok(Self {
-            acceptor: TlsAcceptor::from(Arc::new(server)),
-            connector: TlsConnector::from(Arc::new(client)),
-            cluster,
-            peer,
-        })
+/// Whether the other end is the other node.
+fn is_peer(credentials: &Credentials, who: Option<(Hex16, NodeId)>) -> io::Result<()> {
+    if who == Some((credentials.cluster(), credentials.peer)) {
+        return Ok(());
     }
-
-    fn is_peer(&self, who: Option<(Hex16, NodeId)>) -> io::Result<()> {
-        if who == Some((self.cluster, self.peer)) {
-            return Ok(());
-        }
-        Err(io::Error::other("the other end is not the other node"))
-    }
+    Err(io::Error::other("the other end is not the other node"))
 }
 
 /// Listens on one address for ever: as soon as it is there, `lockstepd` runs, and no volume needs the port.
-pub(super) async fn listen(pusher: Arc<Pusher>, trust: Arc<Trust>, address: SocketAddr) {
+pub(super) async fn listen(pusher: Arc<Pusher>, address: SocketAddr) {
     let mut told = None;
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
@@ -81,7 +52,7 @@ pub(super) async fn listen(pusher: Arc<Pusher>, trust: Arc<Trust>, address: Sock
             }
             Ok(Some(listener)) => {
                 told = None;
-                accept(&pusher, &trust, (&listener, address), &places).await;
+                accept(&pusher, (&listener, address), &places).await;
                 continue;
             }
             Err(why) if told.as_ref() != Some(&why) => {
@@ -99,7 +70,7 @@ pub(super) async fn listen(pusher: Arc<Pusher>, trust: Arc<Trust>, address: Sock
 
 /// `None`: not yet, the daemons of volumes come first.
 async fn bind(pusher: &Pusher, address: SocketAddr) -> Result<Option<TcpListener>, String> {
-    if !pusher.course.is_running() {
+    if !pusher.course.is_running() || pusher.credentials.live().is_err() {
         return Ok(None);
     }
     if let Some(volume) = pusher.needs(address) {
@@ -112,7 +83,6 @@ async fn bind(pusher: &Pusher, address: SocketAddr) -> Result<Option<TcpListener
 /// Until a volume needs the port.
 async fn accept(
     pusher: &Arc<Pusher>,
-    trust: &Arc<Trust>,
     (listener, address): (&TcpListener, SocketAddr),
     places: &Arc<Semaphore>,
 ) {
@@ -137,9 +107,9 @@ async fn accept(
         let Ok(place) = Arc::clone(places).try_acquire_owned() else {
             continue;
         };
-        let (pusher, trust) = (Arc::clone(pusher), Arc::clone(trust));
+        let pusher = Arc::clone(pusher);
         tokio::spawn(async move {
-            if let Err(error) = serve(&pusher, &trust, stream).await {
+            if let Err(error) = serve(&pusher, stream).await {
                 tracing::debug!(%error, "a connection for a push");
             }
             drop(place);
@@ -147,10 +117,16 @@ async fn accept(
     }
 }
 
-async fn serve(pusher: &Arc<Pusher>, trust: &Trust, stream: TcpStream) -> io::Result<()> {
+async fn serve(pusher: &Arc<Pusher>, stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut stream = timeout(CONNECT_TIMEOUT, trust.acceptor.accept(stream)).await??;
-    trust.is_peer(peer_of(stream.get_ref().1.peer_certificates()))?;
+    // As it is now: certificates may have been replaced since the last connection.
+    let live = pusher.credentials.live().map_err(io::Error::other)?;
+    let acceptor = TlsAcceptor::from(Arc::clone(&live.server));
+    let mut stream = timeout(CONNECT_TIMEOUT, acceptor.accept(stream)).await??;
+    is_peer(
+        &pusher.credentials,
+        peer_of(stream.get_ref().1.peer_certificates()),
+    )?;
     let frame: AskFrame = read(&mut stream, FRAME_BYTES_MAX, FRAME_TIMEOUT).await?;
     let answer = Arc::clone(pusher).answer_all(frame).await?;
     write(&mut stream, &answer).await
@@ -158,13 +134,13 @@ async fn serve(pusher: &Arc<Pusher>, trust: &Trust, stream: TcpStream) -> io::Re
 
 /// Asks the other node, on the first interconnect on which it answers.
 pub(super) async fn ask(
-    trust: &Trust,
+    credentials: &Credentials,
     interconnects: &[Interconnect],
     frame: &AskFrame,
 ) -> io::Result<AnswerFrame> {
     let mut last = io::Error::other("there is no interconnect");
     for pair in interconnects {
-        match ask_on(pair, trust, frame).await {
+        match ask_on(pair, credentials, frame).await {
             Ok(answer) => return Ok(answer),
             Err(error) => last = error,
         }
@@ -174,9 +150,13 @@ pub(super) async fn ask(
 
 /// On one of them. A question that was heard, and whose answer was lost, may be asked again: each is answered by how the
 /// other node stands then.
-async fn ask_on(pair: &Interconnect, trust: &Trust, frame: &AskFrame) -> io::Result<AnswerFrame> {
+async fn ask_on(
+    pair: &Interconnect,
+    credentials: &Credentials,
+    frame: &AskFrame,
+) -> io::Result<AnswerFrame> {
     let stream = connect(pair).await?;
-    timeout(FRAME_TIMEOUT, converse(trust, stream, frame)).await?
+    timeout(FRAME_TIMEOUT, converse(credentials, stream, frame)).await?
 }
 
 async fn connect(pair: &Interconnect) -> io::Result<TcpStream> {
@@ -189,12 +169,18 @@ async fn connect(pair: &Interconnect) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn converse(trust: &Trust, stream: TcpStream, frame: &AskFrame) -> io::Result<AnswerFrame> {
-    let name = node_name(trust.cluster, trust.peer);
+async fn converse(
+    credentials: &Credentials,
+    stream: TcpStream,
+    frame: &AskFrame,
+) -> io::Result<AnswerFrame> {
+    let name = node_name(credentials.cluster(), credentials.peer);
     let name = ServerName::try_from(name).map_err(io::Error::other)?;
-    let secured = timeout(CONNECT_TIMEOUT, trust.connector.connect(name, stream));
+    let live = credentials.live().map_err(io::Error::other)?;
+    let connector = TlsConnector::from(Arc::clone(&live.client));
+    let secured = timeout(CONNECT_TIMEOUT, connector.connect(name, stream));
     let mut stream = secured.await??;
-    trust.is_peer(peer_of(stream.get_ref().1.peer_certificates()))?;
+    is_peer(credentials, peer_of(stream.get_ref().1.peer_certificates()))?;
     write(&mut stream, frame).await?;
     read(&mut stream, FRAME_BYTES_MAX, FRAME_TIMEOUT).await
 }

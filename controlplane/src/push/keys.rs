@@ -335,7 +335,7 @@ impl Pusher {
         })
     }
 
-    fn a_volume_has_the_port(&self) -> Option<String> {
+    pub(super) fn a_volume_has_the_port(&self) -> Option<String> {
         let mut locals = self.interconnects.iter().map(|pair| pair.local);
         locals.find_map(|local| self.needs(local))
     }

@@ -10,8 +10,10 @@ use mirror_core::admin::Problem;
 use mirror_core::types::NodeId;
 use serde::{Deserialize, Serialize};
 
+mod authority;
 mod keys;
 
+pub(super) use authority::{DoneLine, TrustQuestion, TrustSaid, TrustVerb};
 pub(super) use keys::{KeysAnswer, KeysAsk, KeysWord, PrintsLine, RotatedLine, SecretLine};
 
 /// Of what is said here. A node of another version is not understood, and nothing is pushed.
@@ -194,6 +196,9 @@ pub(super) struct AskFrame {
     /// A question about the cluster's key. The same holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) keys: Option<KeysAsk>,
+    /// A question about the cluster's authority. The same holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) trust: Option<TrustQuestion>,
 }
 
 impl AskFrame {
@@ -212,6 +217,7 @@ impl AskFrame {
             state: None,
             events: None,
             keys: None,
+            trust: None,
         }
     }
 
@@ -284,4 +290,7 @@ pub(super) struct AnswerFrame {
     /// The answer about keys, if one was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) keys: Option<KeysAnswer>,
+    /// The answer about the authority, if one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) trust: Option<TrustSaid>,
 }

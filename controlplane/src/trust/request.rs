@@ -5,14 +5,14 @@ use std::sync::Arc;
 use controlplane_api::arbiter::Hex16;
 use mirror_core::types::NodeId;
 use rcgen::{
-    CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, KeyPair,
-    PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm,
+    CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, PublicKeyData, SignatureAlgorithm,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::{
-    Authority, Clusters, Identity, TrustError, WITNESS_NAME, chain, content, named, node_config,
+    Authority, CERTIFICATE_DAYS, Clusters, Identity, Subject, TrustError, WITNESS_NAME, chain,
+    content, named, node_config,
 };
 
 /// A private key of this machine. It never leaves it.
@@ -96,13 +96,7 @@ impl Authority {
     /// # Errors
     /// [`TrustError::Content`] if it is no request, is not signed by its key, or the key is of another kind than ours.
     pub fn sign(&self, node: NodeId, request: &str) -> Result<String, TrustError> {
-        let failed = content("a signing request");
-        let request = CertificateSigningRequestParams::from_pem(request)
-            .map_err(|error| failed(error.to_string()))?;
-        if request.public_key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
-            return Err(failed("its key is not of P-256".to_string()));
-        }
-        self.certify(node, &request.public_key)
+        self.sign_for(Subject::Node(node), request, CERTIFICATE_DAYS)
     }
 }
 

@@ -70,7 +70,12 @@ async fn converse(
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
-    let peer = peer_of(stream.get_ref().1.peer_certificates());
+    let shown = stream.get_ref().1.peer_certificates();
+    let peer = peer_of(shown);
+    let shown = shown.and_then(|shown| shown.first()).cloned();
+    let shown = shown.ok_or_else(|| io::Error::other("no certificate"))?;
+    // Not by the handshake: whom the cluster trusts may have changed since.
+    let mut checked = None;
     let (cluster, node) = peer.ok_or_else(|| io::Error::other("no node's certificate"))?;
     let mut stream = BufReader::new(stream);
     loop {
@@ -85,6 +90,8 @@ async fn converse(
             return Err(io::Error::other("a line that is too long, or cut"));
         }
         let text = String::from_utf8(line).map_err(io::Error::other)?;
+        let still = witness.trusted.still(&shown, &mut checked);
+        still.map_err(io::Error::other)?;
         let handler = Arc::clone(witness);
         let handled =
             tokio::task::spawn_blocking(move || handler.handle(cluster, node, number, &text));

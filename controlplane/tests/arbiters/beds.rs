@@ -93,6 +93,7 @@ impl Bed for WitnessBed {
             version: 1,
             members: both().bits(),
             authority: self.authority.certificate().to_string(),
+            ..Admission::default()
         };
         witness.admit(CLUSTER, &admission).expect("admitted");
         let config = witness_config(&self.identity, Arc::clone(&witness.trusted)).expect("TLS");

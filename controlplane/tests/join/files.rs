@@ -3,8 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use controlplane::authority::{Credentials, Source};
 use controlplane::join::{Existing, Guest, Home, JoinError, Progress, join};
-use controlplane::trust::check_certificate;
+use controlplane::trust::{Subject, check_certificate};
+use controlplane_api::arbiter::Hex16;
+use controlplane_api::trust::TrustAsk;
+use mirror_core::types::NodeId;
 
 use crate::beds::*;
 
@@ -281,4 +285,35 @@ async fn another_witness_takes_the_place_of_the_first_only_with_force() {
         file("node1", "trust/witness.pem"),
         file("witness", "witness.pem")
     );
+}
+
+/// The authority is changed in the middle of it: a machine gets what the members trust then, and a certificate of the one that the
+/// inviting node shows.
+#[test]
+fn who_invites_while_the_authority_is_changed_hands_out_what_all_trust_then() {
+    let bed = Bed::new();
+    let places = bed.places("node1");
+    let key = controlplane::key::read(&places.key).expect("a key");
+    let cluster = Hex16(key.cluster().0);
+    let source = Source::new(&places.authority, "node1", cluster);
+    let both = [0, 1].map(|number| NodeId::new(number).expect("a node"));
+    let node = Credentials::open(&places.trust, "node1", cluster, (both[0], both[1]));
+    let signers = || source.signers().expect("readable").expect("here");
+    let before = Home::open(&places, "node1").expect("a home");
+    let next = source.begin(&signers()).expect("begun");
+    let own = node.look().expect("certificates").standing;
+    let trusts = own.step(Some(next)).expect("a step");
+    let shows = trusts.step(None).expect("a step");
+    let fingerprint = before.fingerprint().expect("a print");
+    for (from, to) in [(own, trusts), (trusts, shows)] {
+        let request = node.ask(&TrustAsk::Prepare).request;
+        let named = (Subject::Node(both[0]), request.as_deref());
+        let step = source.step(&signers(), (from, to), named, None);
+        let answer = node.ask(&step.expect("a step").expect("a request"));
+        assert_eq!(answer.problem, None);
+        let (home, notes) = Home::init(&places, "node1").expect("as it was");
+        assert!(notes.iter().all(|note| !note.written), "{notes:?}");
+        assert_eq!(home.fingerprint().expect("a print"), fingerprint);
+        Home::open(&places, "node1").expect("a home");
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use controlplane::push::{Record, Store};
-use controlplane::trust::{Authority, Identity};
+use controlplane::trust::{Authority, Identity, witness_identity};
+use controlplane::witness::Admission;
 use controlplane_api::arbiter::Hex16;
 use controlplane_api::config::{ConfigShow, PushAsk, Pushed};
 use mirror_core::admin::Problem;
@@ -34,11 +36,25 @@ pub(crate) struct Bed {
     daemons: [Option<Child>; 2],
     /// How often each node was started: each run has a file for its words.
     runs: [u32; 2],
+    /// Beside both nodes.
+    witness: Option<Child>,
+    has_witness: bool,
 }
 
 impl Bed {
     /// Both are set up, and none runs.
     pub(crate) fn new() -> Self {
+        Self::set_up(false)
+    }
+
+    /// The same with a witness, which runs.
+    pub(crate) fn with_witness() -> Self {
+        let mut bed = Self::set_up(true);
+        bed.start_witness();
+        bed
+    }
+
+    fn set_up(has_witness: bool) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let key = controlplane::key::of_bytes(Path::new("key"), &[7; 32]).expect("a key");
         let bed = Self {
@@ -47,16 +63,75 @@ impl Bed {
             cluster: Hex16(key.cluster().0),
             daemons: [None, None],
             runs: [0, 0],
+            witness: None,
+            has_witness,
         };
-        let (authority, _) = Authority::create(bed.cluster).expect("an authority");
+        let (authority, made) = Authority::create(bed.cluster).expect("an authority");
         for node in 0..2 {
             fs::create_dir_all(bed.file(node, "trust")).expect("a directory");
             secret(&bed.file(node, "key"), &[7; 32]);
             bed.trusts(node, &authority);
             fs::write(bed.config(node), bed.text("")).expect("written");
         }
+        fs::create_dir_all(bed.file(0, "authority")).expect("a directory");
+        fs::write(bed.file(0, "authority/authority.pem"), &made.certificate).expect("written");
+        secret(&bed.file(0, "authority/authority.key"), made.key.as_bytes());
+        if has_witness {
+            bed.admit(&made.certificate);
+        }
         bed.volume();
         bed
+    }
+
+    /// A witness that knows the cluster, and that both nodes know.
+    fn admit(&self, authority: &str) {
+        let state = self.file(0, "witness");
+        let own = witness_identity().expect("an identity");
+        fs::create_dir_all(&state).expect("a directory");
+        fs::write(state.join("witness.pem"), &own.certificate).expect("written");
+        secret(&state.join("witness.key"), own.key.as_bytes());
+        let admission = Admission {
+            version: 1,
+            members: 3,
+            authority: authority.to_string(),
+            ..Admission::default()
+        };
+        let text = serde_json::to_string(&admission).expect("JSON");
+        secret(&self.admission(), text.as_bytes());
+        for node in 0..2 {
+            let known = self.file(node, "trust/witness.pem");
+            fs::write(known, &own.certificate).expect("written");
+        }
+    }
+
+    pub(crate) fn admission(&self) -> PathBuf {
+        self.file(0, &format!("witness/{}.cluster", self.cluster))
+    }
+
+    pub(crate) fn start_witness(&mut self) {
+        let words = File::options()
+            .create(true)
+            .append(true)
+            .open(self.file(0, "witness-words"));
+        let child = Command::new(env!("CARGO_BIN_EXE_lockstepd"))
+            .args(["witness", "--listen", &self.witness_address(), "--state"])
+            .arg(self.file(0, "witness"))
+            .stderr(words.expect("a file"))
+            .spawn();
+        self.witness = Some(child.expect("a witness"));
+        let address = self.witness_address();
+        eventually("a witness", || TcpStream::connect(&address).is_ok());
+    }
+
+    pub(crate) fn kill_witness(&mut self) {
+        if let Some(mut child) = self.witness.take() {
+            child.kill().expect("killed");
+            child.wait().expect("its end");
+        }
+    }
+
+    pub(crate) fn witness_address(&self) -> String {
+        self.address(0).replace(":7421", ":7422")
     }
 
     /// The node shows a certificate of this authority, and trusts it.
@@ -101,8 +176,16 @@ impl Bed {
     pub(crate) fn text(&self, own: &str) -> String {
         let pid = self.file(0, "pid").display().to_string();
         let group = self.group();
+        let arbiter = if self.has_witness {
+            format!(
+                "arbiter = \"witness\"\n[witness]\naddress = \"{}\"",
+                self.witness_address()
+            )
+        } else {
+            "arbiter = \"manual\"".to_string()
+        };
         format!(
-            "version = 1\narbiter = \"manual\"\n\
+            "version = 1\n{arbiter}\n\
              [nodes.node1]\ninterconnects = [\"{}\"]\n[nodes.node2]\ninterconnects = [\"{}\"]\n\
              [groups.{group}]\nvolumes = [\"data\"]\nresources = [{{ kind = \"program\", name = \"app\", \
              command = [\"/bin/sh\", \"-c\", \"echo $$ > {pid}; exec sleep 1000\"] }}]\n{own}",
@@ -307,6 +390,7 @@ impl Drop for Bed {
         for node in 0..2 {
             self.kill(node);
         }
+        self.kill_witness();
         let pid = self.pid();
         if lives(pid) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);

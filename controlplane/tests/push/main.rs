@@ -1,5 +1,6 @@
 //! `lockstep config push` between two `lockstepd`: all of them or none, whoever breaks off, and nothing that nobody pushed.
 
+mod authority;
 mod beds;
 mod happened;
 mod raised;

@@ -28,6 +28,14 @@ const ACKS: usize = 100;
 /// Longer than a failover takes, shorter than five times the heartbeat's timeout.
 const STALL: Duration = Duration::from_secs(7);
 const KEY_BYTES_MAX: usize = 4096;
+/// What a change of the authority replaces on each node, and what a disk that outlives a boot would have.
+const TRUST_FILES: [&str; 4] = [
+    "/etc/lockstep/trust/node.pem",
+    "/etc/lockstep/trust/node.key",
+    "/etc/lockstep/trust/authority.pem",
+    "/etc/lockstep/trust/witness.pem",
+];
+const TRUST_BYTES_MAX: usize = 64 * 1024;
 const NEW_FILE: &str = "/root/new.toml";
 
 struct Bed {
@@ -91,6 +99,7 @@ fn cluster_verbs(context: &Context) -> anyhow::Result<()> {
     raised(&bed, active, other)?;
     pushed(&bed, active, other)?;
     rotated(&bed, active, other)?;
+    another_authority(&bed, active, other)?;
     bed.pair()
         .wait_acks(1, ACKS + bed.pair().cluster.ledger(&[1]).count(Kind::Ack))?;
     suspended(&bed, active, other)?;
@@ -178,6 +187,46 @@ fn rotated(bed: &Bed, active: &Machine, other: &Machine) -> anyhow::Result<()> {
         node.hear(Net::Mirror)?;
     }
     bed.pair().wait_in_sync()
+}
+
+/// Under the same writer: both nodes and the witness come to another authority, and hear each other all the time. The power cut after
+/// it, and the machine that boots then, go by the new certificates.
+fn another_authority(bed: &Bed, active: &Machine, other: &Machine) -> anyhow::Result<()> {
+    let print = |node: &Machine| node.exec_ok("sha256sum </etc/lockstep/trust/authority.pem");
+    let before = print(active)?;
+    let lost =
+        |node: &Machine| node.exec_ok("grep -c LS6016 /var/log/lockstep/lockstepd.log; true");
+    let losses = [lost(active)?, lost(other)?];
+    bed.lockstep(other, "cluster rotate-authority --wait")?;
+    for node in [active, other] {
+        bed.lockstep(node, "cluster trust")?;
+        ensure!(
+            print(node)? != before,
+            "the authority of {} stayed",
+            node.name()
+        );
+        for path in TRUST_FILES {
+            let bytes = node.get(path, 0, TRUST_BYTES_MAX)?;
+            bed.pair().keep(node, path, bytes);
+        }
+        bed.wait_told(node, "/peer/presence", "alive")?;
+        wait_until(LIMIT, "the witness answers", || {
+            Ok(bed.told(node, "/arbiter/answers")? == true)
+        })?;
+    }
+    ensure!(
+        [lost(active)?, lost(other)?] == losses,
+        "the witness was lost\n{}",
+        bed.controlled.logs()
+    );
+    bed.lockstep(active, "cluster renew-certificates")?;
+    for node in [active, other] {
+        for path in TRUST_FILES {
+            let bytes = node.get(path, 0, TRUST_BYTES_MAX)?;
+            bed.pair().keep(node, path, bytes);
+        }
+    }
+    bed.role(active, "active")
 }
 
 /// The active machine loses its power in a suspended cluster: nobody takes over before it is resumed.

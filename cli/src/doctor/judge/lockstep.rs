@@ -1,5 +1,7 @@
 //! The programs, `lockstepd`, `cluster.toml`.
 
+use mirror_core::admin::Problem;
+
 use super::{error, good, unseen, warning};
 use crate::doctor::facts::{Cluster, Daemon, Facts, Program};
 use crate::doctor::{Area, Check, Fault, Outcome};
@@ -15,7 +17,30 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     let mut checks: Vec<Check> = programs.collect();
     checks.push(cluster(&facts.cluster));
     checks.push(Check::new(Area::Lockstep, "lockstepd", daemon(facts)));
+    let outcome = match &facts.daemon {
+        Daemon::Answers { trust, .. } => certificates(trust.as_ref()),
+        // That it does not, another check says.
+        Daemon::Silent(_) | Daemon::Broken(_) | Daemon::Unseen(_) => {
+            Outcome::Nothing("no lockstepd answers that would say how they are".to_string())
+        }
+    };
+    checks.push(Check::new(Area::Lockstep, "certificates", outcome));
     checks
+}
+
+/// As the running daemon says: it shows them.
+fn certificates(said: Option<&Problem>) -> Outcome {
+    const WHY: &str =
+        "the nodes and the witness know each other by certificates of the cluster's authority";
+    let Some(said) = said else {
+        return good("nothing ends soon, and all members trust one authority".to_string());
+    };
+    let fault = Fault::new(&said.code, &said.message, WHY, &said.advice);
+    match said.code.as_str() {
+        // One that ends soon; a change that gets on, or waits for a member.
+        "LS6178" | "LS6179" | "LS6182" | "LS6183" => Outcome::Warning(fault),
+        _ => Outcome::Error(fault),
+    }
 }
 
 fn program(program: &Program) -> Outcome {
