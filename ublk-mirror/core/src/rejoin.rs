@@ -346,8 +346,9 @@ fn knows(source: Side<'_>, target: Side<'_>) -> bool {
     let both = NodeSet::only(source.node).with(target.node);
     let joined = mutant::is(Mutant::JoinedIsMember);
     if ours.view.insync == both {
-        // Both count up to this moment, by the words of both. Or it counted in the source's very view, and agreed to leave it in vain. (Its history may hold a view of
-        // the source in which it was somewhere else: it wrote that down when it agreed to stay apart.)
+        // Both count up to this moment, by the words of both. Or it counted in the source's very view, and agreed to leave it in
+        // vain. (Its history may hold a view of the source in which it was somewhere else: it wrote that down when it agreed to
+        // stay apart.)
         let left_now = theirs.base == ours.view.mark() && !mutant::is(Mutant::LeftIsStranger)
             || joined && comes_from(target, ours.view.mark());
         let together = theirs.view.insync == both || left_now;
