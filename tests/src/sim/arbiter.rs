@@ -298,6 +298,37 @@ impl World {
         self.arbiter.cut = [false; 2];
     }
 
+    // --- for schedules that are told ------------------------------------------------------------
+
+    /// These nodes do not reach the register.
+    pub(super) fn part_from_the_register(&mut self, cut: [bool; 2]) {
+        self.arbiter.cut = cut;
+    }
+
+    /// A message that is on its way to the register from now on: the node is linked, under the view that it has.
+    pub(super) fn gives_back(&mut self, node: usize) -> Step {
+        Step::GivenBack {
+            node,
+            view: self.nodes[node].view().mark(),
+            number: self.arbiter.number(),
+        }
+    }
+
+    /// The node is granted the next epoch. Returns the word to its daemon, which has not been said yet.
+    pub(super) fn is_granted(&mut self, node: usize) -> Result<Step, String> {
+        let claim = self.claim_of(node).ok_or("the node does not run (I9)")?;
+        let number = self.arbiter.number();
+        self.arbiter.is_in_order(node, number);
+        let next = self.arbiter.answer(node, &claim, None);
+        Ok(Step::Word {
+            node,
+            boot: self.nodes[node].boots,
+            basis: claim.basis,
+            next: next.ok_or("the register refuses (I9)")?,
+            asked: 1,
+        })
+    }
+
     /// Whether this is still the boot in which it began.
     fn same_boot(&self, node: usize, boot: u64) -> bool {
         self.nodes[node].power && self.nodes[node].boots == boot

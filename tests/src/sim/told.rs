@@ -10,6 +10,7 @@ mod keepers;
 mod kernel;
 mod late;
 mod proof;
+mod register;
 mod services;
 mod shelf;
 
@@ -22,7 +23,7 @@ use mirror_core::types::{SectorRange, Tag};
 
 use super::mutants::{Row, Wrong, set_core};
 use super::node::{id, name};
-use super::world::{Plan, World};
+use super::world::{Mutant, Plan, World};
 
 /// The moments that matter are shorter than a step: some of these seeds hit them.
 const SEEDS: Range<u64> = 0..40;
@@ -37,11 +38,12 @@ pub struct Told {
     pub law: &'static str,
     /// Mutants that it catches.
     pub catches: &'static [&'static str],
-    tell: fn(u64) -> Outcome,
+    /// With this seed, and this fault of the simulated shell.
+    tell: fn(u64, Option<Mutant>) -> Outcome,
 }
 
 /// All of them.
-pub const ALL: [Told; 28] = [
+pub const ALL: [Told; 31] = [
     beside::BESIDE,
     ends::DEPOSED,
     ends::REIGNS_AGAIN,
@@ -58,10 +60,13 @@ pub const ALL: [Told; 28] = [
     keepers::CARRIED,
     keepers::ASKED,
     keepers::ASKED_IN_VAIN,
+    register::OUT_OF_ORDER,
+    register::HELD_YET,
     services::RESTARTED,
     forced::FORCED_APART,
     forced::FORCED_MARKED,
     shelf::LEAVER_RETURNS,
+    shelf::LEAVER_AT_ONCE,
     shelf::IMAGE_RETURNS,
     shelf::IMAGE_AGREES,
     shelf::IMAGE_BESIDE_A_FILLING,
@@ -79,10 +84,11 @@ impl Told {
     ///
     /// The first broken rule, with its seed.
     pub fn tell(&self, wrong: Option<Wrong>) -> Result<u64, (u64, String)> {
+        let shell = wrong.and_then(Wrong::of_shell);
         let mut met = 0;
         for seed in SEEDS {
             set_core(wrong);
-            let outcome = catch_unwind(AssertUnwindSafe(|| (self.tell)(seed)));
+            let outcome = catch_unwind(AssertUnwindSafe(|| (self.tell)(seed, shell)));
             set_core(None);
             let outcome = outcome.unwrap_or_else(|_| Err("the core panicked (I9)".to_string()));
             met += u64::from(outcome.map_err(|failure| (seed, failure))?);

@@ -6,7 +6,7 @@ use crate::sim::world::World;
 pub(super) const BESIDE: Told = Told {
     law: "a_resync_comes_to_its_end_beside_an_application_that_never_stops",
     catches: &["pace-starves"],
-    tell: beside,
+    tell: |seed, _| beside(seed),
 };
 
 /// What the standby missed, requests of 64 KiB.

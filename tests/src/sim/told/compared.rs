@@ -13,7 +13,7 @@ use crate::sim::upkeep::verify;
 pub(super) const COMPARED: Told = Told {
     law: "what_a_killed_run_left_half_done_is_not_compared_before_it_is_done",
     catches: &["verify-jumps-queue"],
-    tell: compared,
+    tell: |seed, _| compared(seed),
 };
 
 /// A verify begins as soon as both are linked again: the write of the killed run is still with the kernel.
@@ -33,7 +33,7 @@ fn compared(seed: u64) -> Outcome {
 pub(super) const REFUSED: Told = Told {
     law: "a_copy_that_is_marked_while_it_begins_to_count_breaks_no_rule_of_the_connection",
     catches: &["widening-refused-stays"],
-    tell: refused,
+    tell: |seed, _| refused(seed),
 };
 
 /// An operator marks a copy at the moment at which it is to count: it refuses, and the other side, for which it counts
@@ -79,7 +79,7 @@ fn refused(seed: u64) -> Outcome {
 pub(super) const ISOLATED: Told = Told {
     law: "a_copy_that_is_isolated_while_it_is_repaired_keeps_its_connection",
     catches: &["drop-while-verifying"],
-    tell: isolated,
+    tell: |seed, _| isolated(seed),
 };
 
 /// An operator isolates the standby's copy while a repair is being written there: the repair ends first, or the

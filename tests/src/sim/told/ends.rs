@@ -9,14 +9,14 @@ use crate::sim::world::World;
 pub(super) const DEPOSED: Told = Told {
     law: "who_is_deposed_after_its_device_has_gone_agrees_at_once",
     catches: &["gone-device-awaited"],
-    tell: deposed,
+    tell: |seed, _| deposed(seed),
 };
 
 /// Seed 1992935.
 pub(super) const REIGNS_AGAIN: Told = Told {
     law: "who_deposed_the_other_one_may_end_its_service_and_begin_it_again",
     catches: &["deposed-serves"],
-    tell: reigns_again,
+    tell: |seed, _| reigns_again(seed),
 };
 
 /// The node that served is frozen, and a word makes the other one serve. Both come together: the first one says that it

@@ -15,7 +15,7 @@ use crate::sim::world::{Plan, World};
 pub(super) const AGREED_IN_VAIN: Told = Told {
     law: "who_agreed_in_vain_to_be_dropped_takes_the_place_of_a_failed_disk",
     catches: &["consent-in-vain-binds"],
-    tell: agreed_in_vain,
+    tell: |seed, _| agreed_in_vain(seed),
 };
 
 /// The standby writes down that it does not count, and the active node, whose disk fails then, never hears it: it has
@@ -82,7 +82,7 @@ fn mended(world: &mut World, node: usize) -> Result<(), String> {
 pub(super) const FAILED_UNHEARD: Told = Told {
     law: "a_failed_disk_is_written_anew_also_if_its_answer_to_that_is_lost",
     catches: &["peer-failure-late"],
-    tell: failed_unheard,
+    tell: |seed, _| failed_unheard(seed),
 };
 
 /// The standby's disk fails in a flush while both are parted: it has lost what it still reads back. It is mended, both
@@ -136,7 +136,7 @@ fn failed_unheard(seed: u64) -> Outcome {
 pub(super) const FILLED: Told = Told {
     law: "a_copy_that_is_being_filled_never_takes_the_place_of_its_source",
     catches: &["target-replaces-source"],
-    tell: filled,
+    tell: |seed, _| filled(seed),
 };
 
 /// The disk of the only copy that counts fails in the middle of the first resync: nobody has everything (S9).
@@ -172,7 +172,7 @@ fn filled(seed: u64) -> Outcome {
 pub(super) const FAILED_IN_HAND: Told = Told {
     law: "writes_that_failed_with_the_metadata_are_not_waited_for_by_the_next_run",
     catches: &["failed-writes-in-hand"],
-    tell: failed_in_hand,
+    tell: |seed, _| failed_in_hand(seed),
 };
 
 /// A write is on its own disk alone when the connection is lost; while both come together again the metadata fail, and so

@@ -8,7 +8,7 @@ use super::{Outcome, Told, answered, has_left, pair, serve, times, until, well, 
 pub(super) const FORCED_APART: Told = Told {
     law: "an_isolated_copy_that_is_forced_can_be_opened_again",
     catches: &["isolated-forced"],
-    tell: forced_apart,
+    tell: |seed, _| forced_apart(seed),
 };
 
 fn forced_apart(seed: u64) -> Outcome {
@@ -46,7 +46,7 @@ fn forced_apart(seed: u64) -> Outcome {
 pub(super) const FORCED_MARKED: Told = Told {
     law: "a_marked_copy_that_is_forced_fills_another",
     catches: &["forced-stays-marked"],
-    tell: forced_marked,
+    tell: |seed, _| forced_marked(seed),
 };
 
 fn forced_marked(seed: u64) -> Outcome {

@@ -11,7 +11,7 @@ use mirror_core::admin::Role;
 pub(super) const CARRIED: Told = Told {
     law: "a_service_that_nobody_carries_any_more_steps_down_and_the_peer_starts",
     catches: &["broken-serves-on"],
-    tell: carried,
+    tell: |seed, _| carried(seed),
 };
 
 /// The active node's disk fails with its metadata, and the peer carries the service: nothing is decided. Then the mirror
@@ -67,7 +67,7 @@ fn plan() -> Plan {
 pub(super) const ASKED: Told = Told {
     law: "who_asked_its_peer_to_go_on_alone_takes_no_grant_before_both_have_met",
     catches: &["asked-peer-forgotten"],
-    tell: asked,
+    tell: |seed, _| asked(seed),
 };
 
 /// The active node's metadata fail alone, the peer writes down that its copy alone counts, and is cut off from everybody at
@@ -113,7 +113,7 @@ fn asked(seed: u64) -> Outcome {
 pub(super) const ASKED_IN_VAIN: Told = Told {
     law: "who_asked_its_peer_in_vain_leaves_the_grant_to_it",
     catches: &["asked-peer-claims"],
-    tell: asked_in_vain,
+    tell: |seed, _| asked_in_vain(seed),
 };
 
 /// The same, but the peer never hears that it is asked. The daemon of the first node finds its device again, frozen; it may

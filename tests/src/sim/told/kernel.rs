@@ -10,7 +10,7 @@ use crate::sim::world::World;
 pub(super) const INHERITED: Told = Told {
     law: "a_flush_says_nothing_of_what_a_killed_run_left_with_the_kernel",
     catches: &["inherited-flushed"],
-    tell: inherited,
+    tell: |seed, _| inherited(seed),
 };
 
 /// A daemon is killed when a write is on its own disk alone. The next run is flushed, on both, before the kernel

@@ -12,7 +12,7 @@ use crate::sim::world::World;
 pub(super) const TOO_LATE: Told = Told {
     law: "a_granted_view_is_refused_once_its_time_is_over",
     catches: &["late-grant"],
-    tell: too_late,
+    tell: |seed, _| too_late(seed),
 };
 
 /// Before this the arbiter's word to the standby counts, milliseconds from the moment at which it is said.

@@ -6,7 +6,7 @@ use super::{Outcome, Told, come_together, pair, serve, step_until, times, write}
 pub(super) const TOLD_AFTER_PROOF: Told = Told {
     law: "a_standby_that_cannot_write_down_that_its_disk_failed_is_not_believed_after_a_restart",
     catches: &["failure-told-unproved"],
-    tell: told_after_proof,
+    tell: |seed, _| told_after_proof(seed),
 };
 
 /// The standby's disk fails, and its metadata with it. The active machine is gone before it hears of that, and is told

@@ -8,7 +8,7 @@ use mirror_core::admin::Role;
 pub(super) const RESTARTED: Told = Told {
     law: "a_control_plane_that_is_started_anew_renews_no_time_of_services",
     catches: &["restart-renews-the-lease"],
-    tell: restarted,
+    tell: |seed, _| restarted(seed),
 };
 
 /// The active node's `lockstepd` is killed, and the node is cut off from everybody: the other one takes over. Then it is

@@ -16,9 +16,44 @@ use crate::sim::world::World;
 /// side were taken away for that one.
 pub(super) const LEAVER_RETURNS: Told = Told {
     law: "a_disk_that_left_before_its_copy_was_filled_gets_everything",
-    catches: &["leaver-is-target"],
-    tell: leaver_returns,
+    catches: &[],
+    tell: |seed, _| leaver_returns(seed),
 };
+
+/// The same while no view came after that of the two: it follows the leaver's own view at once, as if the target of a
+/// resync had missed its last step.
+pub(super) const LEAVER_AT_ONCE: Told = Told {
+    law: "a_disk_that_left_in_the_view_before_that_of_both_gets_everything",
+    catches: &["leaver-is-target"],
+    tell: |seed, _| leaver_at_once(seed),
+};
+
+fn leaver_at_once(seed: u64) -> Outcome {
+    let mut world = pair(seed)?;
+    serve(&mut world, 0)?;
+    write(&mut world, 0, 0, 1000, 8);
+    world.run_for(300);
+    answered(&mut world, 1, Command::Stop, Done::Stopped)?;
+    if !world.run_until(5000, has_left) {
+        return well(&world).map(|()| false);
+    }
+    let disks = disks(&world, 1);
+    let left = world.nodes[1].view().mark();
+    write(&mut world, 0, 0, 2000, 8);
+    world.run_for(300);
+    world.start(1);
+    until(&mut world, 60_000, "the standby is filled", both_count)?;
+    // The log names other extents by and by, and no view comes.
+    for number in 0..24 {
+        write(&mut world, 0, 0, 3000 + 100 * number, 8);
+        world.run_for(200);
+    }
+    let direct = world.nodes[0].view().epoch.0 == left.epoch.0 + 1;
+    let unnamed = !world.nodes[0].meta.names(2000);
+    put_back(&mut world, 1, disks);
+    come_together(&mut world)?;
+    Ok(direct && unnamed)
+}
 
 fn leaver_returns(seed: u64) -> Outcome {
     let mut world = pair(seed)?;
@@ -55,7 +90,7 @@ fn leaver_returns(seed: u64) -> Outcome {
 pub(super) const IMAGE_RETURNS: Told = Told {
     law: "an_image_of_an_isolated_copy_that_was_filled_since_gets_everything",
     catches: &["apart-is-known", "joined-is-member"],
-    tell: image_returns,
+    tell: |seed, _| image_returns(seed),
 };
 
 fn image_returns(seed: u64) -> Outcome {
@@ -91,7 +126,7 @@ fn image_returns(seed: u64) -> Outcome {
 pub(super) const IMAGE_AGREES: Told = Told {
     law: "an_image_that_wrote_the_present_view_down_gets_everything",
     catches: &["joined-is-member"],
-    tell: image_agrees,
+    tell: |seed, _| image_agrees(seed),
 };
 
 fn image_agrees(seed: u64) -> Outcome {
@@ -134,7 +169,7 @@ fn image_agrees(seed: u64) -> Outcome {
 pub(super) const OLD_TARGET: Told = Told {
     law: "an_old_disk_of_a_target_gets_everything_once_its_resync_has_ended",
     catches: &["old-target-resumes"],
-    tell: old_target,
+    tell: |seed, _| old_target(seed),
 };
 
 fn old_target(seed: u64) -> Outcome {
@@ -174,7 +209,7 @@ fn old_target(seed: u64) -> Outcome {
 pub(super) const LEFT_IN_VAIN: Told = Told {
     law: "a_copy_that_agreed_to_leave_in_vain_gets_what_is_marked",
     catches: &["left-is-stranger"],
-    tell: left_in_vain,
+    tell: |seed, _| left_in_vain(seed),
 };
 
 fn left_in_vain(seed: u64) -> Outcome {
@@ -206,7 +241,7 @@ fn left_in_vain(seed: u64) -> Outcome {
 pub(super) const LONG_OFF: Told = Told {
     law: "a_standby_that_was_off_for_many_views_is_filled",
     catches: &["base-forgotten"],
-    tell: long_off,
+    tell: |seed, _| long_off(seed),
 };
 
 fn long_off(seed: u64) -> Outcome {
@@ -242,7 +277,7 @@ fn long_off(seed: u64) -> Outcome {
 pub(super) const IMAGE_BESIDE_A_FILLING: Told = Told {
     law: "an_image_that_comes_back_while_another_copy_is_filled_gets_everything",
     catches: &["apart-is-known"],
-    tell: image_beside_a_filling,
+    tell: |seed, _| image_beside_a_filling(seed),
 };
 
 fn image_beside_a_filling(seed: u64) -> Outcome {
@@ -293,7 +328,7 @@ fn image_beside_a_filling(seed: u64) -> Outcome {
 pub(super) const OTHER_BRANCH: Told = Told {
     law: "a_disk_that_went_alone_is_refused_by_the_pair_made_of_the_other_one",
     catches: &["apart-is-in-vain"],
-    tell: other_branch,
+    tell: |seed, _| other_branch(seed),
 };
 
 fn other_branch(seed: u64) -> Outcome {
@@ -346,7 +381,7 @@ fn other_branch(seed: u64) -> Outcome {
 pub(super) const OLD_SOURCE: Told = Told {
     law: "an_old_disk_of_a_source_fills_no_copy_that_counted_later",
     catches: &["old-source-fills"],
-    tell: old_source,
+    tell: |seed, _| old_source(seed),
 };
 
 fn old_source(seed: u64) -> Outcome {
