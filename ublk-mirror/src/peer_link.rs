@@ -19,7 +19,7 @@ use mirror_core::limits::{HANDSHAKE_LIMIT, PEER_BUFFERS};
 use mirror_core::notice::Notice;
 use mirror_core::paths::{Change, Paths, Standing, Todo};
 use mirror_core::types::{Instant, SessionId};
-use mirror_core::wire::{Frame, FrameKind};
+use mirror_core::wire::{FEATURE_XXH64, Frame, FrameKind, Hello};
 
 pub use receiver::Garbage;
 
@@ -224,6 +224,12 @@ impl PeerLink {
             } => {
                 let (id, path) = (session.id, session.path);
                 self.paths.heard(id, now);
+                if frame.kind == FrameKind::Hello
+                    && let Ok(hello) = Hello::decode(ring.bytes(body))
+                    && hello.features & FEATURE_XXH64 != 0
+                {
+                    session.sender.allow_xxh64();
+                }
                 if frame.kind == FrameKind::State
                     && let Some(useless) = self.paths.agreed(path, id, now)
                 {

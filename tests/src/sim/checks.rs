@@ -69,6 +69,9 @@ impl World {
             }
             RequestKind::Flush => {
                 self.count("flushes");
+                if !outstanding.visited && members & (1 << node) != 0 {
+                    self.count("flushes for nothing");
+                }
                 self.check_flush(members | taker, outstanding.submitted);
                 self.model.flushed(outstanding.submitted);
             }
@@ -88,6 +91,7 @@ impl World {
             && outstanding
                 .write
                 .is_some_and(|number| self.are_zeroes(1 - node, request.range, number));
+        let flushed = flushed || (request.kind == RequestKind::Flush && self.reads_blindly(node));
         if is_past && !flushed && !zeroed && !written.is_some_and(landed) {
             self.fail(format!(
                 "{node}: {request:?} was acknowledged after another node was activated (I1)"
@@ -103,6 +107,9 @@ impl World {
                     "{node}: {request:?} was acknowledged on {landed:02b}, members are {members:02b} (S1)"
                 ));
             }
+            if request.fua {
+                self.check_durable(members, number);
+            }
             let holders = self.sure_members(node);
             self.model.acknowledge(number, holders, request.fua);
         }
@@ -114,6 +121,22 @@ impl World {
         let start = usize::try_from(range.start).unwrap_or(usize::MAX);
         let mut sectors = content.iter().skip(start).take(range.count as usize);
         sectors.all(|value| write_of(*value).is_none_or(|other| other > number))
+    }
+
+    /// A durable write that is acknowledged is durable on every member (S1).
+    fn check_durable(&mut self, members: u8, number: usize) {
+        for member in (0..2).filter(|member| members & (1 << member) != 0) {
+            let late = self.nodes[member]
+                .data
+                .unflushed()
+                .find(|value| write_of(*value) == Some(number));
+            if let Some(value) = late {
+                self.fail(format!(
+                    "a durable write was acknowledged, but {value:#x} is not durable on {member} (S1)"
+                ));
+                return;
+            }
+        }
     }
 
     /// Everything acknowledged before the flush was asked for is durable on every member (S1).

@@ -192,6 +192,7 @@ const MARKS: &[&str] = &[
     "evictions",
     "flaky reads",
     "flushes",
+    "flushes for nothing",
     "force: before a resync",
     "force: in the middle of a resync",
     "force: the copy counts",

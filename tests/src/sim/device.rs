@@ -53,7 +53,7 @@ impl World {
         self.count("activations");
         if !self.is_void(node) && !self.is_overtaken(node) {
             self.newest = activation;
-            self.newest_since = self.now;
+            self.newest_since = self.model.tick();
             self.model.end_others(activation);
         }
         let sectors = self.nodes[node].meta.peek().size_sectors;
@@ -247,6 +247,7 @@ impl World {
             process: 0,
             unread: None,
             rewritten: false,
+            visited: false,
         };
         self.nodes[node].device.as_mut()?.slots[usize::from(request.tag.0)] = Some(outstanding);
         if let Some(process) = self.nodes[node].process.as_ref() {

@@ -44,6 +44,8 @@ pub struct Running {
     pub memory: u64,
     /// It was given up, and its buffer waits for its end.
     pub release: bool,
+    /// A durable write whose data were in the cache when that was lost.
+    hollow: bool,
 }
 
 #[derive(Debug)]
@@ -171,6 +173,7 @@ impl DataDisk {
             began: 0,
             memory: 0,
             release: false,
+            hollow: false,
         });
         self.tickets
     }
@@ -203,6 +206,14 @@ impl DataDisk {
                     .unwrap_or_else(|| self.slice(running.range).to_vec());
             }
             DiskOperation::Flush => self.flush(running.mark),
+            DiskOperation::Write { fua: true } if running.hollow => {
+                self.order += 1;
+                self.lost.push(Dirty {
+                    order: self.order,
+                    start: index(running.range.start),
+                    data: running.data.clone(),
+                });
+            }
             DiskOperation::Write { fua } => self.write(running.range, running.data.clone(), fua),
             DiskOperation::Discard => {
                 self.write(running.range, vec![0; running.range.count as usize], false)
@@ -220,8 +231,14 @@ impl DataDisk {
     }
 
     /// Whatever was not flushed is gone, also from what is read: the media answer.
+    ///
+    /// A durable write is one into the cache and a flush, on most disks: where the first had happened, the second ends
+    /// well and proves nothing.
     pub fn go_back(&mut self) {
         self.lost.extend(self.dirty.drain(..));
+        for running in &mut self.running {
+            running.hollow = running.ticket % 2 == 0;
+        }
         self.content.copy_from_slice(&self.media);
         self.went_back = true;
     }

@@ -7,6 +7,8 @@ pub struct Habits {
     pub readers: usize,
     /// The application hardly ever flushes.
     pub few_flushes: bool,
+    /// The application flushes after nearly every write, as databases do.
+    pub commits: bool,
     /// The application writes in many places.
     pub many_spots: bool,
     /// Most flushes take very long.

@@ -33,6 +33,8 @@ pub struct Outstanding {
     pub unread: Option<u64>,
     /// It was written again since.
     pub rewritten: bool,
+    /// The own disk was asked for it.
+    pub visited: bool,
 }
 
 /// A live device.
@@ -85,6 +87,8 @@ pub(super) struct Workload {
     pub readers: usize,
     /// Of a hundred requests so many are flushes.
     pub flushes: u64,
+    /// Nearly every write is followed by a flush.
+    pub commits: bool,
 }
 
 impl Workload {
@@ -106,6 +110,7 @@ impl Workload {
             discards: rng.percent(60),
             readers: plan.habits.readers,
             flushes: if plan.habits.few_flushes { 1 } else { 10 },
+            commits: plan.habits.commits && !plan.habits.few_flushes,
         }
     }
 
@@ -157,6 +162,7 @@ impl Workload {
         };
         let fua = rng.percent(10);
         let (kind, range) = match dice {
+            10..=54 if self.commits => (RequestKind::Flush, SectorRange::new(0, 0)),
             0..=29 => (RequestKind::Read, self.split(self.place(rng, 64, sectors))),
             30..=39 if dice < 30 + self.flushes => (RequestKind::Flush, SectorRange::new(0, 0)),
             40..=42 if self.discards => (RequestKind::Discard, self.place(rng, 300, sectors)),

@@ -206,6 +206,7 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
         detour_us: if seed % 5 == 1 { 8000 } else { 0 },
         ..Plan::quiet(sectors)
     };
+    plan.habits.commits = Rng::new(seed ^ 0x636f_6d6d_6974).percent(20);
     if let Some(theme) = Theme::of(seed) {
         theme.adapt(seed, &mut plan);
         plan.disk_sectors = plan.sectors;

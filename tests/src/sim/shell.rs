@@ -179,6 +179,12 @@ impl World {
             ));
             return;
         }
+        if let IoOwner::Application(tag) = owner
+            && let Some(device) = place.device.as_mut()
+            && let Some(outstanding) = device.slots[usize::from(tag.0)].as_mut()
+        {
+            outstanding.visited = true;
+        }
         if owner == IoOwner::ViewFlush {
             self.nodes[node].view_flush = self.model.tick();
         }

@@ -43,13 +43,14 @@ pub struct Told {
 }
 
 /// All of them.
-pub const ALL: [Told; 31] = [
+pub const ALL: [Told; 32] = [
     beside::BESIDE,
     ends::DEPOSED,
     ends::REIGNS_AGAIN,
     failed::AGREED_IN_VAIN,
     failed::FAILED_UNHEARD,
     failed::FILLED,
+    failed::DURABLE_BESIDE_A_FAILURE,
     kernel::INHERITED,
     late::TOO_LATE,
     proof::TOLD_AFTER_PROOF,

@@ -429,6 +429,9 @@ pub struct Counters {
     pub writes: u64,
     /// Application flushes acknowledged.
     pub flushes: u64,
+    /// Of these, how many found everything durable already.
+    #[serde(default)]
+    pub flushes_for_nothing: u64,
     /// Application requests failed.
     pub failed: u64,
     /// Bytes written by the application.

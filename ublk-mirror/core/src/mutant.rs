@@ -24,6 +24,14 @@ mutants! {
     AckBeforePeer: "ack-before-peer", "S1";
     /// A flush is acknowledged when the own disk is done.
     FlushLocalOnly: "flush-local-only", "S1";
+    /// A flush is answered at once, whatever is loose.
+    FlushSkipped: "flush-skipped", "S1";
+    /// A flush covers what ended after it had begun.
+    FlushCoversLater: "flush-covers-later", "S1";
+    /// A write that a flush will follow is durable on the own disk alone.
+    DurableHereAlone: "durable-here-alone", "S1";
+    /// A durable write that ends well on a disk that failed meanwhile is one.
+    FuaProves: "fua-proves", "S1 S11 I2 I3";
     /// Without the peer, whose copy counts, writes go on.
     NoFreeze: "no-freeze", "S1 S2";
     /// Alone before the narrower view is durable.

@@ -3,7 +3,9 @@
 //! Headers and control bodies pass through a staging buffer. A payload goes to a receive buffer:
 //! what came along with its header is copied, the rest is received straight into it.
 
-use mirror_core::wire::{DecodeError, FRAME_HEADER_BYTES, Frame, FrameKind, decode_header};
+use mirror_core::wire::{
+    DecodeError, FLAG_XXH64, FRAME_HEADER_BYTES, Frame, FrameKind, decode_header,
+};
 use thiserror::Error;
 
 use crate::local_disk::receive_buffer;
@@ -156,7 +158,7 @@ impl Receiver {
             return Ok(Some(Step::Wait));
         }
         let body = self.staged(self.start + FRAME_HEADER_BYTES, length);
-        if checksum::of(ring.bytes(body)) != crc {
+        if frame.flags & FLAG_XXH64 != 0 || checksum::of(ring.bytes(body)) != crc {
             return Err(Garbage::Payload(frame.kind));
         }
         self.start += FRAME_HEADER_BYTES + length;
@@ -186,7 +188,9 @@ impl Receiver {
             self.incoming = Some(incoming);
             return Step::Wait;
         }
-        if checksum::of(ring.bytes(incoming.span())) != incoming.crc {
+        let flag = incoming.frame.flags & FLAG_XXH64;
+        incoming.frame.flags &= !FLAG_XXH64;
+        if checksum::by_flag(ring.bytes(incoming.span()), flag) != incoming.crc {
             free.push(incoming.slot);
             return Step::Garbage(Garbage::Payload(incoming.frame.kind));
         }
@@ -241,5 +245,69 @@ fn is_control(kind: FrameKind) -> bool {
         | FrameKind::Marks
         | FrameKind::Grow
         | FrameKind::GrowDone => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mirror_core::types::{Epoch, SectorRange};
+    use mirror_core::wire::{FLAG_FUA, encode_header, payload_crc};
+
+    use super::*;
+    use crate::buffers::Pool;
+
+    const SLOT: u16 = 0;
+
+    /// What a receiver makes of a frame and the bytes behind it.
+    fn received(frame: Frame, sum: u32, bytes: &[u8]) -> Step {
+        let data = Pool::new(receive_buffer(SLOT) + 1, 4096).unwrap();
+        let link = Pool::new(1, u32::try_from(LINK_BUFFER_BYTES).unwrap()).unwrap();
+        let mut ring = Ring::new(data, link, 1).unwrap();
+        let mut receiver = Receiver::new(0);
+        receiver.data_allowed = true;
+        let room = receiver.room(&mut ring);
+        let all = [&encode_header(&frame, sum)[..], bytes].concat();
+        ring.bytes_mut(room)[..all.len()].copy_from_slice(&all);
+        receiver.arrived(all.len());
+        receiver.next(&mut ring, &mut vec![SLOT])
+    }
+
+    fn write(flags: u16) -> Frame {
+        let mut frame = Frame::new(FrameKind::Write, Epoch(3), 7);
+        (frame.range, frame.length_bytes) = (SectorRange::new(8, 8), 4096);
+        frame.flags = flags;
+        frame
+    }
+
+    #[test]
+    fn a_payload_is_held_against_the_checksum_that_its_flag_names() {
+        let bytes = [0x5a; 4096];
+        let (crc, xxh64) = (payload_crc(&bytes), checksum::by_flag(&bytes, FLAG_XXH64));
+        for (flags, sum) in [(FLAG_FUA, crc), (FLAG_FUA | FLAG_XXH64, xxh64)] {
+            let step = received(write(flags), sum, &bytes);
+            let Step::Frame { frame, buffer, .. } = step else {
+                panic!("{step:?}");
+            };
+            assert_eq!((frame.flags, buffer), (FLAG_FUA, Some(SLOT)), "stripped");
+        }
+        let mut damaged = bytes;
+        damaged[4095] ^= 1;
+        for (flags, sum, bytes) in [
+            (0, xxh64, bytes),
+            (FLAG_XXH64, crc, bytes),
+            (0, crc, damaged),
+            (FLAG_XXH64, xxh64, damaged),
+        ] {
+            let step = received(write(flags), sum, &bytes);
+            assert!(matches!(step, Step::Garbage(Garbage::Payload(_))));
+        }
+    }
+
+    #[test]
+    fn the_flag_belongs_to_payloads_alone() {
+        let mut frame = Frame::new(FrameKind::Done, Epoch(3), 7);
+        frame.flags = FLAG_XXH64;
+        let step = received(frame, checksum::of(&[]), &[]);
+        assert!(matches!(step, Step::Garbage(Garbage::Payload(_))));
     }
 }

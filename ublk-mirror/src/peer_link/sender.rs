@@ -22,6 +22,8 @@ pub(super) struct Sender {
     /// Where the next header goes.
     head: usize,
     waiting: VecDeque<Span>,
+    /// The peer knows XXH64.
+    may_xxh64: bool,
 }
 
 impl Sender {
@@ -30,7 +32,13 @@ impl Sender {
             buffer,
             head: 0,
             waiting: VecDeque::with_capacity(256),
+            may_xxh64: false,
         }
+    }
+
+    /// Payloads may go out with XXH64 from now on.
+    pub(super) fn allow_xxh64(&mut self) {
+        self.may_xxh64 = true;
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -46,7 +54,11 @@ impl Sender {
         payload: Option<Span>,
     ) -> Result<(), Overflow> {
         let crc = match payload {
-            Some(span) => checksum::of(ring.bytes(span)),
+            Some(span) => {
+                let (sum, flag) = checksum::of_payload(ring.bytes(span), self.may_xxh64);
+                frame.flags |= flag;
+                sum
+            }
             None => checksum::of(body),
         };
         let length = payload.map_or(body.len(), |span| span.bytes);

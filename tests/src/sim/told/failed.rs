@@ -1,7 +1,8 @@
 //! Disks that fail while the copies change their places.
 
 use mirror_core::admin::{Command, CopyState};
-use mirror_core::event::RequestKind;
+use mirror_core::event::{Request, RequestKind};
+use mirror_core::types::{SectorRange, Tag};
 
 use super::{
     Outcome, Told, ask, come_together, is_fenced, is_up, off, pair, serve, step_until, times,
@@ -201,5 +202,46 @@ fn failed_in_hand(seed: u64) -> Outcome {
         is_fenced(world, 1)
     })?;
     come_together(&mut world)?;
+    Ok(met)
+}
+
+pub(super) const DURABLE_BESIDE_A_FAILURE: Told = Told {
+    law: "a_durable_write_that_ends_on_a_disk_that_failed_meanwhile_is_not_one",
+    catches: &["fua-proves"],
+    tell: |seed, _| durable_beside_a_failure(seed),
+};
+
+/// Durable writes and one that is not are on a disk, of either node, whose first error comes now: it loses what is in its
+/// cache, and does what comes afterwards well. What was in the cache for a durable write is gone, although that ends well.
+fn durable_beside_a_failure(seed: u64) -> Outcome {
+    let failing = usize::from(seed.is_multiple_of(2));
+    let mut world = pair(seed)?;
+    serve(&mut world, 0)?;
+    // The log names the extents.
+    for tag in 0..4 {
+        write(&mut world, 0, tag, 1000 + 16 * u64::from(tag), 8);
+    }
+    world.run_for(300);
+    for tag in 0..4 {
+        let request = Request {
+            tag: Tag(tag),
+            kind: RequestKind::Write,
+            range: SectorRange::new(1000 + 16 * u64::from(tag), 8),
+            fua: tag > 0,
+        };
+        world.ask(0, request);
+    }
+    step_until(&mut world, "some of it is with the disk", |world| {
+        world.nodes[failing].data.running.len() >= 2
+    })?;
+    world.nodes[failing].data.failing = true;
+    world.nodes[failing].data.forgets = true;
+    step_until(&mut world, "the disk fails", |world| {
+        !world.nodes[failing].data.forgets
+    })?;
+    world.nodes[failing].data.failing = false;
+    let met = !world.nodes[failing].data.running.is_empty();
+    world.run_for(1000);
+    well(&world)?;
     Ok(met)
 }

@@ -27,6 +27,7 @@ impl Engine {
     /// The own disk failed: nothing begins before [`Self::goes_diskless`].
     pub fn leaves_disk(&mut self) {
         self.own_disk = OwnDisk::Leaving;
+        self.durable.unsure();
     }
 
     /// Whether the own disk is on its way out or gone.
@@ -73,11 +74,17 @@ impl Engine {
         true
     }
 
-    /// A flush that ends well on a disk that failed meanwhile proves nothing: with its error the disk may have lost what
-    /// the flush was for (S1). It counts as one that failed.
-    pub(super) fn flush_proves_nothing(&mut self, tag: Tag) -> bool {
-        let flush = |entry: &InFlight| entry.request.kind == RequestKind::Flush;
-        self.request(tag).is_some_and(flush) && self.refused_here(tag)
+    /// A flush, or a durable write, that ends well on a disk that failed meanwhile proves nothing: with its error the disk
+    /// may have lost what was to be durable (S1). It counts as one that failed.
+    pub(super) fn durable_proves_nothing(&mut self, tag: Tag) -> bool {
+        let durable = |entry: &InFlight| match entry.request.kind {
+            RequestKind::Flush => true,
+            RequestKind::Write | RequestKind::WriteZeroes => {
+                entry.durable && !mutant::is(Mutant::FuaProves)
+            }
+            RequestKind::Read | RequestKind::Discard => false,
+        };
+        self.request(tag).is_some_and(durable) && self.refused_here(tag)
     }
 
     /// What a disk reads that failed meanwhile may be older than what was acknowledged: the peer is asked once its
@@ -96,6 +103,7 @@ impl Engine {
     /// A view in which the peer's copy alone counts is durable on both sides.
     pub fn goes_diskless(&mut self, now: Instant, effects: &mut Effects) {
         self.own_disk = OwnDisk::Gone;
+        self.durable.unsure();
         self.held = false;
         self.abandon_background();
         self.background_disk = false;

@@ -67,6 +67,10 @@ pub(super) struct InFlight {
     pub(super) peer: Leg,
     pub(super) wire_id: u64,
     pub(super) failure: Option<Errno>,
+    /// It is acknowledged only once it is durable on every copy that it goes to.
+    pub(super) durable: bool,
+    /// A flush: what it will cover.
+    pub(super) covers: u64,
     /// It was sent to a target, whose copy does not count yet.
     pub(super) mirrored: bool,
     /// A read whose block is being made good, and what the own disk had answered.
@@ -83,6 +87,8 @@ impl InFlight {
             peer: Leg::Unsent,
             wire_id: 0,
             failure: None,
+            durable: request.fua && request.kind != RequestKind::Discard,
+            covers: 0,
             mirrored: false,
             heal: None,
         }

@@ -7,6 +7,8 @@
 mod background;
 mod copy;
 mod diskless;
+mod durable;
+mod ending;
 mod healing;
 mod inflight;
 mod pace;
@@ -23,11 +25,10 @@ pub use verified::VerifyAnswer;
 pub use verify::NOT_NOW;
 
 use alloc::collections::VecDeque;
-use core::time::Duration;
 
 use crate::admin::Counters;
 use crate::effect::{DiskOperation, Effect, Effects};
-use crate::event::{DiskResult, IoOwner, Request, RequestKind};
+use crate::event::{IoOwner, Request, RequestKind};
 use crate::intent::Intent;
 use crate::limits::{COPY_INFLIGHT_MAX, QUEUE_DEPTH};
 use crate::mutant::{self, Mutant};
@@ -36,6 +37,7 @@ use crate::types::{CopyId, Epoch, Errno, Instant, SectorRange, SessionId, Tag};
 use background::Background;
 use copy::Reading;
 use diskless::OwnDisk;
+use durable::Durable;
 use healing::Healing;
 use inflight::{InFlight, Leg, Stage};
 use pace::Pace;
@@ -134,6 +136,8 @@ pub struct Engine {
     /// Reads that the own disk could not do.
     healing: Healing,
     own_disk: OwnDisk,
+    /// What no flush covers yet.
+    durable: Durable,
     counters: Counters,
 }
 
@@ -167,6 +171,7 @@ impl Engine {
             verifying: Verifying::default(),
             healing: Healing::default(),
             own_disk: OwnDisk::default(),
+            durable: Durable::default(),
             counters: Counters::default(),
         }
     }
@@ -240,6 +245,7 @@ impl Engine {
     pub fn shut(&mut self, now: Instant, effects: &mut Effects) {
         self.gate = Gate::Shut;
         self.held = false;
+        self.durable.unsure();
         self.waiting.clear();
         self.abandon_background();
         self.heals_given_up();
@@ -317,10 +323,7 @@ impl Engine {
             return false;
         }
         if request.kind == RequestKind::Read {
-            let leased = match self.lease {
-                ReadLease::NotNeeded => true,
-                ReadLease::Until(end) => now < end || self.needs_no_lease() || self.is_diskless(),
-            };
+            let leased = self.is_leased(now) || self.needs_no_lease() || self.is_diskless();
             let turn = (leased || mutant::is(Mutant::LeaseIgnored))
                 && !self.earlier_write_overlaps(request.range, position);
             if self.is_diskless() {
@@ -332,6 +335,14 @@ impl Engine {
             }
         }
         self.may_change(&request, arrived, position) && (!heals || self.healing.has_room())
+    }
+
+    /// Whether what is known here may be told without asking the peer (S5).
+    fn is_leased(&self, now: Instant) -> bool {
+        match self.lease {
+            ReadLease::NotNeeded => true,
+            ReadLease::Until(end) => now < end,
+        }
     }
 
     /// Whether a change of data on the own disk, or a flush, may begin.
@@ -394,14 +405,19 @@ impl Engine {
         if self.is_diskless() && !local {
             return self.begin_diskless(now, tag, effects);
         }
+        // What another node has promised since is its own: without a lease it has to be asked (S4).
+        if request.kind == RequestKind::Flush && self.durable.is_all() && self.is_leased(now) {
+            return self.flush_nothing(now, tag, effects);
+        }
         let (peer, mirrored) = self.peer_leg(&request);
         self.note_begin(now, &request);
+        let (fua, covers) = self.durability(&request);
         let operation = match request.kind {
             RequestKind::Read => DiskOperation::Read,
-            RequestKind::Write => DiskOperation::Write { fua: request.fua },
+            RequestKind::Write => DiskOperation::Write { fua },
             RequestKind::Flush => DiskOperation::Flush,
             RequestKind::Discard => DiskOperation::Discard,
-            RequestKind::WriteZeroes => DiskOperation::WriteZeroes { fua: request.fua },
+            RequestKind::WriteZeroes => DiskOperation::WriteZeroes { fua },
         };
         effects.push(Effect::Disk {
             owner: IoOwner::Application(tag),
@@ -413,10 +429,40 @@ impl Engine {
             entry.local = Leg::Sent;
             entry.peer = peer;
             entry.mirrored = mirrored;
+            (entry.durable, entry.covers) = (fua, covers);
         }
         if peer == Leg::Unsent {
             self.send_to_peer(tag, effects);
         }
+    }
+
+    /// Whether the request is to be durable before it is acknowledged; if it is a flush, what it covers.
+    fn durability(&mut self, request: &Request) -> (bool, u64) {
+        match request.kind {
+            RequestKind::Read => (false, 0),
+            RequestKind::Flush => (false, self.durable.flush_begins()),
+            RequestKind::Discard => {
+                self.durable.change_begins(request);
+                (false, 0)
+            }
+            RequestKind::Write | RequestKind::WriteZeroes => {
+                let guessed = self.durable.change_begins(request);
+                (request.fua || guessed, 0)
+            }
+        }
+    }
+
+    /// Everything that was acknowledged is durable on every copy that counts (S1).
+    fn flush_nothing(&mut self, now: Instant, tag: Tag, effects: &mut Effects) {
+        let index = usize::from(tag.0);
+        let covers = self.durable.flush_begins();
+        if let Some(entry) = self.slots.get_mut(index) {
+            entry.stage = Stage::Running;
+            (entry.local, entry.peer) = (Leg::NotNeeded, Leg::NotNeeded);
+            entry.covers = covers;
+        }
+        self.counters.flushes_for_nothing += 1;
+        self.finish_if_done(now, index, effects);
     }
 
     /// What the activity log has to know of a request that begins.
@@ -482,114 +528,5 @@ impl Engine {
         if let Some(copy) = self.copy.as_mut() {
             copy.missed(range);
         }
-    }
-
-    /// The local disk is done with a request. A failure is a failed member (S1): the caller shuts the
-    /// gate; the request itself fails in any case.
-    pub fn local_done(
-        &mut self,
-        now: Instant,
-        tag: Tag,
-        result: DiskResult,
-        effects: &mut Effects,
-    ) {
-        let index = usize::from(tag.0);
-        if result.is_ok() && self.read_proves_nothing(now, tag, effects) {
-            return;
-        }
-        let Some(entry) = self.slots.get_mut(index) else {
-            return;
-        };
-        entry.local = Leg::Done;
-        let refused = match result {
-            Ok(()) => self.flush_proves_nothing(tag),
-            Err(_) => self.refused_here(tag),
-        };
-        if refused {
-            return self.finish_if_done(now, index, effects);
-        }
-        let Some(entry) = self.slots.get_mut(index) else {
-            return;
-        };
-        if let Err(errno) = result {
-            entry.failure = Some(errno);
-            entry.peer = Leg::NotNeeded;
-            if entry.writes() {
-                let range = entry.request.range;
-                self.missed(range);
-            }
-        }
-        self.note_healed(now, index, effects);
-        self.finish_if_done(now, index, effects);
-    }
-
-    fn finish_if_done(&mut self, now: Instant, index: usize, effects: &mut Effects) {
-        let Some(entry) = self.slots.get(index) else {
-            return;
-        };
-        let shut = entry.failure.is_some() && entry.local.is_settled();
-        // Frozen: even what both have waits, so that the flush before the narrower view covers everything
-        // that was acknowledged (S2).
-        let frozen = self.peer == Peer::Lost && entry.request.kind != RequestKind::Read;
-        let frozen = frozen && !mutant::is(Mutant::AckWhileFrozen);
-        if !shut
-            && (frozen
-                || entry.stage == Stage::Waiting
-                || !entry.local.is_settled()
-                || !(entry.peer.is_settled() || mutant::is(Mutant::AckBeforePeer)))
-        {
-            return;
-        }
-        self.pace_passed(now);
-        let Some(entry) = self.slots.take(index) else {
-            return;
-        };
-        self.pace_ended();
-        self.count(now, &entry);
-        self.note_end(&entry);
-        self.last_request = Some(now);
-        effects.push(Effect::Complete {
-            tag: entry.request.tag,
-            result: entry.failure.map_or(Ok(()), Err),
-        });
-        self.pump(now, effects);
-    }
-
-    /// What the activity log and the resync have to know of a request that ended.
-    fn note_end(&mut self, entry: &InFlight) {
-        let heals = entry.is_healing() && entry.stage == Stage::Running;
-        if (entry.stage == Stage::Running && entry.writes()) || heals {
-            self.intent.end(entry.request.range);
-            let arrived = entry.mirrored && entry.peer == Leg::Done && entry.failure.is_none();
-            if let Some(copy) = self.copy.as_mut().filter(|_| arrived) {
-                copy.mirrored(entry.request.range);
-            }
-        }
-        if self.log_freeing == Some(entry.request.tag) {
-            self.log_freeing = None;
-            let both = entry.failure.is_none() && entry.peer == Leg::Done;
-            self.intent.flush_ended(both);
-        }
-    }
-
-    fn count(&mut self, now: Instant, entry: &InFlight) {
-        let counters = &mut self.counters;
-        if entry.failure.is_some() {
-            counters.failed += 1;
-            return;
-        }
-        match entry.request.kind {
-            RequestKind::Read => counters.reads += 1,
-            RequestKind::Flush => counters.flushes += 1,
-            RequestKind::Write => {
-                counters.writes += 1;
-                counters.written_bytes += entry.request.range.bytes();
-            }
-            RequestKind::Discard | RequestKind::WriteZeroes => counters.writes += 1,
-        }
-        let waited: Duration = now.since(entry.arrived);
-        counters.longest_wait_ms = counters
-            .longest_wait_ms
-            .max(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
     }
 }

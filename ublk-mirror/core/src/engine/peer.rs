@@ -44,7 +44,7 @@ impl Engine {
         self.next_id += 1;
         entry.peer = Leg::Sent;
         entry.wire_id = id;
-        let request = entry.request;
+        let (request, durable) = (entry.request, entry.durable);
         let (kind, payload) = match request.kind {
             RequestKind::Write | RequestKind::Read => {
                 (FrameKind::Write, Some(PayloadSource::Application(tag)))
@@ -55,7 +55,12 @@ impl Engine {
         };
         let mut frame = Frame::new(kind, epoch, id);
         frame.range = request.range;
-        frame.flags = if request.fua { FLAG_FUA } else { 0 };
+        let durable = if mutant::is(Mutant::DurableHereAlone) {
+            request.fua
+        } else {
+            durable
+        };
+        frame.flags = if durable { FLAG_FUA } else { 0 };
         frame.length_bytes =
             payload.map_or(0, |_| u32::try_from(request.range.bytes()).unwrap_or(0));
         effects.push(Effect::Send {
@@ -66,8 +71,14 @@ impl Engine {
         });
     }
 
+    /// The peer's disk reported an error: what it had made durable before need not be there.
+    pub fn peer_is_failing(&mut self) {
+        self.durable.unsure();
+    }
+
     /// The peer's disk cannot do this request. It waits until the peer's copy does not count any more.
     pub fn peer_refused(&mut self, id: u64) {
+        self.peer_is_failing();
         let entries = self.slots.iter_mut();
         for entry in entries.filter(|entry| entry.peer == Leg::Sent && entry.wire_id == id) {
             entry.peer = Leg::Refused;
@@ -77,6 +88,7 @@ impl Engine {
     /// The peer's copy counts and the session stands: what it has not answered is sent (again).
     pub fn peer_is_member(&mut self, now: Instant, session: SessionId, effects: &mut Effects) {
         self.peer = Peer::Member(session);
+        self.counts_otherwise();
         self.held &= mutant::is(Mutant::HeldForEver);
         self.copy_paused = None;
         for index in self.slots.indices() {
@@ -106,6 +118,7 @@ impl Engine {
         self.copy_total = None;
         self.copy_paused = None;
         self.peer = Peer::Member(session);
+        self.counts_otherwise();
         self.heals_wait_for_peer();
     }
 
@@ -134,6 +147,7 @@ impl Engine {
     /// by the local flush that follows.
     pub fn peer_is_joining(&mut self, now: Instant, session: SessionId) {
         self.peer = Peer::Joining(session);
+        self.counts_otherwise();
         for range in self.slots.running_changes() {
             if mutant::is(Mutant::JoinCoversRunning) {
                 break;
@@ -146,6 +160,7 @@ impl Engine {
     /// Requests in flight stop waiting for the peer. A narrower view is durable when this is called.
     fn without_peer(&mut self, now: Instant, effects: &mut Effects) {
         self.peer = Peer::Absent;
+        self.counts_otherwise();
         self.held = false;
         self.copy = None;
         self.verify_lost_peer();
@@ -177,6 +192,7 @@ impl Engine {
     /// The session ended. A member: freeze; in-flight requests will be sent again. A target: its copy
     /// does not count, go on without it.
     pub fn session_lost(&mut self, now: Instant, effects: &mut Effects) {
+        self.counts_otherwise();
         match self.peer {
             Peer::Member(_) => {
                 self.peer = Peer::Lost;
@@ -197,6 +213,11 @@ impl Engine {
             self.heals_lost_copy(now, effects);
         }
         self.heals_lost_session();
+    }
+
+    /// What was durable on every copy that counted need not be on those that count now.
+    fn counts_otherwise(&mut self) {
+        self.durable.unsure();
     }
 
     /// Whether nothing is in flight or waiting.

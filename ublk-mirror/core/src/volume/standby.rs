@@ -35,6 +35,8 @@ pub(super) struct PeerOp {
     before_drain: bool,
     /// A draining flush that waits itself.
     parked: bool,
+    /// It is to be durable when it is answered: a flush, or a write with FUA.
+    durable: bool,
 }
 
 impl PeerOp {
@@ -45,6 +47,7 @@ impl PeerOp {
             kind,
             before_drain: false,
             parked: false,
+            durable: matches!(kind, FrameKind::Flush | FrameKind::VerifyWrite),
         }
     }
 }
@@ -228,6 +231,7 @@ impl Volume {
             kind: frame.kind,
             before_drain: false,
             parked,
+            durable: fua || operation == DiskOperation::Flush,
         };
         if !self.peer_ops.begin(slot, op) {
             return Taken::No;
@@ -353,8 +357,13 @@ impl Volume {
             effects.push(Effect::ReleaseBuffer { slot });
         }
         let flush = op.kind == FrameKind::Flush;
-        // A disk that failed meanwhile may have lost what was to be flushed (S1).
-        let failed = self.failed.filter(|_| flush);
+        // A disk that failed meanwhile may have lost what was to be durable (S1).
+        let durable = if mutant::is(Mutant::FuaProves) {
+            flush
+        } else {
+            op.durable
+        };
+        let failed = self.failed.filter(|_| durable);
         let result = failed.map_or(result, |errno| result.and(Err(errno)));
         if !flush && result.is_ok() {
             self.peer_ops.writes_done += 1;
@@ -430,6 +439,7 @@ impl Volume {
     /// A copy whose disk reported an error is written again from one end to the other before it counts, even
     /// if the peer forgets that (S1).
     pub(super) fn note_peer_failed(&mut self, effects: &mut Effects) {
+        self.engine.peer_is_failing();
         if !self.staged.peer_failed {
             self.staged.peer_failed = true;
             self.persist(Then::Nothing, effects);

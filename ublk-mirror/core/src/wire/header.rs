@@ -21,9 +21,11 @@ pub const FLAG_FUA: u16 = 1;
 pub const FLAG_DRAIN: u16 = 2;
 /// CopyDone: the target had the same already, nothing was sent.
 pub const FLAG_EQUAL: u16 = 4;
-
 /// Leave: an operator marked the copy, it shall be filled anew.
 pub const FLAG_INVALIDATED: u16 = 8;
+/// With a payload: its checksum is the lower half of XXH64 with seed 0, not CRC-32C. Only to a peer that offers
+/// [`crate::wire::FEATURE_XXH64`]. For the two ends of the bytes alone: the core never sees it.
+pub const FLAG_XXH64: u16 = 16;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -294,7 +296,7 @@ struct HeaderBytes {
 
 const _: () = assert!(size_of::<HeaderBytes>() == FRAME_HEADER_BYTES);
 
-/// Writes a header; `payload_crc` is CRC-32C over the bytes that follow (0 for none).
+/// Writes a header; `payload_crc` is CRC-32C over the bytes that follow (0 for none), or what [`FLAG_XXH64`] says.
 pub fn encode_header(frame: &Frame, payload_crc: u32) -> [u8; FRAME_HEADER_BYTES] {
     let mut header = HeaderBytes {
         magic: U32::new(MAGIC),

@@ -14,13 +14,15 @@ pub use body::{
 pub use evidence::Evidence;
 pub use grow::{Grow, GrowDone, GrowRefused, GrowStep};
 pub use header::{
-    DecodeError, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, FLAG_INVALIDATED, FRAME_HEADER_BYTES, Frame,
-    FrameKind, decode_header, encode_header, payload_crc,
+    DecodeError, FLAG_DRAIN, FLAG_EQUAL, FLAG_FUA, FLAG_INVALIDATED, FLAG_XXH64,
+    FRAME_HEADER_BYTES, Frame, FrameKind, decode_header, encode_header, payload_crc,
 };
 
 /// The version of the protocol that this code speaks.
 pub const PROTOCOL_VERSION: u16 = 1;
 /// The oldest version that it still understands. Rule for the next one: speak N and N-1.
 pub const PROTOCOL_VERSION_MIN: u16 = 1;
+/// Feature: payloads may come with XXH64 instead of CRC-32C ([`FLAG_XXH64`]; ADR 0012).
+pub const FEATURE_XXH64: u64 = 1;
 /// Feature bits that this code offers; unknown bits of a peer are ignored.
-pub const FEATURES: u64 = 0;
+pub const FEATURES: u64 = FEATURE_XXH64;
