@@ -55,6 +55,14 @@ pub fn build_product() -> anyhow::Result<Binaries> {
     )
 }
 
+/// Builds the plain ublk device that `cargo bench-vm` compares with.
+///
+/// # Errors
+/// If the build fails.
+pub fn build_loop_target() -> anyhow::Result<Binaries> {
+    build(&["loop-target"], &["loop-target"])
+}
+
 fn build(packages: &[&str], programs: &[&str]) -> anyhow::Result<Binaries> {
     let step = progress::step(format!("building {}", programs.join(" and ")));
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 
 use crate::bench::systems::System;
+use crate::binaries;
 use crate::cluster::Cluster;
 use crate::machine::Machine;
 use crate::network::Net;
@@ -40,6 +41,9 @@ impl Bed {
         }
         for system in systems {
             builder = builder.raw_disk(system.disk(), disk_mib * MIB);
+        }
+        if systems.contains(&System::Ublk) {
+            builder = builder.binaries(&binaries::build_loop_target()?);
         }
         let cluster = builder.binaries(&context.product()?).boot()?;
         Ok(Self { cluster })

@@ -321,7 +321,8 @@ impl Report {
         }
     }
 
-    /// Lockstep's medians by those of each other system, and those of the peers by those of the disk itself.
+    /// Lockstep's medians by that of the best peer and by those of each other system, and those of the others by those of
+    /// the disk itself.
     fn ratios(&self, text: &mut String, round_trip_ms: u64, jobs: &[&str]) {
         let [lockstep, raw] = [System::Lockstep.title(), System::Raw.title()];
         let there: Vec<&str> = self.titles().collect();
@@ -336,21 +337,38 @@ impl Report {
         if pairs.is_empty() {
             return;
         }
+        let peers: Vec<&str> = System::ALL
+            .into_iter()
+            .filter(|system| system.is_peer() && there.contains(&system.title()))
+            .map(System::title)
+            .collect();
+        let against_peers = there.contains(&lockstep) && !peers.is_empty();
         let _ = writeln!(text, "\nRatios of the medians:\n");
         let mut cells = vec!["job".to_owned()];
+        if against_peers {
+            cells.push(format!("{lockstep} / best peer"));
+        }
         cells.extend(pairs.iter().map(|(one, other)| format!("{one} / {other}")));
         head(text, &cells);
         for job in jobs {
-            let median = |system| {
+            let median = |system: &str| {
                 let spread = self.spread(round_trip_ms, job, system, |sample| sample.figure);
                 spread.map(|spread| spread.median)
             };
+            let ratio = |one: Option<f64>, other: Option<f64>| match (one, other) {
+                (Some(one), Some(other)) => format!("{:.2}", one / other),
+                (None, _) | (_, None) => NOTHING.to_owned(),
+            };
             let mut cells = vec![(*job).to_owned()];
+            if against_peers {
+                let found: Vec<f64> = peers.iter().filter_map(|peer| median(peer)).collect();
+                let best = found.iter().copied().reduce(f64::max);
+                let all = found.len() == peers.len();
+                let note = if all { "" } else { " (not all peers)" };
+                cells.push(format!("{}{note}", ratio(median(lockstep), best)));
+            }
             for (one, other) in &pairs {
-                cells.push(match (median(one), median(other)) {
-                    (Some(one), Some(other)) => format!("{:.2}", one / other),
-                    (None, _) | (_, None) => NOTHING.to_owned(),
-                });
+                cells.push(ratio(median(one), median(other)));
             }
             line(text, &cells);
         }

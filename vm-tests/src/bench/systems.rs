@@ -20,6 +20,8 @@ const NVME_SUBSYSTEM: &str = "lockstep-bench";
 pub enum System {
     /// The disk itself, without a second copy.
     Raw,
+    /// A plain ublk device over the disk, without a second copy: what ublk itself costs.
+    Ublk,
     /// DRBD 8.4 of the kernel, protocol C.
     Drbd,
     /// md RAID 1 of the disk and the other node's, by NBD.
@@ -43,8 +45,9 @@ pub struct Ready {
 
 impl System {
     /// All of them, in the order of the tables.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Raw,
+        Self::Ublk,
         Self::Drbd,
         Self::MdNbd,
         Self::MdNvme,
@@ -56,6 +59,7 @@ impl System {
     pub fn title(self) -> &'static str {
         match self {
             Self::Raw => "raw",
+            Self::Ublk => "ublk",
             Self::Drbd => "DRBD",
             Self::MdNbd => "md+NBD",
             Self::MdNvme => "md+NVMe/TCP",
@@ -68,6 +72,7 @@ impl System {
     pub fn disk(self) -> &'static str {
         match self {
             Self::Raw => "raw",
+            Self::Ublk => "ublk",
             Self::Drbd => "drbd",
             Self::MdNbd => "nbd",
             Self::MdNvme => "nvme",
@@ -82,6 +87,7 @@ impl System {
     pub fn set_up(self, bed: &Bed) -> anyhow::Result<Ready> {
         let (device, version) = match self {
             Self::Raw => (bed.one().disk_path("raw"), "a virtio disk".to_owned()),
+            Self::Ublk => plain_ublk(bed.one())?,
             Self::Drbd => drbd(bed)?,
             Self::MdNbd => md_nbd(bed)?,
             Self::MdNvme => md_nvme(bed)?,
@@ -96,6 +102,12 @@ impl System {
         })
     }
 
+    /// Whether it has two copies, as Lockstep does.
+    #[must_use]
+    pub fn is_peer(self) -> bool {
+        matches!(self, Self::Drbd | Self::MdNbd | Self::MdNvme)
+    }
+
     /// Fails unless both copies are connected and count: a mirror that lost its other half is quick.
     ///
     /// # Errors
@@ -103,6 +115,7 @@ impl System {
     pub fn whole(self, bed: &Bed) -> anyhow::Result<()> {
         match self {
             Self::Raw => Ok(()),
+            Self::Ublk => run(bed.one(), "test -b \"$(cat /tmp/loop-target)\"").map(drop),
             Self::Drbd => {
                 let state = drbd_state(bed.one())?;
                 ensure!(is_whole_drbd(&state), "DRBD is not whole: {state}");
@@ -132,6 +145,28 @@ fn run(node: &Machine, script: &str) -> anyhow::Result<String> {
         bail!("{}: `{script}`: {output:?}", node.name());
     }
     Ok(output.stdout.trim().to_owned())
+}
+
+/// One queue, as deep as the mirror's, served by `vm-tests/loop-target`.
+fn plain_ublk(one: &Machine) -> anyhow::Result<(String, String)> {
+    let disk = one.disk_path("ublk");
+    run(
+        one,
+        &format!(
+            "setsid /opt/bin/loop-target {disk} --size-bytes $(blockdev --getsize64 {disk}) \
+             --block-bytes $(blockdev --getss {disk}) >/tmp/loop-target 2>/tmp/loop-target.log </dev/null &"
+        ),
+    )?;
+    let there = "test -b \"$(cat /tmp/loop-target)\"";
+    wait_until(COMMAND_LIMIT, "the plain ublk device", || {
+        Ok(one.exec(there, COMMAND_LIMIT)?.ok())
+    })
+    .with_context(|| run(one, "cat /tmp/loop-target.log").unwrap_or_default())?;
+    let device = run(one, "cat /tmp/loop-target")?;
+    Ok((
+        device,
+        "a plain target over the disk, without a mirror".to_owned(),
+    ))
 }
 
 /// Protocol C, internal metadata, a volatile cache below (so flushes stay on); otherwise what its guide says of throughput.

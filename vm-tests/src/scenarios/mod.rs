@@ -14,6 +14,7 @@ mod io;
 mod isolate;
 mod link;
 mod load;
+mod lost_ways;
 mod measure;
 mod moves;
 mod partition;
@@ -26,6 +27,7 @@ mod rejoin;
 mod setup;
 mod split;
 mod start_fails;
+mod stop_hangs;
 mod stuck;
 mod traps;
 mod upkeep;
@@ -78,6 +80,8 @@ pub fn long() -> Vec<Scenario> {
         failover::LONG,
         postgres::LONG,
         partition::LONG,
+        lost_ways::LONG,
+        stop_hangs::LONG,
         load::LONG,
         cluster_verbs::LONG,
         watchdog::LONG,
