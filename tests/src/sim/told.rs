@@ -6,6 +6,7 @@ mod compared;
 mod ends;
 mod failed;
 mod forced;
+mod frozen;
 mod keepers;
 mod kernel;
 mod late;
@@ -43,17 +44,22 @@ pub struct Told {
 }
 
 /// All of them.
-pub const ALL: [Told; 32] = [
+pub const ALL: [Told; 38] = [
     beside::BESIDE,
     ends::DEPOSED,
     ends::REIGNS_AGAIN,
+    ends::ENDS_BY_FORCE,
     failed::AGREED_IN_VAIN,
     failed::FAILED_UNHEARD,
     failed::FILLED,
     failed::DURABLE_BESIDE_A_FAILURE,
     kernel::INHERITED,
     late::TOO_LATE,
+    late::OTHER_VIEW,
+    late::BOOTED,
+    late::OTHER_EPOCH,
     proof::TOLD_AFTER_PROOF,
+    proof::BELIEVED_AGAIN,
     compared::COMPARED,
     compared::REFUSED,
     compared::ISOLATED,
@@ -64,6 +70,7 @@ pub const ALL: [Told; 32] = [
     register::OUT_OF_ORDER,
     register::HELD_YET,
     services::RESTARTED,
+    frozen::WAITS,
     forced::FORCED_APART,
     forced::FORCED_MARKED,
     shelf::LEAVER_RETURNS,

@@ -12,6 +12,29 @@ pub(super) const DEPOSED: Told = Told {
     tell: |seed, _| deposed(seed),
 };
 
+pub(super) const ENDS_BY_FORCE: Told = Told {
+    law: "a_service_that_ends_by_force_does_not_wait_for_a_peer_that_is_lost_meanwhile",
+    catches: &["forced-end-waits"],
+    tell: |seed, _| ends_by_force(seed),
+};
+
+/// Somebody ends the service by force, once, while nobody has noticed yet that the other node is silent; a write waits for it.
+fn ends_by_force(seed: u64) -> Outcome {
+    let mut world = pair(seed)?;
+    serve(&mut world, 1)?;
+    world.silence([true, true]);
+    write(&mut world, 1, 0, 1000, 8);
+    world.run_for(5 + seed % 100);
+    let met = times(&world, "LinkLost") == 0;
+    world.command(1, Command::Deactivate { force: true });
+    until(&mut world, 10_000, "the service ends", |world| {
+        is_fenced(world, 1)
+    })?;
+    world.silence([false, false]);
+    come_together(&mut world)?;
+    Ok(met)
+}
+
 /// Seed 1992935.
 pub(super) const REIGNS_AGAIN: Told = Told {
     law: "who_deposed_the_other_one_may_end_its_service_and_begin_it_again",
