@@ -242,7 +242,7 @@ impl World {
         });
         let history = self.model.explain(*sector as u64);
         self.fail(format!(
-            "{when}: sector {sector} is {:#x} and {:#x}, and nothing says so ({rule}): {records:?}{history}",
+            "{when}: sector {sector} is {:#x} and {:#x} ({held:?}), and nothing says so ({rule}): {records:?}{history}",
             values[0], values[1]
         ));
     }
