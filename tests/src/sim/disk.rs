@@ -227,7 +227,6 @@ impl DataDisk {
 
     /// A flush failed: the disk has thrown away what it had not written.
     pub fn lose_unflushed(&mut self) {
-        self.went_back |= !self.dirty.is_empty();
         self.dirty.clear();
     }
 

@@ -1,5 +1,7 @@
 //! Writes that both nodes have when one of them is lost.
 
+use std::cell::Cell;
+
 use mirror_core::event::IoOwner;
 use mirror_core::types::Tag;
 
@@ -45,13 +47,14 @@ fn waits(seed: u64) -> Outcome {
         runs(world, IoOwner::ViewFlush) || world.nodes[0].view().is_sole(id(0))
     })?;
     let before = runs(&world, IoOwner::Application(Tag(1)));
-    let mut between = false;
-    while !world.nodes[0].view().is_sole(id(0)) {
-        between |= before && !runs(&world, IoOwner::Application(Tag(1)));
-        well(&world)?;
-        world.step();
-    }
+    let between = Cell::new(false);
+    step_until(&mut world, "node 0 goes on alone", |world| {
+        let alone = world.nodes[0].view().is_sole(id(0));
+        let ended = before && !runs(world, IoOwner::Application(Tag(1)));
+        between.set(between.get() || (ended && !alone));
+        alone
+    })?;
     world.run_for(300);
     well(&world)?;
-    Ok(between)
+    Ok(between.get())
 }

@@ -1,6 +1,7 @@
 //! A disk that fails with its metadata.
 
 use super::{Outcome, Told, come_together, pair, serve, step_until, times, write};
+use crate::sim::world::World;
 
 /// Seed 1158051.
 pub(super) const TOLD_AFTER_PROOF: Told = Told {
@@ -12,18 +13,7 @@ pub(super) const TOLD_AFTER_PROOF: Told = Told {
 /// The standby's disk fails, and its metadata with it. The active machine is gone before it hears of that, and is told
 /// when it is back: who writes it down is the node whose disk is well.
 fn told_after_proof(seed: u64) -> Outcome {
-    let mut world = pair(seed)?;
-    serve(&mut world, 0)?;
-    world.nodes[1].data.failing = true;
-    world.nodes[1].meta.failing = true;
-    write(&mut world, 0, 0, 1000, 8);
-    step_until(&mut world, "the standby's disk fails", |world| {
-        world.nodes[1].failed_at.is_some()
-    })?;
-    world.power_cut(0);
-    world.run_for(200);
-    let met = !world.nodes[0].meta.peek().peer_failed && !world.nodes[1].meta.peek().failed;
-    world.power_on(0);
+    let (mut world, met) = unheard(seed)?;
     world.run_for(5000);
     world.power_cut(1);
     world.nodes[1].data.failing = false;
@@ -46,18 +36,7 @@ pub(super) const BELIEVED_AGAIN: Told = Told {
 /// As before, but the standby's machine loses its power when the other node has just written down that its disk failed, and has not
 /// agreed with it yet that it does not count: nobody else knows.
 fn believed_again(seed: u64) -> Outcome {
-    let mut world = pair(seed)?;
-    serve(&mut world, 0)?;
-    world.nodes[1].data.failing = true;
-    world.nodes[1].meta.failing = true;
-    write(&mut world, 0, 0, 1000, 8);
-    step_until(&mut world, "the standby's disk fails", |world| {
-        world.nodes[1].failed_at.is_some()
-    })?;
-    world.power_cut(0);
-    world.run_for(200);
-    let unknown = !world.nodes[0].meta.peek().peer_failed && !world.nodes[1].meta.peek().failed;
-    world.power_on(0);
+    let (mut world, unknown) = unheard(seed)?;
     step_until(&mut world, "it is written down", |world| {
         world.nodes[0].meta.peek().peer_failed
     })?;
@@ -73,4 +52,21 @@ fn believed_again(seed: u64) -> Outcome {
         return Err("a copy whose disk failed is believed again (S1)".to_string());
     }
     Ok(met)
+}
+
+/// The standby's disk has failed with its metadata, and the active machine boots. Says whether neither wrote that down.
+fn unheard(seed: u64) -> Result<(World, bool), String> {
+    let mut world = pair(seed)?;
+    serve(&mut world, 0)?;
+    world.nodes[1].data.failing = true;
+    world.nodes[1].meta.failing = true;
+    write(&mut world, 0, 0, 1000, 8);
+    step_until(&mut world, "the standby's disk fails", |world| {
+        world.nodes[1].failed_at.is_some()
+    })?;
+    world.power_cut(0);
+    world.run_for(200);
+    let unknown = !world.nodes[0].meta.peek().peer_failed && !world.nodes[1].meta.peek().failed;
+    world.power_on(0);
+    Ok((world, unknown))
 }
